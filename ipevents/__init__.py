@@ -1,0 +1,31 @@
+"""ipevents: an inter-process event emitter. ``on`` here, ``emit`` there.
+
+``from ipevents import ipem`` is this process's emitter; the attributes of the module reach it too.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+if sys.platform not in ("linux", "darwin"):
+    raise ImportError(f"ipevents runs on Linux (and macOS, untested), not on {sys.platform}")
+
+from ._child import Child
+from ._core.messages import Message
+from ._emitter import Emitter
+from ._exceptions import *  # noqa: F403  # the exceptions' own __all__ says which
+from ._exceptions import __all__ as _exception_names
+
+__version__ = "0.1.0"
+
+ipem = Emitter()
+
+__all__ = ["Child", "Emitter", "Message", "__version__", "ipem", *_exception_names]
+
+
+def __getattr__(name: str) -> Any:
+    """``import ipevents as ipem`` works as well."""
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(ipem, name)

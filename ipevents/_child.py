@@ -1,0 +1,107 @@
+"""The handle of a started process."""
+
+from __future__ import annotations
+
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+from ._exceptions import UnknownProcess
+from ._options import child_options
+
+if TYPE_CHECKING:
+    from ._runtime.life import Life
+    from ._runtime.supervisor import Slot
+
+
+class Child:
+    """A process started by ``worker()`` or ``fork()``. Valid over its restarts; all of it from any thread."""
+
+    __slots__ = ("_life", "_slot")
+
+    def __init__(self, life: Life, slot: Slot) -> None:
+        self._life = life
+        self._slot = slot
+
+    @property
+    def pid(self) -> str:
+        """The pid of the process that runs now or ran last; a restart changes it."""
+        return self._slot.pid
+
+    @property
+    def name(self) -> str:
+        """The name it was given, or its target's."""
+        return self._slot.name
+
+    @property
+    def process(self) -> BaseProcess | None:
+        """The ``multiprocessing.Process`` that runs now, None between two of them and after the end."""
+        process = self._slot.process
+        return None if process is None else process.process
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process runs now."""
+        return self._slot.alive
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return max(0, self._slot.starts - 1)
+
+    @property
+    def exitcode(self) -> int | None:
+        """multiprocessing's exit code of the last process that ended: negative for a signal, None before."""
+        return self._slot.exitcode
+
+    @property
+    def restart(self) -> bool | str:
+        """The restart policy: True, False or ``"on-failure"``. May be set; it counts from the next exit."""
+        return self._slot.policy.policy
+
+    @restart.setter
+    def restart(self, value: bool | str) -> None:
+        policy, _ = child_options(value, None, self._life.options)
+        with self._life.node.lock:
+            self._slot.policy.policy = policy
+            self._slot.explicit = policy is True
+
+    def send(self, event: str, *args: Any, **kwargs: Any) -> None:
+        """``sendToChild(self.pid, event, ...)``, whatever pid it has now. Errors as there."""
+        node = self._life.node
+        if not self._slot.alive:
+            what = "ended" if self._slot.ended.is_set() else "is about to be started again"
+            node.fail(UnknownProcess(f"event {event!r} was not sent: child {self._slot.name} {what}"))
+            return
+        node.send_child(self._slot.pid, event, args, kwargs)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End it gracefully: its target gets SystemExit, then TERM, then KILL; it is not started again.
+
+        Waits for the end, except in a listener, where it returns at once. ``timeout`` in seconds, None for
+        the option ``stopTimeout``: after it the process is killed.
+        """
+        supervisor = self._life.supervisor
+        if supervisor is None or self._slot.ended.is_set():
+            return
+        seconds = self._life.options.stop_timeout if timeout is None else timeout
+        supervisor.stop_child(self._slot, seconds)
+        if self._life.may_wait():
+            self._slot.ended.wait(seconds + 1.0)
+
+    def kill(self) -> None:
+        """KILL it at once; it is not started again. Does not wait."""
+        supervisor = self._life.supervisor
+        if supervisor is not None and not self._slot.ended.is_set():
+            supervisor.kill_child(self._slot)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for its final end, when it will not be started again; at most ``timeout`` seconds.
+
+        Returns whether it has come. Raises WouldDeadlock in a listener.
+        """
+        self._life.check_wait("join()")
+        return self._slot.ended.wait(timeout)
+
+    def __repr__(self) -> str:
+        state = "alive" if self.alive else "ended" if self._slot.ended.is_set() else "restarting"
+        return f"<Child {self.name} {self.pid} {state}, {self.restarts} restarts>"

@@ -1,0 +1,1 @@
+"""Decides and touches nothing: no thread, lock, clock, socket, process, file, environment or log."""

@@ -1,0 +1,388 @@
+"""Both sides of the handshake, as state machines: a frame in, a frame or a verdict out.
+
+::
+
+    client                                server
+    HELLO      who I am, nonce      ->
+                                    <-    CHALLENGE  who I am, nonce, MAC "server"
+    PROOF      MAC "client"         ->
+                                    <-    WELCOME    your pid, MAC "welcome"    (or REFUSED)
+
+Every MAC covers a label that names its role, and the whole transcript before it: version, key id,
+both identities, both nonces. So no answer serves in another role, direction, handshake or version
+(reflection, replay, downgrade). A REFUSED frame may come instead of any other frame and has no MAC:
+who could forge it could cut the connection as well. Its layout is the same in every version.
+
+The frames are what ``Connection.send_bytes`` carries. No clock and no socket here; the caller keeps
+the deadline and never reads past the end of a frame (:class:`FrameReader`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._exceptions import AuthenticationFailed, LinkError, ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "FOREIGN_USER",
+    "GARBLED",
+    "HUNG_UP",
+    "MAX_HANDSHAKE_BYTES",
+    "REFUSED",
+    "TIMEOUT",
+    "VERSION",
+    "WRONG_KEY",
+    "ClientHandshake",
+    "FrameReader",
+    "Identity",
+    "Refusal",
+    "ServerHandshake",
+    "Welcomed",
+    "framed",
+]
+
+MAX_HANDSHAKE_BYTES = 512
+NONCE_BYTES = 32
+MIN_KEY_BYTES = 16
+
+# Why a handshake failed: a closed list, because refused handshakes are counted by cause. The first
+# two may travel in a REFUSED frame; a runtime may send further ones there, they arrive as REFUSED.
+WRONG_KEY = "wrong-key"
+VERSION = "version"
+REFUSED = "refused"
+GARBLED = "garbled"
+TIMEOUT = "timeout"
+HUNG_UP = "hung-up"
+FOREIGN_USER = "foreign-user"
+
+_MAGIC = b"ipev"
+_PROTOCOL = 1
+_HELLO, _CHALLENGE, _PROOF, _WELCOME, _REFUSED = range(1, 6)
+
+_PREFIX = struct.Struct("!4sBB")  # magic, protocol, kind
+_WHO = "65pQQBB32s"  # pid, incarnation, max_message, python major and minor, nonce
+_LAYOUTS = {
+    _HELLO: struct.Struct("!17p" + _WHO),
+    _CHALLENGE: struct.Struct("!" + _WHO + "32s"),
+    _PROOF: struct.Struct("!32s"),
+    _WELCOME: struct.Struct("!65p32s"),
+    _REFUSED: struct.Struct("!17p201p"),  # cause, text; never to be changed
+}
+_MAC_BYTES = 32
+_KEY_ID_BYTES, _PID_BYTES, _CAUSE_BYTES, _TEXT_BYTES = 16, 64, 16, 200
+
+_LENGTH = struct.Struct("!i")  # multiprocessing.connection's, in front of every frame
+
+
+class Identity(NamedTuple):
+    """What an end says about itself.
+
+    ``pid`` at most 64 bytes of UTF-8; ``""`` from a client asks to be named after its address.
+    ``incarnation`` is random, 64 bits. ``python`` is major and minor. ``max_message`` is the largest
+    record, in bytes, that this end takes.
+    """
+
+    pid: str
+    incarnation: int
+    python: tuple[int, int]
+    max_message: int
+
+
+class Welcomed(NamedTuple):
+    """A client's outcome: the pid it has from now on, and who the server is."""
+
+    pid: str
+    server: Identity
+
+
+class Refusal(NamedTuple):
+    """Why a client is not admitted: a cause of at most 16 bytes of ASCII, a sentence for its user."""
+
+    cause: str
+    text: str = ""
+
+
+def framed(frame: bytes) -> bytes:
+    """Return ``frame`` as ``Connection.send_bytes`` would write it."""
+    return _LENGTH.pack(len(frame)) + frame
+
+
+class FrameReader:
+    """Gathers one frame after the other and never asks for a byte beyond the current one.
+
+    Read at most ``missing`` bytes, hand them to :meth:`feed`.
+    """
+
+    __slots__ = ("_gathered", "_size")
+
+    def __init__(self) -> None:
+        self._gathered = b""
+        self._size: int | None = None
+
+    @property
+    def missing(self) -> int:
+        """How many bytes to read next: always at least one, never beyond the frame."""
+        return (_LENGTH.size if self._size is None else self._size) - len(self._gathered)
+
+    def feed(self, received: bytes) -> bytes | None:
+        """Take at most ``missing`` bytes; return the frame they complete, or None.
+
+        Raises :exc:`ProtocolError` for a length that no handshake frame has; nothing was allocated.
+        """
+        assert len(received) <= self.missing
+        self._gathered += received
+        if self.missing:
+            return None
+        whole, self._gathered = self._gathered, b""
+        if self._size is not None:
+            self._size = None
+            return whole
+        (size,) = _LENGTH.unpack(whole)
+        if not 0 < size <= MAX_HANDSHAKE_BYTES:
+            raise ProtocolError(f"no handshake frame has {size} bytes")
+        self._size = size
+        return None
+
+
+class _Side:
+    """What both sides share: which frame may come next, and how a handshake fails.
+
+    When ``receive`` has raised, ``cause`` is one of this module's causes and ``farewell`` a frame to
+    be sent before closing (or None).
+    """
+
+    __slots__ = ("_awaited", "_me", "_nonce", "cause", "farewell")
+
+    def __init__(self, awaited: int, me: Identity, nonce: bytes) -> None:
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+        self._awaited: int | None = awaited
+        self._me = me
+        self._nonce = nonce
+        self.cause: str | None = None
+        self.farewell: bytes | None = None
+
+    def _opened(self, frame: bytes) -> tuple[Any, ...]:
+        """Return the fields of the awaited frame, or fail for whatever else it is."""
+        # One frame, one chance: whoever goes on sets what is awaited next.
+        awaited, self._awaited = self._awaited, None
+        if awaited is None:
+            raise self._failed(GARBLED, ProtocolError("the handshake had ended"))
+        if not _PREFIX.size <= len(frame) <= MAX_HANDSHAKE_BYTES:
+            raise self._failed(GARBLED, ProtocolError(f"no handshake frame has {len(frame)} bytes"))
+        magic, protocol, kind = _PREFIX.unpack_from(frame)
+        if magic != _MAGIC:
+            raise self._failed(GARBLED, ProtocolError("it does not speak the protocol of ipevents"))
+        if protocol != _PROTOCOL and kind != _REFUSED:
+            text = f"the ends speak different protocols, {protocol} and {_PROTOCOL}"
+            raise self._failed(VERSION, LinkError(text), Refusal(VERSION, text))
+        layout = _LAYOUTS.get(kind)
+        if kind not in (awaited, _REFUSED) or layout is None or len(frame) != _PREFIX.size + layout.size:
+            raise self._failed(GARBLED, ProtocolError("a frame out of place"))
+        fields = layout.unpack_from(frame, _PREFIX.size)
+        if kind == _REFUSED:
+            raise self._refused(*fields)
+        return fields
+
+    def _refused(self, cause: bytes, text: bytes) -> LinkError:
+        # Nobody vouches for these bytes: only known causes are believed, and only printable text
+        # reaches an exception or a log.
+        why = "".join(c if c.isprintable() else "?" for c in text.decode("utf-8", "replace"))
+        if cause == WRONG_KEY.encode():
+            return self._failed(WRONG_KEY, _wrong_key())
+        if cause == VERSION.encode():
+            return self._failed(VERSION, LinkError(why or "the other end speaks another protocol"))
+        return self._failed(REFUSED, LinkError(why or "the other end refused"))
+
+    def _failed(self, cause: str, error: LinkError, farewell: Refusal | None = None) -> LinkError:
+        self.cause = cause
+        self.farewell = None if farewell is None else _refused_frame(farewell)
+        return error
+
+    def _identity(self, pid: bytes, incarnation: int, max_message: int, *python: int) -> Identity:
+        return Identity(self._decoded(pid), incarnation, (python[0], python[1]), max_message)
+
+    def _decoded(self, pid: bytes) -> str:
+        try:
+            return pid.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._failed(GARBLED, ProtocolError("a pid that is not UTF-8")) from error
+
+
+class ClientHandshake(_Side):
+    """The side that connected.
+
+    Send :meth:`hello`, give every frame that arrives to :meth:`receive` and send what it returns,
+    until ``outcome`` is there.
+
+    ``key`` is the derived key (at least 16 bytes), ``key_id`` names it to the server: ``b""`` the
+    public socket's, else a child's slot. ``nonce`` are 32 fresh random bytes.
+    """
+
+    __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "outcome")
+
+    def __init__(self, key: bytes, key_id: bytes, me: Identity, nonce: bytes) -> None:
+        super().__init__(_CHALLENGE, me, nonce)
+        self._key = _checked(key)
+        if len(key_id) > _KEY_ID_BYTES:
+            raise ValueError(f"a key id has at most {_KEY_ID_BYTES} bytes")
+        self._key_id = key_id
+        self._hello = _frame(_HELLO, key_id, *_who(me), nonce)
+        self._transcript: tuple[bytes, ...] = ()
+        self._server: Identity | None = None
+        self.outcome: Welcomed | None = None
+
+    def hello(self) -> bytes:
+        """Return the first frame."""
+        return self._hello
+
+    def receive(self, frame: bytes) -> bytes | None:
+        """Take the server's next frame; return what to send, or None.
+
+        Raises :exc:`AuthenticationFailed` (different keys), :exc:`ProtocolError` (not a frame of
+        ours), :exc:`LinkError` (refused, with the server's reason). Then send ``farewell``, if there
+        is one, and close.
+        """
+        fields = self._opened(frame)
+        if self._server is None:
+            return self._challenged(frame, fields)
+        self._welcomed(frame, *fields)
+        return None
+
+    def _challenged(self, frame: bytes, fields: tuple[Any, ...]) -> bytes:
+        *who, _nonce, mac = fields
+        said = (self._hello, frame[:-_MAC_BYTES])
+        if not hmac.compare_digest(mac, _mac(self._key, b"server", *said)):
+            raise self._failed(WRONG_KEY, _wrong_key(), Refusal(WRONG_KEY))
+        self._server = self._identity(*who)
+        proof = _frame(_PROOF, _mac(self._key, b"client", self._hello, frame))
+        self._transcript = (self._hello, frame, proof)
+        self._awaited = _WELCOME
+        return proof
+
+    def _welcomed(self, frame: bytes, pid: bytes, mac: bytes) -> None:
+        said = (*self._transcript, frame[:-_MAC_BYTES])
+        if not hmac.compare_digest(mac, _mac(self._key, b"welcome", *said)):
+            raise self._failed(WRONG_KEY, _wrong_key())
+        assert self._server is not None
+        self.outcome = Welcomed(self._decoded(pid), self._server)
+
+
+class ServerHandshake(_Side):
+    """The side that listened.
+
+    Give every frame to :meth:`receive` and send what it returns. As soon as ``authenticated`` is
+    there (the client's identity and key id), read nothing more, decide, and send :meth:`welcome` or
+    :meth:`refuse`.
+
+    ``find_key`` returns the key of a key id, or None; an unknown id looks like a wrong key to the
+    client. ``nonce`` are 32 fresh random bytes, known to nobody.
+    """
+
+    __slots__ = ("_client", "_find_key", "_key", "_key_id", "_proof", "_transcript")
+
+    def __init__(self, find_key: Callable[[bytes], bytes | None], me: Identity, nonce: bytes) -> None:
+        super().__init__(_HELLO, me, nonce)
+        self._find_key = find_key
+        self._key = b""
+        self._key_id = b""
+        self._client: Identity | None = None
+        self._transcript: tuple[bytes, ...] = ()
+        self._proof = b""
+
+    @property
+    def authenticated(self) -> tuple[Identity, bytes] | None:
+        """The client's identity and key id once it has proved its key, else None."""
+        if self._client is None or not self._proof:
+            return None
+        return self._client, self._key_id
+
+    def receive(self, frame: bytes) -> bytes | None:
+        """Take the client's next frame; return what to send, or None.
+
+        Raises as :meth:`ClientHandshake.receive` does; then send ``farewell``, if there is one, and
+        close.
+        """
+        fields = self._opened(frame)
+        if self._client is None:
+            return self._greeted(frame, *fields)
+        self._proved(frame, *fields)
+        return None
+
+    def _greeted(self, hello: bytes, key_id: bytes, *fields: Any) -> bytes:
+        *who, _nonce = fields
+        self._client = self._identity(*who)
+        self._key_id = key_id
+        key = self._find_key(key_id)
+        # A client with an unknown key id goes through the same steps against a key that nobody has.
+        # What is sent as the nonce is another hash of the same secret, so it tells nothing of that key.
+        self._key = hashlib.sha256(b"decoy" + self._nonce).digest() if key is None else _checked(key)
+        nonce = hashlib.sha256(b"nonce" + self._nonce).digest()
+        unsigned = _frame(_CHALLENGE, *_who(self._me), nonce, bytes(_MAC_BYTES))[:-_MAC_BYTES]
+        challenge = unsigned + _mac(self._key, b"server", hello, unsigned)
+        self._transcript = (hello, challenge)
+        self._awaited = _PROOF
+        return challenge
+
+    def _proved(self, frame: bytes, mac: bytes) -> None:
+        if not hmac.compare_digest(mac, _mac(self._key, b"client", *self._transcript)):
+            raise self._failed(WRONG_KEY, _wrong_key(), Refusal(WRONG_KEY))
+        self._proof = frame
+
+    def welcome(self, pid: str) -> bytes:
+        """Return the last frame: the client is admitted and is ``pid`` from now on."""
+        self._assert_authenticated()
+        unsigned = _frame(_WELCOME, _encoded_pid(pid), bytes(_MAC_BYTES))[:-_MAC_BYTES]
+        return unsigned + _mac(self._key, b"welcome", *self._transcript, self._proof, unsigned)
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        """Return the last frame: the client is not admitted, and why."""
+        self._assert_authenticated()
+        return _refused_frame(refusal)
+
+    def _assert_authenticated(self) -> None:
+        if self.authenticated is None:
+            raise RuntimeError("the client has not proved its key")
+
+
+def _mac(key: bytes, label: bytes, *parts: bytes) -> bytes:
+    # Every part carries its length, so that no two different transcripts read the same.
+    said = b"".join(struct.pack("!H", len(part)) + part for part in (label, *parts))
+    return hmac.digest(key, b"ipevents handshake" + said, "sha256")
+
+
+def _frame(kind: int, *fields: bytes | int) -> bytes:
+    return _PREFIX.pack(_MAGIC, _PROTOCOL, kind) + _LAYOUTS[kind].pack(*fields)
+
+
+def _refused_frame(refusal: Refusal) -> bytes:
+    # struct cuts what is too long, also inside a character: the reader replaces what it cannot read.
+    cause = refusal.cause.encode("ascii", "replace")[:_CAUSE_BYTES]
+    return _frame(_REFUSED, cause, refusal.text.encode("utf-8", "replace")[:_TEXT_BYTES])
+
+
+def _who(me: Identity) -> tuple[bytes, int, int, int, int]:
+    return _encoded_pid(me.pid), me.incarnation, me.max_message, *me.python
+
+
+def _encoded_pid(pid: str) -> bytes:
+    raw = pid.encode("utf-8")
+    if len(raw) > _PID_BYTES:
+        raise ValueError(f"a pid has at most {_PID_BYTES} bytes: {pid!r}")
+    return raw
+
+
+def _checked(key: bytes) -> bytes:
+    if len(key) < MIN_KEY_BYTES:
+        raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes")
+    return key
+
+
+def _wrong_key() -> AuthenticationFailed:
+    return AuthenticationFailed("the two ends hold different keys")

@@ -1,0 +1,184 @@
+"""What travels: the kinds of records, the ways a message can go, and what a listener is handed.
+
+A *record* is the unit on the wire: a tuple whose first item is its kind. Message records are
+``(kind, path, event, payload, route)``; ``path`` names the processes it has left behind, origin first.
+Control records carry what the library says to itself; no user code can make one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._exceptions import InvalidEvent, ReservedEvent
+
+# Kinds of message records.
+TO_PARENTS = 1
+TO_CHILDS = 2
+TO_SIBLINGS = 3
+TO_GRAND_MASTER = 4
+BROADCAST = 5
+TO_CHILD = 6
+SEND_TO = 7
+
+# What message.type says for each kind: the original's spelling (SEMANTICS section 2).
+TYPE_NAMES = {
+    TO_PARENTS: "toParents",
+    TO_CHILDS: "toChilds",
+    TO_SIBLINGS: "toSiblings",
+    TO_GRAND_MASTER: "toGM",
+    BROADCAST: "broadcast",
+    TO_CHILD: "toChild",
+    SEND_TO: "sendTo",
+}
+
+# Kinds of control records, with their further items.
+INTEREST = 16  # event, wanted: the peer's subtree began or ceased to listen to it
+INTERESTS = 17  # events: all that the peer's subtree listens to; replaces what was known
+ONLINE = 18  # path: a process says that it is there
+OFFLINE = 19  # path, pid, exitcode: the origin noticed that pid is gone
+PARENT = 20  # pid: the parent's answer to ONLINE, and the news of its new name
+STOP = 21  # milliseconds: end your part of the tree within
+REPORT = 22  # path, event, at, target, cause, route: an event of the route's target broke off
+PROGRAM = 23  # payload: what a child process is to run
+FAILED = 24  # text, refused: the child's traceback; refused means that a restart is pointless
+FINISHED = 25  # the target returned and nothing keeps this process
+
+Record = Any  # tuple, or list where a pending record may still change; see flow.py
+Payload = Any  # tuple | bytes | list; see _runtime/payload.py
+
+RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent"})
+MAX_EVENT_BYTES = 256  # FAULTS D15: a table of names stays small
+MAX_ROUTE = 64  # FAULTS D16, E1: also the greatest depth of a tree
+
+_NO_KWARGS: Mapping[str, Any] = {}
+
+
+def check_name(event: object) -> None:
+    """Refuse what no event can be called. Raises InvalidEvent."""
+    if not isinstance(event, str) or not event:
+        raise InvalidEvent(f"an event name is a non-empty str, not {event!r}")
+    if len(event) * 4 > MAX_EVENT_BYTES and len(event.encode("utf-8", "surrogatepass")) > MAX_EVENT_BYTES:
+        raise InvalidEvent(f"an event name has at most {MAX_EVENT_BYTES} bytes, {event[:40]!r}... has more")
+
+
+def check_event(event: object, *, sending: bool) -> None:
+    """Refuse a name that user code cannot emit; ``sending`` refuses ``error`` as well.
+
+    Raises InvalidEvent, or ReservedEvent for the library's own names.
+    """
+    check_name(event)
+    if event in RESERVED_EVENTS or (sending and event == "error"):
+        verb = "sent" if sending else "emitted"
+        raise ReservedEvent(
+            f"the event {event!r} is the library's own and cannot be {verb}; choose another name"
+        )
+
+
+class Envelope:
+    """What all messages of one kind, path and event have in common; made once and kept."""
+
+    __slots__ = ("event", "exitcode", "kind", "pids", "send_to", "to")
+
+    def __init__(
+        self,
+        kind: int,
+        pids: tuple[str, ...],
+        event: str,
+        send_to: Callable[..., Any],
+        to: str | None = None,
+        exitcode: int | None = None,
+    ) -> None:
+        self.kind = kind
+        self.pids = pids
+        self.event = event
+        self.send_to = send_to
+        self.to = to
+        self.exitcode = exitcode
+
+
+class Message:
+    """What a listener gets as its first argument: one event with where it comes from. Immutable.
+
+    Attributes: ``from_`` pid of the origin; ``pids`` tuple of every process passed, origin first, the
+    receiver last; ``to`` the addressed pid, for ``toChild`` and ``sendTo``; ``route`` the hops still to
+    go, ``()`` at the target of ``sendTo``, else None; ``type`` how it was sent (``toParents toChilds
+    toSiblings toGM broadcast toChild sendTo``, ``""`` for an event of this process); ``event``, ``args``,
+    ``kwargs``; ``exitcode`` of the process that an ``offline`` is about, else None.
+    """
+
+    __slots__ = ("_args", "_envelope", "_kwargs")
+
+    def __init__(
+        self, envelope: Envelope, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NO_KWARGS
+    ) -> None:
+        self._envelope = envelope
+        self._args = args
+        self._kwargs = kwargs
+
+    @property
+    def from_(self) -> str:
+        return self._envelope.pids[0]
+
+    @property
+    def pids(self) -> tuple[str, ...]:
+        return self._envelope.pids
+
+    @property
+    def to(self) -> str | None:
+        return self._envelope.to
+
+    @property
+    def route(self) -> tuple[str, ...] | None:
+        return () if self._envelope.kind == SEND_TO else None
+
+    @property
+    def type(self) -> str:
+        return TYPE_NAMES.get(self._envelope.kind, "")
+
+    @property
+    def event(self) -> str:
+        return self._envelope.event
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self._args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return dict(self._kwargs)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._envelope.exitcode
+
+    def reply(self, event: str, *args: Any, **kwargs: Any) -> None:
+        """Send an event back to where this one came from: ``sendTo(message.pids, event, ...)``.
+
+        Errors as for ``sendTo``. The answer to an event of this process is a local ``emit``.
+        """
+        self._envelope.send_to(self._envelope.pids, event, *args, **kwargs)
+
+    def _fields(self) -> tuple[Any, ...]:
+        envelope = self._envelope
+        return (
+            envelope.kind,
+            envelope.pids,
+            envelope.event,
+            envelope.to,
+            envelope.exitcode,
+            self._args,
+            dict(self._kwargs),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash((self._envelope.kind, self._envelope.pids, self._envelope.event))
+
+    def __repr__(self) -> str:
+        how = f"{self.type} " if self.type else ""
+        return f"<Message {how}{self.event!r} {'>'.join(self.pids)} args={self._args!r}>"

@@ -1,0 +1,140 @@
+"""When a child that ended is started again.
+
+``RestartPolicy`` keeps the history of one child: the supervisor tells it starts and exits, it
+answers with ``Restart``, ``GiveUp`` or ``NoRestart``. Times are monotonic seconds and are handed in.
+
+A death is *young* within ``YOUNG_SECONDS`` of its start. What keeps dying young is restarted ever
+later, so that a program that cannot run does not eat the machine; one long life clears the record.
+"""
+
+from __future__ import annotations
+
+YOUNG_SECONDS = 10.0
+# The first four young deaths wait just the delay that was asked for: a child that crashes now and
+# then while somebody works on it comes back as promptly as the option says.
+PATIENT_DEATHS = 4
+BACKOFF_MIN_SECONDS = 0.1
+BACKOFF_MAX_SECONDS = 30.0
+# 0.1 s doubled nine times is above 30 s; a larger exponent would only overflow some day.
+_DOUBLINGS_MAX = 9
+
+
+class Decision:
+    """What to do about a child that ended. A frozen value: compares by type and fields."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Decision):
+            return type(self) is type(other) and self._fields() == other._fields()
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._fields()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._fields()))})"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+
+class Restart(Decision):
+    """Start it again ``after`` seconds, counted from the exit."""
+
+    __slots__ = ("after",)
+    __match_args__ = ("after",)
+    after: float
+
+    def __init__(self, after: float) -> None:
+        object.__setattr__(self, "after", after)
+
+
+class GiveUp(Decision):
+    """Do not start it again, and report: it died young ``deaths`` times in a row."""
+
+    __slots__ = ("deaths",)
+    __match_args__ = ("deaths",)
+    deaths: int
+
+    def __init__(self, deaths: int) -> None:
+        object.__setattr__(self, "deaths", deaths)
+
+
+class NoRestart(Decision):
+    """Do not start it again; that is in order."""
+
+    __slots__ = ()
+
+
+class RestartPolicy:
+    """The restarts of one child. Not thread-safe: the caller's lock guards it.
+
+    ``policy`` True (after every exit), False (never) or ``"on-failure"``; ``delay`` seconds from exit
+    to restart; ``max_restarts`` the young death in a row that is the last, None for no end.
+    All three may be set at any time and count from the next exit. Values are validated by the caller.
+    """
+
+    __slots__ = ("_started", "delay", "max_restarts", "policy", "young_deaths")
+
+    def __init__(self, policy: bool | str, delay: float, max_restarts: int | None) -> None:
+        self.policy = policy
+        self.delay = delay
+        self.max_restarts = max_restarts
+        self.young_deaths = 0  # in a row
+        self._started: float | None = None
+
+    def started(self, now: float) -> None:
+        """Note a start at ``now``. Call it before each ``exited()``, also when the start itself failed."""
+        self._started = now
+
+    def exited(
+        self,
+        now: float,
+        exitcode: int | None,
+        *,
+        finished: bool,
+        wanted: bool,
+        refused: bool,
+        explicit: bool,
+    ) -> Decision:
+        """Note an exit at ``now`` and decide what follows.
+
+        ``exitcode`` is multiprocessing's, None where it is not known (that counts as a failure).
+        ``finished``: a function target returned and nothing kept the child. ``wanted``: the end was
+        asked for (``Child.stop``, ``Child.kill``). ``refused``: the child reported that it cannot work
+        where it is. ``explicit``: this child was given ``restart=True`` itself.
+
+        An exit without a start before it never lived, so it is a young death.
+        """
+        lived = 0.0 if self._started is None else now - self._started
+        self._started = None
+        self.young_deaths = self.young_deaths + 1 if lived < YOUNG_SECONDS else 0
+
+        final = (
+            wanted
+            or refused
+            or self.policy is False
+            or (self.policy == "on-failure" and exitcode == 0)
+            or (finished and not explicit)
+        )
+        if final:
+            return NoRestart()
+        if self.max_restarts is not None and self.young_deaths >= self.max_restarts:
+            return GiveUp(self.young_deaths)
+        return Restart(self._wait())
+
+    def _wait(self) -> float:
+        """Seconds to wait after the latest death; never less than ``delay``."""
+        doublings = self.young_deaths - PATIENT_DEATHS - 1
+        if doublings < 0:
+            return self.delay
+        first = max(2 * self.delay, BACKOFF_MIN_SECONDS)
+        grown = first * (1 << min(doublings, _DOUBLINGS_MAX))
+        return max(self.delay, min(grown, BACKOFF_MAX_SECONDS))

@@ -1,0 +1,294 @@
+"""The routing rules: where one event goes from this process.
+
+Pure values in, a Plan out. A decision depends on the kind of the message, its event, the link it came
+by and the topology only, so it is kept until topology or interest change. Not thread-safe: the
+caller holds its state lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from .._exceptions import Forged
+from .actions import NOTHING, Plan, Report
+from .interest import Change, Interest
+from .messages import (
+    BROADCAST,
+    MAX_ROUTE,
+    TO_CHILDS,
+    TO_GRAND_MASTER,
+    TO_PARENTS,
+    TO_SIBLINGS,
+)
+from .netmap import Netmap
+
+
+class Row(NamedTuple):
+    """What one process does with a message of one kind, by where the message comes from."""
+
+    origin_up: bool
+    origin_down: bool
+    below_deliver: bool | None  # None: only at the very top
+    below_up: bool
+    below_down: bool
+    above_deliver: bool | None  # None: such a message never comes from above
+    above_down: bool
+
+
+#                       from here       from a child          from the parent
+#                       up     down     deliver up     down   deliver down
+RULES: dict[int, Row] = {
+    TO_PARENTS: Row(True, False, True, True, False, None, False),
+    TO_CHILDS: Row(False, True, False, False, False, True, True),
+    TO_SIBLINGS: Row(True, False, False, False, True, True, False),
+    TO_GRAND_MASTER: Row(True, False, None, True, False, None, False),
+    BROADCAST: Row(True, True, True, True, True, True, True),
+}
+# bubble is a local event and then TO_PARENTS; TO_CHILD and SEND_TO go by their route, see hop().
+
+
+class Up(Enum):
+    """The way to the parent."""
+
+    NONE = "there is no parent: this is the grand master"
+    OPEN = "connected, or waiting for its first connection"
+    AWAY = "the server is away"
+
+
+class Neighbour:
+    """What the router knows of one link."""
+
+    __slots__ = ("is_parent", "online", "paths", "pid")
+
+    def __init__(self, pid: str, *, is_parent: bool) -> None:
+        self.pid = pid
+        self.is_parent = is_parent
+        self.online = is_parent  # a parent has no interest to wait for
+        self.paths: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+_HERE = object()  # the source of our own listeners in Interest
+
+
+class Router:
+    """The part of the tree that one process sees, and what follows from it.
+
+    Links are opaque hashable values; ``up`` tells the state of the link to the parent.
+    """
+
+    def __init__(self, pid: str) -> None:
+        self.pid = pid
+        self.names = {pid}  # this process under all names it ever had
+        self.parent: Hashable | None = None
+        self.parent_names: set[str] = set()
+        self.up = Up.NONE
+        self.netmap = Netmap()
+        self.interest = Interest()
+        self.neighbours: dict[Hashable, Neighbour] = {}
+        self._links: dict[str, Hashable] = {}  # children by pid
+        self.version = 0  # counts changes of topology and interest: what was decided before may be old
+        self._plans: dict[tuple[int, str, Hashable | None], Plan] = {}
+
+    # Topology
+
+    def rename(self, pid: str) -> None:
+        """This process has agreed on another pid; the old one is still understood."""
+        self.pid = pid
+        self.names.add(pid)
+        for neighbour in self.neighbours.values():
+            neighbour.paths.clear()
+
+    def add_child(self, link: Hashable, pid: str) -> None:
+        """A child was started, or a client connected; it is not online yet."""
+        self.neighbours[link] = Neighbour(pid, is_parent=False)
+        self._links[pid] = link
+        self.netmap.add((pid,))
+        self.changed()
+
+    def remove_child(self, link: Hashable) -> tuple[list[tuple[str, ...]], Change]:
+        """The child is gone. Returns the paths of all that were online there, deepest first, and the change."""
+        neighbour = self.neighbours.pop(link, None)
+        if neighbour is None:
+            return [], Change()
+        if self._links.get(neighbour.pid) == link:
+            del self._links[neighbour.pid]
+        gone = self.netmap.remove((neighbour.pid,))
+        change = self.interest.forget(link)
+        self.changed()
+        return gone, change
+
+    def set_parent(self, link: Hashable, pid: str, up: Up) -> None:
+        """The link upwards, its peer's name, and whether it carries."""
+        self.parent = link
+        self.up = up
+        if pid:
+            self.parent_names.add(pid)
+        self.neighbours[link] = Neighbour(pid, is_parent=True)
+        self.changed()
+
+    def set_up(self, up: Up) -> None:
+        self.up = up
+        self.changed()
+
+    def online(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:
+        """``path[0]``, at or below the neighbour, said that it is online. Returns the path with us at its end.
+
+        Raises Forged where the path cannot be.
+        """
+        neighbour = self.neighbours[link]
+        if path[-1] != neighbour.pid or not (len(path) == 1 or self.netmap.knows(path[1:])):
+            raise Forged(f"{neighbour.pid} announces {path!r}, which is not below it")
+        self.netmap.online(path)
+        if len(path) == 1:
+            neighbour.online = True
+            self.changed()
+        return (*path, self.pid)
+
+    def offline(self, link: Hashable, path: tuple[str, ...], pid: str) -> tuple[str, ...]:
+        """``path[0]`` noticed that its child ``pid`` is gone. Returns the path with us at its end.
+
+        Raises Forged where the path cannot be.
+        """
+        pids = self.accept(link, path)
+        self.netmap.remove((pid, *path))
+        self.neighbours[link].paths.clear()
+        return pids
+
+    def changed(self) -> None:
+        """Forget every kept decision: topology or interest is not what it was."""
+        self.version += 1
+        self._plans.clear()
+
+    def parent_renamed(self, pid: str) -> None:
+        """The parent goes by this name now; those it had are still understood."""
+        self.parent_names.add(pid)
+        if self.parent is not None:
+            self.neighbours[self.parent].pid = pid
+
+    def parent_pid(self) -> str | None:
+        """The parent's name while there is a connection to it, else None."""
+        if self.parent is None or self.up is not Up.OPEN:
+            return None
+        return self.neighbours[self.parent].pid or None
+
+    def child_links(self) -> list[Hashable]:
+        return list(self._links.values())
+
+    def child_link(self, pid: str) -> Hashable | None:
+        return self._links.get(pid)
+
+    def child_pids(self) -> list[str]:
+        return list(self._links)
+
+    # Interest
+
+    def own_interest(self, event: str, wanted: bool) -> Change:
+        """Our own listeners to an event became some, or none."""
+        change = self.interest.add(_HERE, event) if wanted else self.interest.remove(_HERE, event)
+        return change
+
+    def own_interests(self, events: Iterable[str]) -> Change:
+        return self.interest.replace(_HERE, events)
+
+    def peer_interest(self, link: Hashable, event: str, wanted: bool) -> Change:
+        if wanted:
+            change = self.interest.add(link, event)
+        else:
+            change = self.interest.remove(link, event)
+        self.changed()
+        return change
+
+    def peer_interests(self, link: Hashable, events: Iterable[str]) -> Change:
+        change = self.interest.replace(link, events)
+        self.changed()
+        return change
+
+    # Decisions
+
+    def kept(self, kind: int, event: str) -> Plan | None:
+        """The plan for a message from here, if it was asked for since the last change. Needs no lock."""
+        return self._plans.get((kind, event, None))
+
+    def plan(self, kind: int, event: str, link: Hashable | None = None) -> Plan:
+        """Where a message without a route goes; ``link`` it came by, None for one that starts here."""
+        key = (kind, event, link)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._decide(kind, event, link)
+        return plan
+
+    def hop(self, route: tuple[str, ...]) -> tuple[Hashable | None, Report | None]:
+        """The link towards ``route[-1]``, or why there is none."""
+        pid = route[-1]
+        if self.parent is not None and pid in self.parent_names:
+            if self.up is Up.OPEN:
+                return self.parent, None
+            return None, Report(f"the server {pid} is away", pid, connected=False)
+        link = self._links.get(pid)
+        if link is None:
+            return None, Report(f"{pid} is no parent or child of {self.pid}", pid)
+        return link, None
+
+    def accept(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:
+        """The path with this process at its end, after checking that it can be true.
+
+        Raises Forged: the last hop is not the peer, or the origin is not known below it.
+        """
+        neighbour = self.neighbours[link]
+        pids = neighbour.paths.get(path)
+        if pids is not None:
+            return pids
+        if not isinstance(path, tuple) or not path or len(path) > 2 * MAX_ROUTE:
+            raise Forged(f"a record from {neighbour.pid} has no path: {path!r}")
+        if neighbour.is_parent:
+            if path[-1] not in self.parent_names:
+                raise Forged(f"a record from the parent {neighbour.pid} says it comes from {path[-1]!r}")
+        elif path[-1] != neighbour.pid:
+            raise Forged(f"a record from the child {neighbour.pid} says it comes from {path[-1]!r}")
+        elif not self.netmap.knows(path):
+            raise Forged(f"a record from {neighbour.pid} says it comes from {path[0]!r}, who is not below it")
+        pids = (*path, self.pid)
+        if len(neighbour.paths) >= _MAX_PATHS:
+            neighbour.paths.clear()
+        neighbour.paths[path] = pids
+        return pids
+
+    def wants(self, link: Hashable, event: str) -> bool:
+        """Whether an event has to go down this link: until it is online its interest is not known."""
+        neighbour = self.neighbours[link]
+        return not neighbour.online or self.interest.wants(link, event)
+
+    def _decide(self, kind: int, event: str, link: Hashable | None) -> Plan:
+        row = RULES[kind]
+        if link is None:
+            deliver = kind == TO_GRAND_MASTER and self.up is Up.NONE
+            up, down = row.origin_up, row.origin_down
+        elif link == self.parent:
+            if row.above_deliver is None:
+                return NOTHING
+            deliver, up, down = row.above_deliver, False, row.above_down
+        else:
+            top = self.up is Up.NONE
+            deliver = top if row.below_deliver is None else row.below_deliver
+            up, down = row.below_up, row.below_down
+        forward: list[Hashable] = []
+        report = None
+        lost_up = False
+        if up and self.up is Up.OPEN:
+            assert self.parent is not None
+            forward.append(self.parent)
+        elif up and self.up is Up.AWAY:
+            if kind == TO_GRAND_MASTER:
+                report = Report("the server is away", None, connected=False)
+            else:
+                lost_up = True
+        if down:
+            forward += [
+                child for child in self._links.values() if child != link and self.wants(child, event)
+            ]
+        return Plan(deliver, tuple(forward), report, lost_up)
+
+
+_MAX_PATHS = 4096  # paths kept for each link; more are worked out anew

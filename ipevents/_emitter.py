@@ -1,0 +1,464 @@
+"""The public API. The only place, with ``_options.py``, that knows its spelling."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from ._child import Child
+from ._core.messages import BROADCAST, TO_CHILDS, TO_GRAND_MASTER, TO_PARENTS, TO_SIBLINGS, Message
+from ._core.messages import check_event, check_name
+from ._core.restarts import RestartPolicy
+from ._exceptions import Unpicklable, WorkerRefused
+from ._options import child_options
+from ._runtime import programs
+from ._runtime.life import Life
+from ._runtime.link import Link
+from ._runtime.node import Stage
+from ._runtime.programs import Program
+from ._runtime.supervisor import Slot
+from ._waiting import Expectation
+
+Listener = Callable[..., Any]
+F = TypeVar("F", bound=Listener)
+Pid = str | int | Child
+
+MAX_DEPTH = 64  # levels of a tree; fork(__file__) without a test would be endless
+
+_numbers = itertools.count(1)
+
+
+class Emitter:
+    """One process's end of the tree: listen with ``on``, send with the eight sending functions.
+
+    A process has one that is made for it, ``ipevents.ipem``. Everything may be called from any thread.
+    Listeners are called one at a time, in library threads, as ``listener(message, *args, **kwargs)``.
+
+    What a call gets wrong (an unknown child, an argument that cannot be pickled, ...) is an ``error``
+    event if anyone listens to ``error``, else it is raised at the call.
+    """
+
+    def __init__(self) -> None:
+        number = next(_numbers)
+        pid = str(os.getpid())
+        self._is_default = number == 1
+        self._life = Life(pid if number == 1 else f"{pid}.{number}", self.sendTo)
+        self._node = self._life.node
+
+    # Configuration and life
+
+    def options(self, mapping: Mapping[str, Any] | None = None, **options: Any) -> Emitter:
+        """Set options; those not named stay, in ``socket`` as well. Returns the emitter.
+
+        Times are milliseconds. ``restart`` (True; False, ``"on-failure"``), ``delayRestart`` (1000),
+        ``maxRestarts`` (None), ``useSocket`` (True), ``stopTimeout`` (8000), ``startMethod`` ("spawn";
+        "forkserver"), ``socket``: ``socketPath`` (None), ``port`` (7100), ``host`` ("localhost"),
+        ``reconnect`` (True), ``delayReconnect`` (3000), ``onlyConnect`` (False), ``authkey`` (None),
+        ``maxMessage`` (16 MiB, in bytes).
+
+        Raises OptionsError for an unknown name, a wrong value, or a change that comes too late: after
+        ``start()`` only restart, delayRestart, maxRestarts and stopTimeout may change, for later children.
+        """
+        life = self._life
+        started = self._node.stage in (Stage.OPEN, Stage.STOPPING)
+        life.options = life.options.merged(mapping, options, started=started)
+        return self
+
+    def start(self) -> Emitter:
+        """Take part in the tree; returns the emitter. A second call does nothing.
+
+        A top process connects to the socket, or listens there if nobody answers; ``useSocket=False`` does
+        neither. ``ready`` and the own ``online`` have been emitted, in this thread, when it returns; a client
+        that has to wait for its server gets them later. Blocks for the connection at most.
+
+        End the script with ``run()``. Raises AddressInUse (a stranger on the port), AuthenticationFailed,
+        LinkError.
+        """
+        self._life.start()
+        return self
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End this process's part of the tree: children first, then what is queued is sent, then the links.
+
+        Waits for it, at most ``timeout`` seconds (None: the option ``stopTimeout``), after which
+        children are killed. In a listener or a signal handler it only asks for it and returns. May be
+        called several times; afterwards ``start()`` may follow, the listeners are still there.
+        """
+        self._life.stop(timeout)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._life.stopping.is_set()
+
+    def run(self, timeout: float | None = None) -> bool:
+        """Start, then wait in this thread until stopped: True, or False after ``timeout`` seconds.
+
+        The last line of a script. Ctrl-C and SIGTERM stop the tree, then SystemExit(130) or (143) is raised; so is
+        the SystemExit of a listener. Returns at once if it was stopped since it was started.
+        """
+        life = self._life
+        if self._node.stage not in (Stage.STOPPING, Stage.CLOSED):
+            life.start()
+        try:
+            done = life.wait_stopped(timeout)
+        except KeyboardInterrupt:
+            life.stop(None)
+            raise SystemExit(130) from None
+        except SystemExit:
+            if not life.is_child:
+                life.stop(None)
+            raise
+        if done and life.exit is not None and not life.is_child:
+            raise life.exit
+        return done
+
+    def __enter__(self) -> Emitter:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # Listening
+
+    @overload
+    def on(self, event: str, listener: Listener, *, sender: Pid | None = None) -> Emitter: ...
+    @overload
+    def on(self, event: str, listener: None = None, *, sender: Pid | None = None) -> Callable[[F], F]: ...
+    def on(self, event: str, listener: Listener | None = None, *, sender: Pid | None = None) -> Any:
+        """Call ``listener(message, *args, **kwargs)`` at every such event; returns the emitter.
+
+        Without a listener it is a decorator. Listeners are called in the order of their registration, the
+        same one as often as it is registered. ``sender``: only events of this origin.
+        Raises InvalidEvent, InvalidListener.
+        """
+        return self._register(event, listener, sender, once=False)
+
+    @overload
+    def once(self, event: str, listener: Listener, *, sender: Pid | None = None) -> Emitter: ...
+    @overload
+    def once(self, event: str, listener: None = None, *, sender: Pid | None = None) -> Callable[[F], F]: ...
+    def once(self, event: str, listener: Listener | None = None, *, sender: Pid | None = None) -> Any:
+        """As ``on``, for the next such event only."""
+        return self._register(event, listener, sender, once=True)
+
+    def off(self, event: str | None = None, listener: Listener | None = None) -> Emitter:
+        """Remove the newest registration of a listener, all of an event, or all; returns the emitter."""
+        if event is not None:
+            check_name(event)
+        self._node.dispatcher.remove(event, listener)
+        return self
+
+    def removeAllListeners(self, event: str | None = None) -> Emitter:
+        """Remove all listeners of an event, or of all events; returns the emitter."""
+        return self.off(event)
+
+    def addListener(self, event: str, listener: Listener) -> Emitter:
+        """``on(event, listener)``."""
+        return self.on(event, listener)
+
+    def removeListener(self, event: str, listener: Listener) -> Emitter:
+        """``off(event, listener)``."""
+        return self.off(event, listener)
+
+    def listeners(self, event: str) -> list[Listener]:
+        """The listeners of an event, in the order in which they are called."""
+        return self._node.dispatcher.listeners(event)
+
+    def listenerCount(self, event: str) -> int:
+        """How many listeners an event has."""
+        return self._node.dispatcher.count(event)
+
+    def eventNames(self) -> list[str]:
+        """The events that have listeners."""
+        return self._node.dispatcher.events()
+
+    def signal(self, event: str) -> Any:
+        """The ``blinker.Signal`` behind an event. What is connected to it is called like a listener."""
+        check_name(event)
+        return self._node.dispatcher.signal(event)
+
+    def _register(self, event: str, listener: Listener | None, sender: Pid | None, *, once: bool) -> Any:
+        check_name(event)
+        origin = None if sender is None else _pid(sender)
+        if listener is None:
+
+            def decorate(function: F) -> F:
+                self._node.dispatcher.add(event, function, sender=origin, once=once)
+                return function
+
+            return decorate
+        self._node.dispatcher.add(event, listener, sender=origin, once=once)
+        return self
+
+    def waitFor(self, event: str, timeout: float | None = None, where: Listener | None = None) -> Message:
+        """Block until the next such event comes, and return its message.
+
+        ``where(message, *args, **kwargs)`` says which one will do. ``timeout`` in seconds, None for ever.
+        Raises TimeoutError; WouldDeadlock in a listener; Closed when the emitter is stopped.
+        """
+        with self.expecting(event, timeout, where) as expectation:
+            pass
+        assert expectation.message is not None
+        return expectation.message
+
+    def expecting(
+        self, event: str, timeout: float | None = None, where: Listener | None = None
+    ) -> Expectation:
+        """``waitFor`` as a context manager: listens before the block runs, waits at its end.
+
+        Nothing that the block provokes is missed. ``with ipem.expecting("done") as got: ...``, then
+        ``got.message``. Arguments and errors as for ``waitFor``.
+        """
+        check_name(event)
+        return Expectation(self._life, event, timeout, where)
+
+    # Sending
+
+    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
+        """An event for the listeners of this process only, in this thread. Returns whether there were any.
+
+        Raises InvalidEvent, ReservedEvent.
+        """
+        check_event(event, sending=False)
+        return self._node.emit(event, args, kwargs)
+
+    def bubble(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """To the listeners here, then to every process between here and the grand master. Returns the emitter."""
+        check_event(event, sending=True)
+        self._node.emit(event, args, kwargs)
+        self._node.send(TO_PARENTS, event, args, kwargs)
+        return self
+
+    def sendToParents(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """To every process above this one. Returns the emitter, as all that follow.
+
+        Returning means: the arguments are pickled and the event is in an outbox. It blocks while that is
+        full and the peer takes something; in a listener OutboxFull is raised instead. Raises NotStarted, Closed,
+        Unpicklable, MessageTooLarge, InvalidEvent, ReservedEvent; so do all that follow.
+        """
+        self._node.send(TO_PARENTS, event, args, kwargs)
+        return self
+
+    def sendToChilds(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """To every process below this one that listens to it."""
+        self._node.send(TO_CHILDS, event, args, kwargs)
+        return self
+
+    def sendToSiblings(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """To the other children of this process's parent, those that listen to it."""
+        self._node.send(TO_SIBLINGS, event, args, kwargs)
+        return self
+
+    def sendToGrandMaster(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """To the process at the very top; from there to its own listeners. Raises NotConnected in an outage."""
+        self._node.send(TO_GRAND_MASTER, event, args, kwargs)
+        return self
+
+    def broadcast(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """To every other process of the tree; downwards where it is listened to."""
+        self._node.send(BROADCAST, event, args, kwargs)
+        return self
+
+    def sendToChild(self, pid: Pid, event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess."""
+        self._node.send_child(_pid(pid), event, args, kwargs)
+        return self
+
+    def sendTo(self, pids: Pid | Iterable[Pid], event: str, *args: Any, **kwargs: Any) -> Emitter:
+        """Along a route, hop by hop: the target first, the next hop last, the own pid at the end or not.
+
+        That is what ``message.pids`` holds, so ``sendTo(message.pids, ...)`` is the reply. Raises
+        UnknownProcess for an unknown next hop; a hop that is unknown further on comes back as an
+        ``error`` event with Undeliverable.
+        """
+        route = [_pid(pids)] if isinstance(pids, (str, int, Child)) else [_pid(pid) for pid in pids]
+        self._node.send_route(route, event, args, kwargs)
+        return self
+
+    # Processes
+
+    def worker(
+        self,
+        target: Callable[..., Any] | None = None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        restart: bool | str | None = None,
+        delayRestart: float | None = None,
+    ) -> Child:
+        """Start a child process that runs ``target(*args, **kwargs)``; without one, this script again.
+
+        The target is pickled now, by value where it has to be: lambdas, closures and functions of the script
+        work. ``restart`` and ``delayRestart`` (milliseconds): as the options of that name, for this child.
+        Blocks for the start of the process, some milliseconds, not for its ``online``.
+
+        Raises Unpicklable; WorkerRefused without a target inside a worker, or where there is no script;
+        OptionsError; Closed; OSError where the system has no more processes.
+        """
+        if target is None and self._life.is_worker:
+            raise WorkerRefused(
+                "worker() without a target was called in a worker, which runs the same script: "
+                "call it only if ipem.isMaster is true, or pass a function"
+            )
+        if target is None:
+            program = programs.this_script()
+        else:
+            program = programs.function(target, tuple(args), kwargs or {})
+            name = name or getattr(target, "__name__", None)
+        return self._begin(program, True, name, restart, delayRestart)
+
+    def fork(
+        self,
+        path: str | os.PathLike[str],
+        args: Iterable[Any] = (),
+        *,
+        name: str | None = None,
+        restart: bool | str | None = None,
+        delayRestart: float | None = None,
+    ) -> Child:
+        """Start a child process that runs another script, with ``sys.argv = [path, *args]``.
+
+        It is a master there (``isMaster``). The rest as for ``worker``. Raises FileNotFoundError.
+        """
+        program = programs.other_script(path, tuple(args))
+        name = name or os.path.basename(os.fspath(path))
+        return self._begin(program, False, name, restart, delayRestart)
+
+    def _begin(
+        self,
+        program: Program,
+        is_worker: bool,
+        name: str | None,
+        restart: bool | str | None,
+        delay: float | None,
+    ) -> Child:
+        life = self._life
+        options = life.options
+        policy, seconds = child_options(restart, delay, options)
+        if life.depth >= MAX_DEPTH:
+            raise WorkerRefused(f"a tree has at most {MAX_DEPTH} levels; does the script start itself endlessly?")
+        slot = Slot(
+            name or "worker",
+            program,
+            is_worker,
+            RestartPolicy(policy, seconds, options.max_restarts),
+            restart is True,
+            options.start_method,
+        )
+        life.add_child(slot)
+        return Child(life, slot)
+
+    # What is known
+
+    @property
+    def pid(self) -> str:
+        """This process's name in the tree: its OS pid, or what the server calls a TCP client."""
+        return self._node.router.pid
+
+    @property
+    def parentPid(self) -> str | None:
+        """The parent's or server's pid while connected to it, else None."""
+        return self._node.router.parent_pid()
+
+    @property
+    def childsOnline(self) -> int:
+        """Children started here and clients connected; one that waits for its restart is not counted."""
+        return len(self._node.router.child_pids())
+
+    @property
+    def isGrandMaster(self) -> bool:
+        """Whether this is the very top, since ``start()``."""
+        return self._life.is_grand_master
+
+    @property
+    def isMaster(self) -> bool:
+        """Whether this is not a worker: a script started by hand or by ``fork``."""
+        return not self._life.is_worker
+
+    @property
+    def isWorker(self) -> bool:
+        """Whether ``worker()`` started this process."""
+        return self._life.is_worker
+
+    @property
+    def netmap(self) -> dict[str, Any]:
+        """What is known of the tree below: nested dicts, pid to what is below it."""
+        with self._node.lock:
+            return self._node.router.netmap.as_dict()
+
+    def printNetmap(self) -> None:
+        """Print the tree below this process, one pid a line."""
+        print("\n".join([self.pid, *_indented(self.netmap, 1)]))
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, as plain dicts: of this process, and by peer under ``links``.
+
+        Events: sent, received, forwarded, delivered, dropped by cause, queued now and peak.
+        """
+        node = self._node
+        with node.lock:
+            links = {
+                link.name: _link_stats(link) for link in node.router.neighbours if isinstance(link, Link)
+            }
+            supervisor = self._life.supervisor
+            restarts = 0 if supervisor is None else supervisor.restarts
+            return {"pid": self.pid, "restarts": restarts, **node.counters, "links": links}
+
+    def __repr__(self) -> str:
+        life = self._life
+        return (
+            f"<Emitter {self.pid} {self._node.stage.name.lower()}, parent {self.parentPid}, "
+            f"{self.childsOnline} children{', worker' if life.is_worker else ''}>"
+        )
+
+    def __reduce__(self) -> str:
+        """Inside a function that is sent to another process the default emitter is that process's own."""
+        if not self._is_default:
+            raise Unpicklable(f"{self!r} belongs to this process; only ipevents.ipem can be sent")
+        return "ipem"
+
+
+# The name under which pickle finds the default emitter, and users the class.
+Emitter.__module__ = __package__
+
+
+def _pid(value: object) -> str:
+    """A pid as the tree spells it. Raises TypeError for what is none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, Child):
+        return value.pid
+    raise TypeError(f"a pid is a str, an int or a Child, not {value!r}")
+
+
+def _indented(tree: Mapping[str, Any], depth: int) -> list[str]:
+    lines = []
+    for pid, below in tree.items():
+        lines.append("  " * depth + pid)
+        lines += _indented(below, depth + 1)
+    return lines
+
+
+def _link_stats(link: Link) -> dict[str, Any]:
+    outbox = link.outbox
+    return {
+        "sent": link.sent,
+        "received": link.received,
+        "forwarded": link.forwarded,
+        "delivered": link.delivered,
+        "dropped": dict(link.dropped),
+        "queued": outbox.count,
+        "queuedBytes": outbox.size,
+        "peak": max(outbox.peak, outbox.count),
+    }
+
+

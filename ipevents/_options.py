@@ -1,0 +1,310 @@
+"""The options: names, defaults, what is right, and the units the rest of the package counts in.
+
+Everything about an option is one row of ``_TABLE``. In public, names have the original's spelling and
+times are milliseconds; an ``Options`` has snake_case attributes and seconds. Converted here only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+from ._exceptions import OptionsError
+from ._runtime.keys import MIN_KEY_BYTES
+
+# Node's longest timer, 24.8 days; far below what threading can wait for.
+_MAX_MILLISECONDS = 2**31 - 1
+# What sockaddr_un has room for, without the final zero byte.
+_MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+# Below this not even a long path of pids has room; above it multiprocessing has another frame header.
+_MIN_MESSAGE_BYTES = 1024
+_MAX_MESSAGE_BYTES = 2**31 - 1
+
+_WRONG = object()
+
+
+# Checks: the public value in, the converted one out, or _WRONG. bool is not a number here.
+
+
+def _restart(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    return "on-failure" if isinstance(value, str) and value == "on-failure" else _WRONG
+
+
+def _boolean(value: object) -> object:
+    return value if isinstance(value, bool) else _WRONG
+
+
+def _integer(least: int, most: int) -> Callable[[object], object]:
+    def check(value: object) -> object:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return _WRONG
+        return int(value) if least <= value <= most else _WRONG
+
+    return check
+
+
+def _none_or(check: Callable[[object], object]) -> Callable[[object], object]:
+    return lambda value: None if value is None else check(value)
+
+
+def _milliseconds(value: object) -> object:
+    """Milliseconds in, seconds out. The comparison is false for NaN."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return _WRONG
+    return float(value) / 1000 if 0 <= value <= _MAX_MILLISECONDS else _WRONG
+
+
+def _start_method(value: object) -> object:
+    return str(value) if isinstance(value, str) and value in ("spawn", "forkserver") else _WRONG
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, str) and value and "\0" not in value else _WRONG
+
+
+def _socket_path(value: object) -> object:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    fits = isinstance(path, str) and len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES
+    return _text(path) if fits else _WRONG
+
+
+def _authkey(value: object) -> object:
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    if not isinstance(value, bytes | bytearray):
+        return _WRONG
+    # bytes() also turns multiprocessing's AuthenticationString into what it holds.
+    return bytes(value) if len(value) >= MIN_KEY_BYTES else _WRONG
+
+
+class _Option:
+    """One row: the public name, the attribute, the public default, the check, what is right in words.
+
+    ``later``: it may change after ``start()``, for later children. ``secret``: its value is never shown.
+    """
+
+    __slots__ = ("attribute", "check", "default", "later", "name", "right", "secret")
+
+    def __init__(
+        self,
+        name: str,
+        attribute: str,
+        default: object,
+        check: Callable[[object], object],
+        right: str,
+        *,
+        later: bool = False,
+        secret: bool = False,
+    ) -> None:
+        self.name = name
+        self.attribute = attribute
+        self.default = default
+        self.check = check
+        self.right = right
+        self.later = later
+        self.secret = secret
+
+    def converted(self, value: object) -> object:
+        """Return ``value`` in the package's units; OptionsError if it is wrong."""
+        try:
+            result = self.check(value)
+        except UnicodeEncodeError:  # a lone surrogate in a path or key
+            result = _WRONG
+        if result is _WRONG:
+            raise OptionsError(f"option {self.name!r} must be {self.right}, not {self._shown(value)}")
+        return result
+
+    def _shown(self, value: object) -> str:
+        if self.secret:
+            size = f" of {len(value)}" if isinstance(value, str | bytes | bytearray) else ""
+            return f"{type(value).__name__}{size}"
+        import reprlib  # late: needed for an error only; survives a repr that raises
+
+        return reprlib.repr(value)
+
+
+_TIME = f"a number of milliseconds from 0 to {_MAX_MILLISECONDS}"
+_TRUE_OR_FALSE = "True or False"
+
+_TABLE = (
+    _Option("restart", "restart", True, _restart, 'True, False or "on-failure"', later=True),
+    _Option("delayRestart", "delay_restart", 1000, _milliseconds, _TIME, later=True),
+    _Option(
+        "maxRestarts",
+        "max_restarts",
+        None,
+        _none_or(_integer(1, sys.maxsize)),
+        "a whole number from 1 on, or None for no limit",
+        later=True,
+    ),
+    _Option("useSocket", "use_socket", True, _boolean, _TRUE_OR_FALSE),
+    _Option("stopTimeout", "stop_timeout", 8000, _milliseconds, _TIME, later=True),
+    _Option(
+        "startMethod",
+        "start_method",
+        "spawn",
+        _start_method,
+        '"spawn" or "forkserver" ("fork" copies a process whose threads hold locks: such children hang)',
+    ),
+    _Option(
+        "socket.socketPath",
+        "socket_path",
+        None,
+        _none_or(_socket_path),
+        f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes, or None for TCP",
+    ),
+    _Option("socket.port", "port", 7100, _integer(1, 65535), "a whole number from 1 to 65535"),
+    _Option("socket.host", "host", "localhost", _text, "the name or address of a host"),
+    _Option("socket.reconnect", "reconnect", True, _boolean, _TRUE_OR_FALSE),
+    _Option("socket.delayReconnect", "delay_reconnect", 3000, _milliseconds, _TIME),
+    _Option("socket.onlyConnect", "only_connect", False, _boolean, _TRUE_OR_FALSE),
+    _Option(
+        "socket.authkey",
+        "authkey",
+        None,
+        _none_or(_authkey),
+        f"bytes or a str, at least {MIN_KEY_BYTES} bytes long, or None",
+        secret=True,
+    ),
+    _Option(
+        "socket.maxMessage",
+        "max_message",
+        16 * 1024 * 1024,
+        _integer(_MIN_MESSAGE_BYTES, _MAX_MESSAGE_BYTES),
+        f"a whole number of bytes from {_MIN_MESSAGE_BYTES} to {_MAX_MESSAGE_BYTES}",
+    ),
+)
+_BY_NAME = {option.name: option for option in _TABLE}
+_DEFAULTS = {option.attribute: option.converted(option.default) for option in _TABLE}
+_SOCKET = "socket"
+
+
+class Options:
+    """All options of one emitter, checked and converted. Immutable; ``merged()`` returns another one.
+
+    Times are seconds, sizes bytes. ``Options()`` has the defaults. The key is in no repr, and stays
+    behind when the options are pickled.
+    """
+
+    __slots__ = tuple(option.attribute for option in _TABLE)
+
+    restart: bool | str
+    delay_restart: float
+    max_restarts: int | None
+    use_socket: bool
+    stop_timeout: float
+    start_method: str
+    socket_path: str | None
+    port: int
+    host: str
+    reconnect: bool
+    delay_reconnect: float
+    only_connect: bool
+    authkey: bytes | None
+    max_message: int
+
+    def __init__(self, converted: Mapping[str, object] | None = None) -> None:
+        """``converted``: values by attribute, as this class holds them; for ``merged()`` and pickle."""
+        for attribute, value in (_DEFAULTS | dict(converted or {})).items():
+            object.__setattr__(self, attribute, value)
+
+    def merged(
+        self, mapping: Mapping[str, object] | None, options: Mapping[str, object], *, started: bool
+    ) -> Options:
+        """Return these options with those of ``mapping``, then ``options``, put over them field by field.
+
+        ``socket`` is merged by field as well. Public names and units. OptionsError for an unknown name
+        or a wrong value, and, if ``started``, for a change that could no longer take effect. Setting an
+        option to the value it has is always allowed. These options are unchanged in any case.
+        """
+        given: dict[str, object] = {}
+        for layer in (mapping, options):
+            if layer is not None:
+                given.update(_flat(layer))
+
+        changed = self._values()
+        for name, value in given.items():
+            option = _BY_NAME[name]
+            converted = option.converted(value)
+            if started and not option.later and converted != changed[option.attribute]:
+                raise OptionsError(f"option {name!r} can no longer take effect: start() was called already")
+            changed[option.attribute] = converted
+        return Options(changed)
+
+    def _values(self) -> dict[str, object]:
+        return {attribute: getattr(self, attribute) for attribute in _DEFAULTS}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("Options are immutable; merged() returns others")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("Options are immutable; merged() returns others")
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, Options) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values().values()))
+
+    def __reduce__(self) -> tuple[type[Options], tuple[dict[str, object]]]:
+        return Options, (self._values() | {"authkey": None},)
+
+    def __repr__(self) -> str:
+        shown = {**self._values(), "authkey": "set" if self.authkey else None}
+        return f"<Options {' '.join(f'{name}={value!r}' for name, value in shown.items())}>"
+
+
+def child_options(restart: object, delayRestart: object, defaults: Options) -> tuple[bool | str, float]:
+    """Return the restart policy and the delay in seconds of one child.
+
+    ``restart`` and ``delayRestart`` (milliseconds) as they were given to ``worker()`` or ``fork()``, or
+    set on the child; None takes that of ``defaults``. OptionsError for a wrong value.
+    """
+    options = {"restart": restart, "delayRestart": delayRestart}
+    given = {name: value for name, value in options.items() if value is not None}
+    chosen = defaults.merged(None, given, started=True)
+    return chosen.restart, chosen.delay_restart
+
+
+def _flat(layer: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of ``layer`` under the names of the table; OptionsError for an unknown one."""
+    if not isinstance(layer, Mapping):
+        raise OptionsError(f"options() takes a mapping and keywords, not {type(layer).__name__}")
+    flat: dict[str, object] = {}
+    for name, value in layer.items():
+        if name != _SOCKET:
+            # A dot is the table's spelling of a nested field, not one the caller may write.
+            if name not in _BY_NAME or "." in name:
+                raise _unknown(name)
+            flat[name] = value
+            continue
+        if not isinstance(value, Mapping):
+            raise OptionsError(f"option 'socket' must be a mapping of fields, not {type(value).__name__}")
+        for field, field_value in value.items():
+            full = f"{_SOCKET}.{field}"
+            if full not in _BY_NAME:
+                raise _unknown(full)
+            flat[full] = field_value
+    return flat
+
+
+def _unknown(name: object) -> OptionsError:
+    """Return the error for a name that is not in the table, with the nearest one that is."""
+    import difflib  # late: slow to import, needed for an error only
+
+    text = str(name)
+    field = text.removeprefix(f"{_SOCKET}.")
+    if f"{_SOCKET}.{field}" in _BY_NAME:
+        return OptionsError(f"unknown option {text!r}, write socket={{{field!r}: ...}}")
+    if field in _BY_NAME:
+        return OptionsError(f"unknown option {text!r}, write {field}=... outside of socket")
+    folded = {known.casefold(): known for known in _BY_NAME}
+    # A field is as near by its own name, so that a forgotten `socket` is found too.
+    folded |= {known.removeprefix(f"{_SOCKET}.").casefold(): known for known in _BY_NAME}
+    near = difflib.get_close_matches(text.casefold(), folded, n=1)
+    if near:
+        return OptionsError(f"unknown option {text!r}, did you mean {folded[near[0]]!r}?")
+    return OptionsError(f"unknown option {text!r}; the known ones are {', '.join(_BY_NAME)}")

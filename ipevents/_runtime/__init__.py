@@ -1,0 +1,1 @@
+"""Everything that blocks, starts or ends: links, processes, threads, files."""

@@ -1,0 +1,217 @@
+"""Listeners on blinker signals: registration order, once, origin, isolation, one at a time.
+
+Locks. ``_running`` (re-entrant) is held while listeners run: one at a time in a process. It is taken
+with no other lock held and may be followed by the state lock (a listener sends), never the other way
+round. ``_registry`` guards the making of signals; nothing is called under it.
+Every thread that runs listeners may block in them as long as the user's code likes; nobody
+who holds the state lock waits for one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from _thread import get_ident
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._core.messages import Message
+from .._exceptions import InvalidListener
+
+if TYPE_CHECKING:
+    from .signals import EventSignal, Receivers
+
+log = logging.getLogger("ipevents.dispatch")
+
+Listener = Callable[..., Any]
+
+
+class Dispatcher:
+    """The listeners of one emitter.
+
+    ``on_interest(event)`` is called after an event's listeners changed, in the thread that changed them
+    (a collected weak one: any thread, anywhere), so it must not block. ``on_failure(exception, message,
+    listener)`` gets what a listener raised; ``on_exit(code)`` the SystemExit of one; ``on_idle()`` is
+    called when a thread has run its last listener for now, still in that thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_interest: Callable[[str], None],
+        on_failure: Callable[[BaseException, Message, Listener], None],
+        on_exit: Callable[[SystemExit], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._on_interest = on_interest
+        self._on_failure = on_failure
+        self._on_exit = on_exit
+        self._on_idle = on_idle
+        self._signals: dict[str, EventSignal] = {}
+        self._registry = threading.Lock()
+        self._running = threading.RLock()
+        self._depth = 0  # written by the owner of _running
+        self.owner = 0  # the thread that runs listeners now
+        # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
+        # when its signal changes.
+        self.kept: dict[str, Receivers] = {}
+
+    # Registration
+
+    def signal(self, event: str) -> EventSignal:
+        """The signal of an event, made on first use."""
+        signal = self._signals.get(event)
+        if signal is None:
+            from .signals import EventSignal  # late: importing blinker takes as long as everything else
+
+            with self._registry:
+                signal = self._signals.setdefault(event, EventSignal(event, self._changed))
+        return signal
+
+    def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
+        """Register a listener. Raises InvalidListener where it could never be called with a message."""
+        check_listener(listener)
+        from .signals import ANY, Registration
+
+        signal = self.signal(event)
+        registration = Registration(signal, listener, once)
+        signal.connect(registration, ANY if sender is None else sender, weak=False)
+
+    def remove(self, event: str | None, listener: Listener | None) -> None:
+        """Remove the newest registration of a listener, all of an event, or (both None) all."""
+        names = list(self._signals) if event is None else [event]
+        for name in names:
+            signal = self._signals.get(name)
+            if signal is None:
+                continue
+            found = signal.registrations()
+            if listener is not None:
+                found = [item for item in found if _listener_of(item) == listener or item == listener][-1:]
+            for item in found:
+                signal.disconnect(item)
+
+    def listeners(self, event: str) -> list[Listener]:
+        signal = self._signals.get(event)
+        return [] if signal is None else [_listener_of(item) for item in signal.registrations()]
+
+    def count(self, event: str) -> int:
+        signal = self._signals.get(event)
+        return 0 if signal is None else len(signal.registrations())
+
+    def listens_to(self, event: str) -> bool:
+        signal = self._signals.get(event)
+        return signal is not None and bool(signal.receivers)
+
+    def events(self) -> list[str]:
+        """The events with a listener, in the order in which they first had one."""
+        return [event for event, signal in list(self._signals.items()) if signal.receivers]
+
+    def _changed(self, event: str) -> None:
+        self.kept.pop(event, None)
+        self._on_interest(event)
+
+    # Calling
+
+    def find(self, event: str, origin: str) -> Receivers:
+        """What to call for an event of ``origin``; an empty tuple if nobody listens."""
+        signal = self._signals.get(event)
+        if signal is None:
+            return ()
+        version = signal.version
+        receivers, same_for_all = signal.in_order(origin)
+        if same_for_all:
+            self.kept[event] = receivers
+            if signal.version != version:  # it changed meanwhile: what we found may be old
+                self.kept.pop(event, None)
+        return receivers
+
+    def enter(self) -> None:
+        """Begin to run listeners in this thread; waits while another thread does. Nests."""
+        self._running.acquire()
+        self._depth += 1
+        self.owner = get_ident()
+
+    def leave(self) -> None:
+        """The counterpart of ``enter``. The outermost one lets what the listeners sent go."""
+        if self._depth > 1:
+            self._depth -= 1
+            self._running.release()
+            return
+        self._depth = 0
+        self.owner = 0
+        self._running.release()
+        self._on_idle()
+
+    def runs_here(self) -> bool:
+        """Whether the calling code is called by a listener."""
+        return self.owner == get_ident()
+
+    def deliver(self, message: Message, kwargs: Mapping[str, Any]) -> bool:
+        """Call the listeners of a message in this thread. Returns whether there were any."""
+        receivers = self.find(message.event, message.from_)
+        if not receivers:
+            return False
+        self.enter()
+        try:
+            for receiver in receivers:
+                self.call(receiver, message, kwargs)
+        finally:
+            self.leave()
+        return True
+
+    def call(self, receiver: Listener, message: Message, kwargs: Mapping[str, Any]) -> None:
+        """Call one listener; what it raises spares the others."""
+        try:
+            receiver(message, *message.args, **kwargs)
+        except BaseException as exc:  # a user's code: it raises what it likes
+            self.failed(exc, message, receiver)
+
+    def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
+        """A listener raised: SystemExit ends the process, an Exception is reported, the rest goes on."""
+        if isinstance(exc, SystemExit):
+            self._on_exit(exc)
+        elif isinstance(exc, Exception):
+            self._on_failure(exc, message, _listener_of(receiver))
+        else:
+            raise exc
+
+
+def check_listener(listener: object) -> None:
+    """Refuse what cannot be called as ``listener(message)``."""
+    if not callable(listener):
+        raise InvalidListener(f"a listener is a function that takes a message, not {listener!r}")
+    code = getattr(listener, "__code__", None)
+    if code is not None and type(listener).__name__ == "function":
+        if code.co_flags & _CO_COROUTINE:
+            raise InvalidListener(
+                f"{listener!r} is a coroutine function; listeners are plain functions, nothing awaits them"
+            )
+        keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        missing = [name for name in keyword_only if name not in (listener.__kwdefaults__ or ())]  # type: ignore[attr-defined]
+        if (code.co_argcount or code.co_flags & _CO_VARARGS) and not missing:
+            return
+    import inspect  # late, for the uncommon callables
+
+    try:
+        signature = inspect.signature(listener)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    if inspect.iscoroutinefunction(listener):
+        raise InvalidListener(f"{listener!r} is a coroutine function; listeners are plain functions")
+    takes = any(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+        for parameter in signature.parameters.values()
+    )
+    if not takes:
+        raise InvalidListener(
+            f"{listener!r} takes no positional argument; a listener is called as listener(message, *args)"
+        )
+
+
+_CO_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
+_CO_COROUTINE = 0x80
+
+
+def _listener_of(item: Listener) -> Listener:
+    """The user's function behind a Registration."""
+    return getattr(item, "listener", item) if type(item).__name__ == "Registration" else item

@@ -1,0 +1,290 @@
+"""Staying alive, signals, the end of the interpreter, and forks: what concerns the whole process.
+
+A top process whose script just ends after ``start()`` stays: one ``atexit`` hook waits for the stop if the
+script's body ended normally. Signal handlers are set only over Python's defaults, only in the main
+thread. A handler never raises in the middle of the library's own code: it looks at the frame that it
+interrupted, and where that is ours it has the signal sent again in a moment.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import sys
+import sysconfig
+import threading
+import time
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .link import Link
+from .threads import Latch, start_thread
+
+if TYPE_CHECKING:
+    from .life import Life
+
+log = logging.getLogger("ipevents.lifetime")
+
+EXIT_GRACE_SECONDS = 0.15  # for the main thread of an orphan to end by itself after the stop
+
+_PACKAGE = __name__.partition(".")[0]
+_LIBRARY = (sysconfig.get_path("stdlib"), "<frozen")
+# Where an exception may be raised although it is our code: there we only wait.
+_WAITS = {Latch.wait.__code__, Link.wait_room.__code__}
+_RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
+
+_lives: weakref.WeakSet[Life] = weakref.WeakSet()  # all emitters of this process, for forks
+_open: list[Life] = []  # the open ones of a top process, oldest first
+_child: Life | None = None  # the one that serves as somebody's child
+_module_frame: Any = None  # of the script's body
+_interrupted = 0  # the signal that ended the body, or that came while the hook waited
+_in_hook = False
+_handling = 0  # depth of our own handlers on the main thread
+_previous: dict[int, Any] = {}
+
+
+def register(life: Life) -> None:
+    """Know an emitter from its making on; installs the fork hook once."""
+    if not _lives:
+        os.register_at_fork(after_in_child=_forked)
+    _lives.add(life)
+
+
+def watch(life: Life) -> None:
+    """A top process opens this emitter: signals, and the hook that keeps the process alive."""
+    global _module_frame
+    if not _open and not _previous:
+        _module_frame = _find_module_frame()
+        atexit.register(_at_exit)
+        if threading.current_thread() is threading.main_thread():
+            _install(signal.SIGINT, signal.default_int_handler, _on_interrupt)
+            _install(signal.SIGTERM, signal.SIG_DFL, _on_terminate)
+        if sys.excepthook is sys.__excepthook__:
+            sys.excepthook = _excepthook
+    _open.append(life)
+
+
+def unwatch(life: Life) -> None:
+    """The emitter is stopped."""
+    if life in _open:
+        _open.remove(life)
+
+
+def serve_child(life: Life) -> None:
+    """The signals of a child: the terminal's Ctrl-C is the root's business, TERM ends it orderly."""
+    global _child
+    _child = life
+    _install(signal.SIGTERM, signal.SIG_DFL, _on_terminate)
+
+
+def ignore_interrupt() -> None:
+    """First thing in a child: SIGINT does nothing, but a Python handler takes it (see interrupt_main)."""
+    signal.signal(signal.SIGINT, _on_child_interrupt)
+
+
+def interrupt_main(life: Life) -> None:
+    """Raise SystemExit(0) in the main thread of a child, whatever it is doing in Python or in a wait."""
+    ident = threading.main_thread().ident
+    if ident is not None and life.supervisor is not None:
+        life.supervisor.resend(signal.SIGINT)
+
+
+def in_handler_of(life: Life) -> bool:
+    """Whether the main thread is in a wait of the library that a signal handler of the user interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    frame: types.FrameType | None = sys._getframe(2)
+    outside = False
+    while frame is not None:
+        ours = frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
+        if not ours and not _is_library(frame):
+            outside = True
+        elif ours and outside:
+            return True  # user code above library code: a handler, a listener, a pickled object
+        frame = frame.f_back
+    return False
+
+
+def exit_soon(code: int) -> None:
+    """End the process in a moment unless its main thread does it itself: nothing else remains to be done."""
+
+    def end() -> None:
+        time.sleep(EXIT_GRACE_SECONDS)
+        os._exit(code)
+
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending: that is what was wanted
+        start_thread("exit", end)
+
+
+# Signals
+
+
+def _install(number: int, default: Any, handler: Any) -> None:
+    current = signal.getsignal(number)
+    if current == default:
+        _previous[number] = current
+        signal.signal(number, handler)
+
+
+def _may_raise(frame: types.FrameType | None) -> bool:
+    """Whether an exception may be raised in the code that a signal has interrupted."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+            return frame.f_code in _WAITS
+        if not _is_library(frame):
+            return True
+        frame = frame.f_back
+    return True
+
+
+def _is_library(frame: types.FrameType) -> bool:
+    path = frame.f_code.co_filename
+    return path.startswith(_LIBRARY) and "site-packages" not in path
+
+
+def _on_interrupt(number: int, frame: types.FrameType | None) -> None:
+    _raise_or_end(number, frame, KeyboardInterrupt())
+
+
+def _on_terminate(number: int, frame: types.FrameType | None) -> None:
+    _raise_or_end(number, frame, SystemExit(128 + number))
+
+
+def _raise_or_end(number: int, frame: types.FrameType | None, exc: BaseException) -> None:
+    global _interrupted
+    if _interrupted and any(life.stopping.is_set() for life in _open):
+        _end_now(number)
+    if not _may_raise(frame):
+        _again(number)
+        return
+    if _in_hook:
+        _interrupted = number
+        for life in list(_open):
+            life.request_stop(None)
+        return
+    _interrupted = number
+    raise exc
+
+
+def _on_child_interrupt(number: int, frame: types.FrameType | None) -> None:
+    life = _child
+    if life is None or not life.stopping.is_set() or life.target_is_done():
+        return  # Ctrl-C in the terminal: the grand master stops the tree
+    if not _may_raise(frame):
+        _again(number)
+        return
+    life.target_interrupted()
+    raise SystemExit(0)
+
+
+def _again(number: int) -> None:
+    for life in ([_child] if _child else []) + _open:
+        if life.supervisor is not None:
+            life.supervisor.resend(number)
+            return
+
+
+def _end_now(number: int) -> None:
+    """The second signal: KILL the children and end, with the signal's own status."""
+    for life in list(_open):
+        if life.supervisor is not None:
+            life.supervisor.kill_all()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _excepthook(kind: type[BaseException], exc: BaseException, trace: Any) -> None:
+    """Ctrl-C is no error of the script; everything else is shown as ever."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, exc, trace)
+
+
+# The end of the interpreter
+
+
+def _find_module_frame() -> Any:
+    """The frame of the script's body, if that is what runs in the main thread."""
+    ident = threading.main_thread().ident
+    frame = sys._current_frames().get(ident) if ident is not None else None
+    main = sys.modules.get("__main__")
+    found = None
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and main is not None and frame.f_globals is main.__dict__:
+            found = frame
+        frame = frame.f_back
+    return found
+
+
+def _body_returned() -> bool:
+    """Whether the script's body ran to its end, instead of being left by an exception or sys.exit().
+
+    The instruction at which its frame stands tells; ``__main__.__file__`` tells nothing for ``-m``.
+    """
+    frame = _module_frame
+    if frame is None or hasattr(sys, "ps1") or sys.flags.interactive:
+        return False
+    import opcode
+
+    at = frame.f_lasti
+    return at >= 0 and opcode.opname[frame.f_code.co_code[at]] in _RETURNS
+
+
+def _at_exit() -> None:
+    global _in_hook
+    _in_hook = True
+    stays = _body_returned() and not _interrupted
+    for life in list(_open):
+        if stays:
+            if life.gate_cannot_serve():
+                log.warning(
+                    "! this Python cannot start threads after the script's body: end the script with ipem.run()"
+                )
+            life.stopped.wait()
+        life.request_stop(None)
+        life.stopped.wait()
+        if life.exit is not None and stays:
+            _exit_with(life.exit)
+    if stays and _interrupted:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        signal.signal(_interrupted, signal.SIG_DFL)
+        os.kill(os.getpid(), _interrupted)
+
+
+def _exit_with(exc: SystemExit) -> None:
+    """End with the code of a listener's SystemExit; from a hook it would be printed and lost."""
+    code = exc.code
+    if code is None:
+        return
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    if code:
+        os._exit(code & 0xFF)
+
+
+# Forks
+
+
+def _forked() -> None:
+    """In a process made by os.fork(): the emitters belong to the parent, and so do the handlers."""
+    global _child
+    for life in list(_lives):
+        life.abandon()
+    _open.clear()
+    _child = None
+    atexit.unregister(_at_exit)
+    for number, default in _previous.items():
+        if signal.getsignal(number) in (_on_interrupt, _on_terminate):
+            signal.signal(number, default)
+    if signal.getsignal(signal.SIGINT) is _on_child_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _previous.clear()

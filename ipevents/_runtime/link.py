@@ -1,0 +1,544 @@
+"""One neighbour: an outbox, a reader thread, a writer thread, and the connection they serve.
+
+A link outlives its connections: a child's successor and a reconnected server use the same two threads
+(a Python whose script has ended may be unable to start new ones).
+
+Locks. The state lock of the emitter guards the outbox, ``session``, ``_writing``, ``_writer`` and
+``_waiters``. Nobody waits for anything while holding it. ``_writing`` is the right to write to the
+socket: whoever sets it (a sending thread for an idle link, else the writer) writes outside the lock and
+gives it back; records put meanwhile are seen by him when he does.
+
+Ends. The reader blocks in ``recv`` (ended by the shutdown of the socket, in ``close_session``), in
+``_sessions.get`` (ended by the None that ``end`` puts there), and in what ``on_records`` does: listeners
+of the user, or a wait for room in another link, which ends with that link or with progress. The writer
+blocks in ``send`` (ended by the shutdown) and on ``_wakeup`` (released by ``end``).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from _thread import allocate_lock, get_ident
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .._core.flow import Outbox, is_large
+from .._core.messages import Record
+from .._core.wire import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    decode,
+    encode,
+    encode_large,
+    frame_header,
+    frame_size,
+    large_sizes,
+)
+from .._exceptions import ProtocolError
+from .threads import Deadline, Latch, join_thread, start_thread
+
+log = logging.getLogger("ipevents.link")
+
+QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
+LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)
+LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
+SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in
+BREATH_SECONDS = 50e-6
+MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
+_THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
+_FIRST_BUFFER = 16 * 1024
+_LARGEST_BUFFER = 256 * 1024
+_FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
+_SEND_BYTES = 128 * 1024  # at most so much in one call, so that progress is seen
+_JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
+
+
+class Session:
+    """One connection of a link."""
+
+    __slots__ = ("failed", "max_message", "socket")
+
+    def __init__(self, connection: Connection, max_message: int | None) -> None:
+        """Take the connection over; ``max_message`` is the limit of a record in bytes, None for none."""
+        self.socket = socket.socket(fileno=os.dup(connection.fileno()))
+        connection.close()
+        self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
+        self.max_message = max_message
+        self.failed = False  # writing is over
+
+
+class Link:
+    """The way to one neighbour. ``lock`` is the emitter's state lock.
+
+    ``on_records(link, records)`` is called in the reader thread for every frame. ``on_closed(link, error)``
+    is called there when a connection has been read to its end, ``error`` None for a clean one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lock: Any,
+        on_records: Callable[[Link, list[Record]], None],
+        on_closed: Callable[[Link, Exception | None], None],
+    ) -> None:
+        self.name = name
+        self.outbox = Outbox()
+        self.session: Session | None = None
+        self.dirty = False  # has records that a listener put; written by the thread that runs listeners
+        self.progress = 0.0  # when the peer last took something
+        self.sent = 0
+        self.received = 0
+        self.forwarded = 0
+        self.delivered = 0
+        self.dropped: dict[str, int] = {}
+        self.max_message: int | None = None
+        self._lock = lock
+        self._on_records = on_records
+        self._on_closed = on_closed
+        self._ended = False
+        self._writing = 0  # the thread that has the right to write, 0 for none
+        self._rest: list[memoryview] = []  # what the kernel did not take yet, owned by the writing one
+        self._rest_of: Session | None = None  # the connection that took the beginning of it
+        self._dead: Session | None = None  # read to its end, its socket not closed yet
+        self._asleep = True  # the writer waits without a limit
+        self._prompted = False  # _wakeup is released and not yet consumed
+        self._urgent = False  # what waits is to be written now, not when it has lingered
+        self._taken = 0
+        self._last_write = 0.0
+        self._waiters: list[Any] = []
+        self._wakeup = allocate_lock()
+        self._wakeup.acquire()
+        self._slice = 0.0
+        self._closed = Latch()
+        self._closed.set()
+        self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
+        self._reader = start_thread(f"reader-{name}", self._read_loop)
+        self._writer = start_thread(f"writer-{name}", self._write_loop)
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "open" if self.session else "unconnected"
+        return f"<Link to {self.name} {state}, {len(self.outbox)} queued>"
+
+    # Sending. All of this is called with the state lock held.
+
+    def drop(self, cause: str, count: int = 1) -> None:
+        """Count events that are lost on this link."""
+        if count:
+            self.dropped[cause] = self.dropped.get(cause, 0) + count
+
+    def put(self, record: Record, size: int) -> None:
+        """Take a record; the caller has asked ``outbox.decide``, or it is a control record."""
+        if type(record[-2]) is list and is_large(record):
+            self.outbox.put_large(record, size)
+        else:
+            self.outbox.put(record, size)
+
+    def claim(self) -> list[Record] | None:
+        """The right to write a frame at once, and the frame, for a link that is idle; else the writer is woken.
+
+        Whoever gets records calls ``write_now`` with them after releasing the lock.
+        """
+        session = self.session
+        if session is None or session.failed or self._writing or not self.outbox.count:
+            return None
+        if self._prompted and self._urgent:
+            return None
+        now = time.monotonic()
+        if now - self._last_write < QUIET_SECONDS:
+            self.prompt()
+            return None
+        return self._take()
+
+    def claim_now(self) -> list[Record] | None:
+        """As ``claim``, for the end of a batch: writes even if the link was busy just now."""
+        session = self.session
+        if session is None or session.failed or self._writing or not self.outbox.count:
+            return None
+        return self._take()
+
+    def prompt(self) -> None:
+        """Make the writer write what waits."""
+        self._urgent = True
+        if not self._prompted:
+            self._prompted = True
+            self._wakeup.release()
+
+    def defer(self) -> None:
+        """A listener put a record: who runs it writes when he is done, the writer if that takes long."""
+        if self._asleep and not self._prompted:
+            self._prompted = True
+            self._wakeup.release()
+
+    def wait_room(self, timeout: float) -> None:
+        """Give the state lock up until something was taken out, at most ``timeout`` seconds."""
+        waiter = allocate_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        self._lock.release()
+        try:
+            waiter.acquire(timeout=timeout)
+        finally:
+            self._lock.acquire()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _take(self) -> list[Record]:
+        self._writing = get_ident()
+        self._taken += 1
+        if self._waiters:
+            self.wake_waiters()
+        return self.outbox.take()
+
+    def wake_waiters(self) -> None:
+        for waiter in self._waiters:
+            waiter.release()
+        self._waiters.clear()
+
+    # Sending, without the lock.
+
+    def write_now(self, records: list[Record]) -> None:
+        """Write a claimed frame as far as the kernel takes it at once; the writer does the rest."""
+        session = self.session
+        if session is not None:
+            parts = self._encode(records)
+            try:
+                parts = _send(session.socket, parts, socket.MSG_DONTWAIT)
+            except OSError as exc:
+                self._write_failed(session, exc)
+                parts = []
+            self._rest = parts
+            self._rest_of = session
+            now = time.monotonic()
+            self._last_write = now
+            self.progress = now
+        with self._lock:
+            if self._rest:
+                self._writing = _THE_WRITER  # it goes on with the rest
+                self.prompt()
+                return
+            self._release_writing()
+            if self.outbox.count:
+                self.prompt()
+
+    def _encode(self, records: list[Record]) -> list[memoryview]:
+        self.sent += len(records)
+        if len(records) == 1 and is_large(records[0]):
+            frame, buffers = encode_large(records[0])
+        else:
+            frame, buffers = encode(records), []
+        header = frame_header(len(frame))
+        if len(frame) <= _JOIN_BYTES:
+            parts = [memoryview(header + frame)]
+        else:
+            parts = [memoryview(header), memoryview(frame)]
+        return parts + [memoryview(buffer) for buffer in buffers if len(buffer)]
+
+    def _release_writing(self) -> None:
+        """Lock held: give the right to write back; the last user of a dead session closes its socket."""
+        self._writing = 0
+        self._close_dead()
+        if self._waiters and not self.outbox.count:
+            self.wake_waiters()
+
+    def _write_failed(self, session: Session, exc: OSError) -> None:
+        """The peer reads no more. What it wrote before is still read; our reader closes the session."""
+        if not session.failed and exc.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EBADF):
+            log.warning("! writing to %s failed: %s", self.name, exc)
+        session.failed = True
+        _shutdown(session.socket, socket.SHUT_WR)
+
+    def _write_loop(self) -> None:
+        wait: float | None = None
+        quiet = 0
+        seen = -1
+        while True:
+            got = self._wakeup.acquire(timeout=-1 if wait is None else wait)
+            with self._lock:
+                if self._prompted and not got:
+                    self._wakeup.acquire()  # released between our time-out and now
+                self._prompted = False
+                self._asleep = False
+                if self._ended and not self._rest:
+                    self._close_dead()
+                    return
+                urgent, self._urgent = self._urgent, False
+                session = self.session
+                records = None
+                mine = bool(self._rest)
+                waits = bool(self.outbox.count) and session is not None and not session.failed
+                if waits and not mine and not self._writing:
+                    if urgent or seen == self._taken:
+                        records = self._take()
+                    seen = self._taken
+                quiet = 0 if mine or waits else quiet + 1
+                wait = LINGER_SECONDS if quiet < LINGER_ROUNDS else None
+                self._asleep = wait is None
+            if mine or records:
+                self._write_all(session, records)
+
+    def _write_all(self, session: Session | None, records: list[Record] | None) -> None:
+        """Write until the outbox is empty; owns the right to write."""
+        while True:
+            rest, self._rest = self._rest, []
+            if rest and self._rest_of is not session:
+                rest = []  # its beginning went with a connection that is gone
+            if session is not None and not session.failed:
+                parts = rest or self._encode(records or [])
+                try:
+                    while parts:
+                        parts = _send(session.socket, parts, 0)
+                        self.progress = self._last_write = time.monotonic()
+                except OSError as exc:
+                    self._write_failed(session, exc)
+            with self._lock:
+                session = self.session
+                if session is None or session.failed or not self.outbox.count or self._ended:
+                    self._release_writing()
+                    return
+                records = self._take()
+
+    # Connections
+
+    def attach(self, session: Session) -> None:
+        """State lock held: serve this connection from now on; what waits in the outbox is written."""
+        assert self.session is None
+        self.session = session
+        self._closed = Latch()
+        self.max_message = session.max_message
+        self.progress = time.monotonic()
+        self._sessions.put(session)
+        if self.outbox.count:
+            self.prompt()
+
+    def flush(self, deadline: Deadline) -> bool:
+        """State lock held, given up meanwhile: wait until the kernel has everything. Returns whether it has."""
+        while self.session is not None and not self.session.failed and (self.outbox.count or self._writing):
+            left = deadline.left()
+            if left == 0.0:
+                return False
+            self.prompt()
+            self.wait_room(_FLUSH_STEP_SECONDS if left is None else min(left, _FLUSH_STEP_SECONDS))
+        return not self.outbox.count
+
+    def say_goodbye(self) -> None:
+        """End our direction of the connection: the peer reads what was written, then its end; so do we."""
+        session = self.session
+        if session is not None:
+            _shutdown(session.socket, socket.SHUT_WR)
+
+    def close_session(self) -> None:
+        """End the connection; the reader reads what is there and calls ``on_closed``. Any thread, any lock."""
+        session = self.session
+        if session is not None:
+            _shutdown(session.socket, socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """State lock held: no connection any more; both threads end. Idempotent."""
+        if self._ended:
+            return
+        self._ended = True
+        self.close_session()
+        self._sessions.put(None)
+        self.wake_waiters()
+        self.prompt()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait for both threads, without the state lock. Returns whether they have ended."""
+        return join_thread(self._writer, deadline) & join_thread(self._reader, deadline)
+
+    def wait_closed(self, deadline: Deadline) -> bool:
+        """Wait, without the state lock, until there is no connection. Returns whether there is none."""
+        return self._closed.wait(deadline.left())
+
+    def is_alive(self) -> bool:
+        """Whether one of the threads still runs."""
+        return self._writer.is_alive() or self._reader.is_alive()
+
+    def is_written_by(self, ident: int) -> bool:
+        """Whether this thread holds the right to write: it is in the middle of it."""
+        return self._writing == ident
+
+    def reads_here(self) -> bool:
+        """Whether the calling thread is this link's reader."""
+        return threading.current_thread() is self._reader
+
+    def abandon(self) -> None:
+        """In a forked child, where the threads do not exist: give the descriptor back, touch nothing else."""
+        session = self.session
+        if session is not None:
+            session.socket.close()
+
+    def is_long(self) -> bool:
+        """Whether the reader has run for long without blocking."""
+        return time.monotonic() - self._slice > SLICE_SECONDS
+
+    def breathe(self) -> None:
+        """Called by the reader between messages, holding nothing: lets others in after a long run."""
+        now = time.monotonic()
+        if now - self._slice > SLICE_SECONDS:
+            time.sleep(BREATH_SECONDS)
+            self._slice = time.monotonic()
+
+    def _close_dead(self) -> None:
+        """Lock held: close the socket of a session that nobody reads or writes any more."""
+        dead = self._dead
+        if dead is not None and not self._writing:
+            self._dead = None
+            dead.socket.close()
+
+    def _read_loop(self) -> None:
+        while True:
+            session = self._sessions.get()
+            if session is None:
+                return
+            error: Exception | None = None
+            try:
+                self._read(session)
+            except (OSError, ProtocolError) as exc:
+                if not isinstance(exc, OSError) or exc.errno != errno.ECONNRESET:
+                    error = exc
+            except Exception as exc:  # a fault of the library: this connection ends, the process lives
+                log.exception("! reading from %s failed", self.name)
+                error = exc
+            _shutdown(session.socket, socket.SHUT_RDWR)
+            with self._lock:
+                self.session = None
+                self._dead = session
+                self.wake_waiters()
+                self._close_dead()
+                closed = self._closed
+            self._on_closed(self, error)
+            closed.set()
+
+    def _read(self, session: Session) -> None:
+        """Read frames until the end of the connection; returns at a clean end."""
+        sock = session.socket
+        limit = MAX_FRAME_BYTES
+        if session.max_message is not None:
+            limit = session.max_message + 2 * FRAME_BYTES  # one record of that size, or a frame of small ones
+        buffer = bytearray(_FIRST_BUFFER)
+        start = end = 0
+        self._slice = time.monotonic()
+        while True:
+            if start == end:
+                start = end = 0
+            have = end - start
+            need = HEADER_BYTES
+            if have >= HEADER_BYTES:
+                size = frame_size(buffer[start : start + HEADER_BYTES], limit)
+                need += size
+            if have >= need:
+                with memoryview(buffer) as view:
+                    frame = bytes(view[start + HEADER_BYTES : start + need])
+                start += need
+                start, end = self._take_frame(session, frame, buffer, start, end)
+                continue
+            if need > len(buffer) - start:
+                if need <= _LARGEST_BUFFER:
+                    grown = bytearray(max(need, len(buffer)))
+                    grown[:have] = buffer[start:end]
+                    buffer = grown
+                    start, end = 0, have
+                else:
+                    whole = bytearray(need - HEADER_BYTES)
+                    whole[: have - HEADER_BYTES] = buffer[start + HEADER_BYTES : end]
+                    _receive_into(sock, memoryview(whole)[have - HEADER_BYTES :])
+                    start, end = self._take_frame(session, whole, buffer, 0, 0)
+                    continue
+            before = time.monotonic()
+            with memoryview(buffer) as view:
+                count = sock.recv_into(view[end:])
+            now = time.monotonic()
+            if now - before > BREATH_SECONDS:
+                self._slice = now
+            if not count:
+                if start != end:
+                    raise ProtocolError(f"{self.name} ended within a frame")
+                return
+            if count == len(buffer) - end and len(buffer) < _LARGEST_BUFFER:
+                end += count
+                buffer.extend(bytes(len(buffer)))
+                continue
+            end += count
+
+    def _take_frame(
+        self, session: Session, frame: bytes | bytearray, buffer: bytearray, start: int, end: int
+    ) -> tuple[int, int]:
+        """Hand a frame on, with the buffers that follow it; returns what is left in ``buffer``."""
+        records = decode(frame)
+        if len(records) == 1:
+            sizes = large_sizes(records[0])
+            if sizes is not None:
+                record = list(records[0])
+                buffers: list[Any] = []
+                limit = session.max_message
+                if limit is not None and sum(size for size, _ in sizes) > limit:
+                    raise ProtocolError(f"{self.name} sent more than {limit} bytes in a record")
+                for size, readonly in sizes:
+                    have = min(size, end - start)
+                    head = bytes(buffer[start : start + have])
+                    start += have
+                    buffers.append(_receive(session.socket, size, head, readonly))
+                record[3] = [record[3][0], buffers]
+                records = [tuple(record)]
+        self.received += len(records)
+        self._on_records(self, records)
+        self.breathe()
+        return start, end
+
+
+def _send(sock: socket.socket, parts: list[memoryview], flags: int) -> list[memoryview]:
+    """Send as much of the parts as one call takes; returns what is left. A full kernel takes nothing."""
+    first = parts[0]
+    try:
+        if len(parts) == 1 or len(first) >= _SEND_BYTES:
+            count = sock.send(first[:_SEND_BYTES], flags | socket.MSG_NOSIGNAL)
+        else:
+            count = sock.sendmsg([first, parts[1][:_SEND_BYTES]], [], flags | socket.MSG_NOSIGNAL)
+    except BlockingIOError:
+        return parts
+    if count < len(first):
+        return [first[count:], *parts[1:]]
+    count -= len(first)
+    rest = parts[1:]
+    if count:
+        rest[0] = rest[0][count:]
+    return [part for part in rest if len(part)]
+
+
+def _receive_into(sock: socket.socket, view: memoryview) -> None:
+    while len(view):
+        count = sock.recv_into(view)
+        if not count:
+            raise ProtocolError("the connection ended within a frame")
+        view = view[count:]
+
+
+def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
+    """A buffer of ``size`` bytes that begins with ``head``, with one copy from the kernel."""
+    missing = size - len(head)
+    if readonly and missing:
+        rest = sock.recv(missing, socket.MSG_WAITALL)
+        if len(rest) == missing and not head:
+            return rest
+        whole = bytearray(head + rest)
+    else:
+        whole = bytearray(head)
+    have = len(whole)
+    if have < size:
+        whole.extend(bytes(size - have))
+        _receive_into(sock, memoryview(whole)[have:])
+    return bytes(whole) if readonly else whole
+
+
+def _shutdown(sock: socket.socket, how: int) -> None:
+    try:
+        sock.shutdown(how)
+    except OSError:  # not connected any more, or closed: that is what was wanted
+        return

@@ -1,0 +1,54 @@
+"""The thread that runs what the library itself has to say to listeners.
+
+``offline``, ``error`` and a late ``ready`` or ``online`` are noticed by threads that must never wait for
+a listener (supervisor, connector, acceptor, or a reader in the middle of something else), so they
+are queued here and run in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+from .threads import Deadline, join_thread, start_thread
+
+log = logging.getLogger("ipevents.notices")
+
+Notice = Callable[[], None]
+
+
+class Notices:
+    """An ordered queue of calls with one thread.
+
+    The thread blocks in ``get`` until there is a call, and in the calls themselves (listeners of the user)
+    ; ``close`` queues the end, so it ends after what was queued before. A listener that never returns keeps
+    it; it is a daemon and is then named in the log.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._thread = start_thread(f"notices-{name}", self._run)
+
+    def put(self, notice: Notice) -> None:
+        """Queue a call. Never blocks; may be called under any lock and in a signal handler."""
+        self._queue.put(notice)
+
+    def runs_here(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def close(self, deadline: Deadline) -> bool:
+        """Let the thread end behind what is queued, and wait for it. Returns whether it has ended."""
+        self._queue.put(None)
+        return join_thread(self._thread, deadline)
+
+    def _run(self) -> None:
+        while True:
+            notice = self._queue.get()
+            if notice is None:
+                return
+            try:
+                notice()
+            except Exception:  # a fault of the library itself: seen, and the next notice still runs
+                log.exception("! a notice failed")

@@ -1,0 +1,161 @@
+"""Arguments to bytes and back: plain values, pickle, cloudpickle, large buffers out of band.
+
+A payload is, in memory and on its way through the processes that pass it on,
+
+- a tuple: the positional arguments themselves, all of plain immutable types;
+- bytes: the pickle of ``(args, kwargs)``;
+- a list ``[bytes, buffers]``: the same with buffers out of band.
+
+It is made once by the origin and opened only where a listener wants it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+from .._core.messages import Payload
+from .._exceptions import Unpicklable, UnreadablePayload
+
+LARGE_BYTES = 64 * 1024  # what is at least so large travels beside the pickle
+_SMALL_INT = 1 << 256
+_PLAIN_ARGS_BYTES = 32 * 1024  # more text than this is pickled on its own, once, not at every hop
+_NO_KWARGS: dict[str, Any] = {}
+
+
+def encode(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int]:
+    """The payload of a call's arguments, and its size in bytes (a close estimate for plain values).
+
+    Calls the arguments' own pickling code, so the caller holds no lock. Writable buffers are copied:
+    what the caller does to them afterwards is not sent.
+
+    Raises Unpicklable, naming the argument.
+    """
+    if not kwargs:
+        size = 0
+        for arg in args:
+            kind = type(arg)
+            if kind is str:
+                size += len(arg)
+            elif kind is int:
+                if not -_SMALL_INT < arg < _SMALL_INT:
+                    break
+                size += 8
+            elif kind is bytes:
+                size += len(arg)
+            elif kind is float or kind is bool or arg is None:
+                size += 8
+            else:
+                break
+        else:
+            if size < _PLAIN_ARGS_BYTES:
+                return args, size
+    return _pickled(args, kwargs)
+
+
+def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a payload. Runs the unpickling code of their classes; the caller holds no state lock.
+
+    Raises UnreadablePayload with the cause.
+    """
+    if type(payload) is tuple:
+        return payload, _NO_KWARGS
+    try:
+        if type(payload) is list:
+            meta, buffers = payload
+            args, kwargs = pickle.loads(meta, buffers=buffers)
+        else:
+            args, kwargs = pickle.loads(payload)
+    except Exception as exc:  # whatever the classes' own code raises
+        raise UnreadablePayload(f"arguments of {size_of(payload)} bytes: {exc!r}") from exc
+    return args, kwargs
+
+
+def size_of(payload: Payload) -> int:
+    """Bytes that a payload takes on the wire, headers apart; exact for all but plain values."""
+    if type(payload) is bytes:
+        return len(payload)
+    if type(payload) is list:
+        return len(payload[0]) + sum(len(buffer) for buffer in payload[1])
+    return sum(len(value) if type(value) in (str, bytes) else 8 for value in payload)
+
+
+def dumps(value: object, what: str) -> bytes:
+    """The pickle of one value: plain pickle, or cloudpickle where that fails or names ``__main__``.
+
+    Classes and functions of ``__main__`` travel by value. Raises Unpicklable, saying ``what``.
+    """
+    return _dump(value, None, what)
+
+
+def _pickled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int]:
+    buffers: list[Any] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        with buffer.raw() as view:
+            if view.nbytes < LARGE_BYTES:
+                return True
+            buffers.append(_own(view))
+        return False
+
+    wrapped = tuple(_out_of_band(arg) for arg in args)
+    named = {name: _out_of_band(value) for name, value in kwargs.items()}
+    try:
+        meta = _dump((wrapped, named), keep, "the arguments")
+    except Unpicklable as exc:
+        raise _culprit(args, kwargs, exc) from exc.__cause__
+    if buffers:
+        return [meta, buffers], len(meta) + sum(len(buffer) for buffer in buffers)
+    return meta, len(meta)
+
+
+def _out_of_band(value: Any) -> Any:
+    """Large bytes and bytearrays as buffers: at the other end they are bytes and bytearrays again."""
+    kind = type(value)
+    if (kind is bytes or kind is bytearray) and len(value) >= LARGE_BYTES:
+        return pickle.PickleBuffer(value)
+    return value
+
+
+def _own(view: memoryview) -> Any:
+    """The content of a buffer as bytes (read-only at the other end) or bytearray (writable there)."""
+    if not view.readonly:
+        return bytearray(view)
+    whole = view.obj
+    return whole if type(whole) is bytes and len(whole) == view.nbytes else bytes(view)
+
+
+def _dump(value: object, keep: Any, what: str) -> bytes:
+    try:
+        data = pickle.dumps(value, 5, buffer_callback=keep)
+        if b"__main__" not in data:
+            return data
+    except Exception:  # cloudpickle may do it; if not, its exception tells
+        pass
+    import cloudpickle  # late: most programs never need it
+
+    try:
+        return bytes(cloudpickle.dumps(value, 5, buffer_callback=keep))
+    except Exception as exc:  # whatever the classes' own code raises
+        raise Unpicklable(f"{what} cannot be pickled: {exc!r}") from exc
+
+
+def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklable) -> Unpicklable:
+    """The same failure with the name of the argument that fails on its own."""
+    named = [(f"argument {index + 1}", value) for index, value in enumerate(args)]
+    named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    for name, value in named:
+        try:
+            _dump(value, None, name)
+        except Unpicklable as exc:
+            return Unpicklable(f"{name}, {_shown(value)}, cannot be pickled: {exc.__cause__!r}")
+    return first
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # a repr of the user's that fails
+        text = object.__repr__(value)
+    return text if len(text) <= 80 else text[:77] + "..."

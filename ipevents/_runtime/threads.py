@@ -1,0 +1,115 @@
+"""Small things that threads share: deadlines, latches, a wakeup with a descriptor, named threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from _thread import allocate_lock
+from collections.abc import Callable
+
+
+class Deadline:
+    """A budget in seconds that several steps share; None lasts for ever."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, seconds: float | None) -> None:
+        self.at = None if seconds is None else time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Seconds left, never negative; None for ever."""
+        return None if self.at is None else max(0.0, self.at - time.monotonic())
+
+    def passed(self) -> bool:
+        return self.at is not None and time.monotonic() >= self.at
+
+
+class Latch:
+    """Set once, waited for by any number of threads.
+
+    Unlike ``threading.Event`` it can be set by a signal handler that interrupts its own waiter:
+    it is one lock, released for good.
+    """
+
+    __slots__ = ("_is_set", "_lock")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let all waiters go; further calls do nothing. Never blocks."""
+        if not self._is_set:
+            self._is_set = True
+            with contextlib.suppress(RuntimeError):  # two threads set it at once
+                self._lock.release()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until set, at most ``timeout`` seconds; returns whether it is set."""
+        if self._is_set:
+            return True
+        try:
+            self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        finally:  # a turnstile, also when a signal handler raises here: open for the next waiter
+            if self._is_set:
+                with contextlib.suppress(RuntimeError):
+                    self._lock.release()
+        return self._is_set
+
+
+class Wakeup:
+    """Interrupts a thread that waits on descriptors. ``ring`` may be called by a signal handler."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def ring(self) -> None:
+        """Wake the waiter; never blocks. After ``close`` it does nothing."""
+        writer = self._writer
+        if writer >= 0:
+            with contextlib.suppress(OSError):  # full: a ring waits already; or closed meanwhile
+                os.write(writer, b"!")
+
+    def clear(self) -> None:
+        """Forget the rings so far; called by the waiter before it looks at what it is woken for."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._reader, 4096):
+                pass
+
+    def close(self) -> None:
+        """Give the descriptors back; called by the owner when nobody waits any more."""
+        reader, writer = self._reader, self._writer
+        self._reader = self._writer = -1
+        for descriptor in (reader, writer):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def start_thread(name: str, run: Callable[[], None]) -> threading.Thread:
+    """A running daemon thread called ``ipevents-<name>``.
+
+    Daemon, because the interpreter joins the others before ``atexit`` hooks run (FAULTS K12); every
+    thread is ended by the ``close`` of its owner.
+    """
+    thread = threading.Thread(target=run, name=f"ipevents-{name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def join_thread(thread: threading.Thread | None, deadline: Deadline) -> bool:
+    """Wait for a thread's end, unless it is the calling one. Returns whether it has ended."""
+    if thread is None or thread is threading.current_thread():
+        return True
+    thread.join(deadline.left())
+    return not thread.is_alive()

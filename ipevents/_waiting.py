@@ -1,0 +1,75 @@
+"""Waiting for an event: behind ``waitFor`` and ``expecting``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._core.messages import Message
+from ._exceptions import Closed
+from ._runtime.threads import Deadline, Latch
+
+if TYPE_CHECKING:
+    from ._runtime.life import Life
+
+Where = Callable[..., Any]
+
+
+class Expectation:
+    """A context manager that listens before its block runs and waits at its end.
+
+    ``message`` is what came, None before that. Leaving the block by an exception does not wait.
+    """
+
+    def __init__(self, life: Life, event: str, timeout: float | None, where: Where | None) -> None:
+        self.message: Message | None = None
+        self._life = life
+        self._event = event
+        self._timeout = timeout
+        self._where = where
+        self._came = Latch()
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Expectation:
+        life = self._life
+        life.check_wait("waiting for an event")
+        life.node.dispatcher.add(self._event, self._heard)
+        life.waiters.add(self._came)
+        life.first_use()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if exc is None:
+                self._wait()
+        finally:
+            self._life.waiters.discard(self._came)
+            self._life.node.dispatcher.remove(self._event, self._heard)
+
+    def _wait(self) -> None:
+        deadline = Deadline(self._timeout)
+        self._came.wait(deadline.left())
+        if self._failure is not None:
+            raise self._failure
+        if self.message is not None:
+            return
+        if self._life.stopping.is_set():
+            raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
+        raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout} s")
+
+    def _heard(self, message: Message, *args: Any, **kwargs: Any) -> None:
+        if self._came.is_set():
+            return
+        if self._where is not None:
+            try:
+                if not self._where(message, *args, **kwargs):
+                    return
+            except BaseException as exc:  # the filter is the waiter's code: it fails there
+                self._failure = exc
+                self._came.set()
+                return
+        self.message = message
+        self._came.set()
