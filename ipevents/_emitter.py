@@ -63,8 +63,7 @@ class Emitter:
         ``start()`` only restart, delayRestart, maxRestarts and stopTimeout may change, for later children.
         """
         life = self._life
-        started = self._node.stage in (Stage.OPEN, Stage.STOPPING)
-        life.options = life.options.merged(mapping, options, started=started)
+        life.options = life.options.merged(mapping, options, started=life.has_started)
         return self
 
     def start(self) -> Emitter:
@@ -149,9 +148,8 @@ class Emitter:
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> Emitter:
         """Remove the newest registration of a listener, all of an event, or all; returns the emitter."""
-        if event is not None:
-            check_name(event)
-        self._node.dispatcher.remove(event, listener)
+        name = None if event is None else check_name(event)
+        self._node.dispatcher.remove(name, listener)
         return self
 
     def removeAllListeners(self, event: str | None = None) -> Emitter:
@@ -168,11 +166,11 @@ class Emitter:
 
     def listeners(self, event: str) -> list[Listener]:
         """The listeners of an event, in the order in which they are called."""
-        return self._node.dispatcher.listeners(event)
+        return self._node.dispatcher.listeners(check_name(event))
 
     def listenerCount(self, event: str) -> int:
         """How many listeners an event has."""
-        return self._node.dispatcher.count(event)
+        return self._node.dispatcher.count(check_name(event))
 
     def eventNames(self) -> list[str]:
         """The events that have listeners."""
@@ -180,11 +178,10 @@ class Emitter:
 
     def signal(self, event: str) -> Any:
         """The ``blinker.Signal`` behind an event. What is connected to it is called like a listener."""
-        check_name(event)
-        return self._node.dispatcher.signal(event)
+        return self._node.dispatcher.signal(check_name(event))
 
     def _register(self, event: str, listener: Listener | None, sender: Pid | None, *, once: bool) -> Any:
-        check_name(event)
+        event = check_name(event)
         origin = None if sender is None else _pid(sender)
         if listener is None:
 
@@ -215,8 +212,7 @@ class Emitter:
         Nothing that the block provokes is missed. ``with ipem.expecting("done") as got: ...``, then
         ``got.message``. Arguments and errors as for ``waitFor``.
         """
-        check_name(event)
-        return Expectation(self._life, event, timeout, where)
+        return Expectation(self._life, check_name(event), timeout, where)
 
     # Sending
 
@@ -225,14 +221,13 @@ class Emitter:
 
         Raises InvalidEvent, ReservedEvent.
         """
-        check_event(event, sending=False)
-        return self._node.emit(event, args, kwargs)
+        return self._node.emit(check_event(event, sending=False), args, kwargs)
 
     def bubble(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To the listeners here, then to every process between here and the grand master. Returns the emitter."""
-        check_event(event, sending=True)
-        self._node.emit(event, args, kwargs)
-        self._node.send(TO_PARENTS, event, args, kwargs)
+        name = check_event(event, sending=True)
+        self._node.emit(name, args, kwargs)
+        self._node.send(TO_PARENTS, name, args, kwargs)
         return self
 
     def sendToParents(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
@@ -432,7 +427,7 @@ Emitter.__module__ = __package__
 def _pid(value: object) -> str:
     """A pid as the tree spells it. Raises TypeError for what is none."""
     if isinstance(value, str):
-        return value
+        return str.__str__(value)  # plain, whatever it was: headers hold plain values only
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, Child):

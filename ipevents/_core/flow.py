@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 
-from .messages import INTEREST, Record
+from .messages import INTEREST, INTERESTS, Record
 from .wire import FRAME_BYTES, PAYLOAD
 
 OUTBOX_BYTES = 64 << 20
@@ -96,6 +96,11 @@ class Outbox:
         record: list[object] = [INTEREST, event, wanted]
         self._pending_interest[event] = record
         self.put(record, len(event))
+
+    def put_interests(self, events: tuple[str, ...]) -> None:
+        """Tell the peer all interest at once. What is told later is not put in a place before this."""
+        self._pending_interest = {}
+        self.put((INTERESTS, events), sum(map(len, events)))
 
     def take(self) -> list[Record]:
         """The records of the next frame, taken out; empty if nothing waits."""

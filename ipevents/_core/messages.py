@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._exceptions import InvalidEvent, ReservedEvent
+from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent
 
 # Kinds of message records.
 TO_PARENTS = 1
@@ -48,31 +48,84 @@ Record = Any  # tuple, or list where a pending record may still change; see flow
 Payload = Any  # tuple | bytes | list; see _runtime/payload.py
 
 RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent"})
+_NEVER_SENT = RESERVED_EVENTS | {"error"}
 MAX_EVENT_BYTES = 256  # FAULTS D15: a table of names stays small
 MAX_ROUTE = 64  # FAULTS D16, E1: also the greatest depth of a tree
+MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again
+MAX_PID = 128  # characters; the handshake allows less
 
 _NO_KWARGS: Mapping[str, Any] = {}
 
 
-def check_name(event: object) -> None:
-    """Refuse what no event can be called. Raises InvalidEvent."""
+def check_name(event: object) -> str:
+    """Refuse what no event can be called; a member of a str enum becomes its plain value.
+
+    A header holds plain values only, and a member is no plain str. Raises InvalidEvent.
+    """
     if not isinstance(event, str) or not event:
         raise InvalidEvent(f"an event name is a non-empty str, not {event!r}")
-    if len(event) * 4 > MAX_EVENT_BYTES and len(event.encode("utf-8", "surrogatepass")) > MAX_EVENT_BYTES:
+    if _is_long(event):
         raise InvalidEvent(f"an event name has at most {MAX_EVENT_BYTES} bytes, {event[:40]!r}... has more")
+    return str.__str__(event)
 
 
-def check_event(event: object, *, sending: bool) -> None:
+def check_event(event: object, *, sending: bool) -> str:
     """Refuse a name that user code cannot emit; ``sending`` refuses ``error`` as well.
 
-    Raises InvalidEvent, or ReservedEvent for the library's own names.
+    Returns the plain name. Raises InvalidEvent, or ReservedEvent for the library's own names.
     """
-    check_name(event)
-    if event in RESERVED_EVENTS or (sending and event == "error"):
+    name = check_name(event)
+    if name in RESERVED_EVENTS or (sending and name == "error"):
         verb = "sent" if sending else "emitted"
         raise ReservedEvent(
-            f"the event {event!r} is the library's own and cannot be {verb}; choose another name"
+            f"the event {name!r} is the library's own and cannot be {verb}; choose another name"
         )
+    return name
+
+
+def check_received(kind: object, event: object, to: object) -> None:
+    """Refuse a message record that no router of ours makes. Raises ProtocolError."""
+    if type(kind) is not int or kind not in TYPE_NAMES:
+        raise ProtocolError("a record of an unknown kind")
+    if type(event) is not str or not event or _is_long(event):
+        raise ProtocolError("a record whose event is no name of one")
+    if event in _NEVER_SENT:
+        raise ProtocolError(f"a record that claims to be the library's own event {event!r}")
+    if to is not None and not (kind == SEND_TO and _is_rest(to)):
+        raise ProtocolError(f"a record of kind {kind} with a route that makes no sense")
+
+
+def check_names(events: object) -> tuple[str, ...]:
+    """Refuse what a peer cannot listen to. Returns the names. Raises ProtocolError."""
+    if type(events) is not tuple or any(
+        type(event) is not str or not event or _is_long(event) for event in events
+    ):
+        raise ProtocolError("an announcement of interest that holds no names of events")
+    return events
+
+
+def is_pids(value: object, most: int) -> bool:
+    """Whether it is a tuple of 1 to ``most`` pids."""
+    return (
+        type(value) is tuple
+        and 0 < len(value) <= most
+        and all(type(pid) is str and len(pid) <= MAX_PID for pid in value)
+    )
+
+
+def _is_rest(to: object) -> bool:
+    """Whether it is a target and the hops still to go to it."""
+    return (
+        type(to) is tuple
+        and len(to) == 2
+        and type(to[0]) is str
+        and len(to[0]) <= MAX_PID
+        and is_pids(to[1], MAX_ROUTE)
+    )
+
+
+def _is_long(event: str) -> bool:
+    return len(event) * 4 > MAX_EVENT_BYTES and len(event.encode("utf-8", "surrogatepass")) > MAX_EVENT_BYTES
 
 
 class Envelope:

@@ -16,11 +16,13 @@ from .actions import NOTHING, Plan, Report
 from .interest import Change, Interest
 from .messages import (
     BROADCAST,
-    MAX_ROUTE,
+    MAX_PATH,
     TO_CHILDS,
     TO_GRAND_MASTER,
     TO_PARENTS,
     TO_SIBLINGS,
+    check_names,
+    is_pids,
 )
 from .netmap import Netmap
 
@@ -99,6 +101,7 @@ class Router:
         self.names.add(pid)
         for neighbour in self.neighbours.values():
             neighbour.paths.clear()
+        self.changed()
 
     def add_child(self, link: Hashable, pid: str) -> None:
         """A child was started, or a client connected; it is not online yet."""
@@ -112,9 +115,10 @@ class Router:
         neighbour = self.neighbours.pop(link, None)
         if neighbour is None:
             return [], Change()
-        if self._links.get(neighbour.pid) == link:
+        gone: list[tuple[str, ...]] = []
+        if self._links.get(neighbour.pid) == link:  # else its name has gone to another link, with what is below
             del self._links[neighbour.pid]
-        gone = self.netmap.remove((neighbour.pid,))
+            gone = self.netmap.remove((neighbour.pid,))
         change = self.interest.forget(link)
         self.changed()
         return gone, change
@@ -137,9 +141,9 @@ class Router:
 
         Raises Forged where the path cannot be.
         """
-        neighbour = self.neighbours[link]
-        if path[-1] != neighbour.pid or not (len(path) == 1 or self.netmap.knows(path[1:])):
-            raise Forged(f"{neighbour.pid} announces {path!r}, which is not below it")
+        neighbour = self._below(link)
+        if not is_pids(path, MAX_PATH) or path[-1] != neighbour.pid or not self.netmap.knows(path[1:]):
+            raise Forged(f"{neighbour.pid} announces a process that is not below it: {path!r:.200}")
         self.netmap.online(path)
         if len(path) == 1:
             neighbour.online = True
@@ -151,9 +155,12 @@ class Router:
 
         Raises Forged where the path cannot be.
         """
+        neighbour = self._below(link)
         pids = self.accept(link, path)
+        if not is_pids((pid,), 1):
+            raise Forged(f"{neighbour.pid} says that someone without a pid is gone")
         self.netmap.remove((pid, *path))
-        self.neighbours[link].paths.clear()
+        neighbour.paths.clear()
         return pids
 
     def changed(self) -> None:
@@ -193,6 +200,9 @@ class Router:
         return self.interest.replace(_HERE, events)
 
     def peer_interest(self, link: Hashable, event: str, wanted: bool) -> Change:
+        """A child's subtree began or ceased to listen. Raises ProtocolError for what is no event's name."""
+        self._below(link)
+        check_names((event,))
         if wanted:
             change = self.interest.add(link, event)
         else:
@@ -200,7 +210,10 @@ class Router:
         self.changed()
         return change
 
-    def peer_interests(self, link: Hashable, events: Iterable[str]) -> Change:
+    def peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
+        """All that a child's subtree listens to. Raises ProtocolError for what are no names of events."""
+        self._below(link)
+        check_names(events)
         change = self.interest.replace(link, events)
         self.changed()
         return change
@@ -237,11 +250,14 @@ class Router:
         Raises Forged: the last hop is not the peer, or the origin is not known below it.
         """
         neighbour = self.neighbours[link]
-        pids = neighbour.paths.get(path)
+        try:
+            pids = neighbour.paths.get(path)
+        except TypeError:  # not hashable, so no path
+            pids = None
         if pids is not None:
             return pids
-        if not isinstance(path, tuple) or not path or len(path) > 2 * MAX_ROUTE:
-            raise Forged(f"a record from {neighbour.pid} has no path: {path!r}")
+        if not is_pids(path, MAX_PATH):
+            raise Forged(f"a record from {neighbour.pid} without a path")
         if neighbour.is_parent:
             if path[-1] not in self.parent_names:
                 raise Forged(f"a record from the parent {neighbour.pid} says it comes from {path[-1]!r}")
@@ -259,6 +275,13 @@ class Router:
         """Whether an event has to go down this link: until it is online its interest is not known."""
         neighbour = self.neighbours[link]
         return not neighbour.online or self.interest.wants(link, event)
+
+    def _below(self, link: Hashable) -> Neighbour:
+        """The child at this link. Raises Forged where it is the parent, who has no say in what is below us."""
+        neighbour = self.neighbours[link]
+        if neighbour.is_parent:
+            raise Forged(f"the parent {neighbour.pid} speaks like a child")
+        return neighbour
 
     def _decide(self, kind: int, event: str, link: Hashable | None) -> Plan:
         row = RULES[kind]

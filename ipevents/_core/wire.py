@@ -77,12 +77,12 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     except ProtocolError:
         raise
     except Exception as exc:  # the unpickler raises what the bytes make it raise
-        raise ProtocolError(f"a frame of {len(frame)} bytes is no list of records: {exc!r}") from exc
+        raise ProtocolError(f"a frame of {len(frame)} bytes is no list of records: {exc!r:.200}") from exc
     if type(records) is not list:
         raise ProtocolError(f"a frame holds a {type(records).__name__}, not a list of records")
     for record in records:
         if not record or (type(record) is not tuple and type(record) is not list):
-            raise ProtocolError(f"a frame holds {record!r}, which is no record")
+            raise ProtocolError(f"a frame holds a {type(record).__name__} or an empty record")
     return records
 
 

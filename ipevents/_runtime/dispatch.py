@@ -71,11 +71,14 @@ class Dispatcher:
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
         check_listener(listener)
-        from .signals import ANY, Registration
+        from .signals import Registration
 
         signal = self.signal(event)
         registration = Registration(signal, listener, once)
-        signal.connect(registration, ANY if sender is None else sender, weak=False)
+        if sender is None:
+            signal.connect(registration, weak=False)
+        else:
+            signal.connect(registration, sender, weak=False)
 
     def remove(self, event: str | None, listener: Listener | None) -> None:
         """Remove the newest registration of a listener, all of an event, or (both None) all."""
@@ -148,16 +151,16 @@ class Dispatcher:
 
     def deliver(self, message: Message, kwargs: Mapping[str, Any]) -> bool:
         """Call the listeners of a message in this thread. Returns whether there were any."""
-        receivers = self.find(message.event, message.from_)
-        if not receivers:
+        if not self.listens_to(message.event):
             return False
         self.enter()
         try:
+            receivers = self.find(message.event, message.from_)  # now: whoever ran before may have changed them
             for receiver in receivers:
                 self.call(receiver, message, kwargs)
         finally:
             self.leave()
-        return True
+        return bool(receivers)
 
     def call(self, receiver: Listener, message: Message, kwargs: Mapping[str, Any]) -> None:
         """Call one listener; what it raises spares the others."""
@@ -167,13 +170,16 @@ class Dispatcher:
             self.failed(exc, message, receiver)
 
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
-        """A listener raised: SystemExit ends the process, an Exception is reported, the rest goes on."""
+        """A listener raised: SystemExit ends the process, the rest is reported and the others go on.
+
+        Only Ctrl-C goes up to the code that emitted: a library thread has nobody to raise it at.
+        """
         if isinstance(exc, SystemExit):
             self._on_exit(exc)
-        elif isinstance(exc, Exception):
-            self._on_failure(exc, message, _listener_of(receiver))
-        else:
+        elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise exc
+        else:
+            self._on_failure(exc, message, _listener_of(receiver))
 
 
 def check_listener(listener: object) -> None:
@@ -182,13 +188,9 @@ def check_listener(listener: object) -> None:
         raise InvalidListener(f"a listener is a function that takes a message, not {listener!r}")
     code = getattr(listener, "__code__", None)
     if code is not None and type(listener).__name__ == "function":
-        if code.co_flags & _CO_COROUTINE:
-            raise InvalidListener(
-                f"{listener!r} is a coroutine function; listeners are plain functions, nothing awaits them"
-            )
         keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
         missing = [name for name in keyword_only if name not in (listener.__kwdefaults__ or ())]  # type: ignore[attr-defined]
-        if (code.co_argcount or code.co_flags & _CO_VARARGS) and not missing:
+        if not code.co_flags & _CO_SUSPENDS and (code.co_argcount or code.co_flags & _CO_VARARGS) and not missing:
             return
     import inspect  # late, for the uncommon callables
 
@@ -196,8 +198,11 @@ def check_listener(listener: object) -> None:
         signature = inspect.signature(listener)
     except (TypeError, ValueError):  # some builtins have none
         return
-    if inspect.iscoroutinefunction(listener):
-        raise InvalidListener(f"{listener!r} is a coroutine function; listeners are plain functions")
+    for function in (listener, getattr(type(listener), "__call__", None)):  # noqa: B004  # the method itself
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidListener(f"{listener!r} is a coroutine function; listeners are plain, nothing awaits them")
+        if inspect.isgeneratorfunction(function):
+            raise InvalidListener(f"{listener!r} is a generator function; calling it would run nothing of it")
     takes = any(
         parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
         for parameter in signature.parameters.values()
@@ -209,7 +214,7 @@ def check_listener(listener: object) -> None:
 
 
 _CO_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
-_CO_COROUTINE = 0x80
+_CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
 def _listener_of(item: Listener) -> Listener:

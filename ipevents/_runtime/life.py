@@ -34,6 +34,7 @@ from .threads import Deadline, Latch
 log = logging.getLogger("ipevents.life")
 
 GOODBYE_SECONDS = 0.5  # for the other end to read what was written
+LAST_SECONDS = 0.1  # the same where nobody is left who reads
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 
 
@@ -93,8 +94,9 @@ class Life:
                 incarnation=self.incarnation,
                 on_stop=self._stop_links,
                 on_stopped=self._end_links,
-                on_orphaned=self._orphan,
+                on_orphaned=self._parent_ended,
                 on_empty=self._child_ended,
+                is_done=lambda: not self.is_child or self._target_done.is_set(),
             )
             with node.lock:
                 node.stage = Stage.OPEN  # NEW -> OPEN
@@ -108,6 +110,10 @@ class Life:
         """After a stop: a new life with the same name and listeners."""
         if self.is_child:
             raise Closed("the emitter of a child was stopped; its process is about to end")
+        if not self.stopped.is_set():  # the last steps of the stop are still to come
+            if not self.may_wait():
+                raise self.node.stage_error()
+            self._wait_over(None)
         node = self.node
         with node.lock:
             node.router = Router(node.router.pid)
@@ -121,6 +127,14 @@ class Life:
         """``ready`` and ``online``, and before that the public socket of a top process. Idempotent."""
         self._explicit = True
         self._start()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether ``start()`` was called, by the user or by implication, and not stopped since.
+
+        Threads and links alone do not mean that: a child has them before its program runs.
+        """
+        return self._started and self.node.stage in (Stage.OPEN, Stage.STOPPING)
 
     def first_use(self) -> None:
         """A send, or a wait: in a child it implies ``start()``."""
@@ -295,14 +309,18 @@ class Life:
         try:
             programs.execute(program)
             self._returned = True
-            if self.stopping.is_set():
-                return
-            self._start()
-            self._stay()
+            if not self.stopping.is_set():
+                self._start()
+                self._stay()
+        except SystemExit:
+            if self.exit is None or not self._interrupted:
+                raise
+            # Raised here because a listener ended the process: the listener's code counts.
         except Exception as exc:
-            refused = isinstance(exc, WorkerRefused) and not self.stopping.is_set()
-            self._tell_parent((FAILED, traceback.format_exc(), refused))
-            raise
+            if not (isinstance(exc, Closed) and self.stopping.is_set()):  # else a wait that the stop ended
+                refused = isinstance(exc, WorkerRefused) and not self.stopping.is_set()
+                self._tell_parent((FAILED, traceback.format_exc(), refused))
+                raise
         finally:
             self._end_child()
         if self.exit is not None:
@@ -311,8 +329,10 @@ class Life:
     def _stay(self) -> None:
         """Wait while something keeps this process, which else has finished."""
         assert self.supervisor is not None
-        while not self.stopping.is_set():
+        while True:
             recheck = self._recheck = Latch()
+            if self.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
+                return
             kept = self._explicit or self.node.dispatcher.events() or self.supervisor.slots
             if not kept:
                 if self._kind == programs.FUNCTION:
@@ -322,7 +342,9 @@ class Life:
 
     def _tell_parent(self, record: Record) -> None:
         link = self.parent
-        if link is not None:
+        if self.node.inside():  # called by a signal handler in the middle of something
+            self.node.defer(self._tell_parent, record)
+        elif link is not None:
             with self.node.lock:
                 link.put(record, 64)
                 link.prompt()
@@ -330,7 +352,7 @@ class Life:
     def _end_child(self) -> None:
         self._target_done.set()
         self.request_stop(None)
-        self.stopped.wait()
+        self._wait_over(None)
 
     def _child_ended(self) -> None:
         if self._recheck is not None:
@@ -350,11 +372,15 @@ class Life:
         """In the reader of a child's link to its parent: without it this process has no purpose."""
         if error is not None:
             self.node.error(error)
-        self._orphan()
+        if not self.stopping.is_set():  # else one of us has ended the link in order
+            self._parent_ended()
 
-    def _orphan(self) -> None:
-        if not self.stopping.is_set():
+    def _parent_ended(self) -> None:
+        """Also in the middle of a stop, whose deadline is now a nearer one. Called by two threads."""
+        if not self._orphaned:
             self._orphaned = True
+            # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
+            lifetime.exit_soon(HUNG_EXITCODE, ORPHAN_SECONDS + 2 * LAST_SECONDS)
             self.request_stop(ORPHAN_SECONDS)
         self._program.put(None)
 
@@ -384,17 +410,21 @@ class Life:
 
     def stop(self, timeout: float | None) -> None:
         """End this process's part of the tree; waits for it, but from inside only requests it."""
-        if self.node.stage is Stage.FORKED or self.supervisor is None:
+        if self.node.stage is Stage.FORKED:
             return
-        if self._is_main() and self.is_child:
-            self._target_done.set()  # it is we who wait: nobody has to wait for us
-            if not self.stopping.is_set() and not self.node.dispatcher.runs_here():
+        if self.supervisor is None:
+            if self.stopping.is_set() and not self.node.inside():
+                self.stopped.wait(GOODBYE_SECONDS)  # another thread is at the last line of its stop
+            return
+        waits = self.may_wait()
+        if self.is_child:
+            if not self.stopping.is_set():
                 self._tell_parent((FINISHED,))
-        elif self.is_child and not self.stopping.is_set() and not self.node.inside():
-            self._tell_parent((FINISHED,))
+            if waits and self._is_main():
+                self._target_done.set()  # it is we who wait: nobody has to wait for us
         self.request_stop(timeout)
-        if self.may_wait():
-            self.stopped.wait(None if timeout is None else timeout + 1.0)
+        if waits:
+            self._wait_over(None if timeout is None else timeout + 1.0)
 
     def check_wait(self, what: str) -> None:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
@@ -425,9 +455,21 @@ class Life:
             raise WouldDeadlock("run() waits, and no event is delivered while a listener runs")
         self._in_run = True
         try:
-            return (self.stopping if self.is_child else self.stopped).wait(timeout)
+            if not self.is_child:
+                return self._wait_over(timeout)
+            self.stopping.wait(timeout)
         finally:
             self._in_run = False
+        # Looked at again: who stopped us after the wait and before the line above did not interrupt us.
+        return self.stopping.is_set()
+
+    def _wait_over(self, timeout: float | None) -> bool:
+        """Wait until this emitter is stopped and the thread that did it has ended as well."""
+        supervisor = self.supervisor
+        over = self.stopped.wait(timeout)
+        if over and supervisor is not None:
+            supervisor.join(Deadline(GOODBYE_SECONDS))
+        return over
 
     def _listener_exit(self, exc: SystemExit) -> None:
         """A listener raised SystemExit: this process ends with that code."""
@@ -458,6 +500,9 @@ class Life:
             log.warning("! the main thread of %s does not end; the process does", node.router.pid)
             self._flush(deadline)
             os._exit(HUNG_EXITCODE)
+        # The children may have used the time up: what they left to be told is told all the same. But where
+        # a parent is gone, nobody is left to be told anything.
+        deadline = deadline.at_least(LAST_SECONDS if self._orphaned else GOODBYE_SECONDS)
         notices = node.notices
         if notices is not None and not notices.close(deadline):
             log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
@@ -473,17 +518,17 @@ class Life:
         with node.lock:
             for link in links:
                 link.end()
-        last = Deadline(GOODBYE_SECONDS)
+        last = deadline if self._orphaned else Deadline(GOODBYE_SECONDS)
         for link in links + (self.supervisor.retired if self.supervisor else []):
             if not link.join(last):
                 log.warning("! the reader of %r does not end: a listener keeps it", link)
         node.notices = None
         self.supervisor = None if not self.is_child else self.supervisor
+        if self._orphaned:
+            keys.sweep()  # what the parent has left
         lifetime.unwatch(self)
         self.is_grand_master = False
         self.stopped.set()
-        if self.is_child and self._orphaned:
-            lifetime.exit_soon(HUNG_EXITCODE)
 
     def _flush(self, deadline: Deadline) -> None:
         with self.node.lock:
@@ -502,7 +547,7 @@ class Life:
     def abandon(self) -> None:
         """In a process made by os.fork(): the emitter belongs to the parent; ours is disarmed."""
         node = self.node
-        node.lock = threading.RLock()  # whoever held it does not exist here
+        node.forget_lock_owner()
         if node.stage is Stage.NEW:
             return
         node.stage = Stage.FORKED

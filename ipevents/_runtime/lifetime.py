@@ -19,9 +19,10 @@ import threading
 import time
 import types
 import weakref
+from _thread import start_new_thread
 from typing import TYPE_CHECKING, Any
 
-from .link import Link
+from .programs import execute
 from .threads import Latch, start_thread
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ipevents.lifetime")
 
-EXIT_GRACE_SECONDS = 0.15  # for the main thread of an orphan to end by itself after the stop
+AGAIN_SECONDS = 0.002  # after which a signal that came at a bad moment is sent again
 
 _PACKAGE = __name__.partition(".")[0]
+_OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
 _LIBRARY = (sysconfig.get_path("stdlib"), "<frozen")
 # Where an exception may be raised although it is our code: there we only wait.
-_WAITS = {Latch.wait.__code__, Link.wait_room.__code__}
+_WAITS = frozenset({Latch.wait.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _lives: weakref.WeakSet[Life] = weakref.WeakSet()  # all emitters of this process, for forks
@@ -84,12 +86,12 @@ def serve_child(life: Life) -> None:
 def ignore_interrupt() -> None:
     """First thing in a child: SIGINT does nothing, but a Python handler takes it (see interrupt_main)."""
     signal.signal(signal.SIGINT, _on_child_interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
 
 
 def interrupt_main(life: Life) -> None:
     """Raise SystemExit(0) in the main thread of a child, whatever it is doing in Python or in a wait."""
-    ident = threading.main_thread().ident
-    if ident is not None and life.supervisor is not None:
+    if life.supervisor is not None:
         life.supervisor.resend(signal.SIGINT)
 
 
@@ -99,8 +101,8 @@ def in_handler_of(life: Life) -> bool:
         return False
     frame: types.FrameType | None = sys._getframe(2)
     outside = False
-    while frame is not None:
-        ours = frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
+    while frame is not None and frame.f_code is not execute.__code__:  # what a child runs is called by us
+        ours = _is_ours(frame)
         if not ours and not _is_library(frame):
             outside = True
         elif ours and outside:
@@ -109,11 +111,11 @@ def in_handler_of(life: Life) -> bool:
     return False
 
 
-def exit_soon(code: int) -> None:
-    """End the process in a moment unless its main thread does it itself: nothing else remains to be done."""
+def exit_soon(code: int, seconds: float) -> None:
+    """End the process after that time unless its main thread has done so, whatever else goes on in it."""
 
     def end() -> None:
-        time.sleep(EXIT_GRACE_SECONDS)
+        time.sleep(seconds)
         os._exit(code)
 
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: that is what was wanted
@@ -133,12 +135,16 @@ def _install(number: int, default: Any, handler: Any) -> None:
 def _may_raise(frame: types.FrameType | None) -> bool:
     """Whether an exception may be raised in the code that a signal has interrupted."""
     while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        if _is_ours(frame):
             return frame.f_code in _WAITS
         if not _is_library(frame):
             return True
         frame = frame.f_back
     return True
+
+
+def _is_ours(frame: types.FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] in _OURS
 
 
 def _is_library(frame: types.FrameType) -> bool:
@@ -186,6 +192,22 @@ def _again(number: int) -> None:
         if life.supervisor is not None:
             life.supervisor.resend(number)
             return
+    # Nothing is open: in a start(), or in the last line of a stop. A thread as threading makes it would
+    # need a lock that the code below us may hold.
+    with contextlib.suppress(RuntimeError):
+        start_new_thread(_send_later, (number,))
+
+
+def _send_later(number: int) -> None:
+    time.sleep(AGAIN_SECONDS)
+    signal.pthread_kill(main_ident(), number)
+
+
+def main_ident() -> int:
+    """The main thread, for signals."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    return ident
 
 
 def _end_now(number: int) -> None:
@@ -208,8 +230,7 @@ def _excepthook(kind: type[BaseException], exc: BaseException, trace: Any) -> No
 
 def _find_module_frame() -> Any:
     """The frame of the script's body, if that is what runs in the main thread."""
-    ident = threading.main_thread().ident
-    frame = sys._current_frames().get(ident) if ident is not None else None
+    frame = sys._current_frames().get(main_ident())
     main = sys.modules.get("__main__")
     found = None
     while frame is not None:

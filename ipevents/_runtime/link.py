@@ -134,7 +134,7 @@ class Link:
 
     def put(self, record: Record, size: int) -> None:
         """Take a record; the caller has asked ``outbox.decide``, or it is a control record."""
-        if type(record[-2]) is list and is_large(record):
+        if is_large(record):
             self.outbox.put_large(record, size)
         else:
             self.outbox.put(record, size)
@@ -177,12 +177,11 @@ class Link:
 
     def wait_room(self, timeout: float) -> None:
         """Give the state lock up until something was taken out, at most ``timeout`` seconds."""
-        waiter = allocate_lock()
-        waiter.acquire()
+        waiter = Latch()  # where a signal handler may raise; here, between release and acquire, it may not
         self._waiters.append(waiter)
         self._lock.release()
         try:
-            waiter.acquire(timeout=timeout)
+            waiter.wait(timeout)
         finally:
             self._lock.acquire()
             if waiter in self._waiters:
@@ -197,7 +196,7 @@ class Link:
 
     def wake_waiters(self) -> None:
         for waiter in self._waiters:
-            waiter.release()
+            waiter.set()
         self._waiters.clear()
 
     # Sending, without the lock.

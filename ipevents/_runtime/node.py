@@ -6,7 +6,7 @@ outboxes are filled under the state lock, listeners are called outside it.
 Locks. ``lock`` (the state lock) guards router, outboxes, ``stage`` and the lists here. It is re-entrant
 only so that its owner can be told from C without a gap: code that finds it owned by its own thread was
 called from inside (a signal handler, a collected object) and queues itself in ``_deferred``, which the
-owner runs after his release. Order: the dispatcher's lock first, then the state lock, nothing after it.
+owner runs after his release (a ``with`` sees to it; who calls ``release`` himself does as well). Order: the dispatcher's lock first, then the state lock, nothing after it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from _thread import get_ident
+from _thread import RLock, get_ident
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -25,6 +25,7 @@ from .._core.interest import Change
 from .._core.messages import (
     INTEREST,
     INTERESTS,
+    MAX_PID,
     MAX_ROUTE,
     OFFLINE,
     ONLINE,
@@ -38,8 +39,10 @@ from .._core.messages import (
     Payload,
     Record,
     check_event,
+    check_received,
 )
-from .._core.router import Plan, Report, Router, Up
+from .._core.actions import Plan, Report
+from .._core.router import Router, Up
 from .._exceptions import (
     Closed,
     ForkedError,
@@ -60,6 +63,7 @@ from . import payload as payloads
 from .dispatch import Dispatcher, Listener
 from .link import MAX_FRAME_BYTES, Link
 from .notices import Notices
+from .threads import library_threads
 
 log = logging.getLogger("ipevents")
 
@@ -81,6 +85,20 @@ class Stage(Enum):
     FORKED = "this process is a fork of the one that it belongs to"
 
 
+class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
+    """A lock whose ``with`` block runs what was deferred within, when its thread has left it altogether."""
+
+    def __init__(self, deferred: deque[Any], run_deferred: Callable[[], None]) -> None:
+        super().__init__()
+        self._deferred = deferred
+        self._run_deferred = run_deferred
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+        if self._deferred:
+            self._run_deferred()
+
+
 class Node:
     """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
     called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
@@ -96,7 +114,8 @@ class Node:
         on_first_use: Callable[[], None],
         on_exit: Callable[[SystemExit], None],
     ) -> None:
-        self.lock = threading.RLock()
+        self._deferred: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self.lock = StateLock(self._deferred, self.run_deferred)
         self.router = Router(pid)
         self.stage = Stage.NEW
         self.announced = False  # our own online has been said, or need not be
@@ -120,7 +139,6 @@ class Node:
         self._online_said = threading.Event()
         self._offlines = 0  # notices of offline that are queued
         self._dirty: list[Link] = []
-        self._deferred: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._logged: dict[type, tuple[float, int]] = {}
         self._reported: dict[tuple[str, str], float] = {}
         self._controls: dict[int, Callable[[Link, Record], None]] = {
@@ -137,6 +155,11 @@ class Node:
     def inside(self) -> bool:
         """Whether the calling code was called from within a section of this thread that holds the state lock."""
         return self.lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as threading.Condition does
+
+    def forget_lock_owner(self) -> None:
+        """In a process made by os.fork(): whoever held the lock does not exist here."""
+        self._deferred.clear()
+        self.lock = StateLock(self._deferred, self.run_deferred)
 
     def defer(self, call: Callable[..., Any], *args: Any) -> None:
         """Queue a call for the moment at which this thread leaves the state lock."""
@@ -166,11 +189,12 @@ class Node:
             if not self.announced:
                 self._on_first_use()
             router = self.router
-            plan = router.kept(kind, event)
+            plan = router.kept(kind, event) if type(event) is str else None
             if plan is None:
-                check_event(event, sending=True)
+                event = check_event(event, sending=True)
             payload, size = payloads.encode(args, kwargs)
-            listener = self.dispatcher.owner == get_ident()
+            ident = get_ident()
+            listener = self.dispatcher.owner == ident or ident in library_threads
             direct: list[tuple[Link, list[Record]]] | None = None
             lock.acquire()
             try:
@@ -233,8 +257,7 @@ class Node:
         if hops and hops[-1] in self.router.names:
             hops = hops[:-1]
             if not hops:
-                check_event(event, sending=True)
-                self.emit(event, args, kwargs)
+                self.emit(check_event(event, sending=True), args, kwargs)
                 return
         self._addressed(SEND_TO, hops, event, args, kwargs)
 
@@ -251,13 +274,16 @@ class Node:
         try:
             if not self.announced:
                 self._on_first_use()
-            check_event(event, sending=True)
+            event = check_event(event, sending=True)
             if not route:
                 raise UnknownProcess("sendTo needs at least one pid, the target first: message.pids is the reply")
             if len(route) > MAX_ROUTE:
                 raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {len(route)}")
+            if max(map(len, route)) > MAX_PID:
+                raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
             payload, size = payloads.encode(args, kwargs)
-            listener = self.dispatcher.owner == get_ident()
+            ident = get_ident()
+            listener = self.dispatcher.owner == ident or ident in library_threads
             sender = Sender.LISTENER if listener else Sender.APPLICATION
             records = None
             with self.lock:
@@ -392,9 +418,19 @@ class Node:
     def emit(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """An event of this process for its own listeners; returns whether there were any."""
         if self.inside():
-            self.defer(self.deliver_local, event, args, kwargs)
+            self.defer(self._emit_late, event, args, kwargs)
             return self.dispatcher.listens_to(event)
         return self.deliver_local(event, args, kwargs)
+
+    def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """A deferred ``emit``: here, but not in a library thread, which may be one that never runs listeners."""
+        if get_ident() in library_threads:
+            self.notify(lambda: self._deliver_late(event, args, kwargs))
+        else:
+            self._deliver_late(event, args, kwargs)
+
+    def _deliver_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.deliver_local(event, args, kwargs)
 
     def deliver_local(
         self,
@@ -505,6 +541,7 @@ class Node:
                     if not entered:
                         dispatcher.enter()
                         entered = True
+                        receivers = dispatcher.find(event, path[0])  # may have changed while others ran
                     assert envelope is not None
                     if type(payload) is tuple:
                         message = Message(envelope, payload)
@@ -514,13 +551,19 @@ class Node:
                             except BaseException as exc:  # a user's code: it raises what it likes
                                 dispatcher.failed(exc, message, receiver)
                     else:
-                        self._open(envelope, receivers, payload)
+                        self._open(envelope, receivers, payloads.own(payload) if forward else payload)
                     delivered += 1
                     count += 1
                     if not count % _BATCH and entered and link.is_long():
                         entered = False
                         dispatcher.leave()
                         link.breathe()
+        except Closed:  # stop() ended a wait for room; this link ends as well
+            return
+        except (TypeError, ValueError, IndexError, KeyError) as exc:  # listeners do not raise up to here
+            if isinstance(exc, IPEventsError):
+                raise
+            raise ProtocolError(f"{link.name} sent a record that makes no sense: {exc!r:.200}") from exc
         finally:
             if entered:
                 dispatcher.leave()
@@ -550,6 +593,7 @@ class Node:
     def _decide(self, link: Link, record: Record) -> tuple[bool, bool, Envelope | None]:
         """What to do with records like this one: deliver, forward, and what they have in common."""
         kind, path, event, _, to = record
+        check_received(kind, event, to)
         with self.lock:
             if link not in self.router.neighbours:
                 return False, False, None
@@ -762,7 +806,9 @@ class Node:
         """Say ``online`` upwards: all interest first."""
         self.announced = True
         self.router.own_interests(name for name in self.dispatcher.events() if name not in _PRIVATE)
-        self._put_up((INTERESTS, self.router.interest.all()))
+        if self.router.up is Up.OPEN:
+            parent: Any = self.router.parent
+            parent.outbox.put_interests(self.router.interest.all())
         self._put_up((ONLINE, self._path))
 
     def announce_again(self) -> None:

@@ -72,12 +72,23 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, kwargs
 
 
+def own(payload: Payload) -> Payload:
+    """The same payload with writable buffers of its own: what listeners here do to theirs is not passed on."""
+    if type(payload) is not list:
+        return payload
+    meta, buffers = payload
+    return [meta, [bytearray(item) if type(item) is bytearray else item for item in buffers]]
+
+
 def size_of(payload: Payload) -> int:
     """Bytes that a payload takes on the wire, headers apart; exact for all but plain values."""
     if type(payload) is bytes:
         return len(payload)
     if type(payload) is list:
-        return len(payload[0]) + sum(len(buffer) for buffer in payload[1])
+        meta, buffers = payload
+        if any(type(item) is not bytes and type(item) is not bytearray for item in buffers):
+            raise ValueError("the buffers of a payload are bytes or bytearrays")
+        return len(meta) + sum(len(item) for item in buffers)
     return sum(len(value) if type(value) in (str, bytes) else 8 for value in payload)
 
 
@@ -86,7 +97,7 @@ def dumps(value: object, what: str) -> bytes:
 
     Classes and functions of ``__main__`` travel by value. Raises Unpicklable, saying ``what``.
     """
-    return _dump(value, None, what)
+    return _dump(value, [], None, what)
 
 
 def _pickled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int]:
@@ -102,11 +113,11 @@ def _pickled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload,
     wrapped = tuple(_out_of_band(arg) for arg in args)
     named = {name: _out_of_band(value) for name, value in kwargs.items()}
     try:
-        meta = _dump((wrapped, named), keep, "the arguments")
+        meta = _dump((wrapped, named), buffers, keep, "the arguments")
     except Unpicklable as exc:
         raise _culprit(args, kwargs, exc) from exc.__cause__
     if buffers:
-        return [meta, buffers], len(meta) + sum(len(buffer) for buffer in buffers)
+        return [meta, buffers], len(meta) + sum(len(item) for item in buffers)
     return meta, len(meta)
 
 
@@ -126,14 +137,16 @@ def _own(view: memoryview) -> Any:
     return whole if type(whole) is bytes and len(whole) == view.nbytes else bytes(view)
 
 
-def _dump(value: object, keep: Any, what: str) -> bytes:
+def _dump(value: object, buffers: list[Any], keep: Any, what: str) -> bytes:
+    """The pickle of a value; ``keep`` puts what travels out of band into ``buffers``."""
     try:
         data = pickle.dumps(value, 5, buffer_callback=keep)
         if b"__main__" not in data:
             return data
     except Exception:  # cloudpickle may do it; if not, its exception tells
         pass
-    import cloudpickle  # late: most programs never need it
+    buffers.clear()  # of the first attempt
+    import cloudpickle  # type: ignore[import-untyped]  # late: most programs never need it
 
     try:
         return bytes(cloudpickle.dumps(value, 5, buffer_callback=keep))
@@ -147,7 +160,7 @@ def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklabl
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
         try:
-            _dump(value, None, name)
+            _dump(value, [], None, name)
         except Unpicklable as exc:
             return Unpicklable(f"{name}, {_shown(value)}, cannot be pickled: {exc.__cause__!r}")
     return first

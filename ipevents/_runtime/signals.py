@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import ref
 
 from blinker import ANY, Signal
+from blinker.base import ANY_ID
 
 F = TypeVar("F", bound=Callable[..., Any])
 Receivers = tuple[Callable[..., Any], ...]
@@ -41,13 +43,25 @@ class EventSignal(Signal):
     """
 
     def __init__(self, event: str, on_changed: Callable[[str], None]) -> None:
-        super().__init__(f"The event {event!r}.")
         self.event = event
         self.version = 0  # counts changes, so that a list made meanwhile is not kept
         self._on_changed = on_changed
+        self._muted = False
+        super().__init__(f"The event {event!r}.")
         self._order: dict[Any, int] = {}
         self._next = itertools.count()
         self._has_senders = False
+
+    @property
+    def is_muted(self) -> bool:
+        """As in blinker: whether receivers are not called for the time being."""
+        return self._muted
+
+    @is_muted.setter
+    def is_muted(self, muted: bool) -> None:
+        if muted is not self._muted:
+            self._muted = muted
+            self._change()
 
     def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
         """As in blinker; the receiver is called as ``receiver(message, *args, **kwargs)``."""
@@ -61,7 +75,14 @@ class EventSignal(Signal):
         return receiver
 
     def _disconnect(self, receiver_id: Any, sender_id: Any) -> None:
-        super()._disconnect(receiver_id, sender_id)
+        # As in blinker, but on a copy: another thread may connect with a new sender just now.
+        if sender_id == ANY_ID:
+            self._by_receiver.pop(receiver_id, None)
+            for bucket in list(self._by_sender.values()):
+                bucket.discard(receiver_id)
+            self.receivers.pop(receiver_id, None)
+        else:
+            super()._disconnect(receiver_id, sender_id)
         if not self._by_receiver.get(receiver_id):
             # the last sender is gone: blinker keeps the receiver, which nothing reaches any more
             self._by_receiver.pop(receiver_id, None)
@@ -75,8 +96,11 @@ class EventSignal(Signal):
         The second value tells whether the list may be kept for this origin and all others: no receiver
         is weak, none wants a certain sender.
         """
-        if not self._has_senders and not any(isinstance(item, ref) for item in self.receivers.values()):
-            found = sorted(self.receivers.items(), key=self._position)
+        if self._muted:
+            return (), True
+        pairs = list(self.receivers.items())  # a copy: another thread may connect just now
+        if not self._has_senders and not any(isinstance(item, ref) for _, item in pairs):
+            found = sorted(pairs, key=self._position)
             return tuple(_callable(item) for _, item in found), True
         keys = {_identity(item): key for key, item in self._strong()}
         found = sorted(
@@ -97,7 +121,7 @@ class EventSignal(Signal):
         return pairs
 
     def _position(self, pair: tuple[Any, Any]) -> int:
-        return self._order.get(pair[0], -1)
+        return self._order.get(pair[0], sys.maxsize)  # being connected just now: it is the newest
 
     def _change(self) -> None:
         self.version += 1

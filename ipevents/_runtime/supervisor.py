@@ -42,7 +42,7 @@ LEAVING_SECONDS = 2.0  # a child whose link is closed has so long to end before 
 ADMITTED_SECONDS = 1.0  # from a child's handshake to its link
 STEP = 0.05  # of a stop's time is kept for each level of the tree,
 LEAST_STEP_SECONDS = 0.2  # but at least so much
-ORPHAN_SECONDS = 0.8  # all that a child has when its parent is gone
+ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
 
 
 class Slot:
@@ -111,7 +111,9 @@ class Slot:
 
 class Supervisor:
     """Owner of the children. ``on_stop(deadline)`` and ``on_stopped(deadline)`` are called in its thread,
-    before the children are told to stop and after they ended; ``on_empty()`` when a child has ended for good.
+    before the children are told to stop and after they and the main thread's program ended (``is_done()``,
+    asked whenever something happens; else the deadline has passed); ``on_empty()`` when a child has
+    ended for good.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Supervisor:
         on_stopped: Callable[[Deadline], None],
         on_orphaned: Callable[[], None],
         on_empty: Callable[[], None],
+        is_done: Callable[[], bool],
     ) -> None:
         self._node = node
         self._depth = depth
@@ -132,6 +135,7 @@ class Supervisor:
         self._on_stopped = on_stopped
         self._on_orphaned = on_orphaned
         self._on_empty = on_empty
+        self._is_done = is_done
         self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
         self.retired: list[Link] = []  # links of ended ones whose threads may still be about to end
         self.restarts = 0
@@ -338,10 +342,16 @@ class Supervisor:
                 slot.restart_at = slot.kill_at
         self._wakeup.ring()
 
+    def ring(self) -> None:
+        """Have the thread look again at what it waits for. Takes no lock."""
+        self._wakeup.ring()
+
     def request_stop(self, seconds: float) -> None:
         """Stop everything within ``seconds``. Takes no lock: a signal handler may call it."""
         if self._deadline is None:
             self._deadline = Deadline(seconds)
+        else:  # whoever asked with less patience counts, such as a parent that is gone
+            self._deadline.shorten(seconds)
         self._wakeup.ring()
 
     def resend(self, number: int) -> None:
@@ -350,11 +360,15 @@ class Supervisor:
         self._wakeup.ring()
 
     def kill_all(self) -> None:
-        """KILL all children, now, in this thread; takes no lock, for a signal handler."""
+        """KILL all children, now, in this thread, which ends the process next; takes no lock, for a signal
+        handler.
+        """
         for slot in list(self.slots):
             process = slot.process
             if process is not None and slot.exited_at is None:
                 process.send_signal(signal.SIGKILL)
+        if self._directory is not None:
+            self._directory.close()
 
     def join(self, deadline: Deadline) -> bool:
         return join_thread(self._thread, deadline)
@@ -386,6 +400,7 @@ class Supervisor:
             self._stop(self._deadline)
         except Exception:  # a fault of the library: without this thread nothing is watched any more
             log.exception("! the supervisor ends")
+            self.kill_all()
             self._on_stopped(Deadline(1.0))
         finally:
             self._close()
@@ -449,8 +464,11 @@ class Supervisor:
 
     def _due(self, slot: Slot, now: float) -> None:
         """Whatever the clock or the link asks for in one slot."""
-        if slot.exited_at is not None and slot.process is not None and slot.is_read(now):
-            self._finish(slot, now)
+        if slot.exited_at is not None and slot.process is not None:
+            # A listener that never returns keeps the link from being read: a stop does not wait for it.
+            overdue = self._deadline is not None and self._deadline.passed()
+            if overdue or slot.is_read(now):
+                self._finish(slot, now)
         if slot.restart_at is not None and slot.restart_at <= now:
             slot.restart_at = None
             self._restart(slot)
@@ -558,7 +576,7 @@ class Supervisor:
         slot.link.prompt()
         now = time.monotonic()
         slot.term_at = now + left - step / 2
-        slot.kill_at = now + left
+        slot.kill_at = now + left if slot.kill_at is None else min(slot.kill_at, now + left)
 
     def _stop(self, deadline: Deadline) -> None:
         """End everything below, then the rest, within the deadline."""
@@ -566,10 +584,17 @@ class Supervisor:
         with self._node.lock:
             for slot in self.slots:
                 self._tell_stop(slot, deadline)
-        while self._all():
-            self._step(None)
+        # Also without children: what is sent again (resend) gets the main thread out of its program.
+        while self._all() or not (self._is_done() or deadline.passed()):
+            self._step(None if deadline.passed() else deadline.at)
+            with self._node.lock:
+                for slot in self.slots:
+                    if slot.kill_at is not None and deadline.at is not None and slot.kill_at > deadline.at + 0.01:
+                        self._tell_stop(slot, deadline)  # it was shortened
         if self._acceptor is not None:
             self._acceptor.close()
+        if self._directory is not None:  # before anybody is told that it is all over, and may end the process
+            self._directory.close()
         self._on_stopped(deadline)
 
     def _close(self) -> None:

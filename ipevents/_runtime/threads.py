@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 
 
@@ -24,6 +24,17 @@ class Deadline:
 
     def passed(self) -> bool:
         return self.at is not None and time.monotonic() >= self.at
+
+    def shorten(self, seconds: float) -> None:
+        """Let it end ``seconds`` from now, if that is sooner. One assignment: a signal handler may call it."""
+        at = time.monotonic() + seconds
+        if self.at is None or at < self.at:
+            self.at = at
+
+    def at_least(self, seconds: float) -> Deadline:
+        """The same deadline, or ``seconds`` from now where that is later."""
+        left = self.left()
+        return Deadline(None if left is None else max(left, seconds))
 
 
 class Latch:
@@ -55,7 +66,8 @@ class Latch:
         if self._is_set:
             return True
         try:
-            self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+            limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+            self._lock.acquire(timeout=limit)
         finally:  # a turnstile, also when a signal handler raises here: open for the next waiter
             if self._is_set:
                 with contextlib.suppress(RuntimeError):
@@ -67,6 +79,9 @@ class Wakeup:
     """Interrupts a thread that waits on descriptors. ``ring`` may be called by a signal handler."""
 
     def __init__(self) -> None:
+        # Guards the life of the writing descriptor: nobody rings at a number that is somebody else's by
+        # now. Re-entrant for signal handlers; nothing blocks under it.
+        self._lock = threading.RLock()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -76,10 +91,10 @@ class Wakeup:
 
     def ring(self) -> None:
         """Wake the waiter; never blocks. After ``close`` it does nothing."""
-        writer = self._writer
-        if writer >= 0:
-            with contextlib.suppress(OSError):  # full: a ring waits already; or closed meanwhile
-                os.write(writer, b"!")
+        with self._lock:
+            if self._writer >= 0:
+                with contextlib.suppress(BlockingIOError):  # full: a ring waits already
+                    os.write(self._writer, b"!")
 
     def clear(self) -> None:
         """Forget the rings so far; called by the waiter before it looks at what it is woken for."""
@@ -89,11 +104,15 @@ class Wakeup:
 
     def close(self) -> None:
         """Give the descriptors back; called by the owner when nobody waits any more."""
-        reader, writer = self._reader, self._writer
-        self._reader = self._writer = -1
+        with self._lock:
+            reader, writer = self._reader, self._writer
+            self._reader = self._writer = -1
         for descriptor in (reader, writer):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+library_threads: set[int] = set()  # idents; code that runs in one of them never waits for room
 
 
 def start_thread(name: str, run: Callable[[], None]) -> threading.Thread:
@@ -102,7 +121,16 @@ def start_thread(name: str, run: Callable[[], None]) -> threading.Thread:
     Daemon, because the interpreter joins the others before ``atexit`` hooks run (FAULTS K12); every
     thread is ended by the ``close`` of its owner.
     """
-    thread = threading.Thread(target=run, name=f"ipevents-{name}", daemon=True)
+
+    def registered() -> None:
+        ident = get_ident()
+        library_threads.add(ident)
+        try:
+            run()
+        finally:
+            library_threads.discard(ident)
+
+    thread = threading.Thread(target=registered, name=f"ipevents-{name}", daemon=True)
     thread.start()
     return thread
 
