@@ -404,7 +404,7 @@ class Emitter:
             }
             supervisor = self._life.supervisor
             restarts = 0 if supervisor is None else supervisor.restarts
-            return {"pid": self.pid, "restarts": restarts, **node.counters, "links": links}
+            return {"pid": self.pid, "restarts": restarts, "sent": node.sent, **node.counters, "links": links}
 
     def __repr__(self) -> str:
         life = self._life

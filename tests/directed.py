@@ -6,6 +6,8 @@ Commands and what is heard travel over a side channel, so they leave no trace in
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -169,6 +171,12 @@ class Tree:
         self.peers[role].end(0)
         return self.peers[role]
 
+    def kill(self, role: str) -> None:
+        """KILL a process; it is gone when this returns, as far as its side channel can tell."""
+        peer = self[role]
+        os.kill(peer.pid, signal.SIGKILL)
+        self.wait(lambda: peer.gone, f"the end of {role}")
+
     # Looking
 
     def fence(self, *roles: str) -> None:
@@ -216,6 +224,9 @@ class Tree:
 
     def name(self, pid: str | None) -> str | None:
         return None if pid is None else self.names.get(pid, pid)
+
+    def names_to_pids(self) -> dict[str, str]:
+        return {name: pid for pid, name in self.names.items()}
 
     def pid(self, role: str) -> str:
         """The pid that a role has in the tree."""

@@ -45,26 +45,34 @@ ERRORS = (
     (r"Can not push to S: Process not found\.", "NotConnected"),  # the server is known, but away
     (r"\.sendToGrandMaster\(\) failed: process\.send not defined\.", "NotConnected"),
 )
-# Steps of lifecycle traces that are not performed, or differ as a whole; see the tests.
+# Lifecycle traces: what is not as recorded, by trace. The tests say at each place which of these it is.
 LIFE_DEVIATIONS = {
-    ("attributes", "worker() called inside a cluster worker"): "bare worker() there is refused by our own error",
-    ("attributes", "*", "parentPid"): "known from the first moment of the connection, not only after `parent`",
-    ("before-ready", "sendToGrandMaster on the top process before start()"): "NotStarted instead of a text",
-    ("before-ready", "worker: sendToGrandMaster"): "a top process takes what its children send, started or not",
-    ("before-ready", "a worker that never calls start()"): "its first send implies start(): online is said then",
-    ("before-ready", "the unstarted worker: sendTo its parent"): "the parent is known from the first moment",
-    ("before-ready", "child of the unstarted worker: broadcast (its parent has parentPid null)"): "goes to the top",
-    ("kill-leaf", "netmap"): "without the own pid; only the dead process is taken out (surprise 14)",
-    ("listener-errors", "bubble with a throwing local listener"): "the parents get it; it is an error event",
-    ("listener-errors", "a remote event meets a throwing listener"): "the process lives; it is an error event",
-    ("orphans", "a busy forked child lives on"): "children end with their parent",
-    ("reconnect-timing", "C#2"): "a client keeps its pid over reconnects",
-    ("second-server", "two processes start at the same moment"): "the loser connects",
-    ("server-killed", "a child's sendToGrandMaster in an outage"): "the error comes back to the child",
-    ("server-killed", "sendToParents, sendToSiblings, broadcast, bubble in an outage"): "one error(NotConnected)",
-    ("server-killed", "interest after the reconnect"): "sent whole at every connect (surprise 2)",
-    ("server-killed", "echo of the own broadcast"): "a broadcast never comes back (surprise 3)",
-    ("server-killed", "online of descendants after the reconnect"): "a client announces its descendants, too",
+    "attributes": {
+        "parent": "parentPid is known from the first moment of the connection, not only after `parent`",
+        "refused": "bare worker() in a bare worker is refused by an error of our own",
+    },
+    "before-ready": {
+        "not started": "NotStarted instead of a text",
+        "top": "a top process takes what its children send to the grand master, started or not",
+        "implied": "the first send implies start(): ready and online come then, and what waited for them",
+        "parent": "the parent is known from the first moment: sendTo reaches it, and a broadcast passes",
+    },
+    "kill-leaf": {"netmap": "without the own pid, and only the dead process is taken out (surprise 14)"},
+    "last-words": {"killed": "only a clean exit promises that all arrives; of a SIGKILL a beginning does"},
+    "listener-errors": {
+        "isolated": "a listener that raises is an error event: parents get the event, the process lives"
+    },
+    "orphans": {"busy": "every child ends with its parent, also one that something else keeps alive"},
+    "second-server": {"race": "of two that start at once on a free port the loser connects"},
+    "server-killed": {
+        "outage": "one error(NotConnected) tells that what goes up is lost until the server is back",
+        "descendant": "what a descendant sends to the grand master in an outage comes back to it",
+        "descendants": "on a reconnect a client announces itself, then its descendants",
+        "interest": "sent whole at every connect, so events from above arrive again (surprise 2)",
+        "echo": "a broadcast never comes back to its origin, nor twice to anyone (surprise 3)",
+        "route": "the child of a reconnected client reaches it by its pid (surprise 3)",
+        "netmap": "without the own pid, with all that is below",
+    },
 }
 
 

@@ -233,14 +233,14 @@ def wait_until(is_true: Callable[[], bool], what: str = "") -> None:
 
 @contextlib.contextmanager
 def running(
-    text: str,
-    *args: str,
+    *texts: str,
+    args: tuple[str, ...] = (),
     how: str = "script",
     preamble: str = PREAMBLE,
     python: tuple[str, ...] = (),
     files: dict[str, str] | None = None,
 ) -> Iterator[Script]:
-    """Start a script and end what is left of it afterwards.
+    """Start a script, of one or several pieces of text, and end what is left of it afterwards.
 
     ``how``: "script", "module" (``-m``), "package" (``-m`` with a ``__main__``), "directory", "command"
     (``-c``), "stdin", "interactive" (``-i``, typed from a pipe). ``files``: further files beside it.
@@ -248,7 +248,7 @@ def running(
     """
     folder = Path(tempfile.mkdtemp(prefix="ie", dir="/tmp"))  # short: sockets are made below it
     mark = uuid.uuid4().hex
-    code = preamble + textwrap.dedent(text)
+    code = preamble + "".join(textwrap.dedent(text) for text in texts)
     for name in ("tmp", "state", "code/pack/inner"):
         (folder / name).mkdir(parents=True)
     places = {
@@ -277,9 +277,3 @@ def running(
     finally:
         script.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def run(text: str, *args: str, how: str = "script", **settings: object) -> Ended:
-    """Run a script that ends by itself; the whole tree is gone then."""
-    with running(text, *args, how=how, **settings) as script:  # type: ignore[arg-type]
-        return script.ended()

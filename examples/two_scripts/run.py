@@ -30,3 +30,4 @@ finally:
     for each in programs:
         each.kill()
 print("exit status of clients and server:", *(each.returncode for each in programs))
+sys.exit(any(client.returncode for client in clients))

@@ -38,25 +38,49 @@ class Verdict(Enum):
 class Outbox:
     """Records in order, gathered into frames, with the limits of one link."""
 
-    __slots__ = ("_frames", "_pending_interest", "_sizes", "_tail", "_tail_size", "count", "dropping", "peak", "size")
+    __slots__ = ("_framed", "_framed_size", "_frames", "_pending_interest", "_tail", "_tail_size", "dropping", "peak")
 
     def __init__(self) -> None:
-        self._frames: deque[list[Record]] = deque()  # full frames, oldest first
-        self._sizes: deque[tuple[int, int]] = deque()  # bytes and records of each
+        self._frames: deque[tuple[list[Record], int]] = deque()  # full frames and their bytes, oldest first
+        self._framed = 0  # records in them
+        self._framed_size = 0  # bytes in them
         self._tail: list[Record] = []  # the frame that is being filled
         self._tail_size = 0
         self._pending_interest: dict[str, list[object]] = {}
-        self.size = 0
-        self.count = 0
         self.peak = 0
         self.dropping = False  # an episode of a slow peer, until half empty
 
     def __len__(self) -> int:
-        return self.count
+        return self._framed + len(self._tail)
+
+    @property
+    def count(self) -> int:
+        """Records in it."""
+        return self._framed + len(self._tail)
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+        return self._framed_size + self._tail_size
 
     def has_room(self, size: int) -> bool:
         """Whether a record fits; an empty outbox takes one of any size."""
-        return not self.count or (self.count < OUTBOX_RECORDS and self.size + size <= OUTBOX_BYTES)
+        count = self._framed + len(self._tail)
+        return not count or (
+            count < OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
+        )
+
+    def offer(self, record: Record, size: int) -> bool:
+        """Take a message if there is room and no episode; else ``decide`` tells what to do with it."""
+        tail_size = self._tail_size + size + RECORD_OVERHEAD
+        if tail_size <= FRAME_BYTES and not self._frames and not self.dropping and type(record[PAYLOAD]) is not list:
+            self._tail.append(record)  # a single frame that is not full: far below every limit
+            self._tail_size = tail_size
+            return True
+        if self.dropping or not self.has_room(size):
+            return False
+        self.put_message(record, size)
+        return True
 
     def decide(self, size: int, sender: Sender, now: float, progress: float) -> Verdict:
         """What to do with a record; ``progress`` is when the peer last took something."""
@@ -77,11 +101,12 @@ class Outbox:
             self._close_tail()
         self._tail.append(record)
         self._tail_size += size
-        self.size += size
-        self.count += 1
 
-    def put_large(self, record: Record, size: int) -> None:
-        """Take a record whose payload has buffers: it travels in a frame of its own."""
+    def put_message(self, record: Record, size: int) -> None:
+        """Take a message at the end; one whose payload has buffers travels in a frame of its own."""
+        if type(record[PAYLOAD]) is not list:
+            self.put(record, size)
+            return
         if self._tail:
             self._close_tail()
         self.put(record, size)
@@ -104,19 +129,18 @@ class Outbox:
 
     def take(self) -> list[Record]:
         """The records of the next frame, taken out; empty if nothing waits."""
-        if self.count > self.peak:
-            self.peak = self.count
+        count = self._framed + len(self._tail)
+        if count > self.peak:
+            self.peak = count
         if self._pending_interest:
             self._pending_interest = {}
         if self._frames:
-            size, count = self._sizes.popleft()
-            self.size -= size
-            self.count -= count
-            return self._frames.popleft()
+            records, size = self._frames.popleft()
+            self._framed -= len(records)
+            self._framed_size -= size
+            return records
         records = self._tail
         self._tail = []
-        self.size -= self._tail_size
-        self.count -= len(records)
         self._tail_size = 0
         return records
 
@@ -127,13 +151,14 @@ class Outbox:
         return records
 
     def _all(self) -> Iterator[Record]:
-        for frame in self._frames:
+        for frame, _ in self._frames:
             yield from frame
         yield from self._tail
 
     def _close_tail(self) -> None:
-        self._frames.append(self._tail)
-        self._sizes.append((self._tail_size, len(self._tail)))
+        self._frames.append((self._tail, self._tail_size))
+        self._framed += len(self._tail)
+        self._framed_size += self._tail_size
         self._tail = []
         self._tail_size = 0
 

@@ -44,6 +44,7 @@ PROGRAM = 23  # payload: what a child process is to run
 FAILED = 24  # text, refused: the child's traceback; refused means that a restart is pointless
 FINISHED = 25  # the target returned and nothing keeps this process
 
+MESSAGE_ITEMS = 5  # of a message record; no control record has as many
 Record = Any  # tuple, or list where a pending record may still change; see flow.py
 Payload = Any  # tuple | bytes | list; see _runtime/payload.py
 

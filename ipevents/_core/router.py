@@ -91,7 +91,10 @@ class Router:
         self.neighbours: dict[Hashable, Neighbour] = {}
         self._links: dict[str, Hashable] = {}  # children by pid
         self.version = 0  # counts changes of topology and interest: what was decided before may be old
-        self._plans: dict[tuple[int, str, Hashable | None], Plan] = {}
+        # Kept decisions, all forgotten at each change: for messages from here by kind and event, ...
+        self.here: dict[int, dict[str, Plan]] = {kind: {} for kind in RULES}
+        # ... and for those that arrive by kind, event and link.
+        self._plans: dict[tuple[int, str, Hashable], Plan] = {}
 
     # Topology
 
@@ -167,6 +170,8 @@ class Router:
         """Forget every kept decision: topology or interest is not what it was."""
         self.version += 1
         self._plans.clear()
+        for plans in self.here.values():
+            plans.clear()
 
     def parent_renamed(self, pid: str) -> None:
         """The parent goes by this name now; those it had are still understood."""
@@ -220,12 +225,14 @@ class Router:
 
     # Decisions
 
-    def kept(self, kind: int, event: str) -> Plan | None:
-        """The plan for a message from here, if it was asked for since the last change. Needs no lock."""
-        return self._plans.get((kind, event, None))
-
     def plan(self, kind: int, event: str, link: Hashable | None = None) -> Plan:
         """Where a message without a route goes; ``link`` it came by, None for one that starts here."""
+        if link is None:
+            here = self.here[kind]
+            plan = here.get(event)
+            if plan is None:
+                plan = here[event] = self._decide(kind, event, None)
+            return plan
         key = (kind, event, link)
         plan = self._plans.get(key)
         if plan is None:

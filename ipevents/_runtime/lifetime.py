@@ -23,14 +23,12 @@ from _thread import start_new_thread
 from typing import TYPE_CHECKING, Any
 
 from .programs import execute
-from .threads import Latch, start_thread
+from .threads import AGAIN_SECONDS, Latch, main_ident, start_thread
 
 if TYPE_CHECKING:
     from .life import Life
 
 log = logging.getLogger("ipevents.lifetime")
-
-AGAIN_SECONDS = 0.002  # after which a signal that came at a bad moment is sent again
 
 _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
@@ -39,20 +37,29 @@ _LIBRARY = (sysconfig.get_path("stdlib"), "<frozen")
 _WAITS = frozenset({Latch.wait.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
+_registered = False
 _lives: weakref.WeakSet[Life] = weakref.WeakSet()  # all emitters of this process, for forks
 _open: list[Life] = []  # the open ones of a top process, oldest first
 _child: Life | None = None  # the one that serves as somebody's child
 _module_frame: Any = None  # of the script's body
 _interrupted = 0  # the signal that ended the body, or that came while the hook waited
 _in_hook = False
+_own_way: int | SystemExit | None = None  # the signal or the exit that the process is to end with
 _handling = 0  # depth of our own handlers on the main thread
 _previous: dict[int, Any] = {}
 
 
 def register(life: Life) -> None:
-    """Know an emitter from its making on; installs the fork hook once."""
-    if not _lives:
+    """Know an emitter from its making on. The first time: hooks for forks and for the very end.
+
+    That one is made so early because exit hooks run in reverse order: it ends the process in its own
+    way, and the hooks behind it would not run any more.
+    """
+    global _registered
+    if not _registered:
+        _registered = True
         os.register_at_fork(after_in_child=_forked)
+        atexit.register(_end_in_own_way)
     _lives.add(life)
 
 
@@ -203,13 +210,6 @@ def _send_later(number: int) -> None:
     signal.pthread_kill(main_ident(), number)
 
 
-def main_ident() -> int:
-    """The main thread, for signals."""
-    ident = threading.main_thread().ident
-    assert ident is not None
-    return ident
-
-
 def _end_now(number: int) -> None:
     """The second signal: KILL the children and end, with the signal's own status."""
     for life in list(_open):
@@ -255,41 +255,46 @@ def _body_returned() -> bool:
 
 
 def _at_exit() -> None:
-    global _in_hook
+    global _in_hook, _own_way
     _in_hook = True
     stays = _body_returned() and not _interrupted
-    for life in list(_open):
-        if stays:
-            if life.gate_cannot_serve():
-                log.warning(
-                    "! this Python cannot start threads after the script's body: end the script with ipem.run()"
-                )
-            life.stopped.wait()
-        life.request_stop(None)
+    exits: list[SystemExit] = []
+    if not stays:
+        for life in list(_open):
+            life.request_stop(None)
+    while _open:  # an emitter leaves it just before it is stopped
+        life = _open[0]
+        if stays and life.gate_cannot_serve():
+            log.warning(
+                "! this Python cannot start threads after the script's body: end the script with ipem.run()"
+            )
         life.stopped.wait()
-        if life.exit is not None and stays:
-            _exit_with(life.exit)
-    if stays and _interrupted:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        signal.signal(_interrupted, signal.SIG_DFL)
-        os.kill(os.getpid(), _interrupted)
+        if life.exit is not None:
+            exits.append(life.exit)
+    if stays:
+        _own_way = _interrupted or (exits[0] if exits else None)
 
 
-def _exit_with(exc: SystemExit) -> None:
-    """End with the code of a listener's SystemExit; from a hook it would be printed and lost."""
-    code = exc.code
-    if code is None:
+def _end_in_own_way() -> None:
+    """The last hook: end with the signal that came, or with the code of a listener's SystemExit.
+
+    A SystemExit raised in a hook would be printed, and lost.
+    """
+    if _own_way is None:
         return
-    if not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
+    code: object = _own_way
+    if isinstance(_own_way, SystemExit):
+        code = _own_way.code
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    if code:
-        os._exit(code & 0xFF)
+    if isinstance(_own_way, SystemExit):
+        os._exit(int(code or 0) & 0xFF)  # type: ignore[call-overload]  # None or an int by now
+    signal.signal(_own_way, signal.SIG_DFL)
+    os.kill(os.getpid(), _own_way)
 
 
 # Forks

@@ -29,7 +29,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from .._core.flow import Outbox, is_large
-from .._core.messages import Record
+from .._core.messages import MESSAGE_ITEMS, Record
 from .._core.wire import (
     FRAME_BYTES,
     HEADER_BYTES,
@@ -90,6 +90,9 @@ class Link:
         self.name = name
         self.outbox = Outbox()
         self.session: Session | None = None
+        # Somebody will look into the outbox again: who writes just now, or the writer that is being woken.
+        # While it is False, who puts a record sees to it that it is written (claim, or defer).
+        self.attended = False
         self.dirty = False  # has records that a listener put; written by the thread that runs listeners
         self.progress = 0.0  # when the peer last took something
         self.sent = 0
@@ -97,7 +100,8 @@ class Link:
         self.forwarded = 0
         self.delivered = 0
         self.dropped: dict[str, int] = {}
-        self.max_message: int | None = None
+        self.is_limited = False  # by socket.maxMessage of one of the two ends
+        self.limit = MAX_FRAME_BYTES - FRAME_BYTES  # of one record
         self._lock = lock
         self._on_records = on_records
         self._on_closed = on_closed
@@ -134,8 +138,8 @@ class Link:
 
     def put(self, record: Record, size: int) -> None:
         """Take a record; the caller has asked ``outbox.decide``, or it is a control record."""
-        if is_large(record):
-            self.outbox.put_large(record, size)
+        if len(record) == MESSAGE_ITEMS:
+            self.outbox.put_message(record, size)
         else:
             self.outbox.put(record, size)
 
@@ -146,8 +150,6 @@ class Link:
         """
         session = self.session
         if session is None or session.failed or self._writing or not self.outbox.count:
-            return None
-        if self._prompted and self._urgent:
             return None
         now = time.monotonic()
         if now - self._last_write < QUIET_SECONDS:
@@ -164,7 +166,7 @@ class Link:
 
     def prompt(self) -> None:
         """Make the writer write what waits."""
-        self._urgent = True
+        self._urgent = self.attended = True
         if not self._prompted:
             self._prompted = True
             self._wakeup.release()
@@ -189,6 +191,7 @@ class Link:
 
     def _take(self) -> list[Record]:
         self._writing = get_ident()
+        self.attended = True
         self._taken += 1
         if self._waiters:
             self.wake_waiters()
@@ -241,6 +244,7 @@ class Link:
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
         self._writing = 0
+        self.attended = self._prompted and self._urgent
         self._close_dead()
         if self._waiters and not self.outbox.count:
             self.wake_waiters()
@@ -275,6 +279,7 @@ class Link:
                     if urgent or seen == self._taken:
                         records = self._take()
                     seen = self._taken
+                self.attended = bool(self._writing)
                 quiet = 0 if mine or waits else quiet + 1
                 wait = LINGER_SECONDS if quiet < LINGER_ROUNDS else None
                 self._asleep = wait is None
@@ -309,7 +314,9 @@ class Link:
         assert self.session is None
         self.session = session
         self._closed = Latch()
-        self.max_message = session.max_message
+        if session.max_message is not None:
+            self.limit = session.max_message
+        self.is_limited = session.max_message is not None
         self.progress = time.monotonic()
         self._sessions.put(session)
         if self.outbox.count:

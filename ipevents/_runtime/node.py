@@ -61,7 +61,7 @@ from .._exceptions import (
 )
 from . import payload as payloads
 from .dispatch import Dispatcher, Listener
-from .link import MAX_FRAME_BYTES, Link
+from .link import Link
 from .notices import Notices
 from .threads import library_threads
 
@@ -69,9 +69,9 @@ log = logging.getLogger("ipevents")
 
 REPEAT_SECONDS = 1.0  # the same failure is logged, or told to an origin, at most so often
 _BATCH = 64  # messages between two looks at the clock in a long frame
+_ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
 _MAX_HELD_BYTES = 64 << 20  # what waits for our own online, as much as an outbox holds
 _MAX_HELD_RECORDS = 100_000
-_INLINE_LIMIT = MAX_FRAME_BYTES - (1 << 20)  # one record between relatives
 _NO_KWARGS: dict[str, Any] = {}
 
 
@@ -83,6 +83,9 @@ class Stage(Enum):
     STOPPING = "stop() was asked for"
     CLOSED = "stopped"
     FORKED = "this process is a fork of the one that it belongs to"
+
+
+_OPEN = Stage.OPEN  # looking a member up in its class takes longer than all else that a send asks of it
 
 
 class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
@@ -123,7 +126,8 @@ class Node:
         self.held_count = 0
         self.sends_while_stopping = False
         self.notices: Notices | None = None
-        self.counters: dict[str, int] = {"sent": 0, "delivered": 0, "unheard": 0}
+        self.counters: dict[str, int] = {"delivered": 0, "unheard": 0}
+        self.sent = 0  # events that user code sent
         self.dispatcher = Dispatcher(
             on_interest=self._interest_changed,
             on_failure=self._listener_failed,
@@ -188,9 +192,7 @@ class Node:
         try:
             if not self.announced:
                 self._on_first_use()
-            router = self.router
-            plan = router.kept(kind, event) if type(event) is str else None
-            if plan is None:
+            if type(event) is not str:
                 event = check_event(event, sending=True)
             payload, size = payloads.encode(args, kwargs)
             ident = get_ident()
@@ -198,23 +200,41 @@ class Node:
             direct: list[tuple[Link, list[Record]]] | None = None
             lock.acquire()
             try:
-                if self.stage is not Stage.OPEN:
+                if self.stage is not _OPEN:
                     self._check_stage(listener)
-                plan = router.plan(kind, event)
-                if plan.report is not None:
-                    raise self._refusal(event, plan.report)
-                if plan.lost_up:
+                plan = self.router.here[kind].get(event)
+                if plan is None:
+                    check_event(event, sending=True)
+                    plan = self.router.plan(kind, event)
+                deliver, links, report, lost_up = plan
+                if report is not None:
+                    raise self._refusal(event, report)
+                if lost_up:
                     self._lose_up()
-                self.counters["sent"] += 1
-                if plan.forward:
-                    record = (kind, self._path, event, payload, None)
-                    direct = self._put_all(plan.forward, record, size, listener)
+                record = (kind, self._path, event, payload, None)
+                if listener:
+                    self._put_for_listener(links, record, size)
+                else:
+                    if size > _ANY_LIMIT:
+                        for link in links:  # all are asked before the first gets it
+                            self._check_size(link, record, size)
+                    for link in links:
+                        if not link.outbox.offer(record, size) and self._room(link, record, size, Sender.FANOUT):
+                            link.put(record, size)
+                    for link in links:  # after all waiting: who has claimed a link writes to it at once
+                        if not link.attended:
+                            records = link.claim()
+                            if records is not None:
+                                if direct is None:
+                                    direct = []
+                                direct.append((link, records))
+                self.sent += 1
             finally:
                 lock.release()
             if direct is not None:
                 for link, records in direct:
                     link.write_now(records)
-            if plan.deliver:
+            if deliver:
                 self.deliver_local(event, args, kwargs)
         except IPEventsError as exc:
             self.fail(exc)
@@ -222,31 +242,15 @@ class Node:
             if self._deferred:
                 self.run_deferred()
 
-    def _put_all(
-        self, links: tuple[Any, ...], record: Record, size: int, listener: bool
-    ) -> list[tuple[Link, list[Record]]] | None:
-        """Lock held: put a fan-out of our own into its links; returns what the caller has to write."""
+    def _put_for_listener(self, links: tuple[Any, ...], record: Record, size: int) -> None:
+        """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
         for link in links:
             self._check_size(link, record, size)
-            if listener and link.outbox.decide(size, Sender.LISTENER, 0.0, 0.0) is not Verdict.TAKE:
+            if link.outbox.decide(size, Sender.LISTENER, 0.0, 0.0) is not Verdict.TAKE:
                 raise self._full(link, record[2])
         for link in links:
-            outbox = link.outbox
-            if (outbox.dropping or not outbox.has_room(size)) and not self._room(link, record, size, Sender.FANOUT):
-                continue
             link.put(record, size)
-            if listener:
-                self._mark_dirty(link)
-        if listener:
-            return None
-        direct: list[tuple[Link, list[Record]]] | None = None
-        for link in links:  # after all waiting: who has claimed a link writes to it at once
-            records = link.claim()
-            if records is not None:
-                if direct is None:
-                    direct = []
-                direct.append((link, records))
-        return direct
+            self._mark_dirty(link)
 
     def send_route(self, route: Sequence[str], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """``sendTo``: along a route, target first. Errors as for ``send``."""
@@ -291,7 +295,7 @@ class Node:
                 tail = route[:-1] if kind == SEND_TO else None
                 to = (route[0], tail) if tail else None
                 link.put((kind, self._path, event, payload, to), size)
-                self.counters["sent"] += 1
+                self.sent += 1
                 if listener:
                     self._mark_dirty(link)
                 else:
@@ -370,15 +374,13 @@ class Node:
                 link.write_now(records)
 
     def _check_size(self, link: Link, record: Record, size: int) -> None:
-        limit = link.max_message
-        if limit is None:
-            if size < _INLINE_LIMIT or type(record[3]) is list:
-                return
-            limit = _INLINE_LIMIT
-        if size > limit:
-            raise MessageTooLarge(
-                f"event {record[2]!r} has {size} bytes, {link.name} takes at most {limit} (socket.maxMessage)"
-            )
+        if size <= link.limit:
+            return
+        if not link.is_limited and type(record[3]) is list:
+            return  # between relatives only what has to be in one frame is limited
+        raise MessageTooLarge(
+            f"event {record[2]!r} has {size} bytes, {link.name} takes at most {link.limit} (socket.maxMessage)"
+        )
 
     def _full(self, link: Link, event: str) -> OutboxFull:
         return OutboxFull(
@@ -641,10 +643,9 @@ class Node:
             passed = (kind, pids, event, payload, to)
             for target in links:
                 outbox = target.outbox
-                limit = target.max_message
-                if limit is not None and size > limit:
+                if target.is_limited and size > target.limit:
                     target.drop("too-large")
-                    cause = f"{size} bytes are more than {target.name} takes ({limit}, socket.maxMessage)"
+                    cause = f"{size} bytes are more than {target.name} takes ({target.limit}, socket.maxMessage)"
                     self._report_back(link, record, cause, None, None)
                     continue
                 if outbox.dropping or not outbox.has_room(size):

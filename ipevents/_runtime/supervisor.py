@@ -33,7 +33,7 @@ from .node import Node, Stage
 from .process import ChildProcess, Launch, open_pidfd
 from .programs import Program
 from .socketfile import SocketFile
-from .threads import Deadline, Latch, Wakeup, join_thread, start_thread
+from .threads import AGAIN_SECONDS, Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
 
 log = logging.getLogger("ipevents.supervisor")
 
@@ -356,7 +356,7 @@ class Supervisor:
 
     def resend(self, number: int) -> None:
         """Send the main thread this signal again in a moment. Takes no lock."""
-        self._resend.append((time.monotonic() + 0.002, number))
+        self._resend.append((time.monotonic() + AGAIN_SECONDS, number))
         self._wakeup.ring()
 
     def kill_all(self) -> None:
@@ -441,7 +441,7 @@ class Supervisor:
         due = [number for at, number in self._resend if at <= now]
         self._resend = [(at, number) for at, number in self._resend if at > now]
         for number in due:
-            signal.pthread_kill(_main_ident(), number)
+            signal.pthread_kill(main_ident(), number)
         if self._warn_held_at is not None and self._warn_held_at <= now:
             self._warn_held_at = None
             if self._node.held_count:
@@ -603,11 +603,5 @@ class Supervisor:
         if self._parent_fd is not None:
             os.close(self._parent_fd)
         self._wakeup.close()
-
-
-def _main_ident() -> int:
-    ident = threading.main_thread().ident
-    assert ident is not None
-    return ident
 
 

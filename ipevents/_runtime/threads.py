@@ -9,6 +9,8 @@ import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 
+AGAIN_SECONDS = 0.002  # after which a signal that came at a bad moment is sent again
+
 
 class Deadline:
     """A budget in seconds that several steps share; None lasts for ever."""
@@ -113,6 +115,13 @@ class Wakeup:
 
 
 library_threads: set[int] = set()  # idents; code that runs in one of them never waits for room
+
+
+def main_ident() -> int:
+    """The main thread's number, for signals."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    return ident
 
 
 def start_thread(name: str, run: Callable[[], None]) -> threading.Thread:

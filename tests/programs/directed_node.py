@@ -49,10 +49,10 @@ class Node:
             "parentPid": ipem.parentPid,
             "childsOnline": ipem.childsOnline,
         }
+        if message.type and message.event in self.plan.get("then", {}):
+            function, *rest = self.plan["then"][message.event]
+            getattr(ipem, function)(*rest)
         self.tell("heard", ipem.pid, record)
-        for event, (then, *rest) in self.plan.get("then", {}).items():
-            if event == message.event and message.type:
-                getattr(ipem, then)(*rest)
 
     def mark(self, message, number):
         self.tell("marked", number, message.from_)
@@ -76,6 +76,12 @@ class Node:
     def listen(self, *events):
         for event in events:
             ipem.on(event, self.hear)
+
+    def listen_and_raise(self, event):
+        def listener(message, *args):
+            raise RuntimeError("listener failed")
+
+        ipem.on(event, listener)
 
     def call(self, name, *args, **kwargs):
         getattr(ipem, name)(*args, **kwargs)
@@ -125,7 +131,7 @@ class Node:
         """Stay alive whatever becomes of the main thread."""
         threading.Thread(target=lambda: time.sleep(CEILING_SECONDS)).start()
 
-    def drop_connection(self):
+    def drop_connections(self):
         """The server's end of every client link is cut."""
         for link in ipem._life.gate.clients():
             link.close_session()

@@ -10,7 +10,7 @@ import signal
 import time
 
 import pytest
-from scripts import Script, run, running, wait_until
+from scripts import Script, running
 
 STOP_SECONDS = 3.0  # stopTimeout of scripts.PREAMBLE
 SPARE_SECONDS = 1.0  # for the rest, beyond it
@@ -26,6 +26,7 @@ child = ipem.worker(work)
 """
 STAYS = "ipem.start()\n"  # the script just ends after it
 RUNS = "ipem.run()\n"
+KNOWN = "while child.pid not in ipem.netmap: ipem.waitFor('online')\n"
 HOWS = ["script", "module", "package", "directory", "command", "stdin"]
 
 
@@ -55,7 +56,7 @@ def check(script: Script, status: int, err: str = "", within: float = STOP_SECON
     ids=["run-int", "run-term", "stay-int", "stay-term"],
 )
 def test_a_signal_ends_an_idle_tree(how, last, number, status):
-    with running(WORKER + last, how=how) as script:
+    with running(WORKER, last, how=how) as script:
         ready(script)
         script.signal_group(number)
         check(script, status, within=AT_ONCE_SECONDS)
@@ -64,7 +65,7 @@ def test_a_signal_ends_an_idle_tree(how, last, number, status):
 @pytest.mark.parametrize("last", [RUNS, STAYS], ids=["run", "stay"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_top_alone_ends_the_tree(last, number):
-    with running(WORKER + last) as script:
+    with running(WORKER, last) as script:
         ready(script)
         script.signal(number)
         check(script, 128 + number if last is RUNS else -number, within=AT_ONCE_SECONDS)
@@ -100,7 +101,7 @@ while True:
     ids=["run-int", "run-term", "stay-term", "sending-int", "sending-term"],
 )
 def test_a_signal_ends_a_flooded_tree(last, number, status):
-    with running(FLOOD + last) as script:
+    with running(FLOOD, last) as script:
         script.wait_line("flooded", count=2)
         script.signal_group(number)
         check(script, status)
@@ -118,7 +119,7 @@ def test_a_signal_during_a_restart_delay_starts_nothing_any_more(last, number):
     ipem.options(delayRestart=60000)
     child = ipem.worker(work)
     """
-    with running(text + "    " + last) as script:
+    with running(text, last) as script:
         script.wait_line("offline")
         script.signal_group(number)
         lines = check(script, 128 + number if last is RUNS else -number, within=AT_ONCE_SECONDS)
@@ -143,7 +144,7 @@ child = ipem.worker(work)
 @pytest.mark.parametrize("last", [RUNS, STAYS], ids=["run", "stay"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_kills_and_ends_at_once(last, number):
-    with running(HANGS + last) as script:
+    with running(HANGS, last) as script:
         script.wait_line("works")
         script.signal_group(signal.SIGINT)
         script.wait_line("asked")
@@ -152,7 +153,7 @@ def test_the_second_signal_kills_and_ends_at_once(last, number):
 
 
 def test_a_child_that_will_not_end_is_killed_in_time():
-    with running(HANGS.replace("600000", "1000") + RUNS) as script:
+    with running(HANGS.replace("600000", "1000"), RUNS) as script:
         script.wait_line("works")
         script.signal_group(signal.SIGINT)
         check(script, 130, within=1.0 + SPARE_SECONDS)
@@ -167,7 +168,7 @@ def test_ctrl_c_in_the_body_is_an_ordinary_keyboard_interrupt():
     except KeyboardInterrupt:
         say("caught")
     """
-    with running(WORKER + text) as script:
+    with running(WORKER, text) as script:
         script.wait_line("works")
         script.signal_group(signal.SIGINT)
         lines = check(script, 0)
@@ -191,7 +192,7 @@ def test_ctrl_c_in_the_body_is_an_ordinary_keyboard_interrupt():
 def test_a_body_that_is_left_ends_the_tree(how, last, status, err):
     if how in ("package", "directory", "stdin") and status not in (0, 3):
         pytest.skip("one of a kind is enough here")
-    with running(WORKER + STAYS + "ipem.waitFor('online', where=lambda message: message.from_ == child.pid)\n" + last, how=how) as script:
+    with running(WORKER, STAYS, KNOWN, last, how=how) as script:
         if status == 4:
             ended = script.end()  # nobody is left to remove the directory but the child
             assert script.left(AT_ONCE_SECONDS) == []
@@ -202,7 +203,7 @@ def test_a_body_that_is_left_ends_the_tree(how, last, status, err):
 
 
 def test_an_uncaught_exception_shows_its_traceback_and_nothing_else():
-    with running(WORKER + STAYS + "raise LookupError('mine')\n") as script:
+    with running(WORKER, STAYS + "raise LookupError('mine')\n") as script:
         ended = script.ended(AT_ONCE_SECONDS)
     assert ended.status == 1
     assert ended.err.count("Traceback") == 1
@@ -210,13 +211,14 @@ def test_an_uncaught_exception_shows_its_traceback_and_nothing_else():
 
 
 def test_an_exception_in_a_function_of_the_body_is_one_too():
-    ended = run(WORKER + "def main():\n    ipem.start()\n    int('x')\nmain()\n")
+    with running(WORKER, "def main():\n    ipem.start()\n    int('x')\nmain()\n") as script:
+        ended = script.ended(AT_ONCE_SECONDS)
     assert ended.status == 1
     assert ended.err.count("Traceback") == 1
 
 
 def test_a_body_in_a_function_stays_as_well():
-    with running(WORKER + "def main():\n    ipem.start()\nmain()\n") as script:
+    with running(WORKER, "def main():\n    ipem.start()\nmain()\n") as script:
         ready(script)
         script.signal(signal.SIGTERM)
         check(script, -signal.SIGTERM)
@@ -224,7 +226,7 @@ def test_a_body_in_a_function_stays_as_well():
 
 @pytest.mark.parametrize("last", ["if True:\n    ipem.start()\n", "for x in [1]:\n    ipem.start()\n", "try:\n    ipem.start()\nfinally:\n    pass\n", "with open(os.devnull):\n    ipem.start()\n"])
 def test_whatever_the_last_statement_is_the_script_stays(last):
-    with running(WORKER + last) as script:
+    with running(WORKER, last) as script:
         ready(script)
         script.signal(signal.SIGTERM)
         check(script, -signal.SIGTERM)
@@ -243,26 +245,8 @@ def test_exit_hooks_of_the_script_run_whatever_ends_it():
 
 
 def test_stop_in_the_main_thread_ends_the_tree_and_the_script_goes_on():
-    with running(WORKER + STAYS + "ipem.stop()\nsay('after', child.alive, threading.active_count())\n") as script:
+    with running(WORKER, STAYS + "ipem.stop()\nsay('after', child.alive, threading.active_count())\n") as script:
         lines = check(script, 0)
     assert lines[-1] == "after False 1"
 
 
-@pytest.mark.parametrize("last", [RUNS + "say('after')", STAYS], ids=["run", "stay"])
-def test_stop_in_a_listener_ends_run(last):
-    text = """
-    @ipem.on("online")
-    def online(message):
-        if message.from_ != ipem.pid:
-            ipem.stop()
-            say("asked", ipem.stopping)
-    """
-    lines = run_clean(text + last, WORKER)
-    assert lines[-2:] == (["asked True", "after"] if "run" in last else ["online", "asked True"])
-
-
-def run_clean(text: str, before: str = "", **settings: object) -> list[str]:
-    import textwrap
-
-    with running(before + textwrap.dedent(text.rpartition("\n    ")[0] + "\n") + textwrap.dedent(text.rpartition("\n    ")[2]), **settings) as script:
-        return check(script, 0)

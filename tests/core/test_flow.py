@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipevents._core import flow
+from ipevents._core.flow import OUTBOX_BYTES, OUTBOX_RECORDS, STALLED_SECONDS, Outbox, Sender, Verdict, is_large
+from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS
+from ipevents._core.wire import FRAME_BYTES
+
+
+def record(name: object, payload: object = b"") -> tuple[object, ...]:
+    return (BROADCAST, ("a",), name, payload, None)
+
+
+def drained(outbox: Outbox) -> list[list[object]]:
+    """What was in it, frame by frame."""
+    frames = []
+    while frame := outbox.take():
+        frames.append(list(frame))
+    return frames
+
+
+def full_of_bytes() -> Outbox:
+    outbox = Outbox()
+    outbox.put(record("x"), OUTBOX_BYTES)
+    return outbox
+
+
+def full_of_records(monkeypatch: pytest.MonkeyPatch) -> Outbox:
+    monkeypatch.setattr(flow, "OUTBOX_RECORDS", 4)
+    outbox = Outbox()
+    for number in range(4):
+        outbox.put(record(number), 1)
+    return outbox
+
+
+# The verdict
+
+FULL = [
+    # sender, seconds since the peer took something, verdict
+    (Sender.APPLICATION, 0.0, Verdict.WAIT),
+    (Sender.APPLICATION, 1e9, Verdict.WAIT),
+    (Sender.LISTENER, 0.0, Verdict.REFUSE),
+    (Sender.LISTENER, 1e9, Verdict.REFUSE),
+    (Sender.FANOUT, 0.0, Verdict.WAIT),
+    (Sender.FANOUT, STALLED_SECONDS * 0.99, Verdict.WAIT),
+    (Sender.FANOUT, STALLED_SECONDS, Verdict.DROP),
+    (Sender.BACK, 0.0, Verdict.DROP),
+    (Sender.BACK, 1e9, Verdict.DROP),
+]
+
+
+@pytest.mark.parametrize("sender", Sender)
+def test_where_there_is_room_everybody_is_taken(sender):
+    outbox = Outbox()
+    outbox.put(record("x"), 100)
+    assert outbox.decide(OUTBOX_BYTES // 2, sender, 10.0, 0.0) is Verdict.TAKE
+
+
+@pytest.mark.parametrize("sender", Sender)
+def test_an_empty_outbox_takes_a_record_of_any_size(sender):
+    assert Outbox().decide(10 * OUTBOX_BYTES, sender, 10.0, 0.0) is Verdict.TAKE
+
+
+@pytest.mark.parametrize(("sender", "since", "verdict"), FULL)
+def test_an_outbox_full_of_bytes(sender, since, verdict):
+    assert full_of_bytes().decide(1, sender, 50.0 + since, 50.0) is verdict
+
+
+@pytest.mark.parametrize(("sender", "since", "verdict"), FULL)
+def test_an_outbox_full_of_records(sender, since, verdict, monkeypatch):
+    assert full_of_records(monkeypatch).decide(1, sender, 50.0 + since, 50.0) is verdict
+
+
+def test_the_limits_are_those_of_the_design():
+    assert (OUTBOX_BYTES, OUTBOX_RECORDS, STALLED_SECONDS) == (64 << 20, 100_000, 1.0)
+
+
+def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monkeypatch):
+    outbox = full_of_records(monkeypatch)
+    outbox.dropping = True
+    monkeypatch.setattr(flow, "FRAME_BYTES", 1)
+    outbox.count = 3
+    assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.DROP
+    assert outbox.decide(1, Sender.APPLICATION, 0.0, 0.0) is Verdict.WAIT
+    assert outbox.decide(1, Sender.LISTENER, 0.0, 0.0) is Verdict.REFUSE
+    outbox.count = 2
+    assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.TAKE
+    assert not outbox.dropping
+
+
+# Order, frames and accounts
+
+
+def test_records_leave_in_the_order_in_which_they_came():
+    outbox = Outbox()
+    for number in range(5):
+        outbox.put(record(number), 10)
+    assert [item[2] for item in outbox.take()] == [0, 1, 2, 3, 4]
+    assert outbox.take() == []
+
+
+def test_records_gather_up_to_the_size_of_a_frame():
+    outbox = Outbox()
+    for number in range(5):
+        outbox.put(record(number), FRAME_BYTES * 2 // 5)
+    assert [[item[2] for item in frame] for frame in drained(outbox)] == [[0, 1], [2, 3], [4]]
+
+
+def test_a_record_larger_than_a_frame_travels_alone():
+    outbox = Outbox()
+    outbox.put(record("small"), 1)
+    outbox.put(record("large"), 2 * FRAME_BYTES)
+    outbox.put(record("next"), 1)
+    assert [[item[2] for item in frame] for frame in drained(outbox)] == [["small"], ["large"], ["next"]]
+
+
+def test_a_record_with_buffers_has_a_frame_of_its_own():
+    outbox = Outbox()
+    outbox.put(record("before"), 1)
+    outbox.put_large(record("large", [b"meta", [b"buffer"]]), 100)
+    outbox.put(record("after"), 1)
+    assert [[item[2] for item in frame] for frame in drained(outbox)] == [["before"], ["large"], ["after"]]
+
+
+def test_clearing_returns_everything_in_order_and_leaves_nothing():
+    outbox = Outbox()
+    outbox.put(record(0), FRAME_BYTES)
+    outbox.put(record(1), 1)
+    outbox.put_interest("x", True)
+    assert [item[2] for item in outbox.clear()] == [0, 1, True]
+    assert (len(outbox), outbox.size, outbox.take()) == (0, 0, [])
+
+
+@given(st.lists(st.one_of(st.integers(0, 3 * FRAME_BYTES), st.just("take"), st.just("large"), st.just("interest"))))
+def test_the_accounts_agree_with_what_is_there(steps):
+    outbox = Outbox()
+    put = taken = 0
+    for step in steps:
+        if step == "take":
+            taken += len(outbox.take())
+        elif step == "large":
+            outbox.put_large(record(put, [b"", []]), 100)
+            put += 1
+        elif step == "interest":
+            before = len(outbox)
+            outbox.put_interest("x", bool(put % 2))
+            put += len(outbox) - before
+        else:
+            outbox.put(record(put), step)
+            put += 1
+        assert len(outbox) == put - taken
+        assert (outbox.size == 0) == (len(outbox) == 0)
+        assert outbox.size >= 0
+    taken += sum(map(len, drained(outbox)))
+    assert (taken, len(outbox), outbox.size) == (put, 0, 0)
+    assert outbox.peak <= put
+
+
+# Interest
+
+
+def test_news_of_interest_that_still_wait_are_replaced_in_their_place():
+    outbox = Outbox()
+    outbox.put_interest("x", True)
+    outbox.put(record("between"), 1)
+    outbox.put_interest("x", False)
+    outbox.put_interest("y", True)
+    assert outbox.take() == [[INTEREST, "x", False], record("between"), [INTEREST, "y", True]]
+
+
+def test_news_of_interest_that_were_taken_are_not_changed_any_more():
+    outbox = Outbox()
+    outbox.put_interest("x", True)
+    first = outbox.take()
+    outbox.put_interest("x", False)
+    assert first == [[INTEREST, "x", True]]
+    assert outbox.take() == [[INTEREST, "x", False]]
+
+
+def test_news_after_the_whole_interest_are_not_put_before_it():
+    outbox = Outbox()
+    outbox.put_interest("x", True)
+    outbox.put_interests(("x", "y"))
+    outbox.put_interest("x", False)
+    assert outbox.take() == [[INTEREST, "x", True], (INTERESTS, ("x", "y")), [INTEREST, "x", False]]
+
+
+def test_after_clearing_no_old_news_are_changed():
+    outbox = Outbox()
+    outbox.put_interest("x", True)
+    outbox.clear()
+    outbox.put_interest("x", False)
+    assert outbox.take() == [[INTEREST, "x", False]]
+
+
+@pytest.mark.parametrize("item", [record("x", b""), record("x", ()), (18, ("a",)), (25,), [INTEREST, "x", True]])
+def test_only_a_record_with_buffers_is_large(item):
+    assert not is_large(item)
+    assert is_large(record("x", [b"meta", [b"buffer"]]))

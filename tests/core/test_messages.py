@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import enum
+import pickle
+
+import pytest
+
+from ipevents._core import messages
+from ipevents._core.messages import (
+    BROADCAST,
+    MAX_PID,
+    MAX_ROUTE,
+    OFFLINE,
+    SEND_TO,
+    TO_CHILD,
+    TO_PARENTS,
+    TYPE_NAMES,
+    Envelope,
+    Message,
+    check_event,
+    check_name,
+    check_names,
+    check_received,
+)
+from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
+
+
+class Name(str, enum.Enum):  # noqa: UP042  # StrEnum comes with 3.11
+    DONE = "done"
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Where a reply goes in these tests."""
+
+
+def message(*args, kind=TO_PARENTS, pids=("a", "b"), event="hello", to=None, exitcode=None, **kwargs):
+    return Message(Envelope(kind, pids, event, nothing, to, exitcode), args, kwargs)
+
+
+# Names of events
+
+
+@pytest.mark.parametrize("name", ["a", "with space", "é" * 128, "x" * 256, "\N{GRINNING FACE}" * 64, "\ud800"])
+def test_a_short_string_is_a_name(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", None, 1, b"bytes", ["a"], "x" * 257, "é" * 129, "\N{GRINNING FACE}" * 65])
+def test_anything_else_is_none(name):
+    with pytest.raises(InvalidEvent):
+        check_name(name)
+
+
+def test_a_member_of_a_str_enum_becomes_its_plain_value():
+    assert type(check_name(Name.DONE)) is str
+    assert check_name(Name.DONE) == "done"
+    assert type(check_event(Name.DONE, sending=True)) is str
+
+
+@pytest.mark.parametrize("event", ["ready", "online", "offline", "parent"])
+@pytest.mark.parametrize("sending", [True, False])
+def test_the_librarys_own_names_are_neither_sent_nor_emitted(event, sending):
+    with pytest.raises(ReservedEvent, match=event):
+        check_event(event, sending=sending)
+
+
+def test_error_is_emitted_but_not_sent():
+    assert check_event("error", sending=False) == "error"
+    with pytest.raises(ReservedEvent):
+        check_event("error", sending=True)
+
+
+# Received records
+
+
+@pytest.mark.parametrize("kind", TYPE_NAMES)
+def test_a_received_record_of_each_kind_passes(kind):
+    check_received(kind, "hello", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "to"),
+    [
+        (0, "hello", None),
+        (-1, "hello", None),
+        (8, "hello", None),
+        (OFFLINE, "hello", None),
+        (True, "hello", None),
+        (1.0, "hello", None),
+        ([], "hello", None),
+        (BROADCAST, "", None),
+        (BROADCAST, 1, None),
+        (BROADCAST, ["hello"], None),
+        (BROADCAST, "x" * 257, None),
+        (BROADCAST, "online", None),
+        (BROADCAST, "ready", None),
+        (BROADCAST, "parent", None),
+        (TO_CHILD, "error", None),
+        (TO_CHILD, "hello", ("a", ("b",))),
+        (SEND_TO, "hello", ()),
+        (SEND_TO, "hello", ("a",)),
+        (SEND_TO, "hello", ("a", ())),
+        (SEND_TO, "hello", ("a", ["b"])),
+        (SEND_TO, "hello", ("a", "b")),
+        (SEND_TO, "hello", ("a", (1,))),
+        (SEND_TO, "hello", (1, ("b",))),
+        (SEND_TO, "hello", ("a", ("b",) * (MAX_ROUTE + 1))),
+        (SEND_TO, "hello", ("a", ("x" * (MAX_PID + 1),))),
+    ],
+)
+def test_a_received_record_that_no_router_makes_is_refused(kind, event, to):
+    with pytest.raises(ProtocolError):
+        check_received(kind, event, to)
+
+
+@pytest.mark.parametrize("events", ["abc", None, ["a"], ("",), (1,), ("a", "x" * 257), {"a": 1}])
+def test_interest_in_what_is_no_name_is_refused(events):
+    with pytest.raises(ProtocolError):
+        check_names(events)
+
+
+# Messages
+
+
+def test_a_message_tells_where_it_comes_from():
+    sent = message(1, 2, key="value")
+
+    assert (sent.from_, sent.pids, sent.type, sent.event) == ("a", ("a", "b"), "toParents", "hello")
+    assert (sent.args, sent.kwargs) == ((1, 2), {"key": "value"})
+    assert (sent.to, sent.route, sent.exitcode) == (None, None, None)
+
+
+@pytest.mark.parametrize(("kind", "name"), TYPE_NAMES.items())
+def test_the_type_is_the_originals_spelling(kind, name):
+    assert message(kind=kind).type == name
+
+
+def test_a_local_event_has_no_type():
+    assert message(kind=0).type == ""
+
+
+def test_at_the_target_of_send_to_the_route_is_empty():
+    assert message(kind=SEND_TO, to="b").route == ()
+    assert message(kind=TO_CHILD, to="b").route is None
+
+
+@pytest.mark.parametrize("name", ["from_", "pids", "to", "route", "type", "event", "args", "kwargs", "exitcode", "other"])
+def test_a_message_cannot_be_changed(name):
+    with pytest.raises(AttributeError):
+        setattr(message(), name, "changed")
+
+
+def test_changing_the_keywords_of_a_message_changes_a_copy():
+    sent = message(key="value")
+    sent.kwargs["key"] = "changed"
+    assert sent.kwargs == {"key": "value"}
+
+
+def test_messages_with_the_same_content_are_equal():
+    assert message(1) == message(1)
+    assert hash(message(1)) == hash(message(1))
+
+
+@pytest.mark.parametrize(
+    "other", [message(2), message(1, pids=("c", "b")), message(1, event="x"), message(1, exitcode=3), message(1, k=1), 1]
+)
+def test_messages_with_another_content_are_not(other):
+    assert message(1) != other
+
+
+def test_a_message_with_unhashable_arguments_has_a_hash():
+    assert isinstance(hash(message([1], key={})), int)
+
+
+def test_a_reply_goes_back_along_the_pids():
+    sent = []
+    envelope = Envelope(BROADCAST, ("a", "b", "c"), "hello", lambda *args, **kwargs: sent.append((args, kwargs)))
+    Message(envelope, ()).reply("answer", 1, key="value")
+    assert sent == [((("a", "b", "c"), "answer", 1), {"key": "value"})]
+
+
+def test_the_repr_is_a_status_line():
+    assert repr(message(1)) == "<Message toParents 'hello' a>b args=(1,)>"
+    assert repr(message(kind=0, pids=("a",))) == "<Message 'hello' a args=()>"
+
+
+def test_a_message_can_be_sent_on_as_an_argument():
+    assert pickle.loads(pickle.dumps(message(1, key="value"), 5)) == message(1, key="value")
+
+
+def test_no_two_kinds_of_records_share_a_number():
+    kinds = [
+        value
+        for name, value in vars(messages).items()
+        if name.isupper() and type(value) is int and not name.startswith(("MAX_", "_"))
+    ]
+    assert len(kinds) == len(set(kinds)) == 17

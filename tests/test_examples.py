@@ -1,0 +1,131 @@
+"""Every file in examples/ runs without arguments, prints what it says, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from scripts import run, running
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+# Patterns of whole lines that come in this order, perhaps with others between them.
+LINES = {
+    "quickstart.py": [
+        r"process online (?P<top>\d+) \('(?P=top)',\)",
+        r"process online (?P<child>\d+) \('(?P=child)', '(?P=top)'\)",
+        r"7 squared is 49 says (?P=child)",
+    ],
+    "closures.py": [
+        r"this script +its ipem is (?P<top>\d+)",
+        r"a lambda +42 m +its ipem is \d+, a child of (?P=top)",
+        r"a function of the script +12 m .*",
+        r"a function of the script +15 m .*",
+        r"a closure over factor=10 +70 m .*",
+        r"a method bound to 5 marks +9 m .*",
+    ],
+    "crash_and_restart.py": [
+        r"1\. .*",
+        r"   online: (?P<first>\d+)",
+        r"   offline: (?P=first), exit code -9, noticed by this process",
+        r"   online: (?P<second>\d+)",
+        r"   the same Child, another process: (?P=first) is now (?P=second), restarts 1",
+        r"   offline: (?P=second), exit code 0, noticed by this process",
+        r"2\. .*",
+        r"   offline: \d+, exit code 1, noticed by this process",
+        r"   offline: \d+, exit code 0, noticed by this process",
+        r"   ended for good with exit code 0, restarts 1",
+        r"3\. .*",
+        *[r"   error: StartFailed, exit code 5"] * 3,
+        r"   error: GaveUp, child hopeless \(\d+\) died young 3 times in a row",
+        r"   ended for good with exit code 5, restarts 2",
+    ],
+    "ping_pong.py": [
+        r"\+ (?P<top>\d+) is online, the grand master",
+        r"   \+ (?P<worker>\d+) is online below (?P=top)",
+        r" +- \d+ is offline, (exit code (3|-9|0)|went with it)",
+        r"The tree at the end:",
+        r"(?P=top)",
+        r"median ms \(pongs\) +0 hops +1 hops +2 hops.*",
+        r"bubble +[\d.]+ \(\d+\) +[\d.]+ \(\d+\) .*",
+        r"sendToParents +[\d.]+ \(\d+\) .*",
+        r"sendToChilds +[\d.]+ \(\d+\) .*",
+        r"sendToSiblings +[\d.]+ \(\d+\).*",
+        r"sendToGrandMaster +[\d.]+ \(\d+\) +[\d.]+ \(\d+\) .*",
+        r"sendToChild +[\d.]+ \(\d+\) .*",
+        r"sendTo +[\d.]+ \(\d+\) .*",
+        r"broadcast +[\d.]+ \(\d+\) .*",
+        r"\d+ pongs; errors, for ways that led to the dead: .*",
+    ],
+    "two_scripts/run.py": [
+        r"server: \S+ is gone",
+        r"exit status of clients and server: 0 0 143",
+    ],
+}
+# Run by two_scripts/run.py.
+BY_ANOTHER = {"two_scripts/server.py", "two_scripts/client.py"}
+
+
+def names() -> list[str]:
+    return sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py"))
+
+
+def missing_line(lines: list[str], patterns: list[str]) -> str | None:
+    """The first pattern that no line matches after the lines of those before it.
+
+    A group that has a name stands for the same text in the patterns that follow.
+    """
+    known: dict[str, str] = {}
+    rest = iter(lines)
+    for pattern in patterns:
+        for name, text in known.items():
+            pattern = pattern.replace(f"(?P={name})", re.escape(text))
+        for line in rest:
+            match = re.fullmatch(pattern, line.rstrip())
+            if match:
+                known |= match.groupdict()
+                break
+        else:
+            return pattern
+    return None
+
+
+def beside(name: str) -> dict[str, str]:
+    """The files in the same directory, which the example may start."""
+    folder = (EXAMPLES / name).parent
+    return {path.name: path.read_text() for path in folder.glob("*.py") if folder != EXAMPLES}
+
+
+def test_every_file_is_tested():
+    assert set(names()) == set(LINES) | BY_ANOTHER
+
+
+@pytest.mark.parametrize("name", sorted(LINES))
+def test_an_example_runs_and_ends(name):
+    ended = run((EXAMPLES / name).read_text(), preamble="", files=beside(name))
+
+    assert (ended.status, ended.err) == (0, "")
+    assert missing_line(ended.lines, LINES[name]) is None, ended.out
+
+
+def test_two_scripts_add_up_what_all_clients_send():
+    name = "two_scripts/run.py"
+
+    ended = run((EXAMPLES / name).read_text(), preamble="", files=beside(name))
+
+    heard = [line for line in ended.lines if line.startswith("server: ") and "makes" in line]
+    assert len(heard) == 5
+    assert heard[-1].endswith("that makes 36")
+    assert sum(line.endswith(": all added") for line in ended.lines) == 2
+
+
+def test_a_second_server_says_that_it_is_not_the_first(port):
+    text = (EXAMPLES / "two_scripts/server.py").read_text()
+    with running(text, str(port), preamble="", python=("-u",)) as first:
+        first.wait_line("server: listens")
+        with running(text, str(port), preamble="", python=("-u",)) as second:
+            # Another XDG_STATE_HOME, so another key: for this server the first one is a stranger.
+            ended = second.ended()
+    assert ended.status == 1
+    assert "AuthenticationFailed" in ended.err
