@@ -189,19 +189,35 @@ class Tree:
         ]
         for _ in range(2):
             number = next(self._fences)
-            for answer in [(peer, peer.begin("broadcast_mark", number)) for peer in peers]:
-                answer[0].end(answer[1])
-            names = {peer.name for peer in peers}
+            self._pass(peers, number, [(peer, "broadcast", ("mark", number)) for peer in peers])
+        self._settle(peers)
 
-            def passed(number: int = number, names: set[str] = names) -> bool:
-                return all(
-                    {self.names.get(pid) for mark, pid in peer.marks if mark == number} >= names - {peer.name}
-                    for peer in peers
-                )
+    def fence_pair(self, parent: str, child: str) -> None:
+        """The same for two processes whose server is away, where a broadcast would be an error."""
+        above, below = self[parent], self[child]
+        up, down = self.pid(parent), self.pid(child)
+        for _ in range(2):
+            number = next(self._fences)
+            marks = [(above, "sendToChild", (down, "mark", number)), (below, "sendTo", (up, "mark", number))]
+            self._pass([above, below], number, marks)
+        self._settle([above, below])
 
-            self.wait(passed, f"the marks {number}")
+    def _pass(self, peers: list[Peer], number: int, marks: list[tuple[Peer, str, tuple[Any, ...]]]) -> None:
+        names = {peer.name for peer in peers}
+        for peer, answer in [(peer, peer.begin("call", function, *args)) for peer, function, args in marks]:
+            peer.end(answer)
+
+        def passed() -> bool:
+            return all(
+                {self.names.get(pid) for mark, pid in peer.marks if mark == number} >= names - {peer.name}
+                for peer in peers
+            )
+
+        self.wait(passed, f"the marks {number} at {names}")
+
+    def _settle(self, peers: list[Peer]) -> None:
         for peer in peers:
-            if "error" not in peer.tree.plans.get(peer.role, {}).get("deaf", ()):
+            if "error" not in self.plans[peer.role].get("deaf", ()):
                 peer.do("settle")
 
     def take(self) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
-from scripts import run, running
+from scripts import Ended, running
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -91,10 +92,12 @@ def missing_line(lines: list[str], patterns: list[str]) -> str | None:
     return None
 
 
-def beside(name: str) -> dict[str, str]:
-    """The files in the same directory, which the example may start."""
-    folder = (EXAMPLES / name).parent
-    return {path.name: path.read_text() for path in folder.glob("*.py") if folder != EXAMPLES}
+def run(name: str, *args: str) -> Ended:
+    """Run an example, with the files beside it that it may start, and wait until all of it is gone."""
+    path = EXAMPLES / name
+    beside = {each.name: each.read_text() for each in path.parent.glob("*.py") if path.parent != EXAMPLES}
+    with running(path.read_text(), args=args, preamble="", files=beside) as script:
+        return script.ended()
 
 
 def test_every_file_is_tested():
@@ -103,16 +106,14 @@ def test_every_file_is_tested():
 
 @pytest.mark.parametrize("name", sorted(LINES))
 def test_an_example_runs_and_ends(name):
-    ended = run((EXAMPLES / name).read_text(), preamble="", files=beside(name))
+    ended = run(name)
 
     assert (ended.status, ended.err) == (0, "")
     assert missing_line(ended.lines, LINES[name]) is None, ended.out
 
 
 def test_two_scripts_add_up_what_all_clients_send():
-    name = "two_scripts/run.py"
-
-    ended = run((EXAMPLES / name).read_text(), preamble="", files=beside(name))
+    ended = run("two_scripts/run.py")
 
     heard = [line for line in ended.lines if line.startswith("server: ") and "makes" in line]
     assert len(heard) == 5
@@ -120,12 +121,16 @@ def test_two_scripts_add_up_what_all_clients_send():
     assert sum(line.endswith(": all added") for line in ended.lines) == 2
 
 
-def test_a_second_server_says_that_it_is_not_the_first(port):
-    text = (EXAMPLES / "two_scripts/server.py").read_text()
-    with running(text, str(port), preamble="", python=("-u",)) as first:
+def test_a_second_server_says_that_there_is_one(port, monkeypatch):
+    monkeypatch.setenv("IPEVENTS_AUTHKEY", "the key of these two")
+    server = "two_scripts/server.py"
+    text = (EXAMPLES / server).read_text()
+    with running(text, args=(str(port),), preamble="", python=("-u",)) as first:
         first.wait_line("server: listens")
-        with running(text, str(port), preamble="", python=("-u",)) as second:
-            # Another XDG_STATE_HOME, so another key: for this server the first one is a stranger.
-            ended = second.ended()
-    assert ended.status == 1
-    assert "AuthenticationFailed" in ended.err
+
+        second = run(server, str(port))
+
+        assert second.status == 1
+        assert second.err == f"another server listens on port {port} already\n"
+        first.signal(signal.SIGTERM)
+        assert first.ended().status == 143

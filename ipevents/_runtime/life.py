@@ -65,6 +65,7 @@ class Life:
         self._starting = threading.RLock()
         self._started = False  # start() was called, by the user or by implication
         self._explicit = False  # by the user
+        self._ready_said = False  # once in a life, whatever happens to the connection
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._kind = ""
         self._target_done = Latch()
@@ -119,7 +120,7 @@ class Life:
             node.router = Router(node.router.pid)
             node.announced = False
         self.gate = self.parent = None
-        self._started = self._explicit = False
+        self._started = self._explicit = self._ready_said = False
         self.stopping, self.stopped = Latch(), Latch()
         self.exit = None
 
@@ -195,6 +196,7 @@ class Life:
         if connected is not None:
             with node.lock:
                 self._take_name(*connected[1:])
+        self._ready_said = True
         node.deliver_local("ready")
         node.dispatcher.enter()
         try:
@@ -242,9 +244,8 @@ class Life:
                 session.socket.close()
                 return
             self._take_name(pid, server_pid)
-            first = not self._online_once
-            self._online_once = True
-        if first:
+        if not self._ready_said:
+            self._ready_said = True
             node.deliver_local("ready")
         node.dispatcher.enter()
         try:
@@ -253,8 +254,6 @@ class Life:
             node.deliver_local("online")
         finally:
             node.dispatcher.leave()
-
-    _online_once = False
 
     def _server_lost(self, pid: str) -> None:
         self.node.notify(lambda: self._tell_lost(pid))

@@ -115,6 +115,7 @@ class Link:
         self._urgent = False  # what waits is to be written now, not when it has lingered
         self._taken = 0
         self._last_write = 0.0
+        self._received_then = -1  # what had been received when a frame was taken last
         self._waiters: list[Any] = []
         self._wakeup = allocate_lock()
         self._wakeup.acquire()
@@ -146,13 +147,15 @@ class Link:
     def claim(self) -> list[Record] | None:
         """The right to write a frame at once, and the frame, for a link that is idle; else the writer is woken.
 
+        Idle is a link that wrote nothing for a moment, or whose peer has said something since: the next word in
+        a conversation does not wait for the writer.
+
         Whoever gets records calls ``write_now`` with them after releasing the lock.
         """
         session = self.session
         if session is None or session.failed or self._writing or not self.outbox.count:
             return None
-        now = time.monotonic()
-        if now - self._last_write < QUIET_SECONDS:
+        if self.received == self._received_then and time.monotonic() - self._last_write < QUIET_SECONDS:
             self.prompt()
             return None
         return self._take()
@@ -192,6 +195,7 @@ class Link:
     def _take(self) -> list[Record]:
         self._writing = get_ident()
         self.attended = True
+        self._received_then = self.received
         self._taken += 1
         if self._waiters:
             self.wake_waiters()
@@ -280,7 +284,7 @@ class Link:
                         records = self._take()
                     seen = self._taken
                 self.attended = bool(self._writing)
-                quiet = 0 if mine or waits else quiet + 1
+                quiet = 0 if got or mine or waits else quiet + 1
                 wait = LINGER_SECONDS if quiet < LINGER_ROUNDS else None
                 self._asleep = wait is None
             if mine or records:

@@ -101,9 +101,6 @@ class Node:
     def stats(self):
         return ipem.stats()
 
-    def broadcast_mark(self, number):
-        ipem.broadcast("mark", number)
-
     def settle(self):
         """Wait until every error and offline so far was told: one more error is behind them."""
         heard = threading.Event()

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import pytest
+
+from ipevents._core.actions import NOTHING, Plan, Report
+from ipevents._core.interest import Change
+from ipevents._core.messages import (
+    BROADCAST,
+    MAX_PATH,
+    MAX_PID,
+    TO_CHILDS,
+    TO_GRAND_MASTER,
+    TO_PARENTS,
+    TO_SIBLINGS,
+)
+from ipevents._core.router import RULES, Router, Up
+from ipevents._exceptions import Forged, ProtocolError
+
+AWAY = Report("the server is away", None, connected=False)
+
+
+def middle(up: Up = Up.OPEN) -> Router:
+    """A process with a parent and three children that are online: two that want "x", one that does not."""
+    router = Router("me")
+    if up is not Up.NONE:
+        router.set_parent("parent link", "parent", up)
+    for pid in ("a", "b", "deaf"):
+        router.add_child(pid + " link", pid)
+        router.online(pid + " link", (pid,))
+    router.peer_interests("a link", ("x",))
+    router.peer_interests("b link", ("x", "y"))
+    return router
+
+
+# Every kind at every place: what is done with it, whether the parent gets it, which children do.
+
+TABLE = [
+    # kind, came by, up, deliver, forward
+    (TO_PARENTS, None, Up.OPEN, False, ("parent",)),
+    (TO_PARENTS, None, Up.NONE, False, ()),
+    (TO_PARENTS, "a link", Up.OPEN, True, ("parent",)),
+    (TO_PARENTS, "a link", Up.NONE, True, ()),
+    (TO_PARENTS, "parent link", Up.OPEN, False, ()),
+    (TO_CHILDS, None, Up.OPEN, False, ("a", "b")),
+    (TO_CHILDS, None, Up.NONE, False, ("a", "b")),
+    (TO_CHILDS, "a link", Up.OPEN, False, ()),
+    (TO_CHILDS, "a link", Up.NONE, False, ()),
+    (TO_CHILDS, "parent link", Up.OPEN, True, ("a", "b")),
+    (TO_SIBLINGS, None, Up.OPEN, False, ("parent",)),
+    (TO_SIBLINGS, None, Up.NONE, False, ()),
+    (TO_SIBLINGS, "a link", Up.OPEN, False, ("b",)),
+    (TO_SIBLINGS, "deaf link", Up.OPEN, False, ("a", "b")),
+    (TO_SIBLINGS, "a link", Up.NONE, False, ("b",)),
+    (TO_SIBLINGS, "parent link", Up.OPEN, True, ()),
+    (TO_GRAND_MASTER, None, Up.OPEN, False, ("parent",)),
+    (TO_GRAND_MASTER, None, Up.NONE, True, ()),
+    (TO_GRAND_MASTER, "a link", Up.OPEN, False, ("parent",)),
+    (TO_GRAND_MASTER, "a link", Up.NONE, True, ()),
+    (TO_GRAND_MASTER, "parent link", Up.OPEN, False, ()),
+    (BROADCAST, None, Up.OPEN, False, ("parent", "a", "b")),
+    (BROADCAST, None, Up.NONE, False, ("a", "b")),
+    (BROADCAST, "a link", Up.OPEN, True, ("parent", "b")),
+    (BROADCAST, "deaf link", Up.OPEN, True, ("parent", "a", "b")),
+    (BROADCAST, "a link", Up.NONE, True, ("b",)),
+    (BROADCAST, "parent link", Up.OPEN, True, ("a", "b")),
+]
+
+
+@pytest.mark.parametrize(("kind", "link", "up", "deliver", "forward"), TABLE)
+def test_where_a_message_goes(kind, link, up, deliver, forward):
+    expected = Plan(deliver, tuple(pid + " link" for pid in forward))
+    assert middle(up).plan(kind, "x", link) == expected
+
+
+def test_the_table_has_every_kind_at_every_place():
+    places = {(kind, link and link.split()[0], up) for kind, link, up, _, _ in TABLE}
+    for kind in RULES:
+        assert {(kind, None, Up.OPEN), (kind, None, Up.NONE), (kind, "a", Up.OPEN), (kind, "a", Up.NONE)} <= places
+        assert (kind, "parent", Up.OPEN) in places
+
+
+@pytest.mark.parametrize("kind", [TO_PARENTS, TO_SIBLINGS, BROADCAST])
+def test_in_an_outage_what_goes_up_is_lost(kind):
+    plan = middle(Up.AWAY).plan(kind, "z")
+    assert plan == Plan(lost_up=True)
+
+
+def test_in_an_outage_a_broadcast_still_goes_down():
+    assert middle(Up.AWAY).plan(BROADCAST, "x") == Plan(False, ("a link", "b link"), None, True)
+
+
+def test_in_an_outage_what_comes_from_below_is_delivered_here():
+    assert middle(Up.AWAY).plan(BROADCAST, "x", "a link") == Plan(True, ("b link",), None, True)
+
+
+@pytest.mark.parametrize("link", [None, "a link"])
+def test_in_an_outage_nobody_stands_in_for_the_grand_master(link):
+    assert middle(Up.AWAY).plan(TO_GRAND_MASTER, "x", link) == Plan(False, (), AWAY)
+
+
+def test_what_nobody_below_wants_does_not_go_down():
+    router = middle(Up.NONE)
+    assert router.plan(TO_CHILDS, "z") == NOTHING
+    assert router.plan(TO_CHILDS, "y") == Plan(forward=("b link",))
+
+
+def test_a_child_that_is_not_online_yet_gets_everything():
+    router = middle(Up.NONE)
+    router.add_child("new link", "new")
+    assert router.plan(TO_CHILDS, "z") == Plan(forward=("new link",))
+    router.online("new link", ("new",))
+    assert router.plan(TO_CHILDS, "z") == NOTHING
+
+
+# Kept decisions
+
+
+def test_a_decision_is_kept_until_something_changes():
+    router = middle()
+    plan = router.plan(BROADCAST, "x")
+    assert router.kept(BROADCAST, "x") is plan
+    assert router.kept(BROADCAST, "y") is None
+    assert router.plan(BROADCAST, "x", "a link") is router.plan(BROADCAST, "x", "a link")
+
+
+CHANGES = {
+    "a child comes": lambda router: router.add_child("new link", "new"),
+    "a child goes": lambda router: router.remove_child("a link"),
+    "a child wants more": lambda router: router.peer_interest("deaf link", "x", True),
+    "a child wants less": lambda router: router.peer_interest("a link", "x", False),
+    "a child wants something else": lambda router: router.peer_interests("a link", ("z",)),
+    "the server goes": lambda router: router.set_up(Up.AWAY),
+    "this process has another name": lambda router: router.rename("new"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nothing_is_kept_when(change):
+    router = middle()
+    router.plan(BROADCAST, "x")
+    version = router.version
+    CHANGES[change](router)
+    assert router.kept(BROADCAST, "x") is None
+    assert router.version != version
+
+
+# Routes
+
+
+def test_the_next_hop_is_the_parent_or_a_child():
+    router = middle()
+    assert router.hop(("target", "b")) == ("b link", None)
+    assert router.hop(("target", "parent")) == ("parent link", None)
+
+
+def test_a_hop_that_is_no_neighbour_is_reported_with_its_name():
+    link, report = middle().hop(("target", "stranger"))
+    assert link is None
+    assert report == Report("stranger is no parent or child of me", "stranger")
+
+
+def test_in_an_outage_the_way_over_the_parent_is_interrupted():
+    link, report = middle(Up.AWAY).hop(("target", "parent"))
+    assert link is None
+    assert report is not None
+    assert (report.target, report.connected) == ("parent", False)
+
+
+def test_a_parent_that_was_renamed_is_still_found_under_its_old_name():
+    router = middle()
+    router.parent_renamed("new name")
+    assert router.hop(("parent",)) == router.hop(("new name",)) == ("parent link", None)
+    assert router.parent_pid() == "new name"
+
+
+def test_the_parent_has_a_name_only_while_it_is_there():
+    router = middle()
+    assert router.parent_pid() == "parent"
+    router.set_up(Up.AWAY)
+    assert router.parent_pid() is None
+    assert Router("me").parent_pid() is None
+
+
+# Paths
+
+
+def test_a_path_gets_this_process_at_its_end():
+    router = middle()
+    router.online("a link", ("deep", "a"))
+    assert router.accept("a link", ("a",)) == ("a", "me")
+    assert router.accept("a link", ("deep", "a")) == ("deep", "a", "me")
+    assert router.accept("parent link", ("far", "parent")) == ("far", "parent", "me")
+
+
+FORGED = [
+    ("a link", ("b",)),  # another child
+    ("a link", ("me",)),
+    ("a link", ("parent",)),
+    ("a link", ("stranger", "a")),  # nobody announced it
+    ("a link", ("deep",)),  # not direct
+    ("a link", ("a", "a")),
+    ("parent link", ("a",)),
+    ("parent link", ("far", "uncle")),
+    ("a link", ()),
+    ("a link", None),
+    ("a link", "a"),
+    ("a link", ["a"]),
+    ("a link", (["a"],)),
+    ("a link", (1,)),
+    ("parent link", (1, "parent")),
+    ("parent link", ("x",) * MAX_PATH + ("parent",)),
+    ("parent link", ("x" * (MAX_PID + 1), "parent")),
+]
+
+
+@pytest.mark.parametrize(("link", "path"), FORGED)
+def test_a_path_that_cannot_be_is_forged_also_at_the_second_time(link, path):
+    router = middle()
+    router.online("a link", ("deep", "a"))
+    for _ in range(2):
+        with pytest.raises(Forged):
+            router.accept(link, path)
+
+
+def test_who_has_gone_can_no_longer_be_the_origin():
+    router = middle()
+    router.online("a link", ("deep", "a"))
+    router.accept("a link", ("deep", "a"))
+    router.offline("a link", ("a",), "deep")
+    with pytest.raises(Forged):
+        router.accept("a link", ("deep", "a"))
+
+
+def test_after_a_rename_paths_end_with_the_new_name():
+    router = middle()
+    router.accept("a link", ("a",))
+    router.rename("new")
+    assert router.accept("a link", ("a",)) == ("a", "new")
+    assert router.names == {"me", "new"}
+
+
+def test_only_so_many_paths_are_kept(monkeypatch):
+    monkeypatch.setattr("ipevents._core.router._MAX_PATHS", 10)
+    router = middle()
+    for number in range(25):
+        assert router.accept("parent link", (str(number), "parent")) == (str(number), "parent", "me")
+    assert len(router.neighbours["parent link"].paths) <= 10
+
+
+# Who comes and goes
+
+
+def test_a_child_is_counted_before_it_is_online():
+    router = Router("me")
+    router.add_child("link", "child")
+    assert (router.child_pids(), router.child_links(), router.child_link("child")) == (["child"], ["link"], "link")
+    assert router.netmap.as_dict() == {"child": {}}
+
+
+def test_a_child_that_goes_takes_its_descendants_and_its_interest():
+    router = middle()
+    router.online("b link", ("deep", "b"))
+    assert router.remove_child("b link") == ([("deep", "b"), ("b",)], Change(withdraw=("y",)))
+    assert router.child_pids() == ["a", "deaf"]
+    assert router.remove_child("b link") == ([], Change())
+
+
+def test_a_link_whose_name_went_to_another_takes_nothing_of_it_along():
+    router = middle()
+    router.add_child("second link", "a")
+    router.online("second link", ("a",))
+    assert router.remove_child("a link")[0] == []
+    assert router.child_link("a") == "second link"
+    assert router.netmap.is_online(("a",))
+
+
+@pytest.mark.parametrize(
+    ("link", "path"),
+    [
+        ("a link", ("b",)),
+        ("a link", ("deep",)),
+        ("a link", ("deep", "unknown", "a")),
+        ("a link", ()),
+        ("a link", None),
+        ("a link", ["a"]),
+        ("a link", (1, "a")),
+        ("parent link", ("parent",)),
+        ("parent link", ("far", "parent")),
+    ],
+)
+def test_an_online_that_cannot_be_is_forged_and_changes_nothing(link, path):
+    router = middle()
+    before = router.netmap.as_dict()
+    with pytest.raises(Forged):
+        router.online(link, path)
+    assert router.netmap.as_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("link", "path", "pid"),
+    [
+        ("a link", ("b",), "deep"),
+        ("a link", ("a",), None),
+        ("a link", ("a",), 5),
+        ("a link", ("a",), ["deep"]),
+        ("parent link", ("parent",), "a"),
+    ],
+)
+def test_an_offline_that_cannot_be_is_forged_and_changes_nothing(link, path, pid):
+    router = middle()
+    router.online("a link", ("deep", "a"))
+    before = router.netmap.as_dict()
+    with pytest.raises(Forged):
+        router.offline(link, path, pid)
+    assert router.netmap.as_dict() == before
+
+
+@pytest.mark.parametrize("events", ["xyz", ["x"], None, (1,), ("",), (["x"],)])
+def test_interest_in_what_is_no_event_is_refused_and_changes_nothing(events):
+    router = middle()
+    with pytest.raises(ProtocolError):
+        router.peer_interests("a link", events)
+    assert router.interest.of("a link") == {"x"}
+
+
+@pytest.mark.parametrize("event", [None, 1, "", ["x"]])
+def test_a_change_of_interest_in_what_is_no_event_is_refused(event):
+    with pytest.raises(ProtocolError):
+        middle().peer_interest("a link", event, True)
+
+
+def test_the_parent_has_no_interest():
+    router = middle()
+    with pytest.raises(Forged):
+        router.peer_interest("parent link", "x", True)
+    with pytest.raises(Forged):
+        router.peer_interests("parent link", ("x",))
+
+
+def test_own_interest_and_that_from_below_are_one_sum():
+    router = middle()
+    assert router.own_interest("x", True) == Change()
+    assert router.own_interests(["x", "own"]) == Change(advertise=("own",))
+    assert router.own_interest("own", False) == Change(withdraw=("own",))
+    assert router.interest.all() == ("x", "y")
