@@ -132,7 +132,7 @@ def report(times, failures):
     for direction in DIRECTIONS:
         cells = [times.get((direction, hops)) for hops in columns]
         texts = [f"{statistics.median(some):.2f} ({len(some)})" if some else "" for some in cells]
-        print(f"{direction:18}", *(f"{text:>13}" for text in texts))
+        print(" ".join([f"{direction:18}", *(f"{text:>13}" for text in texts)]).rstrip())
     what = ", ".join(f"{number} {name}" for name, number in sorted(failures.items())) or "none"
     print(f"\n{sum(map(len, times.values()))} pongs; errors, for ways that led to the dead: {what}")
 

@@ -18,7 +18,7 @@ from typing import Any
 from .._core.handshake import Identity
 from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.router import Router, Up
-from .._exceptions import Closed, WorkerRefused, WouldDeadlock
+from .._exceptions import Closed, LinkError, WorkerRefused, WouldDeadlock
 from .._options import Options
 from . import keys, lifetime, payload, programs
 from .connector import Waiting, dial
@@ -119,6 +119,7 @@ class Life:
         with node.lock:
             node.router = Router(node.router.pid)
             node.announced = False
+            node.stage = Stage.NEW  # CLOSED -> NEW
         self.gate = self.parent = None
         self._started = self._explicit = self._ready_said = False
         self.stopping, self.stopped = Latch(), Latch()
@@ -277,15 +278,20 @@ class Life:
         self.open()
         assert self.supervisor is not None
         if not self.supervisor.watch_parent(launch.parent_pid):
-            os._exit(HUNG_EXITCODE)
+            self._vanish()
         me = Identity(node.router.pid, self.incarnation, sys.version_info[:2], 0)
-        connection, welcomed = dial(
-            launch.address,
-            "AF_UNIX",
-            key=keys.derive(launch.token, b"child"),
-            key_id=launch.slot,
-            me=me,
-        )
+        try:
+            connection, welcomed = dial(
+                launch.address,
+                "AF_UNIX",
+                key=keys.derive(launch.token, b"child"),
+                key_id=launch.slot,
+                me=me,
+            )
+        except (LinkError, OSError):
+            if self.supervisor.parent_is_gone():
+                self._vanish()
+            raise
         link = Link(welcomed.server.pid, node.lock, node.receive, self._parent_closed)
         self.parent = link
         with node.lock:
@@ -294,11 +300,17 @@ class Life:
         self.supervisor.begin()
         lifetime.serve_child(self)
         record = self._program.get()
-        if record is None:
-            raise SystemExit(0)
+        if record is None:  # the parent is gone
+            self._end_child()
+            raise SystemExit(HUNG_EXITCODE)
         (kind, *rest), _ = payload.decode(record[3])
         self._kind = kind
         return Program(kind, *rest)
+
+    def _vanish(self) -> None:
+        """The parent ended before this process was its child: nobody is to be told anything."""
+        keys.sweep()
+        os._exit(HUNG_EXITCODE)
 
     def run_child(self, program: Program) -> None:
         """Run the program, stay as long as something keeps the process, then stop. In the main thread.

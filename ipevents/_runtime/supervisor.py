@@ -169,6 +169,14 @@ class Supervisor:
         self._warn_held_at = time.monotonic() + SILENT_SECONDS
         return True
 
+    def parent_is_gone(self) -> bool:
+        """Whether the process that ``watch_parent`` was told of has ended."""
+        if self._parent_fd is None:
+            return False
+        poll = select.poll()
+        poll.register(self._parent_fd, select.POLLIN)
+        return bool(poll.poll(0))
+
     # Children
 
     def add(self, slot: Slot) -> None:

@@ -79,16 +79,35 @@ def test_the_limits_are_those_of_the_design():
 
 
 def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monkeypatch):
+    monkeypatch.setattr(flow, "FRAME_BYTES", 1)  # a frame for each record
     outbox = full_of_records(monkeypatch)
     outbox.dropping = True
-    monkeypatch.setattr(flow, "FRAME_BYTES", 1)
-    outbox.count = 3
+    outbox.take()
+    assert not outbox.offer(record("x"), 1)
     assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.DROP
     assert outbox.decide(1, Sender.APPLICATION, 0.0, 0.0) is Verdict.WAIT
     assert outbox.decide(1, Sender.LISTENER, 0.0, 0.0) is Verdict.REFUSE
-    outbox.count = 2
+    outbox.take()
     assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.TAKE
     assert not outbox.dropping
+
+
+@pytest.mark.parametrize("size", [0, FRAME_BYTES - 100, FRAME_BYTES, 2 * FRAME_BYTES])
+@pytest.mark.parametrize("payload", [b"", [b"meta", [b"buffer"]]])
+def test_an_offer_is_taken_where_there_is_room(size, payload):
+    outbox = Outbox()
+    outbox.put(record("first"), 1)
+    assert outbox.offer(record("second", payload), size)
+    assert [item[2] for frame in drained(outbox) for item in frame] == ["first", "second"]
+
+
+def test_an_offer_to_a_full_outbox_changes_nothing(monkeypatch):
+    for outbox in (full_of_bytes(), full_of_records(monkeypatch)):
+        before = (len(outbox), outbox.size)
+        monkeypatch.setattr(flow, "FRAME_BYTES", 1)
+        outbox._close_tail()
+        assert not outbox.offer(record("x"), 1)
+        assert (len(outbox), outbox.size) == before
 
 
 # Order, frames and accounts
@@ -120,7 +139,7 @@ def test_a_record_larger_than_a_frame_travels_alone():
 def test_a_record_with_buffers_has_a_frame_of_its_own():
     outbox = Outbox()
     outbox.put(record("before"), 1)
-    outbox.put_large(record("large", [b"meta", [b"buffer"]]), 100)
+    outbox.put_message(record("large", [b"meta", [b"buffer"]]), 100)
     outbox.put(record("after"), 1)
     assert [[item[2] for item in frame] for frame in drained(outbox)] == [["before"], ["large"], ["after"]]
 
@@ -142,7 +161,7 @@ def test_the_accounts_agree_with_what_is_there(steps):
         if step == "take":
             taken += len(outbox.take())
         elif step == "large":
-            outbox.put_large(record(put, [b"", []]), 100)
+            outbox.put_message(record(put, [b"", []]), 100)
             put += 1
         elif step == "interest":
             before = len(outbox)

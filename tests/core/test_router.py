@@ -118,8 +118,8 @@ def test_a_child_that_is_not_online_yet_gets_everything():
 def test_a_decision_is_kept_until_something_changes():
     router = middle()
     plan = router.plan(BROADCAST, "x")
-    assert router.kept(BROADCAST, "x") is plan
-    assert router.kept(BROADCAST, "y") is None
+    assert router.plan(BROADCAST, "x") is plan
+    assert router.here[BROADCAST] == {"x": plan}
     assert router.plan(BROADCAST, "x", "a link") is router.plan(BROADCAST, "x", "a link")
 
 
@@ -140,7 +140,7 @@ def test_nothing_is_kept_when(change):
     router.plan(BROADCAST, "x")
     version = router.version
     CHANGES[change](router)
-    assert router.kept(BROADCAST, "x") is None
+    assert router.here[BROADCAST] == {}
     assert router.version != version
 
 
