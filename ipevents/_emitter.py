@@ -17,7 +17,7 @@ from ._options import child_options
 from ._runtime import programs
 from ._runtime.life import Life
 from ._runtime.link import Link
-from ._runtime.node import Stage
+from ._runtime.stage import Stage
 from ._runtime.programs import Program
 from ._runtime.supervisor import Slot
 from ._waiting import Expectation
@@ -404,7 +404,16 @@ class Emitter:
             }
             supervisor = self._life.supervisor
             restarts = 0 if supervisor is None else supervisor.restarts
-            return {"pid": self.pid, "restarts": restarts, "sent": node.sent, **node.counters, "links": links}
+            incoming = node.incoming
+            return {
+                "pid": self.pid,
+                "restarts": restarts,
+                "sent": node.outgoing.sent,
+                "delivered": incoming.delivered,
+                "unheard": incoming.unheard,
+                **incoming.counters,
+                "links": links,
+            }
 
     def __repr__(self) -> str:
         life = self._life

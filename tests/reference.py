@@ -24,14 +24,21 @@ Record = dict[str, Any]
 STEP_DEVIATIONS = (
     ("*.sendToChild(number)", "as {who}.sendToChild({first})", "a pid may be given as str or int"),
     ("*.sendTo(*, pids as numbers)", "as {who}.sendTo({last})", "a pid may be given as str or int"),
-    ("*.sendTo(*, pids as numbers, without self)", "as {who}.sendTo({last})", "a pid may be given as str or int"),
+    (
+        "*.sendTo(*, pids as numbers, without self)",
+        "as {who}.sendTo({last})",
+        "a pid may be given as str or int",
+    ),
     ("*.sendTo(self)", "local", "sendTo([own pid]) is a local emit"),
     ("*.reply-to-own-bubble", "local", "the reply to a local event is a local emit"),
     ("*.sendTo(broken after *)", "undeliverable", "a route that breaks further on comes back to the origin"),
 )
 # Whole traces that another one stands for.
 TRACE_DEVIATIONS = {
-    "c-star-early": ("c-star-all", "listeners registered before the connection count (SEMANTICS, surprise 1)"),
+    "c-star-early": (
+        "c-star-all",
+        "listeners registered before the connection count (SEMANTICS, surprise 1)",
+    ),
 }
 # Values in the records.
 VALUE_DEVIATIONS = (

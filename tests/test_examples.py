@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from scripts import Ended, running
+from scripts import running
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -92,7 +92,7 @@ def missing_line(lines: list[str], patterns: list[str]) -> str | None:
     return None
 
 
-def run(name: str, *args: str) -> Ended:
+def run(name, *args):
     """Run an example, with the files beside it that it may start, and wait until all of it is gone."""
     path = EXAMPLES / name
     beside = {each.name: each.read_text() for each in path.parent.glob("*.py") if path.parent != EXAMPLES}

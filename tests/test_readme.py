@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from scripts import Ended, running
+from scripts import running
 
 import ipevents
 from ipevents import Child, Emitter, Message, _exceptions, _options
@@ -75,7 +75,7 @@ def parameters(function: object) -> str:
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 
-def run(program: str) -> Ended:
+def run(program):
     with running(program, preamble="") as script:
         return script.ended()
 

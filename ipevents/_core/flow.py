@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 
-from .messages import INTEREST, INTERESTS, Record
-from .wire import FRAME_BYTES, PAYLOAD
+from .messages import INTEREST, INTERESTS, MESSAGE_ITEMS, PAYLOADS, Payload, Record
+from .wire import FRAME_BYTES, is_large
 
 OUTBOX_BYTES = 64 << 20
-OUTBOX_RECORDS = 100_000
+OUTBOX_RECORDS = 100_000  # messages and control records
 STALLED_SECONDS = 1.0  # a peer that takes nothing for so long is slow
-RECORD_OVERHEAD = 48  # what a record costs beside its payload, for the limit only
+OVERHEAD = 48  # bytes that a message costs beside its payload, for the limit only
 
 
 class Sender(Enum):
@@ -36,81 +36,104 @@ class Verdict(Enum):
 
 
 class Outbox:
-    """Records in order, gathered into frames, with the limits of one link."""
+    """Messages and control records in order, gathered into records and frames, with the limits of one link.
 
-    __slots__ = ("_framed", "_framed_size", "_frames", "_pending_interest", "_tail", "_tail_size", "dropping", "peak")
+    Sizes are those of the payloads in bytes. A message that has its header in common with the one before it
+    joins that one's record.
+    """
+
+    __slots__ = (
+        "_frames",
+        "_framed",
+        "_framed_size",
+        "_last",
+        "_pending_interest",
+        "_tail",
+        "_tail_count",
+        "_tail_size",
+        "dropping",
+        "peak",
+    )
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[list[Record], int]] = deque()  # full frames and their bytes, oldest first
-        self._framed = 0  # records in them
+        self._frames: deque[tuple[list[Record], int, int]] = deque()  # full ones: records, count, bytes
+        self._framed = 0  # messages and control records in them
         self._framed_size = 0  # bytes in them
         self._tail: list[Record] = []  # the frame that is being filled
+        self._tail_count = 0
         self._tail_size = 0
+        self._last: Record | None = None  # the last record of the tail, where the next message may join it
         self._pending_interest: dict[str, list[object]] = {}
         self.peak = 0
         self.dropping = False  # an episode of a slow peer, until half empty
 
     def __len__(self) -> int:
-        return self._framed + len(self._tail)
+        return self._framed + self._tail_count
 
     @property
     def count(self) -> int:
-        """Records in it."""
-        return self._framed + len(self._tail)
+        """Messages and control records in it."""
+        return self._framed + self._tail_count
 
     @property
     def size(self) -> int:
         """Bytes in it."""
         return self._framed_size + self._tail_size
 
-    def has_room(self, size: int) -> bool:
-        """Whether a record fits; an empty outbox takes one of any size."""
-        count = self._framed + len(self._tail)
-        return not count or (
-            count < OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
+    def has_room(self, size: int, count: int = 1) -> bool:
+        """Whether ``count`` messages of ``size`` bytes in all fit; an empty outbox takes any."""
+        there = self._framed + self._tail_count
+        return not there or (
+            there + count <= OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
         )
 
-    def offer(self, record: Record, size: int) -> bool:
+    def offer(
+        self, kind: int, path: tuple[str, ...], event: str, to: object, payload: Payload, size: int
+    ) -> bool:
         """Take a message if there is room and no episode; else ``decide`` tells what to do with it."""
-        tail_size = self._tail_size + size + RECORD_OVERHEAD
-        if tail_size <= FRAME_BYTES and not self._frames and not self.dropping and type(record[PAYLOAD]) is not list:
-            self._tail.append(record)  # a single frame that is not full: far below every limit
-            self._tail_size = tail_size
+        tail_size = self._tail_size + size + OVERHEAD
+        if tail_size > FRAME_BYTES or self.dropping or type(payload) is list:
+            if self.dropping or not self.has_room(size):
+                return False
+            self.put((kind, path, event, to, [payload]), size)
             return True
-        if self.dropping or not self.has_room(size):
+        if self._frames and not self.has_room(size):
             return False
-        self.put_message(record, size)
+        last = self._last
+        if last is not None and last[2] == event and last[1] is path and last[0] == kind and last[3] is to:
+            last[4].append(payload)
+        else:
+            self._last = (kind, path, event, to, [payload])
+            self._tail.append(self._last)
+        self._tail_size = tail_size
+        self._tail_count += 1
         return True
 
-    def decide(self, size: int, sender: Sender, now: float, progress: float) -> Verdict:
-        """What to do with a record; ``progress`` is when the peer last took something."""
+    def decide(self, size: int, sender: Sender, now: float, progress: float, count: int = 1) -> Verdict:
+        """What to do with ``count`` messages; ``progress`` is when the peer last took something."""
         if self.dropping:
-            if self.size > OUTBOX_BYTES // 2 or self.count > OUTBOX_RECORDS // 2:
-                return _FULL[sender] if sender is not Sender.FANOUT else Verdict.DROP
-            self.dropping = False
-        if self.has_room(size):
+            self.dropping = self.size > OUTBOX_BYTES // 2 or self.count > OUTBOX_RECORDS // 2
+            if self.dropping and sender is Sender.FANOUT:
+                return Verdict.DROP
+        if self.has_room(size, count):
             return Verdict.TAKE
         if sender is Sender.FANOUT and now - progress >= STALLED_SECONDS:
             return Verdict.DROP
         return _FULL[sender]
 
     def put(self, record: Record, size: int) -> None:
-        """Take a record at the end, whatever the limits say (control records are exempt)."""
-        size += RECORD_OVERHEAD
-        if self._tail_size + size > FRAME_BYTES and self._tail:
+        """Take a record at the end, whatever the limits say; control records are exempt from them."""
+        count = len(record[PAYLOADS]) if len(record) == MESSAGE_ITEMS else 1
+        size += OVERHEAD * count
+        large = is_large(record)
+        if self._tail and (large or self._tail_size + size > FRAME_BYTES):
             self._close_tail()
         self._tail.append(record)
+        self._tail_count += count
         self._tail_size += size
-
-    def put_message(self, record: Record, size: int) -> None:
-        """Take a message at the end; one whose payload has buffers travels in a frame of its own."""
-        if type(record[PAYLOAD]) is not list:
-            self.put(record, size)
-            return
-        if self._tail:
+        self._last = None
+        if large:
             self._close_tail()
-        self.put(record, size)
-        self._close_tail()
 
     def put_interest(self, event: str, wanted: bool) -> None:
         """Tell the peer of interest; news of the same event that still waits is replaced in its place."""
@@ -129,19 +152,20 @@ class Outbox:
 
     def take(self) -> list[Record]:
         """The records of the next frame, taken out; empty if nothing waits."""
-        count = self._framed + len(self._tail)
-        if count > self.peak:
-            self.peak = count
+        there = self._framed + self._tail_count
+        if there > self.peak:
+            self.peak = there
         if self._pending_interest:
             self._pending_interest = {}
         if self._frames:
-            records, size = self._frames.popleft()
-            self._framed -= len(records)
+            records, count, size = self._frames.popleft()
+            self._framed -= count
             self._framed_size -= size
             return records
         records = self._tail
         self._tail = []
-        self._tail_size = 0
+        self._tail_count = self._tail_size = 0
+        self._last = None
         return records
 
     def clear(self) -> list[Record]:
@@ -151,16 +175,17 @@ class Outbox:
         return records
 
     def _all(self) -> Iterator[Record]:
-        for frame, _ in self._frames:
+        for frame, _, _ in self._frames:
             yield from frame
         yield from self._tail
 
     def _close_tail(self) -> None:
-        self._frames.append((self._tail, self._tail_size))
-        self._framed += len(self._tail)
+        self._frames.append((self._tail, self._tail_count, self._tail_size))
+        self._framed += self._tail_count
         self._framed_size += self._tail_size
         self._tail = []
-        self._tail_size = 0
+        self._tail_count = self._tail_size = 0
+        self._last = None
 
 
 _FULL = {
@@ -169,8 +194,3 @@ _FULL = {
     Sender.FANOUT: Verdict.WAIT,
     Sender.BACK: Verdict.DROP,
 }
-
-
-def is_large(record: Record) -> bool:
-    """Whether the record's payload has buffers that travel behind its frame."""
-    return len(record) > PAYLOAD and type(record[PAYLOAD]) is list

@@ -1,7 +1,9 @@
 """What travels: the kinds of records, the ways a message can go, and what a listener is handed.
 
-A *record* is the unit on the wire: a tuple whose first item is its kind. Message records are
-``(kind, path, event, payload, route)``; ``path`` names the processes it has left behind, origin first.
+A *record* is the unit on the wire: a tuple whose first item is its kind. A message record is
+``(kind, path, event, to, payloads)``: one or more messages that follow each other and have everything
+but their arguments in common. ``path`` names the processes they have left behind, origin first; ``to`` is
+``(target, hops still to go)`` on the way of a ``sendTo``, else None.
 Control records carry what the library says to itself; no user code can make one.
 """
 
@@ -44,7 +46,9 @@ PROGRAM = 23  # payload: what a child process is to run
 FAILED = 24  # text, refused: the child's traceback; refused means that a restart is pointless
 FINISHED = 25  # the target returned and nothing keeps this process
 
-MESSAGE_ITEMS = 5  # of a message record; no control record has as many
+# The items of a message record. No control record has as many.
+KIND, PATH, EVENT, TO, PAYLOADS = range(5)
+MESSAGE_ITEMS = 5
 Record = Any  # tuple, or list where a pending record may still change; see flow.py
 Payload = Any  # tuple | bytes | list; see _runtime/payload.py
 
@@ -84,7 +88,7 @@ def check_event(event: object, *, sending: bool) -> str:
     return name
 
 
-def check_received(kind: object, event: object, to: object) -> None:
+def check_received(kind: object, event: object, to: object, messages: object) -> None:
     """Refuse a message record that no router of ours makes. Raises ProtocolError."""
     if type(kind) is not int or kind not in TYPE_NAMES:
         raise ProtocolError("a record of an unknown kind")
@@ -92,6 +96,8 @@ def check_received(kind: object, event: object, to: object) -> None:
         raise ProtocolError("a record whose event is no name of one")
     if event in _NEVER_SENT:
         raise ProtocolError(f"a record that claims to be the library's own event {event!r}")
+    if type(messages) is not list or not messages:
+        raise ProtocolError("a message record without messages")
     if to is not None and not (kind == SEND_TO and _is_rest(to)):
         raise ProtocolError(f"a record of kind {kind} with a route that makes no sense")
 

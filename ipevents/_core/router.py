@@ -178,6 +178,7 @@ class Router:
         self.parent_names.add(pid)
         if self.parent is not None:
             self.neighbours[self.parent].pid = pid
+        self.changed()
 
     def parent_pid(self) -> str | None:
         """The parent's name while there is a connection to it, else None."""

@@ -2,8 +2,8 @@
 
 A frame is what ``multiprocessing.connection`` sends at once: a length and that many bytes, here the
 pickle of a list of records. It is read by an unpickler that can make nothing but plain values.
-A payload with large buffers is ``[meta, buffers]`` in memory; on the wire its record stands alone
-in a frame as ``[meta, [(size, readonly), ...]]``, and the buffers follow as raw bytes.
+A payload with large buffers is ``[meta, buffers]`` in memory; it travels alone in its record and its frame,
+on the wire as ``[meta, [(size, readonly), ...]]``, and the buffers follow as raw bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .._exceptions import ProtocolError
-from .messages import Record
+from .messages import MESSAGE_ITEMS, PAYLOADS, Record
 
 FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (DESIGN section 5, Wire)
-PAYLOAD = 3  # index of the payload in a message record
 
 _SHORT = struct.Struct("!i")
 _LONG = struct.Struct("!iQ")
@@ -35,13 +34,13 @@ def frame_header(size: int) -> bytes:
 HEADER_BYTES = _SHORT.size
 
 
-def frame_size(header: bytes | bytearray | memoryview, limit: int) -> int:
-    """The size that a four-byte header announces.
+def frame_size(chunk: bytes, at: int, limit: int) -> int:
+    """The size that the header at this place of a chunk announces.
 
     Raises ProtocolError for a size that is not positive or above ``limit`` (FAULTS K9). Frames above
     2 GiB are not read: a record's buffers travel behind its frame, so no frame needs it.
     """
-    (size,) = _SHORT.unpack(header)
+    (size,) = _SHORT.unpack_from(chunk, at)
     if not 0 < size <= limit:
         raise ProtocolError(f"a frame of {size} bytes; from 1 to {limit} are allowed")
     return int(size)
@@ -59,12 +58,22 @@ def encode(records: Sequence[Record]) -> bytes:
     return pickle.dumps(records, 5)
 
 
+def is_large(record: Record) -> bool:
+    """Whether it is a message record whose payload has buffers that travel behind its frame."""
+    return len(record) == MESSAGE_ITEMS and len(record[PAYLOADS]) == 1 and type(record[PAYLOADS][0]) is list
+
+
 def encode_large(record: Record) -> tuple[bytes, list[Any]]:
     """The frame of a record with large buffers, and the buffers to be sent behind it."""
-    meta, buffers = record[PAYLOAD]
+    meta, buffers = record[PAYLOADS][0]
     sizes = [(len(buffer), isinstance(buffer, bytes)) for buffer in buffers]
-    head = (*record[:PAYLOAD], [meta, sizes], *record[PAYLOAD + 1 :])
-    return encode([head]), buffers
+    return encode([(*record[:PAYLOADS], [[meta, sizes]])]), buffers
+
+
+def with_buffers(record: Record, buffers: list[Any]) -> Record:
+    """A record read from a frame, with the buffers that followed it in their place."""
+    meta, _ = record[PAYLOADS][0]
+    return (*record[:PAYLOADS], [[meta, buffers]])
 
 
 def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
@@ -86,13 +95,15 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     return records
 
 
-def large_sizes(record: Record) -> list[tuple[int, bool]] | None:
-    """The sizes of the buffers that follow this record's frame, or None."""
-    if len(record) <= PAYLOAD or type(record[PAYLOAD]) is not list:
+def large_sizes(records: list[Record]) -> list[tuple[int, bool]] | None:
+    """The sizes of the buffers that follow this frame, or None. Raises ProtocolError where they make no sense."""
+    record = records[0] if len(records) == 1 else None
+    if record is None or len(record) != MESSAGE_ITEMS or type(record[PAYLOADS]) is not list:
         return None
-    payload = record[PAYLOAD]
+    if not is_large(record):
+        return None
     try:
-        meta, sizes = payload
+        meta, sizes = record[PAYLOADS][0]
         if not isinstance(meta, bytes) or not all(
             type(size) is int and size >= 0 and type(readonly) is bool for size, readonly in sizes
         ):

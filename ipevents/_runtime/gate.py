@@ -19,7 +19,8 @@ from . import keys
 from .acceptor import Acceptor
 from .connector import Attempt, Connected, Connector, Joined, Listening, dial, join
 from .link import Link, Session
-from .node import Node, Stage
+from .node import Node
+from .stage import Stage
 from .threads import Deadline
 
 log = logging.getLogger("ipevents.gate")
@@ -217,8 +218,7 @@ class Gate:
             self._remove(link)
 
     def _refused(self, cause: str, address: str) -> None:
-        counters = self._node.counters
-        counters[f"refused {cause}"] = counters.get(f"refused {cause}", 0) + 1
+        self._node.incoming.count(f"refused {cause}")
         if cause not in ("hung-up", "evicted"):
             where = f" from {address}" if address else ""
             self._node.error(LinkError(f"a connection{where} was refused: {cause}"))

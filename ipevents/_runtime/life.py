@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.handshake import Identity
-from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
+from .._core.messages import FAILED, FINISHED, MESSAGE_ITEMS, ONLINE, PAYLOADS, PROGRAM, STOP, Record
 from .._core.router import Router, Up
 from .._exceptions import Closed, LinkError, WorkerRefused, WouldDeadlock
 from .._options import Options
@@ -24,7 +24,8 @@ from . import keys, lifetime, payload, programs
 from .connector import Waiting, dial
 from .gate import Gate
 from .link import Link, Session
-from .node import Node, Stage
+from .node import Node
+from .stage import Stage
 from .notices import Notices
 from .process import Launch
 from .programs import Program
@@ -209,7 +210,7 @@ class Life:
             node.deliver_local("online")
         finally:
             node.dispatcher.leave()
-        node.online_said()
+        node.incoming.online_said()
 
     # As a client of a server
 
@@ -228,9 +229,10 @@ class Life:
         node.router.set_up(Up.OPEN)
         node.announce_again()
         for record in waiting:
-            if len(record) == 5:  # a message; what was said of interest has just been said in full
-                renamed = (record[0], (*record[1][:-1], node.router.pid), *record[2:])
-                link.put(renamed, payload.size_of(record[3]))
+            if len(record) == MESSAGE_ITEMS:  # what was said of interest has just been said in full
+                kind, path, event, to, messages = record
+                renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
+                link.outbox.put(renamed, sum(map(payload.size_of, messages)))
         link.attach(session)
 
     def _server_found(self, session: Session, pid: str, server_pid: str) -> None:
@@ -274,7 +276,7 @@ class Life:
         self.is_worker = launch.is_worker
         self.depth = launch.depth
         node.sends_while_stopping = True
-        node.holding = True
+        node.incoming.holding = True
         self.open()
         assert self.supervisor is not None
         if not self.supervisor.watch_parent(launch.parent_pid):
@@ -303,7 +305,7 @@ class Life:
         if record is None:  # the parent is gone
             self._end_child()
             raise SystemExit(HUNG_EXITCODE)
-        (kind, *rest), _ = payload.decode(record[3])
+        (kind, *rest), _ = payload.decode(record[PAYLOADS][0])
         self._kind = kind
         return Program(kind, *rest)
 
@@ -357,8 +359,7 @@ class Life:
             self.node.defer(self._tell_parent, record)
         elif link is not None:
             with self.node.lock:
-                link.put(record, 64)
-                link.prompt()
+                link.tell(record)
 
     def _end_child(self) -> None:
         self._target_done.set()
@@ -496,7 +497,7 @@ class Life:
             node.stage = Stage.STOPPING  # OPEN -> STOPPING
             for link in list(node.router.neighbours):
                 link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
-        node.online_said()
+        node.incoming.online_said()
         for waiter in list(self.waiters):
             waiter.set()
         if self.gate is not None:

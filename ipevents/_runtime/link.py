@@ -28,8 +28,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .._core.flow import Outbox, is_large
-from .._core.messages import MESSAGE_ITEMS, Record
+from .._core.flow import Outbox
+from .._core.messages import MESSAGE_ITEMS, PAYLOADS, Record
 from .._core.wire import (
     FRAME_BYTES,
     HEADER_BYTES,
@@ -38,7 +38,9 @@ from .._core.wire import (
     encode_large,
     frame_header,
     frame_size,
+    is_large,
     large_sizes,
+    with_buffers,
 )
 from .._exceptions import ProtocolError
 from .threads import Deadline, Latch, join_thread, start_thread
@@ -51,9 +53,10 @@ LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in
 BREATH_SECONDS = 50e-6
 MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
+CONTROL_BYTES = 64  # what a control record counts for in an outbox
 _THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
-_FIRST_BUFFER = 16 * 1024
-_LARGEST_BUFFER = 256 * 1024
+_FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled while it has as many
+_LARGEST_READ = 256 * 1024
 _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
 _SEND_BYTES = 128 * 1024  # at most so much in one call, so that progress is seen
 _JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
@@ -76,7 +79,7 @@ class Session:
 class Link:
     """The way to one neighbour. ``lock`` is the emitter's state lock.
 
-    ``on_records(link, records)`` is called in the reader thread for every frame. ``on_closed(link, error)``
+    ``on_records(link, records, size)`` is called in the reader thread for every frame of ``size`` bytes. ``on_closed(link, error)``
     is called there when a connection has been read to its end, ``error`` None for a clean one.
     """
 
@@ -84,7 +87,7 @@ class Link:
         self,
         name: str,
         lock: Any,
-        on_records: Callable[[Link, list[Record]], None],
+        on_records: Callable[[Link, list[Record], int], None],
         on_closed: Callable[[Link, Exception | None], None],
     ) -> None:
         self.name = name
@@ -93,6 +96,9 @@ class Link:
         # Somebody will look into the outbox again: who writes just now, or the writer that is being woken.
         # While it is False, who puts a record sees to it that it is written (claim, or defer).
         self.attended = False
+        # What incoming.py has decided for messages that come here, as long as the topology has this version.
+        self.decisions: dict[Any, Any] = {}
+        self.decided = -1
         self.dirty = False  # has records that a listener put; written by the thread that runs listeners
         self.progress = 0.0  # when the peer last took something
         self.sent = 0
@@ -137,12 +143,10 @@ class Link:
         if count:
             self.dropped[cause] = self.dropped.get(cause, 0) + count
 
-    def put(self, record: Record, size: int) -> None:
-        """Take a record; the caller has asked ``outbox.decide``, or it is a control record."""
-        if len(record) == MESSAGE_ITEMS:
-            self.outbox.put_message(record, size)
-        else:
-            self.outbox.put(record, size)
+    def tell(self, record: Record) -> None:
+        """Put a control record, and have it written soon."""
+        self.outbox.put(record, CONTROL_BYTES)
+        self.prompt()
 
     def claim(self) -> list[Record] | None:
         """The right to write a frame at once, and the frame, for a link that is idle; else the writer is woken.
@@ -233,17 +237,18 @@ class Link:
                 self.prompt()
 
     def _encode(self, records: list[Record]) -> list[memoryview]:
-        self.sent += len(records)
-        if len(records) == 1 and is_large(records[0]):
+        for record in records:
+            if len(record) == MESSAGE_ITEMS:
+                self.sent += len(record[PAYLOADS])
+        if is_large(records[0]):
             frame, buffers = encode_large(records[0])
-        else:
-            frame, buffers = encode(records), []
+            parts = [memoryview(frame_header(len(frame)) + frame)]
+            return parts + [memoryview(buffer) for buffer in buffers if len(buffer)]
+        frame = encode(records)
         header = frame_header(len(frame))
         if len(frame) <= _JOIN_BYTES:
-            parts = [memoryview(header + frame)]
-        else:
-            parts = [memoryview(header), memoryview(frame)]
-        return parts + [memoryview(buffer) for buffer in buffers if len(buffer)]
+            return [memoryview(header + frame)]
+        return [memoryview(header), memoryview(frame)]
 
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
@@ -388,12 +393,16 @@ class Link:
         """Whether the reader has run for long without blocking."""
         return time.monotonic() - self._slice > SLICE_SECONDS
 
-    def breathe(self) -> None:
-        """Called by the reader between messages, holding nothing: lets others in after a long run."""
+    def breathe(self) -> float:
+        """Called by the reader between messages, holding nothing: lets others in after a long run.
+
+        Returns the time.
+        """
         now = time.monotonic()
         if now - self._slice > SLICE_SECONDS:
             time.sleep(BREATH_SECONDS)
-            self._slice = time.monotonic()
+            now = self._slice = time.monotonic()
+        return now
 
     def _close_dead(self) -> None:
         """Lock held: close the socket of a session that nobody reads or writes any more."""
@@ -432,75 +441,59 @@ class Link:
         limit = MAX_FRAME_BYTES
         if session.max_message is not None:
             limit = session.max_message + 2 * FRAME_BYTES  # one record of that size, or a frame of small ones
-        buffer = bytearray(_FIRST_BUFFER)
-        start = end = 0
-        self._slice = time.monotonic()
+        ask = _FIRST_READ
+        rest = b""  # the beginning of a frame
+        now = self._slice = time.monotonic()
         while True:
-            if start == end:
-                start = end = 0
-            have = end - start
-            need = HEADER_BYTES
-            if have >= HEADER_BYTES:
-                size = frame_size(buffer[start : start + HEADER_BYTES], limit)
-                need += size
-            if have >= need:
-                with memoryview(buffer) as view:
-                    frame = bytes(view[start + HEADER_BYTES : start + need])
-                start += need
-                start, end = self._take_frame(session, frame, buffer, start, end)
-                continue
-            if need > len(buffer) - start:
-                if need <= _LARGEST_BUFFER:
-                    grown = bytearray(max(need, len(buffer)))
-                    grown[:have] = buffer[start:end]
-                    buffer = grown
-                    start, end = 0, have
-                else:
-                    whole = bytearray(need - HEADER_BYTES)
-                    whole[: have - HEADER_BYTES] = buffer[start + HEADER_BYTES : end]
-                    _receive_into(sock, memoryview(whole)[have - HEADER_BYTES :])
-                    start, end = self._take_frame(session, whole, buffer, 0, 0)
-                    continue
-            before = time.monotonic()
-            with memoryview(buffer) as view:
-                count = sock.recv_into(view[end:])
-            now = time.monotonic()
+            chunk = sock.recv(ask)
+            before, now = now, time.monotonic()
             if now - before > BREATH_SECONDS:
-                self._slice = now
-            if not count:
-                if start != end:
+                self._slice = now  # it blocked: the others had their turn
+            if not chunk:
+                if rest:
                     raise ProtocolError(f"{self.name} ended within a frame")
                 return
-            if count == len(buffer) - end and len(buffer) < _LARGEST_BUFFER:
-                end += count
-                buffer.extend(bytes(len(buffer)))
-                continue
-            end += count
+            if len(chunk) == ask and ask < _LARGEST_READ:
+                ask *= 2
+            rest = self._take_chunk(session, rest + chunk if rest else chunk, limit)
+            now = self.breathe()
 
-    def _take_frame(
-        self, session: Session, frame: bytes | bytearray, buffer: bytearray, start: int, end: int
-    ) -> tuple[int, int]:
-        """Hand a frame on, with the buffers that follow it; returns what is left in ``buffer``."""
-        records = decode(frame)
-        if len(records) == 1:
-            sizes = large_sizes(records[0])
+    def _take_chunk(self, session: Session, chunk: bytes, limit: int) -> bytes:
+        """Handle the frames that a chunk holds; returns the beginning of the next one."""
+        at, end = 0, len(chunk)
+        while end - at >= HEADER_BYTES:
+            size = frame_size(chunk, at, limit)
+            at += HEADER_BYTES
+            if end - at < size:
+                if size < _LARGEST_READ:
+                    return chunk[at - HEADER_BYTES :]
+                frame: bytes | bytearray = _receive(session.socket, size, chunk[at:], False)
+                at = end
+            else:
+                frame = chunk[at : at + size]
+                at += size
+            records = decode(frame)
+            sizes = large_sizes(records)
             if sizes is not None:
-                record = list(records[0])
-                buffers: list[Any] = []
-                limit = session.max_message
-                if limit is not None and sum(size for size, _ in sizes) > limit:
-                    raise ProtocolError(f"{self.name} sent more than {limit} bytes in a record")
-                for size, readonly in sizes:
-                    have = min(size, end - start)
-                    head = bytes(buffer[start : start + have])
-                    start += have
-                    buffers.append(_receive(session.socket, size, head, readonly))
-                record[3] = [record[3][0], buffers]
-                records = [tuple(record)]
-        self.received += len(records)
-        self._on_records(self, records)
-        self.breathe()
-        return start, end
+                at, total = self._take_buffers(session, records, sizes, chunk, at)
+                size += total
+            self._on_records(self, records, size)
+        return chunk[at:] if at < end else b""
+
+    def _take_buffers(
+        self, session: Session, records: list[Record], sizes: list[tuple[int, bool]], chunk: bytes, at: int
+    ) -> tuple[int, int]:
+        """Read the buffers behind a frame, the first of them from the chunk. Returns where the chunk goes on."""
+        total = sum(size for size, _ in sizes)
+        if session.max_message is not None and total > session.max_message:
+            raise ProtocolError(f"{self.name} sent {total} bytes in a record, {session.max_message} are allowed")
+        buffers: list[Any] = []
+        for size, readonly in sizes:
+            head = chunk[at : at + size]
+            at += len(head)
+            buffers.append(_receive(session.socket, size, head, readonly))
+        records[0] = with_buffers(records[0], buffers)
+        return at, total
 
 
 def _send(sock: socket.socket, parts: list[memoryview], flags: int) -> list[memoryview]:

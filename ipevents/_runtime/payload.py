@@ -68,7 +68,7 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
         else:
             args, kwargs = pickle.loads(payload)
     except Exception as exc:  # whatever the classes' own code raises
-        raise UnreadablePayload(f"arguments of {size_of(payload)} bytes: {exc!r}") from exc
+        raise UnreadablePayload(f"its arguments cannot be unpickled: {exc!r:.300}") from exc
     return args, kwargs
 
 

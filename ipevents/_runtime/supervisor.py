@@ -29,9 +29,10 @@ from . import payload
 from .acceptor import Acceptor, listen
 from .keys import PrivateDirectory, derive
 from .link import Link, Session
-from .node import Node, Stage
+from .node import Node
 from .process import ChildProcess, Launch, open_pidfd
 from .programs import Program
+from .stage import Stage
 from .socketfile import SocketFile
 from .threads import AGAIN_SECONDS, Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
 
@@ -233,7 +234,7 @@ class Supervisor:
         with self._node.lock:
             self._by_key[slot.key] = slot
             link.outbox.clear()
-            link.put((PROGRAM, (), "", slot.program, None), slot.program_size)
+            link.outbox.put((PROGRAM, (), "", None, [slot.program]), slot.program_size)
             slot.policy.started(now)
         launch = Launch(
             self._address,
@@ -293,8 +294,7 @@ class Supervisor:
         self._wakeup.ring()
 
     def _refused(self, cause: str, address: str) -> None:
-        counters = self._node.counters
-        counters[f"refused {cause}"] = counters.get(f"refused {cause}", 0) + 1
+        self._node.incoming.count(f"refused {cause}")
 
     # What children say: in their links' readers
 
@@ -452,11 +452,11 @@ class Supervisor:
             signal.pthread_kill(main_ident(), number)
         if self._warn_held_at is not None and self._warn_held_at <= now:
             self._warn_held_at = None
-            if self._node.held_count:
+            if self._node.incoming.held_count:
                 log.warning(
                     "! %d events wait for this process to say online: call ipem.start() when its listeners "
                     "are registered",
-                    self._node.held_count,
+                    self._node.incoming.held_count,
                 )
 
     def _exited(self, slot: Slot) -> None:
@@ -580,8 +580,7 @@ class Supervisor:
             slot.restart_at = time.monotonic() if slot.restart_at is not None else None
             return
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
-        slot.link.put((STOP, int((left - step) * 1000)), 8)
-        slot.link.prompt()
+        slot.link.tell((STOP, int((left - step) * 1000)))
         now = time.monotonic()
         slot.term_at = now + left - step / 2
         slot.kill_at = now + left if slot.kill_at is None else min(slot.kill_at, now + left)

@@ -35,7 +35,10 @@ class Node:
     def hear(self, message, *args, **kwargs):
         if message.event == "error" and "'settled'" in str(args[0]):
             return
-        shown = [{"error": str(arg), "kind": type(arg).__name__} if isinstance(arg, Exception) else arg for arg in args]
+        shown = [
+            {"error": str(arg), "kind": type(arg).__name__} if isinstance(arg, Exception) else arg
+            for arg in args
+        ]
         record = {
             "event": message.event,
             "type": message.type,

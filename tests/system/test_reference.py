@@ -195,9 +195,10 @@ def test_life_before_ready(tree):
     tree.wait_heard("W2", "parent")
     wanted = recorded("before-ready", "GM: sendToChilds")
     wanted += recorded("before-ready", "the unstarted worker: broadcast")
-    wanted += [line.replace('"W1', '"W2') for line in recorded(
-        "before-ready", "a worker of a master that was not started"
-    )]
+    wanted += [
+        line.replace('"W1', '"W2')
+        for line in recorded("before-ready", "a worker of a master that was not started")
+    ]
     assert heard(tree) == sorted(wanted)  # deviation "implied"
 
     tree["W2"].call("sendTo", [tree.pid("GM")], "evt", "w")
@@ -308,7 +309,10 @@ def test_life_listener_errors(tree):
     assert heard(tree) == plus([], own, up)  # deviation "isolated"
     tree["GM"].call("sendToChilds", "evt", "c")
     tree["GM"].call("sendToChilds", "other", "d")
-    down = [("W1", name, "toChilds", "GM", ["GM", "W1"], None, None, [arg]) for name, arg in (("evt", "c"), ("other", "d"))]
+    down = [
+        ("W1", name, "toChilds", "GM", ["GM", "W1"], None, None, [arg])
+        for name, arg in (("evt", "c"), ("other", "d"))
+    ]
     assert heard(tree) == plus([], *down)
     assert not tree["W1"].gone
 
@@ -328,7 +332,10 @@ def test_life_no_restart(tree):
     assert heard(tree, "GM", "F2") == recorded("no-restart", "restart:false, killed")
     assert state(tree, "GM")["childsOnline"] == 1
 
-    for life, step in ((2, "per-child delayRestart 700"), (3, "options({restart:false}) set after fork, then killed again")):
+    for life, step in (
+        (2, "per-child delayRestart 700"),
+        (3, "options({restart:false}) set after fork, then killed again"),
+    ):
         tree.kill("F2")
         tree.prepared("F2", life)
         tree.wait_heard("F2", "parent")

@@ -1,0 +1,388 @@
+"""What arrives over a link: delivered to listeners, passed on, reported, or noted.
+
+Everything here runs in the reader thread of a link. What is to be done with messages of one kind, path,
+event and rest of route is decided once and kept until topology or interest change. A reader waits for
+room in another link only with the dispatcher left, and never for the link that it reads from.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._core.actions import Report
+from .._core.flow import Sender
+from .._core.messages import (
+    INTEREST,
+    INTERESTS,
+    OFFLINE,
+    ONLINE,
+    PARENT,
+    PAYLOADS,
+    REPORT,
+    SEND_TO,
+    TO_CHILD,
+    TO_PARENTS,
+    Envelope,
+    Message,
+    Payload,
+    Record,
+    check_received,
+)
+from .._exceptions import (
+    Closed,
+    Forged,
+    IPEventsError,
+    ProtocolError,
+    Undeliverable,
+    UnreadablePayload,
+)
+from . import payload as payloads
+from .dispatch import Listener
+from .link import CONTROL_BYTES, Link
+
+if TYPE_CHECKING:
+    from .node import Node
+
+log = logging.getLogger("ipevents.incoming")
+
+REPEAT_SECONDS = 1.0  # the same failure is told to an origin at most so often
+_BATCH = 64  # messages between two looks at the clock in a long frame
+_MAX_DECISIONS = 1024  # kept for a link
+_MAX_HELD_BYTES = 64 << 20  # what waits for our own online, as much as an outbox holds
+_MAX_HELD = 100_000
+_NO_KWARGS: dict[str, Any] = {}
+
+
+class Decision(NamedTuple):
+    """What happens to messages that have their header in common."""
+
+    pids: tuple[str, ...] = ()  # the path with us at its end
+    envelope: Envelope | None = None  # None: not for our listeners
+    forward: tuple[Any, ...] = ()
+    to: Any = None  # the rest of the route behind the next hop
+    report: Report | None = None
+    lost_up: bool = False
+
+
+_STALE = Decision()  # of a link that is gone
+
+
+class Incoming:
+    """The receiving side of a node."""
+
+    def __init__(self, node: Node, on_control: Callable[[Link, Record], None]) -> None:
+        self._node = node
+        self._on_control = on_control
+        self.holding = False  # what comes from the parent for us waits for our online
+        self.held_count = 0
+        self._held: list[tuple[Link, Envelope, Payload]] = []
+        self._held_bytes = 0
+        self._online_said = threading.Event()
+        self._reported: dict[tuple[str, str], float] = {}
+        self.delivered = 0
+        self.unheard = 0  # messages for us that nobody listened to
+        self.counters: dict[str, int] = {}  # rare things by cause
+        self._controls: dict[int, Callable[[Link, Record], None]] = {
+            INTEREST: self._take_interest,
+            INTERESTS: self._take_interests,
+            ONLINE: self._take_online,
+            OFFLINE: self._take_offline,
+            PARENT: self._take_parent,
+            REPORT: self._take_report,
+        }
+
+    def receive(self, link: Link, records: list[Record], size: int) -> None:
+        """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for what makes no sense."""
+        node = self._node
+        try:
+            for record in records:
+                if record[0] > SEND_TO:
+                    self._control(link, record)
+                    continue
+                kind, path, event, to, messages = record
+                link.received += len(messages)
+                key = (kind, path, event, to)
+                decision = link.decisions.get(key) if link.decided == node.router.version else None
+                if decision is None:
+                    decision = self._decide(link, record)
+                if decision.forward or decision.report is not None or decision.lost_up:
+                    self._forward(link, record, decision, size)
+                if decision.envelope is None:
+                    continue
+                if self.holding and link is node.router.parent:
+                    self._hold(link, decision.envelope, messages)
+                else:
+                    self._deliver(link, decision, messages)
+        except Closed:  # stop() ended a wait for room; this link ends as well
+            return
+        except IPEventsError:
+            raise
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError) as exc:
+            # Listeners do not raise up to here: the record is to blame.
+            raise ProtocolError(f"{link.name} sent a record that makes no sense: {exc!r:.200}") from exc
+        finally:
+            node.outgoing.write_dirty()
+        if node.deferred:
+            node.run_deferred()
+
+    # Delivering
+
+    def _deliver(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
+        """Call the listeners for messages that have their header in common."""
+        dispatcher = self._node.dispatcher
+        kept = dispatcher.kept
+        envelope = decision.envelope
+        assert envelope is not None
+        event, origin = envelope.event, envelope.pids[0]
+        if not (kept.get(event) or dispatcher.find(event, origin)):
+            self.unheard += len(messages)
+            return
+        count = 0
+        dispatcher.enter()
+        try:
+            for payload in messages:
+                receivers = kept.get(event)
+                if receivers is None:
+                    receivers = dispatcher.find(event, origin)
+                count += 1
+                if type(payload) is tuple:
+                    message = Message(envelope, payload)
+                    for receiver in receivers:
+                        try:
+                            receiver(message, *payload)
+                        except BaseException as exc:  # a user's code: it raises what it likes
+                            dispatcher.failed(exc, message, receiver)
+                else:
+                    self._open(envelope, receivers, payloads.own(payload) if decision.forward else payload)
+                if not count % _BATCH and link.is_long():
+                    dispatcher.leave()
+                    link.breathe()
+                    dispatcher.enter()
+        finally:
+            dispatcher.leave()
+            link.delivered += count
+            self.delivered += count
+
+    def _open(self, envelope: Envelope, receivers: tuple[Listener, ...], payload: Payload) -> None:
+        """Unpickle a payload and call the listeners; the dispatcher is entered."""
+        if not receivers:
+            return
+        try:
+            args, kwargs = payloads.decode(payload)
+        except UnreadablePayload as exc:
+            error = UnreadablePayload(f"event {envelope.event!r} from {envelope.pids[0]}: {exc}")
+            error.__cause__ = exc.__cause__
+            self.count("unreadable")
+            self._node.error(error)
+            return
+        message = Message(envelope, args, kwargs)
+        for receiver in receivers:
+            self._node.dispatcher.call(receiver, message, kwargs)
+
+    def count(self, cause: str) -> None:
+        """Count something rare, for stats()."""
+        self.counters[cause] = self.counters.get(cause, 0) + 1
+
+    # Deciding and passing on
+
+    def _decide(self, link: Link, record: Record) -> Decision:
+        """What to do with messages like these; kept at the link. Raises ProtocolError."""
+        kind, path, event, to, messages = record
+        check_received(kind, event, to, messages)
+        with self._node.lock:
+            router = self._node.router
+            if link not in router.neighbours:
+                return _STALE
+            if link.decided != router.version or len(link.decisions) >= _MAX_DECISIONS:
+                link.decisions.clear()
+                link.decided = router.version
+            decision = link.decisions[kind, path, event, to] = self._decided(link, kind, path, event, to)
+        return decision
+
+    def _decided(self, link: Link, kind: int, path: tuple[str, ...], event: str, to: Any) -> Decision:
+        """Lock held."""
+        router = self._node.router
+        pids = router.accept(link, path)
+        if to is not None:
+            target, route = to
+            next_link, report = router.hop(route)
+            rest = (target, route[:-1]) if len(route) > 1 else None
+            return Decision(pids, None, () if next_link is None else (next_link,), rest, report)
+        reply = self._node.reply
+        if kind == SEND_TO or kind == TO_CHILD:
+            return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
+        plan = router.plan(kind, event, link)
+        envelope = Envelope(kind, pids, event, reply) if plan.deliver else None
+        return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
+
+    def _forward(self, link: Link, record: Record, decision: Decision, size: int) -> None:
+        """Pass messages on. ``size`` is that of their frame: an upper bound, and exact for a large one."""
+        kind, path, event, to, messages = record
+        node = self._node
+        count = len(messages)
+        with node.lock:
+            router = node.router
+            if link not in router.neighbours:
+                return
+            if link.decided != router.version:  # it changed since the decision was made
+                decision = self._decided(link, kind, path, event, to)
+            if decision.lost_up:
+                node.outgoing.lose_up(count)
+                self._report_back(link, record, "the server is away", None)
+            if decision.report is not None:
+                link.drop("undeliverable", count)
+                self._report_back(link, record, decision.report.cause, decision.report.target)
+            passed = (kind, decision.pids, event, decision.to, messages)
+            for target in decision.forward:
+                if size > target.limit and target.is_limited and not self._fits(link, record, target):
+                    continue
+                outbox = target.outbox
+                if outbox.dropping or not outbox.has_room(size, count):
+                    sender = Sender.BACK if target is link else Sender.FANOUT
+                    if not node.outgoing.wait_for_room(target, size, count, sender, event):
+                        if kind == SEND_TO or sender is Sender.BACK:
+                            self._report_back(link, record, f"{target.name} takes nothing", target.name)
+                        continue
+                outbox.put(passed, size)
+                target.forwarded += count
+                node.outgoing.mark_dirty(target)
+
+    def _fits(self, link: Link, record: Record, target: Link) -> bool:
+        """Lock held: whether each message is within what the target takes; else they are reported."""
+        largest = max(payloads.size_of(payload) for payload in record[PAYLOADS])
+        if largest <= target.limit:
+            return True
+        target.drop("too-large", len(record[PAYLOADS]))
+        cause = f"{largest} bytes are more than {target.name} takes ({target.limit}, socket.maxMessage)"
+        self._report_back(link, record, cause, None)
+        return False
+
+    def _report_back(self, link: Link, record: Record, cause: str, target: str | None) -> None:
+        """Lock held: tell the origin that its messages broke off here; at most once a second for a cause."""
+        _, path, event, _, _ = record
+        key = (path[0], cause)
+        now = time.monotonic()
+        if now - self._reported.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return
+        if len(self._reported) > _MAX_DECISIONS:
+            self._reported.clear()
+        self._reported[key] = now
+        self._put_report(link, (REPORT, path[:-1], event, self._node.router.pid, target, cause))
+
+    def _put_report(self, link: Link, record: Record) -> None:
+        """Lock held: such notices never wait."""
+        if link.outbox.has_room(CONTROL_BYTES):
+            link.tell(record)
+
+    # What waits for our own online
+
+    def _hold(self, link: Link, envelope: Envelope, messages: list[Payload]) -> None:
+        """In the parent link's reader: keep messages for us until ``online`` was said and answered."""
+        if self._held_bytes >= _MAX_HELD_BYTES or len(self._held) >= _MAX_HELD:
+            self._online_said.wait()
+            self.release_held()
+            self._deliver(link, Decision(envelope.pids, envelope), messages)
+            return
+        self._held += [(link, envelope, payload) for payload in messages]
+        self._held_bytes += sum(map(payloads.size_of, messages))
+        self.held_count = len(self._held)
+
+    def release_held(self) -> None:
+        """In the parent link's reader: deliver what waited."""
+        self.holding = False
+        held, self._held = self._held, []
+        self._held_bytes = self.held_count = 0
+        for link, envelope, payload in held:
+            self._deliver(link, Decision(envelope.pids, envelope), [payload])
+
+    def online_said(self) -> None:
+        """The held may come: lets a reader that waits with a full store go on."""
+        self._online_said.set()
+
+    # Control records
+
+    def _control(self, link: Link, record: Record) -> None:
+        handler = self._controls.get(record[0])
+        if handler is not None:
+            handler(link, record)
+        else:
+            self._on_control(link, record)
+
+    def _take_interest(self, link: Link, record: Record) -> None:
+        _, event, wanted = record
+        node = self._node
+        with node.lock:
+            if link in node.router.neighbours:
+                node.advertise(node.router.peer_interest(link, event, bool(wanted)))
+
+    def _take_interests(self, link: Link, record: Record) -> None:
+        _, events = record
+        node = self._node
+        with node.lock:
+            if link in node.router.neighbours:
+                node.advertise(node.router.peer_interests(link, events))
+
+    def _take_online(self, link: Link, record: Record) -> None:
+        _, path = record
+        node = self._node
+        with node.lock:
+            if link not in node.router.neighbours:
+                return
+            pids = node.router.online(link, path)
+            if len(path) == 1:
+                link.tell((PARENT, node.router.pid))
+            node.tell_up((ONLINE, pids))
+        self._on_control(link, record)
+        self._deliver_lifecycle(TO_PARENTS, pids, "online")
+
+    def _take_offline(self, link: Link, record: Record) -> None:
+        _, path, pid, exitcode = record
+        node = self._node
+        with node.lock:
+            if link not in node.router.neighbours:
+                return
+            pids = node.router.offline(link, path, pid)
+            node.tell_up((OFFLINE, pids, pid, exitcode))
+        self._deliver_lifecycle(TO_PARENTS, pids, "offline", (pid,), exitcode)
+
+    def _take_parent(self, link: Link, record: Record) -> None:
+        _, pid = record
+        node = self._node
+        if not isinstance(pid, str) or link is not node.router.parent:
+            raise Forged(f"{link.name} says it is our parent")
+        with node.lock:
+            node.router.parent_renamed(pid)
+            link.name = pid
+        own = node.router.pid
+        envelope = Envelope(TO_CHILD, (pid, own), "parent", node.reply, to=own)
+        node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
+        if self.holding:
+            self.release_held()
+
+    def _take_report(self, link: Link, record: Record) -> None:
+        _, route, event, at, target, cause = record
+        node = self._node
+        if not route:
+            self.count("undeliverable")
+            node.error(Undeliverable(event, at, target, cause))
+            return
+        with node.lock:
+            next_link, _ = node.router.hop(route)
+            found: Any = next_link
+            if found is not None:
+                self._put_report(found, (REPORT, route[:-1], event, at, target, cause))
+
+    def _deliver_lifecycle(
+        self,
+        kind: int,
+        pids: tuple[str, ...],
+        event: str,
+        args: tuple[Any, ...] = (),
+        exitcode: int | None = None,
+    ) -> None:
+        envelope = Envelope(kind, pids, event, self._node.reply, exitcode=exitcode)
+        self._node.dispatcher.deliver(Message(envelope, args), _NO_KWARGS)

@@ -1,0 +1,304 @@
+"""What user code sends: checked, pickled, decided, put into outboxes; and the flow rules for it.
+
+The rules are DESIGN section 5, Flow. Everything here runs in the thread that sends. An application
+thread may wait for room, holding neither the state lock nor the dispatcher; code in a listener never waits.
+"""
+
+from __future__ import annotations
+
+import time
+from _thread import get_ident
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._core.actions import Report
+from .._core.flow import Sender, Verdict
+from .._core.messages import (
+    MAX_PID,
+    MAX_ROUTE,
+    SEND_TO,
+    TO_CHILD,
+    Payload,
+    Record,
+    check_event,
+)
+from .._exceptions import (
+    IPEventsError,
+    MessageTooLarge,
+    NotConnected,
+    OutboxFull,
+    SendError,
+    SlowPeer,
+    UnknownProcess,
+)
+from . import payload as payloads
+from .link import Link
+from .stage import Stage
+from .threads import library_threads
+
+if TYPE_CHECKING:
+    from .node import Node
+
+LOOK_SECONDS = 1.0  # a wait for room looks so often whether the link still exists
+_ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
+# Looking a member up in its class takes longer than all else that a send asks of it.
+_OPEN = Stage.OPEN
+_TAKE = Verdict.TAKE
+_LISTENER = Sender.LISTENER
+
+
+class Outgoing:
+    """The sending side of a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._dirty: list[Link] = []  # links with records that a batch put; guarded by the state lock
+        self.sent = 0  # events that user code sent; guarded by the state lock
+        self.outage_told = False  # the error of this outage was given
+
+    def send(self, kind: int, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Send a message that goes by the rules. Raises, or reports as ``error``, what the caller got wrong."""
+        node = self._node
+        lock = node.lock
+        if lock._is_owned():  # type: ignore[attr-defined]  # see Node.inside
+            node.defer(self.send, kind, event, args, kwargs)
+            return
+        try:
+            if not node.announced:
+                node.on_first_use()
+            if type(event) is not str:
+                event = check_event(event, sending=True)
+            payload, size = payloads.encode(args, kwargs)
+            ident = get_ident()
+            listener = node.dispatcher.owner == ident or ident in library_threads
+            direct: list[tuple[Link, list[Record]]] | None = None
+            lock.acquire()
+            try:
+                if node.stage is not _OPEN:
+                    node.check_stage(listener)
+                plan = node.router.here[kind].get(event)
+                if plan is None:
+                    check_event(event, sending=True)
+                    plan = node.router.plan(kind, event)
+                deliver, links, report, lost_up = plan
+                if report is not None:
+                    raise refusal(event, report)
+                if lost_up:
+                    self.lose_up()
+                if listener:
+                    self._put_for_listener(links, kind, event, payload, size)
+                else:
+                    if size > _ANY_LIMIT:
+                        for link in links:  # all are asked before the first gets it
+                            _check_size(link, event, payload, size)
+                    path = node.path
+                    for link in links:
+                        if not link.outbox.offer(kind, path, event, None, payload, size):
+                            self._put_slowly(link, (kind, path, event, None, [payload]), size)
+                    for link in links:  # after all waiting: who has claimed a link writes to it at once
+                        if not link.attended:
+                            records = link.claim()
+                            if records is not None:
+                                if direct is None:
+                                    direct = []
+                                direct.append((link, records))
+                self.sent += 1
+            finally:
+                lock.release()
+            if direct is not None:
+                for link, records in direct:
+                    link.write_now(records)
+            if deliver:
+                node.deliver_local(event, args, kwargs)
+        except IPEventsError as exc:
+            node.fail(exc)
+        finally:
+            if node.deferred:
+                node.run_deferred()
+
+    def _put_slowly(self, link: Link, record: Record, size: int) -> None:
+        """Lock held: a fan-out of an application thread to a link that had no room at once."""
+        if self.wait_for_room(link, size, 1, Sender.FANOUT):
+            link.outbox.put(record, size)
+
+    def _put_for_listener(
+        self, links: tuple[Any, ...], kind: int, event: str, payload: Payload, size: int
+    ) -> None:
+        """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
+        for link in links:
+            if size > _ANY_LIMIT:
+                _check_size(link, event, payload, size)
+            if not link.outbox.has_room(size):
+                raise _full(link, event)
+        path = self._node.path
+        for link in links:
+            if not link.outbox.offer(kind, path, event, None, payload, size):
+                link.outbox.put((kind, path, event, None, [payload]), size)  # an episode: it has room again
+            self.mark_dirty(link)
+
+    def send_route(
+        self, route: Sequence[str], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """``sendTo``: along a route, target first. Errors as for ``send``."""
+        node = self._node
+        if node.inside():
+            node.defer(self.send_route, route, event, args, kwargs)
+            return
+        hops = tuple(route)
+        if hops and hops[-1] in node.router.names:
+            hops = hops[:-1]
+            if not hops:
+                node.emit(check_event(event, sending=True), args, kwargs)
+                return
+        self._addressed(SEND_TO, hops, event, args, kwargs)
+
+    def send_child(self, pid: str, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """``sendToChild``: to a direct child. Errors as for ``send``."""
+        node = self._node
+        if node.inside():
+            node.defer(self.send_child, pid, event, args, kwargs)
+            return
+        self._addressed(TO_CHILD, (pid,), event, args, kwargs)
+
+    def _addressed(
+        self,
+        kind: int,
+        route: tuple[str, ...],
+        event: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        node = self._node
+        try:
+            if not node.announced:
+                node.on_first_use()
+            event = check_event(event, sending=True)
+            _check_route(route)
+            payload, size = payloads.encode(args, kwargs)
+            ident = get_ident()
+            listener = node.dispatcher.owner == ident or ident in library_threads
+            records = None
+            with node.lock:
+                link, to = self._target(kind, route, event, listener)
+                while not link.outbox.offer(kind, node.path, event, to, payload, size):
+                    sender = Sender.LISTENER if listener else Sender.APPLICATION
+                    if self.wait_for_room(link, size, 1, sender, event):
+                        link.outbox.put((kind, node.path, event, to, [payload]), size)
+                        break
+                    link, to = self._target(kind, route, event, listener)  # decided again after each wait
+                self.sent += 1
+                if listener:
+                    self.mark_dirty(link)
+                elif not link.attended:
+                    records = link.claim()
+            if records is not None:
+                link.write_now(records)
+        except IPEventsError as exc:
+            node.fail(exc)
+        finally:
+            if node.deferred:
+                node.run_deferred()
+
+    def _target(self, kind: int, route: tuple[str, ...], event: str, listener: bool) -> tuple[Link, Any]:
+        """Lock held: the link of an addressed message, and what is left of its route behind that."""
+        node = self._node
+        if node.stage is not _OPEN:
+            node.check_stage(listener)
+        if kind == TO_CHILD:
+            found: Any = node.router.child_link(route[-1])
+            if found is None:
+                raise UnknownProcess(f"event {event!r}: there is no child with pid {route[-1]!r} here")
+            return found, None
+        found, report = node.router.hop(route)
+        if report is not None:
+            raise refusal(event, report)
+        return found, (route[0], route[:-1]) if len(route) > 1 else None
+
+    def wait_for_room(self, link: Link, size: int, count: int, sender: Sender, event: str = "") -> bool:
+        """Lock held, given up while waiting: whether ``count`` messages may be put now.
+
+        Fan-outs and forwards wait here while the peer makes progress; an addressed send waits for one
+        change and returns False, to be decided anew. Raises OutboxFull for a listener, Closed by ``stop``.
+        """
+        node = self._node
+        while True:
+            verdict = link.outbox.decide(size, sender, time.monotonic(), link.progress, count)
+            if verdict is Verdict.TAKE:
+                return True
+            if verdict is Verdict.REFUSE:
+                raise _full(link, event)
+            if verdict is Verdict.DROP:
+                link.drop("slow-peer" if sender is Sender.FANOUT else "full", count)
+                if sender is Sender.FANOUT and not link.outbox.dropping:
+                    link.outbox.dropping = True
+                    node.error(SlowPeer(f"{link.name} takes nothing; events to it are dropped until it does"))
+                return False
+            link.wait_room(LOOK_SECONDS)
+            if sender is Sender.APPLICATION:
+                return False
+            if node.stage is Stage.CLOSED:
+                raise node.stage_error()
+            if link not in node.router.neighbours:
+                link.drop("link-cut", count)
+                return False
+
+    def mark_dirty(self, link: Link) -> None:
+        """Lock held: a listener, or a reader that forwards, put something; it leaves at the end of the batch."""
+        if not link.dirty:
+            link.dirty = True
+            self._dirty.append(link)
+        link.defer()
+
+    def write_dirty(self) -> None:
+        """Lock not held: write what was put during a batch."""
+        lock = self._node.lock
+        while self._dirty:
+            with lock:
+                if not self._dirty:
+                    return
+                link = self._dirty.pop()
+                link.dirty = False
+                records = link.claim_now()
+            if records is not None:
+                link.write_now(records)
+
+    def lose_up(self, count: int = 1) -> None:
+        """Lock held: the upward part of fan-outs is lost in an outage; one error for each outage."""
+        parent: Any = self._node.router.parent
+        parent.drop("disconnected", count)
+        if not self.outage_told:
+            self.outage_told = True
+            self._node.error(NotConnected("the server is away; what goes up is lost until it is back"))
+
+
+def refusal(event: str, report: Report) -> SendError:
+    """A report of the router as the exception that the caller gets."""
+    if not report.connected:
+        return NotConnected(f"event {event!r} was not sent: {report.cause}")
+    return UnknownProcess(f"event {event!r} was not sent: {report.cause}")
+
+
+def _check_route(route: tuple[str, ...]) -> None:
+    if not route:
+        raise UnknownProcess("sendTo needs at least one pid, the target first: message.pids is the reply")
+    if len(route) > MAX_ROUTE:
+        raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {len(route)}")
+    if max(map(len, route)) > MAX_PID:
+        raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
+
+
+def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:
+    if size <= link.limit:
+        return
+    if not link.is_limited and type(payload) is list:
+        return  # between relatives only what has to be in one frame is limited
+    raise MessageTooLarge(
+        f"event {event!r} has {size} bytes, {link.name} takes at most {link.limit} (socket.maxMessage)"
+    )
+
+
+def _full(link: Link, event: str) -> OutboxFull:
+    waiting = len(link.outbox)
+    return OutboxFull(
+        f"event {event!r} was not sent: {waiting} records wait for {link.name}, and a listener never waits"
+    )

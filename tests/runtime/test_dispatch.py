@@ -1,0 +1,658 @@
+from __future__ import annotations
+
+import functools
+import gc
+import threading
+
+import blinker
+import pytest
+
+from ipevents._core.messages import Envelope, Message
+from ipevents._exceptions import InvalidListener
+from ipevents._runtime.dispatch import Dispatcher, check_listener
+
+CEILING = 30.0  # reached only in a deadlock
+
+
+class Recording(Dispatcher):
+    """A dispatcher that keeps what it tells."""
+
+    def __init__(self):
+        self.interest = []
+        self.failures = []
+        self.exits = []
+        self.idle = 0
+        super().__init__(
+            on_interest=lambda event: self.interest.append((event, self.listens_to(event))),
+            on_failure=lambda exc, message, listener: self.failures.append((exc, message.event, listener)),
+            on_exit=self.exits.append,
+            on_idle=self.count_idle,
+        )
+
+    def count_idle(self):
+        self.idle += 1
+
+    def emit(self, event, *args, origin="me", **kwargs):
+        return self.deliver(Message(Envelope(0, (origin,), event, print), args, kwargs), kwargs)
+
+
+@pytest.fixture
+def dispatcher():
+    return Recording()
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+def hears(heard, name):
+    """A listener that notes its name."""
+
+    def listener(message, *args, **kwargs):
+        heard.append(name)
+
+    return listener
+
+
+# Calling
+
+
+def test_a_listener_gets_the_message_and_its_arguments(dispatcher):
+    calls = []
+    dispatcher.add("x", lambda message, *args, **kwargs: calls.append((message.event, args, kwargs)))
+    assert dispatcher.emit("x", 1, 2, key="value")
+    assert calls == [("x", (1, 2), {"key": "value"})]
+
+
+def test_an_event_without_listeners_is_not_heard(dispatcher):
+    assert not dispatcher.emit("x")
+    assert not dispatcher.listens_to("x")
+    assert (dispatcher.listeners("x"), dispatcher.count("x"), dispatcher.events()) == ([], 0, [])
+
+
+def test_listeners_are_called_in_the_order_of_registration(dispatcher, heard):
+    for number in range(50):
+        dispatcher.add("x", hears(heard, number), sender="me" if number % 3 == 0 else None, once=number % 7 == 0)
+    dispatcher.emit("x")
+    assert heard == list(range(50))
+
+
+def test_a_function_that_is_registered_twice_is_called_twice(dispatcher, heard):
+    listener = hears(heard, "x")
+    dispatcher.add("x", listener)
+    dispatcher.add("x", listener)
+    dispatcher.emit("x")
+    assert heard == ["x", "x"]
+    assert dispatcher.listeners("x") == [listener, listener]
+
+
+def test_a_listener_for_one_origin_hears_no_other(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "you"), sender="you")
+    dispatcher.add("x", hears(heard, "all"))
+    assert dispatcher.emit("x", origin="me")
+    assert heard == ["all"]
+    dispatcher.emit("x", origin="you")
+    assert heard == ["all", "you", "all"]
+
+
+def test_an_event_that_only_another_origin_is_heard_for_is_not_heard(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "you"), sender="you")
+    assert not dispatcher.emit("x", origin="me")
+
+
+def test_once_is_called_once(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "once"), once=True)
+    dispatcher.emit("x")
+    assert not dispatcher.emit("x")
+    assert heard == ["once"]
+
+
+def test_once_is_called_once_also_if_it_emits_the_same_event(dispatcher, heard):
+    def listener(message):
+        heard.append("once")
+        dispatcher.emit("x")
+
+    dispatcher.add("x", listener, once=True)
+    dispatcher.add("x", hears(heard, "on"))
+    dispatcher.emit("x")
+    assert heard == ["once", "on", "on"]
+
+
+def test_once_for_one_origin_waits_for_that_origin(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "once"), sender="you", once=True)
+    dispatcher.emit("x")
+    dispatcher.emit("x", origin="you")
+    dispatcher.emit("x", origin="you")
+    assert heard == ["once"]
+
+
+def test_who_is_removed_by_another_listener_is_still_called_this_time(dispatcher, heard):
+    second = hears(heard, "second")
+    dispatcher.add("x", lambda message: dispatcher.remove("x", second))
+    dispatcher.add("x", second)
+    dispatcher.emit("x")
+    dispatcher.emit("x")
+    assert heard == ["second"]
+
+
+def test_who_is_added_by_another_listener_is_called_next_time(dispatcher, heard):
+    dispatcher.add("x", lambda message: dispatcher.add("x", hears(heard, "new")), once=True)
+    dispatcher.emit("x")
+    assert heard == []
+    dispatcher.emit("x")
+    assert heard == ["new"]
+
+
+# Removing
+
+
+def test_the_newest_registration_goes_first(dispatcher, heard):
+    listener = hears(heard, "twice")
+    dispatcher.add("x", listener)
+    dispatcher.add("x", hears(heard, "between"))
+    dispatcher.add("x", listener)
+    dispatcher.remove("x", listener)
+    dispatcher.emit("x")
+    assert heard == ["twice", "between"]
+
+
+def test_a_bound_method_is_found_again(dispatcher):
+    class Thing:
+        def method(self, message):
+            """Nothing."""
+
+    thing = Thing()
+    dispatcher.add("x", thing.method)
+    dispatcher.remove("x", thing.method)
+    assert dispatcher.count("x") == 0
+
+
+def test_all_of_an_event_go_or_all(dispatcher, heard):
+    for event in ("x", "x", "y"):
+        dispatcher.add(event, hears(heard, event))
+    dispatcher.remove("x", None)
+    assert dispatcher.events() == ["y"]
+    dispatcher.remove(None, None)
+    assert dispatcher.events() == []
+
+
+def test_one_listener_goes_from_all_events(dispatcher, heard):
+    listener = hears(heard, "x")
+    dispatcher.add("x", listener)
+    dispatcher.add("y", listener)
+    dispatcher.remove(None, listener)
+    assert dispatcher.events() == []
+
+
+def test_removing_a_stranger_changes_nothing(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.remove("x", print)
+    dispatcher.remove("y", None)
+    assert dispatcher.count("x") == 1
+
+
+# Blinker
+
+
+def test_who_connects_to_the_signal_is_called_like_a_listener(dispatcher, heard):
+    def receiver(message, *args, **kwargs):
+        heard.append((message.event, args, kwargs))
+
+    dispatcher.add("x", hears(heard, "first"))
+    dispatcher.signal("x").connect(receiver)
+    dispatcher.add("x", hears(heard, "last"))
+    dispatcher.emit("x", 1, key=2)
+    assert heard == ["first", ("x", (1,), {"key": 2}), "last"]
+    assert dispatcher.count("x") == 3
+    assert receiver in dispatcher.listeners("x")
+
+
+def test_the_signal_is_blinkers_and_always_the_same(dispatcher):
+    assert isinstance(dispatcher.signal("x"), blinker.Signal)
+    assert dispatcher.signal("x") is dispatcher.signal("x")
+
+
+def test_a_receiver_for_a_sender_hears_that_origin_only(dispatcher, heard):
+    receiver = hears(heard, "you")
+    dispatcher.signal("x").connect(receiver, sender="you")
+    dispatcher.emit("x", origin="me")
+    dispatcher.emit("x", origin="you")
+    assert heard == ["you"]
+
+
+def test_a_receiver_that_left_its_only_sender_does_not_count(dispatcher, heard):
+    receiver = hears(heard, "you")
+    signal = dispatcher.signal("x")
+    signal.connect(receiver, sender="you")
+    signal.disconnect(receiver, sender="you")
+    assert not dispatcher.listens_to("x")
+    assert dispatcher.interest == [("x", True), ("x", False)]
+
+
+def test_a_receiver_can_be_removed_like_a_listener(dispatcher, heard):
+    receiver = hears(heard, "x")
+    dispatcher.signal("x").connect(receiver)
+    dispatcher.remove("x", receiver)
+    assert not dispatcher.listens_to("x")
+
+
+def test_a_weak_receiver_is_called_while_it_lives(dispatcher, heard):
+    receiver = hears(heard, "weak")
+    dispatcher.signal("x").connect(receiver)
+    dispatcher.emit("x")
+    del receiver
+    gc.collect()
+    assert not dispatcher.emit("x")
+    assert heard == ["weak"]
+    assert dispatcher.interest == [("x", True), ("x", False)]
+
+
+def test_a_weak_method_is_called_while_its_object_lives(dispatcher, heard):
+    class Thing:
+        def method(self, message):
+            heard.append("method")
+
+    thing = Thing()
+    dispatcher.signal("x").connect(thing.method)
+    dispatcher.emit("x")
+    dispatcher.emit("x")
+    del thing
+    gc.collect()
+    dispatcher.emit("x")
+    assert heard == ["method", "method"]
+
+
+def test_a_listener_of_on_is_kept_alive(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "x"))
+    gc.collect()
+    dispatcher.emit("x")
+    assert heard == ["x"]
+
+
+def test_a_weak_receiver_is_collected_in_a_thread_that_holds_a_lock_that_interest_needs(heard):
+    lock = threading.RLock()
+    changes = []
+
+    def on_interest(event):
+        changes.append((event, lock._is_owned()))
+
+    dispatcher = Dispatcher(
+        on_interest=on_interest, on_failure=print, on_exit=print, on_idle=lambda: None
+    )
+    receiver = hears(heard, "weak")
+    dispatcher.signal("x").connect(receiver)
+    with lock:
+        del receiver
+        gc.collect()
+    assert changes == [("x", False), ("x", True)]
+
+
+def test_a_muted_signal_calls_nobody(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.emit("x")
+    with dispatcher.signal("x").muted():
+        assert not dispatcher.emit("x")
+    dispatcher.emit("x")
+    assert heard == ["x", "x"]
+
+
+def test_threads_that_connect_and_disconnect_disturb_nobody_who_emits(dispatcher, heard):
+    stop = threading.Event()
+    failures = []
+
+    def change(number):
+        try:
+            while not stop.is_set():
+                for sender in (None, f"you {number}", f"another {number}"):
+                    listener = hears([], number)
+                    dispatcher.add("x", listener, sender=sender)
+                    dispatcher.remove("x", listener)
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        dispatcher.add("x", hears(heard, "x"))
+        for _ in range(500):
+            dispatcher.emit("x")
+            dispatcher.listeners("x")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(CEILING)
+    assert failures == []
+    assert dispatcher.failures == []
+    assert heard == ["x"] * 500
+
+
+# Failures
+
+
+def test_a_listener_that_raises_spares_the_others(dispatcher, heard):
+    error = ValueError("mine")
+
+    def listener(message):
+        raise error
+
+    dispatcher.add("x", listener)
+    dispatcher.add("x", hears(heard, "other"))
+    assert dispatcher.emit("x")
+    assert heard == ["other"]
+    assert dispatcher.failures == [(error, "x", listener)]
+
+
+def test_a_once_listener_that_raises_is_named_itself(dispatcher):
+    def listener(message):
+        raise ValueError
+
+    dispatcher.add("x", listener, once=True)
+    dispatcher.emit("x")
+    assert dispatcher.failures[0][2] is listener
+
+
+def test_system_exit_is_told_and_spares_the_others(dispatcher, heard):
+    def listener(message):
+        raise SystemExit(3)
+
+    dispatcher.add("x", listener)
+    dispatcher.add("x", hears(heard, "other"))
+    dispatcher.emit("x")
+    assert [exc.code for exc in dispatcher.exits] == [3]
+    assert (heard, dispatcher.failures) == (["other"], [])
+
+
+def test_ctrl_c_in_the_main_thread_goes_to_who_emitted(dispatcher):
+    def listener(message):
+        raise KeyboardInterrupt
+
+    dispatcher.add("x", listener)
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.emit("x")
+    assert not dispatcher.runs_here()
+
+
+class Cancelled(BaseException):
+    """As asyncio's: no Exception."""
+
+
+def test_any_other_exception_in_a_library_thread_is_a_failure_like_others(dispatcher, heard):
+    raised = [Cancelled(), KeyboardInterrupt(), GeneratorExit()]
+
+    def fail(exc):
+        def listener(message):
+            raise exc
+
+        return listener
+
+    for exc in raised:
+        dispatcher.add("x", fail(exc))
+    dispatcher.add("x", hears(heard, "other"))
+    thread = threading.Thread(target=dispatcher.emit, args=("x",))
+    thread.start()
+    thread.join(CEILING)
+    assert [failure[0] for failure in dispatcher.failures] == raised
+    assert heard == ["other"]
+
+
+def test_arguments_that_the_listener_does_not_take_are_its_failure(dispatcher):
+    dispatcher.add("x", lambda message, only: None)
+    dispatcher.emit("x", 1, 2)
+    assert isinstance(dispatcher.failures[0][0], TypeError)
+
+
+# One at a time
+
+
+def test_one_listener_runs_at_a_time(dispatcher):
+    running = []
+    overlaps = []
+    count = 0
+    start = threading.Barrier(4)
+
+    def listener(message):
+        nonlocal count
+        running.append(1)
+        overlaps.append(len(running) > 1)
+        for _ in range(100):  # long enough for a switch of threads
+            count += 1
+        running.pop()
+
+    dispatcher.add("x", listener)
+
+    def emit():
+        start.wait(CEILING)
+        for _ in range(100):
+            dispatcher.emit("x")
+
+    threads = [threading.Thread(target=emit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(CEILING)
+    assert count == 4 * 100 * 100
+    assert not any(overlaps)
+
+
+def test_who_was_removed_while_an_event_waited_for_its_turn_is_not_called(dispatcher, heard):
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(message):
+        entered.set()
+        assert go.wait(CEILING)
+        dispatcher.remove("y", listener)
+
+    listener = hears(heard, "y")
+    dispatcher.add("x", slow)
+    dispatcher.add("y", listener)
+    first = threading.Thread(target=dispatcher.emit, args=("x",))
+    second = threading.Thread(target=dispatcher.emit, args=("y",))
+    first.start()
+    assert entered.wait(CEILING)
+    second.start()
+    go.set()
+    first.join(CEILING)
+    second.join(CEILING)
+    # Either order is right, but not: removed first, called later. Here "y" cannot come before the removal.
+    assert heard == []
+
+
+def test_it_is_known_which_thread_runs_listeners(dispatcher):
+    seen = []
+    dispatcher.add("x", lambda message: seen.append(dispatcher.runs_here()))
+    dispatcher.emit("x")
+    assert seen == [True]
+    assert not dispatcher.runs_here()
+
+
+def test_after_a_nested_emit_the_outer_listener_still_runs(dispatcher):
+    seen = []
+
+    def listener(message):
+        dispatcher.emit("inner")
+        seen.append(dispatcher.runs_here())
+
+    dispatcher.add("x", listener)
+    dispatcher.add("inner", lambda message: None)
+    dispatcher.emit("x")
+    assert seen == [True]
+    assert dispatcher.idle == 1
+
+
+def test_the_outermost_leave_is_told_once(dispatcher):
+    dispatcher.add("x", lambda message: None)
+    dispatcher.emit("x")
+    dispatcher.emit("x")
+    assert dispatcher.idle == 2
+
+
+# Interest
+
+
+def test_interest_begins_with_the_first_and_ends_with_the_last(dispatcher, heard):
+    first, second = hears(heard, 1), hears(heard, 2)
+    dispatcher.add("x", first)
+    dispatcher.add("x", second, sender="you")
+    dispatcher.remove("x", first)
+    dispatcher.remove("x", second)
+    assert [wanted for _, wanted in dispatcher.interest] == [True, True, True, False]
+
+
+def test_a_once_listener_that_fired_does_not_count(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "once"), once=True)
+    dispatcher.emit("x")
+    assert dispatcher.interest == [("x", True), ("x", False)]
+
+
+def test_kept_receivers_are_forgotten_at_every_change(dispatcher, heard):
+    dispatcher.add("x", hears(heard, 1))
+    dispatcher.emit("x")
+    assert "x" in dispatcher.kept
+    dispatcher.add("x", hears(heard, 2))
+    assert "x" not in dispatcher.kept
+    dispatcher.emit("x")
+    dispatcher.remove("x", None)
+    assert "x" not in dispatcher.kept
+
+
+# Which listeners are refused
+
+
+class Takes:
+    def __call__(self, message):
+        """Takes a message."""
+
+    def method(self, message):
+        """Takes a message."""
+
+    def nothing(self):
+        """Takes none."""
+
+    async def waits(self, message):
+        """A coroutine."""
+
+    @staticmethod
+    def static(message):
+        """Takes a message."""
+
+    @classmethod
+    def of_class(cls, message):
+        """Takes a message."""
+
+
+class Awaits:
+    async def __call__(self, message):
+        """A coroutine."""
+
+
+class Makes:
+    def __init__(self, message):
+        """Takes a message."""
+
+
+class Empty:
+    def __init__(self):
+        """Takes none."""
+
+
+async def coroutine(message):
+    """A coroutine."""
+
+
+def generator(message):
+    yield message
+
+
+async def stream(message):
+    yield message
+
+
+def positional(message, /):
+    """Takes a message."""
+
+
+def takes_all(*args):
+    """Takes a message."""
+
+
+def with_default(message=None, *, key=1):
+    """Takes a message."""
+
+
+def required_key(message, *, key):
+    """Takes a message if the sender gives the key."""
+
+
+def nothing():
+    """Takes none."""
+
+
+def only_keys(*, message):
+    """Takes none that is positional."""
+
+
+def only_keywords(**kwargs):
+    """Takes none that is positional."""
+
+
+@pytest.mark.parametrize(
+    "listener",
+    [
+        positional,
+        takes_all,
+        with_default,
+        required_key,
+        lambda message: None,
+        Takes(),
+        Takes().method,
+        Takes.static,
+        Takes.of_class,
+        Takes().static,
+        Makes,
+        print,
+        [].append,
+        int,
+        dict,
+        functools.partial(with_default),
+        functools.partial(required_key, key=1),
+        functools.lru_cache(positional),
+        threading.Event().wait,
+    ],
+)
+def test_what_takes_a_message_is_a_listener(listener):
+    check_listener(listener)
+
+
+@pytest.mark.parametrize(
+    "listener",
+    [
+        None,
+        5,
+        "name",
+        nothing,
+        only_keys,
+        only_keywords,
+        lambda: None,
+        lambda **kwargs: None,
+        Takes().nothing,
+        Empty,
+        functools.partial(positional, 1),
+        functools.partial(nothing),
+        threading.Event().set,
+        [].clear,
+        coroutine,
+        Takes().waits,
+        Awaits(),
+        functools.partial(coroutine),
+        generator,
+        stream,
+        functools.partial(generator),
+    ],
+)
+def test_what_can_take_none_is_refused_and_not_registered(dispatcher, listener):
+    with pytest.raises(InvalidListener):
+        dispatcher.add("x", listener)
+    assert dispatcher.count("x") == 0
+    assert dispatcher.interest == []

@@ -1,0 +1,667 @@
+"""The public API in one process, without children and without a socket."""
+
+from __future__ import annotations
+
+import enum
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import ipevents
+from ipevents import (
+    Closed,
+    Emitter,
+    InvalidEvent,
+    InvalidListener,
+    IPEventsError,
+    MessageTooLarge,
+    NotStarted,
+    OptionsError,
+    ReservedEvent,
+    UnknownProcess,
+    Unpicklable,
+    WouldDeadlock,
+)
+
+CEILING = 30.0  # reached only in a deadlock
+SENDS = ["bubble", "sendToParents", "sendToChilds", "sendToSiblings", "sendToGrandMaster", "broadcast"]
+
+
+@pytest.fixture
+def ipem():
+    emitter = Emitter().options(useSocket=False)
+    yield emitter
+    emitter.stop()
+
+
+@pytest.fixture
+def started(ipem):
+    return ipem.start()
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+def hears(heard, name=None):
+    def listener(message, *args, **kwargs):
+        heard.append(message.event if name is None else name)
+
+    return listener
+
+
+# Options
+
+
+def test_options_chain_and_merge(ipem):
+    assert ipem.options({"delayRestart": 5}).options(restart=False) is ipem
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_known_one(ipem):
+    with pytest.raises(OptionsError, match="delayRestart"):
+        ipem.options(delayrestart=5)
+
+
+def test_what_can_no_longer_take_effect_is_refused_after_start(started):
+    with pytest.raises(OptionsError):
+        started.options(useSocket=True)
+    assert started.options(restart=False) is started
+
+
+def test_after_a_stop_all_options_may_change_again(started):
+    started.stop()
+    assert started.options(useSocket=False, startMethod="forkserver") is started
+
+
+# Listening
+
+
+def test_on_registers_and_chains(ipem, heard):
+    assert ipem.on("x", hears(heard)).on("y", hears(heard)) is ipem
+    ipem.emit("x")
+    ipem.emit("y")
+    assert heard == ["x", "y"]
+
+
+def test_on_is_a_decorator_that_returns_the_function(ipem, heard):
+    @ipem.on("x")
+    def listener(message):
+        heard.append("x")
+
+    @ipem.once("x")
+    def single(message):
+        heard.append("once")
+
+    assert ipem.listeners("x") == [listener, single]
+    ipem.emit("x")
+    ipem.emit("x")
+    assert heard == ["x", "once", "x"]
+
+
+def test_a_listener_may_be_for_one_origin(ipem, heard):
+    ipem.on("x", hears(heard, "me"), sender=ipem.pid).on("x", hears(heard, "other"), sender=1)
+    ipem.once("x", hears(heard, "once"), sender=ipem.pid)
+    ipem.emit("x")
+    assert heard == ["me", "once"]
+
+
+def test_off_removes_the_newest_of_a_listener(ipem, heard):
+    first, second = hears(heard, 1), hears(heard, 2)
+    ipem.on("x", first).on("x", second).on("x", first)
+    assert ipem.off("x", first) is ipem
+    assert ipem.listeners("x") == [first, second]
+
+
+def test_off_removes_all_of_an_event_or_all(ipem, heard):
+    ipem.on("x", hears(heard)).on("x", hears(heard)).on("y", hears(heard)).on("z", hears(heard))
+    ipem.off("x")
+    assert ipem.eventNames() == ["y", "z"]
+    assert ipem.removeAllListeners("y").eventNames() == ["z"]
+    assert ipem.off().eventNames() == []
+
+
+def test_the_aliases_of_node_work(ipem, heard):
+    listener = hears(heard)
+    assert ipem.addListener("x", listener).listenerCount("x") == 1
+    assert ipem.removeListener("x", listener).listenerCount("x") == 0
+    assert ipem.addListener("x", listener).removeAllListeners().eventNames() == []
+
+
+@pytest.mark.parametrize("method", ["on", "once", "off", "emit", "listeners", "listenerCount", "signal", "broadcast"])
+@pytest.mark.parametrize("event", ["", None, 5, ["x"], "x" * 300])
+def test_what_is_no_name_is_refused(ipem, method, event):
+    if method == "off" and event is None:
+        pytest.skip("that is all events")
+    with pytest.raises(InvalidEvent):
+        getattr(ipem, method)(event)
+
+
+def test_what_cannot_take_a_message_is_refused(ipem):
+    with pytest.raises(InvalidListener):
+        ipem.on("x", lambda: None)
+    with pytest.raises(InvalidListener):
+        ipem.on("x")(None)
+    assert ipem.eventNames() == []
+
+
+def test_who_connects_to_the_signal_listens(ipem, heard):
+    receiver = hears(heard)
+    ipem.signal("x").connect(receiver)
+    assert ipem.emit("x")
+    assert ipem.listenerCount("x") == 1
+    del receiver
+    gc.collect()
+    assert not ipem.emit("x")
+
+
+class Event(str, enum.Enum):  # noqa: UP042  # StrEnum comes with 3.11
+    DONE = "done"
+
+
+def test_a_member_of_a_str_enum_is_its_value(started, heard):
+    started.on(Event.DONE, hears(heard)).on("done", hears(heard))
+    assert started.listenerCount("done") == started.listenerCount(Event.DONE) == 2
+    started.emit("done")
+    started.bubble(Event.DONE)
+    started.sendToGrandMaster(Event.DONE)
+    assert heard == ["done"] * 6
+    assert all(type(event) is str for event in heard)
+
+
+# Local events
+
+
+def test_emit_calls_with_a_message_and_the_arguments(ipem):
+    calls = []
+    ipem.on("x", lambda message, *args, **kwargs: calls.append((message, args, kwargs)))
+    assert ipem.emit("x", 1, key=2)
+    ((message, args, kwargs),) = calls
+    assert (args, kwargs) == ((1,), {"key": 2})
+    assert (message.event, message.args, message.kwargs) == ("x", (1,), {"key": 2})
+    assert (message.type, message.from_, message.pids, message.to) == ("", ipem.pid, (ipem.pid,), None)
+
+
+def test_emit_passes_the_very_objects(ipem):
+    thing = threading.Lock()
+    got = []
+    ipem.on("x", lambda message, value: got.append(value))
+    ipem.emit("x", thing)
+    assert got == [thing]
+
+
+def test_emit_tells_whether_anybody_listened(ipem):
+    assert ipem.emit("x") is False
+    ipem.on("x", lambda message: None)
+    assert ipem.emit("x") is True
+
+
+def test_a_reply_to_a_local_event_is_a_local_event(started, heard):
+    started.on("x", lambda message: message.reply("answer", 1))
+    started.on("answer", lambda message, value: heard.append((message.type, message.pids, value)))
+    started.emit("x")
+    assert heard == [("", (started.pid,), 1)]
+
+
+@pytest.mark.parametrize("event", ["ready", "online", "offline", "parent"])
+def test_the_librarys_own_events_are_neither_sent_nor_emitted(started, event):
+    for method in [*SENDS, "emit"]:
+        with pytest.raises(ReservedEvent):
+            getattr(started, method)(event)
+    with pytest.raises(ReservedEvent):
+        started.sendTo([started.pid], event)
+    with pytest.raises(ReservedEvent):
+        started.sendToChild("1", event)
+
+
+def test_error_can_be_emitted_but_not_sent(started, heard):
+    started.on("error", lambda message, exc: heard.append(exc))
+    started.emit("error", ValueError("mine"))
+    assert isinstance(heard.pop(), ValueError)
+    for method in SENDS:
+        if method != "bubble":
+            getattr(started, method)("error", 1)
+    while len(heard) < len(SENDS) - 1:
+        started.waitFor("error", CEILING)
+    assert all(isinstance(exc, ReservedEvent) for exc in heard)
+
+
+# A grand master alone
+
+
+def test_bubble_and_to_the_grand_master_are_local_here(started, heard):
+    started.on("x", lambda message, value: heard.append((message.type, message.pids, value)))
+    assert started.bubble("x", 1) is started
+    assert started.sendToGrandMaster("x", 2) is started
+    assert heard == [("", (started.pid,), 1), ("", (started.pid,), 2)]
+
+
+@pytest.mark.parametrize("method", ["sendToParents", "sendToChilds", "sendToSiblings", "broadcast"])
+def test_what_goes_to_others_reaches_nobody_here(started, heard, method):
+    started.on("x", hears(heard))
+    assert getattr(started, method)("x", 1) is started
+    assert heard == []
+
+
+@pytest.mark.parametrize("method", SENDS)
+def test_what_cannot_be_pickled_is_refused(started, method):
+    with pytest.raises(Unpicklable, match="argument 1"):
+        getattr(started, method)("x", sys._getframe())
+
+
+def test_unknown_targets_are_refused(started):
+    with pytest.raises(UnknownProcess):
+        started.sendToChild("4711", "x")
+    with pytest.raises(UnknownProcess):
+        started.sendTo(["4711"], "x")
+    with pytest.raises(UnknownProcess):
+        started.sendTo(["target", 4711, started.pid], "x")
+    with pytest.raises(UnknownProcess):
+        started.sendTo(["x" * 1000], "x")
+
+
+def test_a_route_to_nobody_is_refused(started):
+    with pytest.raises(IPEventsError):
+        started.sendTo([], "x")
+
+
+@pytest.mark.parametrize("pid", [None, 1.5, True, b"1"])
+def test_a_pid_is_a_text_a_number_or_a_child(started, pid):
+    with pytest.raises(TypeError):
+        started.sendToChild(pid, "x")
+    with pytest.raises(TypeError):
+        started.sendTo([pid], "x")
+    with pytest.raises(TypeError):
+        started.on("x", print, sender=pid)
+
+
+def test_a_route_to_oneself_is_a_local_event(started, heard):
+    started.on("x", hears(heard))
+    started.sendTo([started.pid], "x")
+    started.sendTo(started.pid, "x")
+    assert heard == ["x", "x"]
+
+
+def test_a_mistake_is_an_error_event_if_anybody_listens_to_error(started):
+    with started.expecting("error", CEILING) as got:
+        assert started.sendToChild("4711", "x") is started
+    (exc,) = got.message.args
+    assert isinstance(exc, UnknownProcess)
+    assert isinstance(exc, LookupError)
+
+
+def test_a_refused_send_is_not_counted(started):
+    with pytest.raises(UnknownProcess):
+        started.sendToChild("4711", "x")
+    with pytest.raises(Unpicklable):
+        started.broadcast("x", sys._getframe())
+    assert started.stats()["sent"] == 0
+    started.broadcast("x")
+    assert started.stats()["sent"] == 1
+
+
+# Failing listeners
+
+
+def test_a_listener_that_raises_becomes_an_error_event_and_spares_the_others(started, heard):
+    error = ValueError("mine")
+
+    def listener(message):
+        raise error
+
+    started.on("x", listener).on("x", hears(heard))
+    with started.expecting("error", CEILING) as got:
+        assert started.emit("x")
+    assert heard == ["x"]
+    assert got.message.args == (error,)
+
+
+def test_without_a_listener_to_error_it_is_logged(started, caplog):
+    started.on("x", lambda message: 1 / 0)
+    started.emit("x")
+    started.stop()
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info[0] is ZeroDivisionError
+    assert record.name.startswith("ipevents")
+
+
+def test_an_error_listener_that_raises_is_only_logged(started, caplog):
+    started.on("error", lambda message, exc: 1 / 0)
+    started.emit("error", ValueError())
+    started.stop()
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_system_exit_out_of_a_listener_ends_run_with_its_code(ipem):
+    ipem.on("ready", lambda message: sys.exit(7))
+    with pytest.raises(SystemExit) as caught:
+        ipem.run(CEILING)
+    assert caught.value.code == 7
+
+
+# Life
+
+
+def test_ready_and_online_are_emitted_before_start_returns(ipem, heard):
+    ipem.on("ready", hears(heard)).on("online", hears(heard))
+    assert ipem.start() is ipem
+    assert heard == ["ready", "online"]
+    ipem.start()
+    assert heard == ["ready", "online"]
+
+
+def test_the_attributes_of_a_top_process(ipem):
+    assert (ipem.isGrandMaster, ipem.isMaster, ipem.isWorker) == (False, True, False)
+    assert ipem.parentPid is None
+    ipem.start()
+    assert (ipem.isGrandMaster, ipem.isMaster, ipem.isWorker) == (True, True, False)
+    assert (ipem.parentPid, ipem.childsOnline, ipem.netmap) == (None, 0, {})
+    ipem.stop()
+    assert not ipem.isGrandMaster
+
+
+@pytest.mark.parametrize("method", SENDS)
+def test_before_start_nothing_is_sent(ipem, heard, method):
+    ipem.on("x", hears(heard))
+    with pytest.raises(NotStarted):
+        getattr(ipem, method)("x")
+    assert heard == []
+
+
+def test_before_start_nothing_is_addressed_or_waited_for(ipem):
+    with pytest.raises(NotStarted):
+        ipem.sendToChild("1", "x")
+    with pytest.raises(NotStarted):
+        ipem.sendTo(["1"], "x")
+    with pytest.raises(NotStarted):
+        ipem.waitFor("x", 0)
+    assert ipem.eventNames() == []
+
+
+@pytest.mark.parametrize("method", SENDS)
+def test_after_stop_nothing_is_sent(started, heard, method):
+    started.on("x", hears(heard))
+    started.stop()
+    with pytest.raises(Closed):
+        getattr(started, method)("x")
+    assert heard == []
+
+
+def test_local_events_need_no_start(ipem, heard):
+    ipem.on("x", hears(heard)).emit("x")
+    ipem.start().stop()
+    ipem.emit("x")
+    assert heard == ["x", "x"]
+
+
+def test_stop_is_idempotent_and_needs_no_start(ipem):
+    ipem.stop()
+    assert not ipem.stopping
+    ipem.start()
+    ipem.stop()
+    assert ipem.stopping
+    ipem.stop()
+    ipem.stop(0.1)
+
+
+def test_it_can_be_started_again_with_its_listeners(ipem, heard):
+    ipem.on("ready", hears(heard)).on("x", hears(heard))
+    pid = ipem.pid
+    for _ in range(3):
+        ipem.start()
+        assert not ipem.stopping
+        ipem.sendToGrandMaster("x")
+        ipem.stop()
+    assert heard == ["ready", "x"] * 3
+    assert ipem.pid == pid
+
+
+def test_with_starts_and_stops(ipem, heard):
+    ipem.on("ready", hears(heard))
+    with ipem as entered:
+        assert entered is ipem
+        assert ipem.isGrandMaster
+    assert ipem.stopping
+    assert heard == ["ready"]
+
+
+def test_with_stops_after_an_exception(ipem):
+    with pytest.raises(ZeroDivisionError), ipem:
+        raise ZeroDivisionError
+    assert ipem.stopping
+
+
+def test_stop_in_a_listener_only_asks_for_it(started):
+    seen = []
+
+    def listener(message):
+        started.stop()
+        seen.append(started.stopping)
+
+    started.on("x", listener)
+    started.emit("x")
+    assert seen == [True]
+    assert started.run(CEILING)
+
+
+def test_run_waits_until_stopped_by_another_thread(ipem):
+    ipem.on("online", lambda message: threading.Thread(target=ipem.stop).start())
+    assert ipem.run(CEILING) is True
+
+
+def test_run_gives_up_waiting_after_its_time(ipem):
+    assert ipem.run(0) is False
+    assert not ipem.stopping
+    ipem.stop()
+    assert ipem.run(0) is True
+
+
+def test_many_threads_may_stop_at_once(started):
+    threads = [threading.Thread(target=started.stop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(CEILING)
+    assert not any(thread.is_alive() for thread in threads)
+    assert started.stopping
+
+
+def test_many_threads_may_start_at_once(ipem, heard):
+    ipem.on("ready", hears(heard))
+    threads = [threading.Thread(target=ipem.start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(CEILING)
+    assert heard == ["ready"]
+
+
+# Waiting
+
+
+def later(call, *args):
+    thread = threading.Thread(target=call, args=args)
+    thread.start()
+    return thread
+
+
+def test_wait_for_returns_the_message(started):
+    waits = threading.Event()
+    started.signal("x").connect(lambda message: None, weak=False)
+    before = started.listenerCount("x")
+
+    def emit():
+        waits.wait(CEILING)
+        while started.listenerCount("x") == before:  # until waitFor listens
+            pass
+        started.emit("x", 1)
+
+    thread = later(emit)
+    waits.set()
+    message = started.waitFor("x", CEILING)
+    thread.join(CEILING)
+    assert message.args == (1,)
+    assert started.listenerCount("x") == before
+
+
+def test_expecting_misses_nothing_that_the_block_provokes(started):
+    with started.expecting("x", CEILING) as got:
+        assert got.message is None
+        started.emit("x", 1)
+        started.emit("x", 2)
+    assert got.message.args == (1,)
+    assert started.eventNames() == []
+
+
+def test_where_says_which_message_will_do(started):
+    with started.expecting("x", CEILING, where=lambda message, value: value > 1) as got:
+        for value in range(4):
+            started.emit("x", value)
+    assert got.message.args == (2,)
+
+
+def test_where_that_raises_fails_the_wait(started):
+    with pytest.raises(ZeroDivisionError), started.expecting("x", CEILING, where=lambda message: 1 / 0):
+        started.emit("x")
+    assert started.eventNames() == []
+
+
+def test_nothing_that_comes_is_a_timeout(started):
+    with pytest.raises(TimeoutError, match="'x'"):
+        started.waitFor("x", 0)
+    with pytest.raises(TimeoutError), started.expecting("x", 0, where=lambda message: False):
+        started.emit("x")
+    assert started.eventNames() == []
+
+
+def test_a_block_that_raises_is_not_waited_for(started):
+    with pytest.raises(ZeroDivisionError), started.expecting("x"):
+        raise ZeroDivisionError
+    assert started.eventNames() == []
+
+
+def test_waiting_in_a_listener_would_deadlock(started):
+    failures = []
+
+    def listener(message):
+        for wait in (lambda: started.waitFor("y"), lambda: started.expecting("y").__enter__(), started.run):
+            try:
+                wait()
+            except WouldDeadlock as exc:
+                failures.append(exc)
+
+    started.on("x", listener)
+    started.emit("x")
+    assert len(failures) == 3
+
+
+def test_a_stop_ends_a_wait(started):
+    thread = None
+    with pytest.raises(Closed), started.expecting("x"):
+        thread = later(started.stop)
+    thread.join(CEILING)
+    with pytest.raises(Closed):
+        started.waitFor("x")
+
+
+# The default emitter and further ones
+
+
+def test_the_module_is_the_default_emitter():
+    script = """
+import ipevents as ipem
+from ipevents import ipem as same
+heard = []
+@ipem.on("x")
+def listener(message, value):
+    heard.append(value)
+assert ipem.emit("x", 1) and same.emit("x", 2) and heard == [1, 2]
+assert ipem.pid == same.pid == str(__import__("os").getpid())
+assert ipem.options(useSocket=False) is same
+with same:
+    assert ipem.isGrandMaster and not ipem.stopping
+assert ipem.stopping
+try:
+    ipem.nonsense
+except AttributeError as exc:
+    print(exc)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "nonsense" in done.stdout
+    assert done.stderr == ""
+
+
+def test_an_unknown_attribute_of_the_module_is_an_attribute_error():
+    with pytest.raises(AttributeError):
+        ipevents.nonsense  # noqa: B018
+    with pytest.raises(AttributeError):
+        ipevents.__nonsense__  # noqa: B018
+    assert not hasattr(ipevents, "_life")
+
+
+def test_the_default_emitter_has_the_pid_of_the_process_and_others_a_number_more():
+    first, second = Emitter(), Emitter()
+    assert ipevents.ipem.pid == str(os.getpid())
+    assert first.pid.startswith(f"{os.getpid()}.")
+    assert len({first.pid, second.pid, ipevents.ipem.pid}) == 3
+
+
+def test_emitters_of_one_process_share_nothing(heard):
+    first, second = Emitter(), Emitter()
+    first.on("x", hears(heard))
+    second.emit("x")
+    assert heard == []
+    assert second.eventNames() == []
+
+
+def test_the_default_emitter_is_pickled_by_its_name():
+    assert pickle.loads(pickle.dumps(ipevents.ipem)) is ipevents.ipem
+    assert b"ipem" in pickle.dumps(ipevents.ipem)
+
+
+def test_further_emitters_cannot_be_pickled(ipem):
+    with pytest.raises(Unpicklable):
+        pickle.dumps(ipem)
+
+
+def test_an_emitter_that_nobody_holds_is_collected():
+    import weakref
+
+    emitter = Emitter()
+    reference = weakref.ref(emitter)
+    del emitter
+    gc.collect()
+    assert reference() is None
+
+
+# Looking at it
+
+
+def test_the_repr_is_a_status_line(ipem):
+    assert repr(ipem) == f"<Emitter {ipem.pid} new, parent None, 0 children>"
+    ipem.start()
+    assert "open" in repr(ipem)
+    ipem.stop()
+    assert "closed" in repr(ipem)
+
+
+def test_stats_are_plain_values(started):
+    stats = started.stats()
+    assert (stats["pid"], stats["restarts"], stats["sent"], stats["links"]) == (started.pid, 0, 0, {})
+    assert pickle.loads(pickle.dumps(stats)) == stats
+
+
+def test_the_netmap_is_printed(started, capsys):
+    started.printNetmap()
+    assert capsys.readouterr().out == f"{started.pid}\n"
+
+
+def test_nothing_is_too_large_for_nobody(started):
+    assert issubclass(MessageTooLarge, ValueError)
+    started.broadcast("x", bytes(20 << 20))

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import ast
+import builtins
+import configparser
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import ipevents
+from ipevents import IPEventsError, _exceptions
+
+PACKAGE = Path(ipevents.__file__).parent
+SPELLED = {"_emitter.py", "_options.py"}  # the only files with the original's spelling
+
+
+def test_all_names_what_is_public_in_order():
+    public = {name for name in vars(ipevents) if not name.startswith("_")} - {"annotations", "sys", "Any"}
+    assert public == set(ipevents.__all__) - {"__version__"}
+    assert ipevents.__all__ == sorted(ipevents.__all__)
+    assert len(ipevents.__all__) == len(set(ipevents.__all__))
+
+
+def test_a_star_import_gives_all_of_it():
+    names: dict[str, object] = {}
+    exec("from ipevents import *", names)
+    assert set(ipevents.__all__) <= set(names)
+
+
+def test_the_version_is_that_of_the_distribution():
+    config = configparser.ConfigParser()
+    config.read(PACKAGE.parent / "setup.cfg")
+    assert ipevents.__version__ == config["metadata"]["version"]
+
+
+EXCEPTIONS = {
+    name: value
+    for name, value in vars(_exceptions).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
+
+
+def test_every_exception_is_exported():
+    assert set(_exceptions.__all__) == set(EXCEPTIONS)
+    assert set(EXCEPTIONS) <= set(ipevents.__all__)
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_every_exception_is_one_of_ours_and_explained(name):
+    assert issubclass(EXCEPTIONS[name], IPEventsError)
+    assert EXCEPTIONS[name].__doc__
+
+
+def drawn() -> dict[str, tuple[str, str | None]]:
+    """The tree in the docstring: name to the name above it, and the builtin in brackets."""
+    found: dict[str, tuple[str, str | None]] = {}
+    above: list[str] = []
+    for line in (_exceptions.__doc__ or "").splitlines():
+        match = re.match(r"    ([│├└─ ]*)(\w+)(?: \((\w+)\))?", line)
+        if match is None or match[2] not in EXCEPTIONS:
+            continue
+        depth = len(match[1]) // 4
+        above[depth:] = [match[2]]
+        found[match[2]] = (above[depth - 1] if depth else "Exception", match[3])
+    return found
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    real = {}
+    for name, exception in EXCEPTIONS.items():
+        first, *rest = (base.__name__ for base in exception.__bases__)
+        assert all(hasattr(builtins, base) for base in rest)
+        real[name] = (first, rest[0] if rest else None)
+    assert drawn() == real
+
+
+def test_the_text_of_an_exception_survives_a_pickle():
+    import pickle
+
+    for exception in (
+        ipevents.Undeliverable("x", "1", "2", "gone"),
+        ipevents.StartFailed("1", 3, "traceback"),
+        ipevents.UnknownProcess("text"),
+    ):
+        assert str(pickle.loads(pickle.dumps(exception))) == str(exception)
+
+
+CAMEL = re.compile(r"[a-z]+[A-Z][A-Za-z]*")
+# Names of the standard library that are spelled so, as attributes of it.
+FOREIGN = {"getLogger", "isEnabledFor", "addHandler", "setLevel", "excepthook"}
+
+
+def defined_names(file: Path) -> set[str]:
+    """Names of functions, arguments, variables and attributes that a file makes or uses."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.keyword) and node.arg:
+            names.add(node.arg)
+    return names
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in sorted(PACKAGE.rglob("*.py")) if file.name not in SPELLED], ids=lambda file: file.stem
+)
+def test_the_originals_spelling_occurs_in_two_files_only(file):
+    assert {name for name in defined_names(file) if CAMEL.fullmatch(name)} - FOREIGN == set()
+
+
+def test_every_public_method_has_a_docstring():
+    for owner in (ipevents.Emitter, ipevents.Child, ipevents.Message):
+        assert owner.__doc__
+        for name, value in vars(owner).items():
+            if not name.startswith("_") and inspect.isfunction(value):
+                assert value.__doc__, f"{owner.__name__}.{name}"
+
+
+def test_the_package_is_typed():
+    assert (PACKAGE / "py.typed").exists()
