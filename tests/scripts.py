@@ -34,7 +34,7 @@ def say(*words):
     sys.stdout.flush()
 
 def told(event, word=None):
-    ipem.on(event, lambda message, *args: say(word or event, *args))
+    ipem.on(event, lambda message, *args: say(word or event))
 
 ipem.options(useSocket=False, stopTimeout=3000, delayRestart=50)
 """

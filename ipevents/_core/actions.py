@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .messages import Header
+
 
 class Report(NamedTuple):
     """The event cannot go on: ``cause`` in words, ``target`` the pid that was wanted (or None).
@@ -20,13 +22,15 @@ class Plan(NamedTuple):
     """Where one event goes from this process.
 
     ``deliver`` to the listeners here, ``forward`` to these links, ``report`` a failure to the origin,
-    ``lost_up``: a part that should go up is lost because the server is away.
+    ``lost_up``: a part that should go up is lost because the server is away. ``header`` is what all such
+    messages that start here have in common; None for those that only pass.
     """
 
     deliver: bool = False
     forward: tuple[Any, ...] = ()
     report: Report | None = None
     lost_up: bool = False
+    header: Header | None = None
 
 
 NOTHING = Plan()

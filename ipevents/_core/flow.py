@@ -7,10 +7,10 @@ caller holds the state lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from .messages import INTEREST, INTERESTS, MESSAGE_ITEMS, PAYLOADS, Payload, Record
+from .messages import INTEREST, INTERESTS, MESSAGE_ITEMS, PAYLOADS, Header, Payload, Record
 from .wire import FRAME_BYTES, is_large
 
 OUTBOX_BYTES = 64 << 20
@@ -46,8 +46,9 @@ class Outbox:
         "_frames",
         "_framed",
         "_framed_size",
-        "_last",
+        "_header",
         "_pending_interest",
+        "_run",
         "_tail",
         "_tail_count",
         "_tail_size",
@@ -62,7 +63,8 @@ class Outbox:
         self._tail: list[Record] = []  # the frame that is being filled
         self._tail_count = 0
         self._tail_size = 0
-        self._last: Record | None = None  # the last record of the tail, where the next message may join it
+        self._header: Header | None = None  # of the last record of the tail, if a message may still join it
+        self._run: list[Payload] = []  # and its payloads
         self._pending_interest: dict[str, list[object]] = {}
         self.peak = 0
         self.dropping = False  # an episode of a slow peer, until half empty
@@ -87,27 +89,40 @@ class Outbox:
             there + count <= OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
         )
 
-    def offer(
-        self, kind: int, path: tuple[str, ...], event: str, to: object, payload: Payload, size: int
-    ) -> bool:
-        """Take a message if there is room and no episode; else ``decide`` tells what to do with it."""
+    def offer(self, header: Header, payload: Payload, size: int) -> bool:
+        """Take a message if there is room and no episode; else ``decide`` tells what to do with it.
+
+        It joins the record before it if that was made from the very same header.
+        """
         tail_size = self._tail_size + size + OVERHEAD
-        if tail_size > FRAME_BYTES or self.dropping or type(payload) is list:
-            if self.dropping or not self.has_room(size):
-                return False
-            self.put((kind, path, event, to, [payload]), size)
-            return True
-        if self._frames and not self.has_room(size):
-            return False
-        last = self._last
-        if last is not None and last[2] == event and last[1] is path and last[0] == kind and last[3] is to:
-            last[4].append(payload)
+        if tail_size > FRAME_BYTES or self._frames or self.dropping or type(payload) is list:
+            return self._offer_with_care(header, payload, size)
+        # A single frame that is not full: far below every limit.
+        if header is self._header:
+            self._run.append(payload)
         else:
-            self._last = (kind, path, event, to, [payload])
-            self._tail.append(self._last)
+            self._begin_run(header, payload)
         self._tail_size = tail_size
         self._tail_count += 1
         return True
+
+    def _offer_with_care(self, header: Header, payload: Payload, size: int) -> bool:
+        if self.dropping or not self.has_room(size):
+            return False
+        if header is not self._header or self._tail_size + size + OVERHEAD > FRAME_BYTES or type(payload) is list:
+            self.put((*header, [payload]), size)
+            if self._tail:
+                self._header, self._run = header, self._tail[-1][PAYLOADS]
+            return True
+        self._run.append(payload)
+        self._tail_size += size + OVERHEAD
+        self._tail_count += 1
+        return True
+
+    def _begin_run(self, header: Header, payload: Payload) -> None:
+        self._header = header
+        self._run = [payload]
+        self._tail.append((*header, self._run))
 
     def decide(self, size: int, sender: Sender, now: float, progress: float, count: int = 1) -> Verdict:
         """What to do with ``count`` messages; ``progress`` is when the peer last took something."""
@@ -131,7 +146,7 @@ class Outbox:
         self._tail.append(record)
         self._tail_count += count
         self._tail_size += size
-        self._last = None
+        self._header = None
         if large:
             self._close_tail()
 
@@ -165,7 +180,7 @@ class Outbox:
         records = self._tail
         self._tail = []
         self._tail_count = self._tail_size = 0
-        self._last = None
+        self._header = None
         return records
 
     def clear(self) -> list[Record]:
@@ -185,7 +200,12 @@ class Outbox:
         self._framed_size += self._tail_size
         self._tail = []
         self._tail_count = self._tail_size = 0
-        self._last = None
+        self._header = None
+
+
+def count_messages(records: Iterable[Record]) -> int:
+    """How many events there are in them; control records are none."""
+    return sum(len(record[PAYLOADS]) for record in records if record[0] in TYPE_NAMES)
 
 
 _FULL = {

@@ -49,6 +49,7 @@ FINISHED = 25  # the target returned and nothing keeps this process
 # The items of a message record. No control record has as many.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
+Header = tuple[int, tuple[str, ...], str, Any]  # kind, path, event, to
 Record = Any  # tuple, or list where a pending record may still change; see flow.py
 Payload = Any  # tuple | bytes | list; see _runtime/payload.py
 

@@ -82,6 +82,7 @@ class Router:
 
     def __init__(self, pid: str) -> None:
         self.pid = pid
+        self.path: tuple[str, ...] = (pid,)  # of what starts here
         self.names = {pid}  # this process under all names it ever had
         self.parent: Hashable | None = None
         self.parent_names: set[str] = set()
@@ -101,6 +102,7 @@ class Router:
     def rename(self, pid: str) -> None:
         """This process has agreed on another pid; the old one is still understood."""
         self.pid = pid
+        self.path = (pid,)
         self.names.add(pid)
         for neighbour in self.neighbours.values():
             neighbour.paths.clear()
@@ -319,7 +321,8 @@ class Router:
             forward += [
                 child for child in self._links.values() if child != link and self.wants(child, event)
             ]
-        return Plan(deliver, tuple(forward), report, lost_up)
+        header = (kind, self.path, event, None) if link is None else None
+        return Plan(deliver, tuple(forward), report, lost_up, header)
 
 
 _MAX_PATHS = 4096  # paths kept for each link; more are worked out anew

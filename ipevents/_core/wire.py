@@ -60,7 +60,10 @@ def encode(records: Sequence[Record]) -> bytes:
 
 def is_large(record: Record) -> bool:
     """Whether it is a message record whose payload has buffers that travel behind its frame."""
-    return len(record) == MESSAGE_ITEMS and len(record[PAYLOADS]) == 1 and type(record[PAYLOADS][0]) is list
+    if len(record) != MESSAGE_ITEMS:
+        return False
+    payloads = record[PAYLOADS]
+    return type(payloads) is list and len(payloads) == 1 and type(payloads[0]) is list
 
 
 def encode_large(record: Record) -> tuple[bytes, list[Any]]:
@@ -79,7 +82,8 @@ def with_buffers(record: Record, buffers: list[Any]) -> Record:
 def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     """The records of a frame.
 
-    Raises ProtocolError: the bytes are not the pickle of a list of non-empty tuples or lists.
+    Raises ProtocolError: the bytes are not the pickle of a list of non-empty tuples or lists, or a record
+    whose buffers follow its frame does not stand alone in it.
     """
     try:
         records = _PlainUnpickler(io.BytesIO(frame)).load()
@@ -92,19 +96,18 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     for record in records:
         if not record or (type(record) is not tuple and type(record) is not list):
             raise ProtocolError(f"a frame holds a {type(record).__name__} or an empty record")
+        if is_large(record) and len(records) > 1:
+            raise ProtocolError("a frame holds a record with buffers beside others")
     return records
 
 
 def large_sizes(records: list[Record]) -> list[tuple[int, bool]] | None:
     """The sizes of the buffers that follow this frame, or None. Raises ProtocolError where they make no sense."""
-    record = records[0] if len(records) == 1 else None
-    if record is None or len(record) != MESSAGE_ITEMS or type(record[PAYLOADS]) is not list:
-        return None
-    if not is_large(record):
+    if not records or not is_large(records[0]):
         return None
     try:
-        meta, sizes = record[PAYLOADS][0]
-        if not isinstance(meta, bytes) or not all(
+        meta, sizes = records[0][PAYLOADS][0]
+        if type(meta) is not bytes or not all(
             type(size) is int and size >= 0 and type(readonly) is bool for size, readonly in sizes
         ):
             raise ValueError

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from .._core.flow import count_messages
 from .._core.handshake import Identity, Refusal, Welcomed
 from .._core.messages import MAX_ROUTE
 from .._core.router import Up
@@ -156,7 +157,7 @@ class Gate:
             pid = self._node.router.parent_pid() or "server"
             if self._node.stage is Stage.OPEN:
                 self._node.router.set_up(Up.AWAY)
-            link.drop("link-cut", len(link.outbox.clear()))
+            link.drop("link-cut", count_messages(link.outbox.clear()))
             link.wake_waiters()
         if not self._closing:
             self._on_lost(pid)

@@ -110,7 +110,8 @@ class Incoming:
                 if decision is None:
                     decision = self._decide(link, record)
                 if decision.forward or decision.report is not None or decision.lost_up:
-                    self._forward(link, record, decision, size)
+                    exact = size if len(records) == 1 else sum(map(payloads.size_of, messages))
+                    self._forward(link, record, decision, exact)
                 if decision.envelope is None:
                     continue
                 if self.holding and link is node.router.parent:
@@ -220,7 +221,7 @@ class Incoming:
         return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
 
     def _forward(self, link: Link, record: Record, decision: Decision, size: int) -> None:
-        """Pass messages on. ``size`` is that of their frame: an upper bound, and exact for a large one."""
+        """Pass messages on, ``size`` bytes in all."""
         kind, path, event, to, messages = record
         node = self._node
         count = len(messages)
@@ -238,6 +239,9 @@ class Incoming:
                 self._report_back(link, record, decision.report.cause, decision.report.target)
             passed = (kind, decision.pids, event, decision.to, messages)
             for target in decision.forward:
+                if target not in router.neighbours:  # gone while this reader waited for another one's room
+                    target.drop("link-cut", count)
+                    continue
                 if size > target.limit and target.is_limited and not self._fits(link, record, target):
                     continue
                 outbox = target.outbox

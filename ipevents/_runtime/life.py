@@ -291,7 +291,7 @@ class Life:
                 me=me,
             )
         except (LinkError, OSError):
-            if self.supervisor.parent_is_gone():
+            if self.supervisor.parent_is_gone(GOODBYE_SECONDS):
                 self._vanish()
             raise
         link = Link(welcomed.server.pid, node.lock, node.receive, self._parent_closed)
@@ -535,9 +535,9 @@ class Life:
             if not link.join(last):
                 log.warning("! the reader of %r does not end: a listener keeps it", link)
         node.notices = None
+        if self._orphaned and self.supervisor is not None and self.supervisor.parent_is_gone(LAST_SECONDS):
+            keys.sweep()  # what it has left, its locks with it
         self.supervisor = None if not self.is_child else self.supervisor
-        if self._orphaned:
-            keys.sweep()  # what the parent has left
         lifetime.unwatch(self)
         self.is_grand_master = False
         self.stopped.set()

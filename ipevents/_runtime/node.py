@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._core.flow import count_messages
 from .._core.interest import Change
 from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record
 from .._core.router import Router, Up
@@ -70,7 +71,6 @@ class Node:
         self.deferred: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self.lock = StateLock(self.deferred, self.run_deferred)
         self.router = Router(pid)
-        self.path: tuple[str, ...] = (pid,)  # of what starts here
         self.stage = Stage.NEW
         self.announced = False  # our own online has been said, or need not be
         self.sends_while_stopping = False
@@ -160,7 +160,7 @@ class Node:
         kwargs: Mapping[str, Any] = _NO_KWARGS,
         exitcode: int | None = None,
     ) -> bool:
-        envelope = Envelope(0, self.path, event, self.reply, exitcode=exitcode)
+        envelope = Envelope(0, self.router.path, event, self.reply, exitcode=exitcode)
         return self.dispatcher.deliver(Message(envelope, args, kwargs), kwargs)
 
     def notify(self, call: Callable[[], None]) -> None:
@@ -212,7 +212,6 @@ class Node:
     def rename(self, pid: str) -> None:
         """We have agreed on another pid; children are told."""
         self.router.rename(pid)
-        self.path = (pid,)
         children: list[Any] = self.router.child_links()
         for child in children:
             child.tell((PARENT, pid))
@@ -224,7 +223,7 @@ class Node:
         if self.router.up is Up.OPEN:
             parent: Any = self.router.parent
             parent.outbox.put_interests(self.router.interest.all())
-        self.tell_up((ONLINE, self.path))
+        self.tell_up((ONLINE, self.router.path))
 
     def announce_again(self) -> None:
         """After a reconnect: ourselves, then all that are online below, top down."""
@@ -252,13 +251,13 @@ class Node:
             return False, []
         online = neighbour.online
         gone, change = self.router.remove_child(link)
-        link.drop("link-cut", len(link.outbox.clear()))
+        link.drop("link-cut", count_messages(link.outbox.clear()))
         link.wake_waiters()
         self.advertise(change)
         notices: list[Callable[[], None]] = []
         for path in gone:
             code = exitcode if len(path) == 1 else None
-            self.tell_up((OFFLINE, self.path, path[0], code))
+            self.tell_up((OFFLINE, self.router.path, path[0], code))
             notices.append(self._offline_notice(path[0], code))
         return online, notices
 

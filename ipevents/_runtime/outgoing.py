@@ -18,6 +18,7 @@ from .._core.messages import (
     MAX_ROUTE,
     SEND_TO,
     TO_CHILD,
+    Header,
     Payload,
     Record,
     check_event,
@@ -43,8 +44,6 @@ LOOK_SECONDS = 1.0  # a wait for room looks so often whether the link still exis
 _ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
 # Looking a member up in its class takes longer than all else that a send asks of it.
 _OPEN = Stage.OPEN
-_TAKE = Verdict.TAKE
-_LISTENER = Sender.LISTENER
 
 
 class Outgoing:
@@ -69,8 +68,8 @@ class Outgoing:
             if type(event) is not str:
                 event = check_event(event, sending=True)
             payload, size = payloads.encode(args, kwargs)
-            ident = get_ident()
-            listener = node.dispatcher.owner == ident or ident in library_threads
+            owner = node.dispatcher.owner
+            listener = owner != 0 and owner == get_ident()
             direct: list[tuple[Link, list[Record]]] | None = None
             lock.acquire()
             try:
@@ -80,21 +79,21 @@ class Outgoing:
                 if plan is None:
                     check_event(event, sending=True)
                     plan = node.router.plan(kind, event)
-                deliver, links, report, lost_up = plan
+                deliver, links, report, lost_up, header = plan
+                assert header is not None
                 if report is not None:
                     raise refusal(event, report)
                 if lost_up:
                     self.lose_up()
                 if listener:
-                    self._put_for_listener(links, kind, event, payload, size)
+                    self._put_for_listener(links, header, payload, size)
                 else:
                     if size > _ANY_LIMIT:
                         for link in links:  # all are asked before the first gets it
                             _check_size(link, event, payload, size)
-                    path = node.path
                     for link in links:
-                        if not link.outbox.offer(kind, path, event, None, payload, size):
-                            self._put_slowly(link, (kind, path, event, None, [payload]), size)
+                        if not link.outbox.offer(header, payload, size):
+                            self._put_slowly(link, header, payload, size)
                     for link in links:  # after all waiting: who has claimed a link writes to it at once
                         if not link.attended:
                             records = link.claim()
@@ -116,24 +115,22 @@ class Outgoing:
             if node.deferred:
                 node.run_deferred()
 
-    def _put_slowly(self, link: Link, record: Record, size: int) -> None:
+    def _put_slowly(self, link: Link, header: Header, payload: Payload, size: int) -> None:
         """Lock held: a fan-out of an application thread to a link that had no room at once."""
-        if self.wait_for_room(link, size, 1, Sender.FANOUT):
-            link.outbox.put(record, size)
+        sender = Sender.LISTENER if get_ident() in library_threads else Sender.FANOUT
+        if self.wait_for_room(link, size, 1, sender, header[2]):
+            link.outbox.put((*header, [payload]), size)
 
-    def _put_for_listener(
-        self, links: tuple[Any, ...], kind: int, event: str, payload: Payload, size: int
-    ) -> None:
+    def _put_for_listener(self, links: tuple[Any, ...], header: Header, payload: Payload, size: int) -> None:
         """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
         for link in links:
             if size > _ANY_LIMIT:
-                _check_size(link, event, payload, size)
+                _check_size(link, header[2], payload, size)
             if not link.outbox.has_room(size):
-                raise _full(link, event)
-        path = self._node.path
+                raise _full(link, header[2])
         for link in links:
-            if not link.outbox.offer(kind, path, event, None, payload, size):
-                link.outbox.put((kind, path, event, None, [payload]), size)  # an episode: it has room again
+            if not link.outbox.offer(header, payload, size):
+                link.outbox.put((*header, [payload]), size)  # an episode: it has room again
             self.mark_dirty(link)
 
     def send_route(
@@ -175,17 +172,22 @@ class Outgoing:
             event = check_event(event, sending=True)
             _check_route(route)
             payload, size = payloads.encode(args, kwargs)
-            ident = get_ident()
-            listener = node.dispatcher.owner == ident or ident in library_threads
+            owner = node.dispatcher.owner
+            listener = owner != 0 and owner == get_ident()
             records = None
             with node.lock:
                 link, to = self._target(kind, route, event, listener)
-                while not link.outbox.offer(kind, node.path, event, to, payload, size):
-                    sender = Sender.LISTENER if listener else Sender.APPLICATION
+                if size > _ANY_LIMIT:
+                    _check_size(link, event, payload, size)
+                header = (kind, node.router.path, event, to)
+                while not link.outbox.offer(header, payload, size):
+                    waits = not listener and get_ident() not in library_threads
+                    sender = Sender.APPLICATION if waits else Sender.LISTENER
                     if self.wait_for_room(link, size, 1, sender, event):
-                        link.outbox.put((kind, node.path, event, to, [payload]), size)
+                        link.outbox.put((*header, [payload]), size)
                         break
                     link, to = self._target(kind, route, event, listener)  # decided again after each wait
+                    header = (kind, node.router.path, event, to)
                 self.sent += 1
                 if listener:
                     self.mark_dirty(link)

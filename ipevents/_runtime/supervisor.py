@@ -170,13 +170,16 @@ class Supervisor:
         self._warn_held_at = time.monotonic() + SILENT_SECONDS
         return True
 
-    def parent_is_gone(self) -> bool:
-        """Whether the process that ``watch_parent`` was told of has ended."""
+    def parent_is_gone(self, seconds: float) -> bool:
+        """Whether the process that ``watch_parent`` was told of ends within that time.
+
+        A dying process closes its sockets first: others may see their end before it has ended itself.
+        """
         if self._parent_fd is None:
             return False
         poll = select.poll()
         poll.register(self._parent_fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(seconds * 1000))
 
     # Children
 

@@ -410,6 +410,7 @@ def test_no_byte_of_a_stranger_is_unpickled(recorders, address, monkeypatch):
     bomb = pickle.dumps([(5, ("x",), "evt", Bomb(), None)])
     frame = struct.pack("!i", len(bomb)) + bomb
     padded = struct.pack("!i", 400) + bomb.ljust(400, b"\0")
+    refused = set()
     for data in (frame, padded, frame * 100, bomb, b"\x80\x05" + bomb):
         with connect(address) as stranger:
             stranger.settimeout(CEILING_SECONDS)
@@ -418,10 +419,9 @@ def test_no_byte_of_a_stranger_is_unpickled(recorders, address, monkeypatch):
                 stranger.shutdown(socket.SHUT_WR)
                 while stranger.recv(4096):
                     pass
-            except ConnectionError:
-                continue  # it hung up on us
             except OSError as error:
-                assert error.errno == errno.ENOTCONN  # earlier still
+                refused.add(error.errno)
+    assert refused <= {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN}  # it hung up on us
     assert opened == []
     assert not Bomb.exploded.is_set()
     assert server.emitter.childsOnline == 0

@@ -1,0 +1,49 @@
+"""What a child is doing when it is told to end, or a listener of it ends it, makes no difference."""
+
+from __future__ import annotations
+
+import pytest
+from scripts import running
+
+# What the main thread of a child does meanwhile.
+DOING = {
+    "run": "ipem.run()",
+    "run with a timeout": "while not ipem.run(0.001): pass",
+    "sleep": "time.sleep(1000)",
+    "loop": "while True: time.monotonic()",  # with pass alone 3.11 and 3.12 forget the finally
+    "wait for an event": "ipem.waitFor('never')",
+    "wait for a lock": "threading.Event().wait()",
+    "nothing": "pass",
+}
+
+CHILD = """
+def target():
+    @ipem.on("leave")
+    def leave(message):
+        sys.exit(3)
+
+    ipem.start()
+    ipem.sendToParents("doing")
+    try:
+        {doing}
+    finally:
+        ipem.sendToParents("unwound")
+
+told("unwound")
+with ipem:
+    with ipem.expecting("doing"):
+        child = ipem.worker(target, restart=False)
+    with ipem.expecting("offline") as got:
+        {end}
+    say("exit code", got.message.exitcode)
+"""
+
+
+@pytest.mark.parametrize("doing", DOING)
+@pytest.mark.parametrize(("end", "code"), [("child.send('leave')", 3), ("child.stop()", 0)])
+def test_a_child_ends_from_whatever_it_does(doing, end, code):
+    with running(CHILD.format(doing=DOING[doing], end=end)) as script:
+        ended = script.ended()
+
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.lines == ["unwound", f"exit code {code}"]
