@@ -108,7 +108,7 @@ class Fabric:
         if plan.deliver:
             self._deliver(process, event, (process.pid,))
         for link in plan.forward:
-            self._put(link, (kind, (process.pid,), event, b"", None))
+            self._put(link, (kind, (process.pid,), event, None, [()]))
 
     def send_to(self, process: Process, route: tuple[str, ...], event: str) -> None:
         """A message along a route: the target first, the own pid at the end or not."""
@@ -118,7 +118,7 @@ class Fabric:
             process.reports.append((event, report.target))
             return
         tail = (route[0], route[:-1]) if len(route) > 1 else None
-        self._put(link, (SEND_TO, (process.pid,), event, b"", tail))
+        self._put(link, (SEND_TO, (process.pid,), event, tail, [()]))
 
     def settle(self) -> None:
         """Let everything arrive that is on its way."""
@@ -150,8 +150,8 @@ class Fabric:
             self._pass(process, link, record)
 
     def _pass(self, process: Process, link: tuple[str, str], record: Any) -> None:
-        kind, path, event, payload, to = record
-        check_received(kind, event, to)
+        kind, path, event, to, messages = record
+        check_received(kind, event, to, messages)
         router = process.router
         pids = router.accept(link, path)
         if kind in (SEND_TO, TO_CHILD):
@@ -164,13 +164,13 @@ class Fabric:
                 self._put(link, (REPORT, path[:-1], event, report.target))
                 return
             rest = (target, route[:-1]) if len(route) > 1 else None
-            self._put(next_link, (kind, pids, event, payload, rest))
+            self._put(next_link, (kind, pids, event, rest, messages))
             return
         plan = router.plan(kind, event, link)
         if plan.deliver:
             self._deliver(process, event, pids)
         for target_link in plan.forward:
-            self._put(target_link, (kind, pids, event, payload, None))
+            self._put(target_link, (kind, pids, event, None, messages))
 
     def _report(self, process: Process, route: tuple[str, ...], event: str, target: str) -> None:
         if not route:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from .messages import INTEREST, INTERESTS, MESSAGE_ITEMS, PAYLOADS, Header, Payload, Record
+from .messages import INTEREST, INTERESTS, MESSAGE_ITEMS, PAYLOADS, TYPE_NAMES, Header, Payload, Record
 from .wire import FRAME_BYTES, is_large
 
 OUTBOX_BYTES = 64 << 20

@@ -62,6 +62,10 @@ _SEND_BYTES = 128 * 1024  # at most so much in one call, so that progress is see
 _JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
 
 
+class _Truncated(Exception):
+    """The peer ended in the middle of a frame: it was killed while it wrote. Nothing of the frame is delivered."""
+
+
 class Session:
     """One connection of a link."""
 
@@ -419,6 +423,8 @@ class Link:
             error: Exception | None = None
             try:
                 self._read(session)
+            except _Truncated as exc:
+                log.debug("! %s", exc)
             except (OSError, ProtocolError) as exc:
                 if not isinstance(exc, OSError) or exc.errno != errno.ECONNRESET:
                     error = exc
@@ -451,7 +457,7 @@ class Link:
                 self._slice = now  # it blocked: the others had their turn
             if not chunk:
                 if rest:
-                    raise ProtocolError(f"{self.name} ended within a frame")
+                    raise _Truncated(f"{self.name} ended within a frame")
                 return
             if len(chunk) == ask and ask < _LARGEST_READ:
                 ask *= 2
@@ -519,7 +525,7 @@ def _receive_into(sock: socket.socket, view: memoryview) -> None:
     while len(view):
         count = sock.recv_into(view)
         if not count:
-            raise ProtocolError("the connection ended within a frame")
+            raise _Truncated("the connection ended within a frame")
         view = view[count:]
 
 

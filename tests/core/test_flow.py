@@ -5,13 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipevents._core import flow
-from ipevents._core.flow import OUTBOX_BYTES, OUTBOX_RECORDS, STALLED_SECONDS, Outbox, Sender, Verdict, is_large
+from ipevents._core.flow import OUTBOX_BYTES, OUTBOX_RECORDS, STALLED_SECONDS, Outbox, Sender, Verdict, count_messages, is_large
 from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS
 from ipevents._core.wire import FRAME_BYTES
 
 
-def record(name: object, payload: object = b"") -> tuple[object, ...]:
-    return (BROADCAST, ("a",), name, payload, None)
+def header(name: object) -> tuple[object, ...]:
+    return (BROADCAST, ("a",), name, None)
+
+
+def record(name: object, *payloads: object) -> tuple[object, ...]:
+    return (*header(name), list(payloads or [b""]))
 
 
 def drained(outbox: Outbox) -> list[list[object]]:
@@ -20,6 +24,11 @@ def drained(outbox: Outbox) -> list[list[object]]:
     while frame := outbox.take():
         frames.append(list(frame))
     return frames
+
+
+def counted(frame: list[object]) -> int:
+    """Messages and control records."""
+    return sum(len(item[-1]) if type(item) is tuple else 1 for item in frame)
 
 
 def full_of_bytes() -> Outbox:
@@ -83,10 +92,11 @@ def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monk
     outbox = full_of_records(monkeypatch)
     outbox.dropping = True
     outbox.take()
-    assert not outbox.offer(record("x"), 1)
+    assert not outbox.offer(header("x"), b"", 1)
     assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.DROP
-    assert outbox.decide(1, Sender.APPLICATION, 0.0, 0.0) is Verdict.WAIT
-    assert outbox.decide(1, Sender.LISTENER, 0.0, 0.0) is Verdict.REFUSE
+    assert outbox.decide(1, Sender.APPLICATION, 0.0, 0.0) is Verdict.TAKE
+    assert outbox.decide(1, Sender.LISTENER, 0.0, 0.0) is Verdict.TAKE
+    assert outbox.dropping
     outbox.take()
     assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.TAKE
     assert not outbox.dropping
@@ -97,7 +107,7 @@ def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monk
 def test_an_offer_is_taken_where_there_is_room(size, payload):
     outbox = Outbox()
     outbox.put(record("first"), 1)
-    assert outbox.offer(record("second", payload), size)
+    assert outbox.offer(header("second"), payload, size)
     assert [item[2] for frame in drained(outbox) for item in frame] == ["first", "second"]
 
 
@@ -106,11 +116,60 @@ def test_an_offer_to_a_full_outbox_changes_nothing(monkeypatch):
         before = (len(outbox), outbox.size)
         monkeypatch.setattr(flow, "FRAME_BYTES", 1)
         outbox._close_tail()
-        assert not outbox.offer(record("x"), 1)
+        assert not outbox.offer(header("x"), b"", 1)
         assert (len(outbox), outbox.size) == before
 
 
-# Order, frames and accounts
+# Order, records, frames and accounts
+
+
+def test_messages_with_the_same_header_travel_in_one_record():
+    outbox = Outbox()
+    same, other = header("x"), header("y")
+    for head, payload in [(same, b"1"), (same, b"2"), (other, b"3"), (same, b"4")]:
+        assert outbox.offer(head, payload, 1)
+    assert len(outbox) == 4
+    assert outbox.take() == [record("x", b"1", b"2"), record("y", b"3"), record("x", b"4")]
+
+
+def test_messages_do_not_join_a_record_before_something_else():
+    outbox = Outbox()
+    same = header("x")
+    outbox.offer(same, b"1", 1)
+    outbox.put_interest("x", True)
+    outbox.offer(same, b"2", 1)
+    outbox.put(record("x", b"3"), 1)
+    outbox.offer(same, b"4", 1)
+    assert [item[-1] for item in outbox.take()] == [[b"1"], True, [b"2"], [b"3"], [b"4"]]
+
+
+def test_messages_do_not_join_a_record_that_was_taken_or_is_large_or_full():
+    outbox = Outbox()
+    same = header("x")
+    outbox.offer(same, b"1", 1)
+    first = outbox.take()
+    outbox.offer(same, b"2", 1)
+    outbox.offer(same, [b"meta", [b"buffer"]], 1)
+    outbox.offer(same, b"3", 1)
+    outbox.offer(same, b"4", FRAME_BYTES)
+    outbox.offer(same, b"5", 1)
+    assert first == [record("x", b"1")]
+    frames = [[item[-1] for item in frame] for frame in drained(outbox)]
+    assert frames == [[[b"2"]], [[[b"meta", [b"buffer"]]]], [[b"3"]], [[b"4"]], [[b"5"]]]
+
+
+def test_a_record_that_was_passed_on_is_not_changed_by_what_follows():
+    outbox = Outbox()
+    same = header("x")
+    passed = (*same, [b"1"])
+    outbox.put(passed, 1)
+    outbox.offer(same, b"2", 1)
+    assert passed[-1] == [b"1"]
+
+
+def test_messages_are_counted_not_records():
+    records = [record("x", b"1", b"2"), (INTERESTS, ("x",)), [INTEREST, "x", True], record("y", b"3")]
+    assert count_messages(records) == 3
 
 
 def test_records_leave_in_the_order_in_which_they_came():
@@ -139,7 +198,7 @@ def test_a_record_larger_than_a_frame_travels_alone():
 def test_a_record_with_buffers_has_a_frame_of_its_own():
     outbox = Outbox()
     outbox.put(record("before"), 1)
-    outbox.put_message(record("large", [b"meta", [b"buffer"]]), 100)
+    outbox.put(record("large", [b"meta", [b"buffer"]]), 100)
     outbox.put(record("after"), 1)
     assert [[item[2] for item in frame] for frame in drained(outbox)] == [["before"], ["large"], ["after"]]
 
@@ -153,15 +212,19 @@ def test_clearing_returns_everything_in_order_and_leaves_nothing():
     assert (len(outbox), outbox.size, outbox.take()) == (0, 0, [])
 
 
-@given(st.lists(st.one_of(st.integers(0, 3 * FRAME_BYTES), st.just("take"), st.just("large"), st.just("interest"))))
+@given(st.lists(st.one_of(st.integers(0, 3 * FRAME_BYTES), st.just("take"), st.just("large"), st.just("interest"), st.just("run"))))
 def test_the_accounts_agree_with_what_is_there(steps):
     outbox = Outbox()
     put = taken = 0
+    run = header("run")
     for step in steps:
         if step == "take":
-            taken += len(outbox.take())
+            taken += counted(outbox.take())
         elif step == "large":
-            outbox.put_message(record(put, [b"", []]), 100)
+            outbox.put(record(put, [b"", []]), 100)
+            put += 1
+        elif step == "run":
+            assert outbox.offer(run, b"", 10)
             put += 1
         elif step == "interest":
             before = len(outbox)
@@ -173,7 +236,7 @@ def test_the_accounts_agree_with_what_is_there(steps):
         assert len(outbox) == put - taken
         assert (outbox.size == 0) == (len(outbox) == 0)
         assert outbox.size >= 0
-    taken += sum(map(len, drained(outbox)))
+    taken += sum(map(counted, drained(outbox)))
     assert (taken, len(outbox), outbox.size) == (put, 0, 0)
     assert outbox.peak <= put
 
@@ -215,7 +278,10 @@ def test_after_clearing_no_old_news_are_changed():
     assert outbox.take() == [[INTEREST, "x", False]]
 
 
-@pytest.mark.parametrize("item", [record("x", b""), record("x", ()), (18, ("a",)), (25,), [INTEREST, "x", True]])
+@pytest.mark.parametrize("item", [record("x", b""), record("x", ()), record("x", [1], [2]), (18, ("a",)), (25,), [INTEREST, "x", True], (1, 2, 3, 4, 5), (1, 2, 3, 4, "x")])
 def test_only_a_record_with_buffers_is_large(item):
     assert not is_large(item)
+
+
+def test_a_record_with_buffers_is_large():
     assert is_large(record("x", [b"meta", [b"buffer"]]))

@@ -25,6 +25,11 @@ from ipevents._core.messages import (
 from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
 
 
+NO_KINDS = {"KIND", "PATH", "EVENT", "TO", "PAYLOADS", "MESSAGE_ITEMS"} | {
+    name for name in vars(messages) if name.startswith("MAX_")
+}
+
+
 class Name(str, enum.Enum):  # noqa: UP042  # StrEnum comes with 3.11
     DONE = "done"
 
@@ -75,7 +80,7 @@ def test_error_is_emitted_but_not_sent():
 
 @pytest.mark.parametrize("kind", TYPE_NAMES)
 def test_a_received_record_of_each_kind_passes(kind):
-    check_received(kind, "hello", None)
+    check_received(kind, "hello", None, [b""])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +115,13 @@ def test_a_received_record_of_each_kind_passes(kind):
 )
 def test_a_received_record_that_no_router_makes_is_refused(kind, event, to):
     with pytest.raises(ProtocolError):
-        check_received(kind, event, to)
+        check_received(kind, event, to, [b""])
+
+
+@pytest.mark.parametrize("messages", [None, [], (), ((),), b"x", "x", 5, {}])
+def test_a_received_record_without_messages_is_refused(messages):
+    with pytest.raises(ProtocolError):
+        check_received(BROADCAST, "hello", None, messages)
 
 
 @pytest.mark.parametrize("events", ["abc", None, ["a"], ("",), (1,), ("a", "x" * 257), {"a": 1}])
@@ -192,6 +203,6 @@ def test_no_two_kinds_of_records_share_a_number():
     kinds = [
         value
         for name, value in vars(messages).items()
-        if name.isupper() and type(value) is int and not name.startswith(("MAX_", "MESSAGE_"))
+        if name.isupper() and type(value) is int and name not in NO_KINDS
     ]
     assert len(kinds) == len(set(kinds)) == 17

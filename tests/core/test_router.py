@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipevents._core.actions import NOTHING, Plan, Report
+from ipevents._core.actions import Plan, Report
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
     BROADCAST,
@@ -12,6 +12,7 @@ from ipevents._core.messages import (
     TO_GRAND_MASTER,
     TO_PARENTS,
     TO_SIBLINGS,
+    Header,
 )
 from ipevents._core.router import RULES, Router, Up
 from ipevents._exceptions import Forged, ProtocolError
@@ -30,6 +31,11 @@ def middle(up: Up = Up.OPEN) -> Router:
     router.peer_interests("a link", ("x",))
     router.peer_interests("b link", ("x", "y"))
     return router
+
+
+def head(kind: int, event: str = "x") -> Header:
+    """What messages that start here have in common."""
+    return (kind, ("me",), event, None)
 
 
 # Every kind at every place: what is done with it, whether the parent gets it, which children do.
@@ -68,8 +74,8 @@ TABLE = [
 
 @pytest.mark.parametrize(("kind", "link", "up", "deliver", "forward"), TABLE)
 def test_where_a_message_goes(kind, link, up, deliver, forward):
-    expected = Plan(deliver, tuple(pid + " link" for pid in forward))
-    assert middle(up).plan(kind, "x", link) == expected
+    plan = middle(up).plan(kind, "x", link)
+    assert plan == Plan(deliver, tuple(pid + " link" for pid in forward), header=head(kind) if link is None else None)
 
 
 def test_the_table_has_every_kind_at_every_place():
@@ -82,11 +88,11 @@ def test_the_table_has_every_kind_at_every_place():
 @pytest.mark.parametrize("kind", [TO_PARENTS, TO_SIBLINGS, BROADCAST])
 def test_in_an_outage_what_goes_up_is_lost(kind):
     plan = middle(Up.AWAY).plan(kind, "z")
-    assert plan == Plan(lost_up=True)
+    assert plan == Plan(lost_up=True, header=head(kind, "z"))
 
 
 def test_in_an_outage_a_broadcast_still_goes_down():
-    assert middle(Up.AWAY).plan(BROADCAST, "x") == Plan(False, ("a link", "b link"), None, True)
+    assert middle(Up.AWAY).plan(BROADCAST, "x") == Plan(False, ("a link", "b link"), None, True, head(BROADCAST))
 
 
 def test_in_an_outage_what_comes_from_below_is_delivered_here():
@@ -95,21 +101,23 @@ def test_in_an_outage_what_comes_from_below_is_delivered_here():
 
 @pytest.mark.parametrize("link", [None, "a link"])
 def test_in_an_outage_nobody_stands_in_for_the_grand_master(link):
-    assert middle(Up.AWAY).plan(TO_GRAND_MASTER, "x", link) == Plan(False, (), AWAY)
+    assert middle(Up.AWAY).plan(TO_GRAND_MASTER, "x", link) == Plan(
+        False, (), AWAY, header=None if link else head(TO_GRAND_MASTER)
+    )
 
 
 def test_what_nobody_below_wants_does_not_go_down():
     router = middle(Up.NONE)
-    assert router.plan(TO_CHILDS, "z") == NOTHING
-    assert router.plan(TO_CHILDS, "y") == Plan(forward=("b link",))
+    assert router.plan(TO_CHILDS, "z").forward == ()
+    assert router.plan(TO_CHILDS, "y").forward == ("b link",)
 
 
 def test_a_child_that_is_not_online_yet_gets_everything():
     router = middle(Up.NONE)
     router.add_child("new link", "new")
-    assert router.plan(TO_CHILDS, "z") == Plan(forward=("new link",))
+    assert router.plan(TO_CHILDS, "z").forward == ("new link",)
     router.online("new link", ("new",))
-    assert router.plan(TO_CHILDS, "z") == NOTHING
+    assert router.plan(TO_CHILDS, "z").forward == ()
 
 
 # Kept decisions

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ipevents._core import wire
 from ipevents._core.messages import BROADCAST, INTEREST
-from ipevents._core.wire import decode, encode, encode_large, frame_header, frame_size, large_sizes
+from ipevents._core.wire import decode, encode, encode_large, frame_header, frame_size, large_sizes, with_buffers
 from ipevents._exceptions import ProtocolError
 
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
@@ -157,7 +157,7 @@ def test_a_frame_is_what_multiprocessing_writes(size):
         if size < 60_000:
             connection.send_bytes(bytes(size))
             assert file.read() == frame_header(size) + bytes(size)
-    assert frame_size(frame_header(size), size) == size
+    assert frame_size(b"before" + frame_header(size), 6, size) == size
 
 
 def test_a_frame_above_two_gib_has_the_long_header():
@@ -167,24 +167,31 @@ def test_a_frame_above_two_gib_has_the_long_header():
 @pytest.mark.parametrize("size", [0, -1, -2, -(1 << 31), 101, (1 << 31) - 1])
 def test_a_size_that_cannot_be_is_refused_before_anything_is_read(size):
     with pytest.raises(ProtocolError):
-        frame_size(struct.pack("!i", size), 100)
+        frame_size(struct.pack("!i", size), 0, 100)
 
 
 # Large buffers
 
 
+def large(*payloads: object) -> tuple[object, ...]:
+    return (BROADCAST, ("a",), "x", None, list(payloads))
+
+
 def test_the_frame_of_a_large_record_tells_the_sizes_of_its_buffers():
     buffers = [b"abc", bytearray(b"defgh")]
-    frame, following = encode_large((BROADCAST, ("a",), "x", [b"meta", buffers], None))
-    (record,) = decode(frame)
-    assert record == (BROADCAST, ("a",), "x", [b"meta", [(3, True), (5, False)]], None)
-    assert large_sizes(record) == [(3, True), (5, False)]
+    frame, following = encode_large(large([b"meta", buffers]))
+    records = decode(frame)
+    assert records == [large([b"meta", [(3, True), (5, False)]])]
+    assert large_sizes(records) == [(3, True), (5, False)]
     assert following is buffers
+    assert with_buffers(records[0], buffers) == large([b"meta", buffers])
 
 
-@pytest.mark.parametrize("record", [(1,), (1, 2, 3, b"payload", None), (1, 2, 3, (), None), [INTEREST, "x", True]])
-def test_other_records_are_followed_by_nothing(record):
-    assert large_sizes(record) is None
+@pytest.mark.parametrize(
+    "records", [[], [(1,)], [large(b"payload")], [large(())], [large((), ())], [[INTEREST, "x", True]], [(1, 2, 3, 4, 5)]]
+)
+def test_other_frames_are_followed_by_nothing(records):
+    assert large_sizes(records) is None
 
 
 @pytest.mark.parametrize(
@@ -207,7 +214,12 @@ def test_other_records_are_followed_by_nothing(record):
 )
 def test_sizes_that_make_no_sense_are_refused(payload):
     with pytest.raises(ProtocolError):
-        large_sizes((BROADCAST, ("a",), "x", payload, None))
+        large_sizes([large(payload)])
+
+
+def test_a_large_record_stands_alone_in_its_frame():
+    with pytest.raises(ProtocolError):
+        decode(encode([(1,), large([b"meta", [(3, True)]])]))
 
 
 def test_the_plain_unpickler_finds_no_class():

@@ -19,15 +19,15 @@ LARGE = bytes(range(256)) * (LARGE_BYTES // 256)
 
 def carried(payload):
     """The payload as it arrives: over the wire, buffers as the bytes that follow the frame."""
-    record = (BROADCAST, ("a",), "x", payload, None)
+    record = (BROADCAST, ("a",), "x", None, [payload])
     if type(payload) is not list:
-        return wire.decode(wire.encode([record]))[0][3]
+        return wire.decode(wire.encode([record]))[0][4][0]
     frame, buffers = wire.encode_large(record)
     (arrived,) = wire.decode(frame)
-    sizes = wire.large_sizes(arrived)
+    sizes = wire.large_sizes([arrived])
     raw = [bytes(item) if readonly else bytearray(item) for item, (_, readonly) in zip(buffers, sizes, strict=True)]
     assert [len(item) for item in raw] == [size for size, _ in sizes]
-    return [arrived[3][0], raw]
+    return wire.with_buffers(arrived, raw)[4][0]
 
 
 def sent(*args, **kwargs):

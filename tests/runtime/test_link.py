@@ -1,0 +1,533 @@
+from __future__ import annotations
+
+import queue
+import socket
+import struct
+import threading
+import time
+from multiprocessing.connection import Connection
+
+import pytest
+
+from ipevents._core.messages import BROADCAST, PAYLOADS
+from ipevents._core.wire import FRAME_BYTES, encode, frame_header
+from ipevents._exceptions import ProtocolError
+from ipevents._runtime.link import Link, Session
+from ipevents._runtime.threads import Deadline
+
+CEILING = 30.0  # reached only in a deadlock
+
+
+class End:
+    """A link that notes what comes, and sends as the library does."""
+
+    def __init__(self, name):
+        self.name = name
+        self.lock = threading.RLock()
+        self.records = queue.Queue()
+        self.closed = queue.Queue()
+        self.on_record = None
+        self.link = Link(name, self.lock, self._received, self._closed)
+        self._headers = {}
+
+    def _received(self, link, records, size):
+        for record in records:
+            self.records.put(record)
+            if self.on_record is not None:
+                self.on_record(record)
+
+    def _closed(self, link, error):
+        self.closed.put(error)
+
+    def attach(self, sock, limit=None):
+        with self.lock:
+            self.link.attach(Session(Connection(sock.detach()), limit))
+
+    def put(self, event, payload=(), size=10):
+        """State lock held: as an application thread does; returns what has to be written."""
+        header = self._headers.setdefault(event, (BROADCAST, (self.name,), event, None))
+        assert self.link.outbox.offer(header, payload, size)
+        return None if self.link.attended else self.link.claim()
+
+    def send(self, event, payload=(), size=10):
+        with self.lock:
+            records = self.put(event, payload, size)
+        if records is not None:
+            self.link.write_now(records)
+
+    def next_record(self):
+        return self.records.get(timeout=CEILING)
+
+    def next_messages(self, count):
+        """The next messages: event and payload of each."""
+        found = []
+        while len(found) < count:
+            record = self.next_record()
+            found += [(record[2], payload) for payload in record[PAYLOADS]]
+        return found
+
+    def next_closed(self):
+        return self.closed.get(timeout=CEILING)
+
+    def end(self):
+        with self.lock:
+            self.link.end()
+        assert self.link.join(Deadline(CEILING)), "a thread of the link does not end"
+
+
+@pytest.fixture
+def ends():
+    made = [End("a"), End("b")]
+    yield made
+    for end in made:
+        end.end()
+
+
+@pytest.fixture
+def joined(ends):
+    join(*ends)
+    return ends
+
+
+@pytest.fixture
+def raw(ends):
+    """One end, and the socket that its peer would have."""
+    ours, theirs = socket.socketpair()
+    ends[0].attach(ours)
+    theirs.settimeout(CEILING)
+    with theirs:
+        yield ends[0], theirs
+
+
+def join(one, other, limit=None):
+    ours, theirs = socket.socketpair()
+    one.attach(ours, limit)
+    other.attach(theirs, limit)
+
+
+# Sending and receiving
+
+
+def test_what_is_sent_arrives(joined):
+    a, b = joined
+    a.send("x", (1, "two"))
+    assert b.next_record() == (BROADCAST, ("a",), "x", None, [(1, "two")])
+    b.send("y")
+    assert a.next_record() == (BROADCAST, ("b",), "y", None, [()])
+
+
+def test_what_is_sent_at_once_gathers_and_arrives_in_order(joined):
+    a, b = joined
+    with a.lock:
+        for number in range(5000):
+            a.put("x" if number % 10 else "y", (number,))
+        a.link.prompt()
+    assert [payload for _, (payload,) in b.next_messages(5000)] == list(range(5000))
+    assert (a.link.sent, len(a.link.outbox)) == (5000, 0)
+
+
+def test_many_threads_send_and_each_ones_order_is_kept(joined):
+    a, b = joined
+    count, threads = 500, 4
+
+    def run(number):
+        for index in range(count):
+            a.send(str(number), (index,))
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    arrived = b.next_messages(count * threads)
+    for thread in running:
+        thread.join(CEILING)
+    for number in range(threads):
+        assert [index for event, (index,) in arrived if event == str(number)] == list(range(count))
+
+
+def test_both_ends_flood_each_other(joined):
+    a, b = joined
+    payload = b"x" * 10_000
+
+    def run(end):
+        for _ in range(2000):
+            end.send("x", (payload,), len(payload))
+
+    running = [threading.Thread(target=run, args=(end,)) for end in joined]
+    for thread in running:
+        thread.start()
+    assert len(b.next_messages(2000)) == 2000
+    assert len(a.next_messages(2000)) == 2000
+    for thread in running:
+        thread.join(CEILING)
+
+
+def test_a_sender_does_not_wait_for_a_peer_that_does_not_read(ends):
+    a, b = ends
+    ours, theirs = socket.socketpair()
+    a.attach(ours)
+    payload = bytes(100_000)
+    for number in range(100):
+        a.send("x", (number, payload), len(payload))
+    # 10 MB are more than the kernel takes, and here we are all the same
+    assert len(a.link.outbox) > 0
+    b.attach(theirs)
+    arrived = b.next_messages(100)
+    assert [number for _, (number, _) in arrived] == list(range(100))
+    assert all(data == payload for _, (_, data) in arrived)
+
+
+def test_what_waits_before_there_is_a_connection_is_sent_then(ends):
+    a, b = ends
+    a.send("x", (1,))
+    a.send("x", (2,))
+    assert repr(a.link) == "<Link to a unconnected, 2 queued>"
+    join(a, b)
+    assert b.next_messages(2) == [("x", (1,)), ("x", (2,))]
+
+
+def test_a_control_record_is_written_soon(joined):
+    a, b = joined
+    with a.lock:
+        a.link.tell((20, "a"))
+    assert b.next_record() == (20, "a")
+    assert a.link.sent == 0, "it is no event"
+
+
+# Large records
+
+
+@pytest.mark.parametrize("size", [1, 1000, 70_000, 300_000, 5_000_000])
+def test_buffers_arrive_whole_between_other_records(joined, size):
+    a, b = joined
+    content = bytes(range(256)) * (size // 256 + 1)
+    content = content[:size]
+    a.send("before")
+    a.send("large", [b"meta", [content, bytearray(content)]], 2 * size)
+    a.send("after")
+    assert b.next_record()[2] == "before"
+    ((meta, (first, second)),) = b.next_record()[PAYLOADS]
+    assert meta == b"meta"
+    assert (type(first), type(second)) == (bytes, bytearray)
+    assert first == content
+    assert second == content
+    assert b.next_record()[2] == "after"
+
+
+def test_empty_buffers_arrive(joined):
+    a, b = joined
+    a.send("large", [b"meta", [b"", b"x", bytearray()]], 100)
+    assert b.next_record()[PAYLOADS] == [[b"meta", [b"", b"x", bytearray()]]]
+
+
+def test_frames_of_every_size_arrive(joined):
+    a, b = joined
+    sizes = [0, 1, 16_000, 16_384, 16_400, 65_536, 262_144, 262_200, FRAME_BYTES, 3 * FRAME_BYTES]
+    for size in sizes:
+        a.send("x", (bytes(size),), size)
+    assert [len(payload[0]) for _, payload in b.next_messages(len(sizes))] == sizes
+
+
+def test_a_frame_may_come_in_pieces(raw):
+    a, theirs = raw
+    frame = encode([(BROADCAST, ("b",), "x", None, [(1,)])])
+    data = (frame_header(len(frame)) + frame) * 3
+    for index in range(len(data)):
+        theirs.send(data[index : index + 1])
+    assert a.next_messages(3) == [("x", (1,))] * 3
+
+
+def test_a_large_frame_may_be_followed_by_others_in_one_piece(raw):
+    a, theirs = raw
+    frames = [encode([(BROADCAST, ("b",), "x", None, [(bytes(size),)])]) for size in (200_000, 5, 400_000, 5)]
+    theirs.sendall(b"".join(frame_header(len(frame)) + frame for frame in frames))
+    assert [len(payload[0]) for _, payload in a.next_messages(4)] == [200_000, 5, 400_000, 5]
+
+
+# What a listener sends
+
+
+def test_a_listeners_record_leaves_soon_also_while_the_listener_runs_on(joined):
+    a, b = joined
+    go = threading.Event()
+
+    def listener(record):
+        with b.lock:
+            header = (BROADCAST, ("b",), "answer", None)
+            b.link.outbox.offer(header, (), 10)
+            b.link.defer()
+        assert go.wait(CEILING)
+
+    b.on_record = listener
+    try:
+        for _ in range(3):
+            a.send("question")
+            assert a.next_record()[2] == "answer"
+            go.set()
+    finally:
+        go.set()
+
+
+def test_at_the_end_of_a_batch_a_busy_link_is_written_at_once(joined):
+    a, b = joined
+    for number in range(100):
+        with a.lock:
+            a.link.outbox.offer((BROADCAST, ("a",), "x", None), (number,), 10)
+            records = a.link.claim_now()
+        if records is not None:
+            a.link.write_now(records)
+    assert [payload for _, (payload,) in b.next_messages(100)] == list(range(100))
+
+
+# Ends
+
+
+def test_a_connection_that_ends_between_frames_ends_cleanly(joined):
+    a, b = joined
+    a.send("last")
+    with a.lock:
+        a.link.say_goodbye()
+    assert b.next_record()[2] == "last"
+    assert b.next_closed() is None
+
+
+def test_everything_written_before_the_end_is_read(joined):
+    a, b = joined
+    for number in range(1000):
+        a.send("x", (number,))
+    with a.lock:
+        assert a.link.flush(Deadline(CEILING))
+        a.link.say_goodbye()
+    assert len(b.next_messages(1000)) == 1000
+    assert b.next_closed() is None
+
+
+def test_flushing_gives_up_at_its_deadline(ends):
+    a, _ = ends
+    ours, theirs = socket.socketpair()
+    with theirs:
+        a.attach(ours)
+        for _ in range(100):
+            a.send("x", (bytes(100_000),), 100_000)
+        with a.lock:
+            assert not a.link.flush(Deadline(0.01))
+
+
+def test_closing_ends_the_connection_at_both_ends(joined):
+    a, b = joined
+    a.link.close_session()
+    assert a.next_closed() is None
+    assert b.next_closed() is None
+    assert a.link.wait_closed(Deadline(CEILING))
+
+
+def test_a_link_may_be_ended_twice_and_before_it_was_connected():
+    end = End("a")
+    assert end.link.is_alive()
+    end.end()
+    end.end()
+    assert not end.link.is_alive()
+    assert repr(end.link) == "<Link to a ended, 0 queued>"
+
+
+def test_ending_does_not_wait_for_a_peer_that_does_not_read(ends):
+    a, _ = ends
+    ours, theirs = socket.socketpair()
+    with theirs:
+        a.attach(ours)
+        for _ in range(100):
+            a.send("x", (bytes(100_000),), 100_000)
+        a.end()
+    assert a.next_closed() is None
+
+
+def test_a_peer_that_goes_while_we_write_is_a_clean_end(ends):
+    a, _ = ends
+    ours, theirs = socket.socketpair()
+    a.attach(ours)
+    for _ in range(100):
+        a.send("x", (bytes(100_000),), 100_000)
+    theirs.close()
+    assert a.next_closed() is None
+    a.send("x")
+
+
+def test_what_was_sent_to_us_is_read_although_writing_failed(ends):
+    a, _ = ends
+    ours, theirs = socket.socketpair()
+    frame = encode([(BROADCAST, ("b",), "last words", None, [()])])
+    theirs.sendall(frame_header(len(frame)) + frame)
+    theirs.close()
+    a.attach(ours)
+    a.send("x")
+    assert a.next_record()[2] == "last words"
+    a.next_closed()
+
+
+def test_a_second_connection_is_served_after_the_first_one(joined):
+    a, b = joined
+    for _ in range(3):
+        a.send("x")
+        assert b.next_record()[2] == "x"
+        a.link.close_session()
+        a.next_closed()
+        b.next_closed()
+        join(a, b)
+    b.send("y")
+    assert a.next_record()[2] == "y"
+
+
+def test_what_was_half_written_to_the_first_connection_does_not_reach_the_second(ends):
+    a, b = ends
+    ours, theirs = socket.socketpair()
+    a.attach(ours)
+    for number in range(100):
+        a.send("x", (number, bytes(100_000)), 100_000)
+    theirs.close()
+    a.next_closed()
+    join(a, b)
+    a.send("last", (-1, b""))
+    numbers = []
+    while not numbers or numbers[-1] != -1:
+        numbers += [payload[0] for payload in b.next_record()[PAYLOADS]]
+    assert numbers[:-1] == list(range(100))[len(numbers) * -1 + 1 :] or numbers == [-1]
+
+
+@pytest.mark.parametrize("closing", ["end", "close", "goodbye"])
+def test_a_link_may_be_closed_by_its_own_reader(ends, closing):
+    a, b = ends
+
+    def listener(record):
+        with b.lock:
+            {"end": b.link.end, "close": b.link.close_session, "goodbye": b.link.say_goodbye}[closing]()
+
+    b.on_record = listener
+    join(a, b)
+    a.send("x")
+    assert a.next_closed() is None
+
+
+# Hostile peers
+
+GARBAGE = {
+    "no pickle": frame_header(7) + b"garbage",
+    "a negative length": struct.pack("!i", -2),
+    "a length of nothing": struct.pack("!i", 0),
+    "the long form": struct.pack("!iQ", -1, 5) + b"x" * 5,
+    "a class": frame_header(20) + b"\x80\x05](cos\nsystem\nXX.x"[:20].ljust(20, b"."),
+    "records that are none": frame_header(len(encode([5]))) + encode([5]),
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_garbage_closes_the_connection(ends, name):
+    a, _ = ends
+    ours, theirs = socket.socketpair()
+    with theirs:
+        a.attach(ours, 1 << 20)
+        theirs.sendall(GARBAGE[name])
+        assert isinstance(a.next_closed(), ProtocolError)
+        theirs.settimeout(CEILING)
+        assert theirs.recv(1) == b""
+    assert a.records.empty()
+
+
+def test_an_end_within_a_frame_is_an_error_wherever_it_is(ends):
+    a, b = ends
+    frame, buffer = encode([(BROADCAST, ("b",), "x", None, [[b"meta", [(10, True)]]])]), b"0123456789"
+    data = frame_header(len(frame)) + frame + buffer
+    for length in range(1, len(data)):
+        ours, theirs = socket.socketpair()
+        a.attach(ours)
+        theirs.sendall(data[:length])
+        theirs.close()
+        assert isinstance(a.next_closed(), ProtocolError), length
+    assert a.records.empty()
+
+
+def test_more_than_max_message_is_refused_before_it_is_read(ends):
+    a, _ = ends
+    for data in (
+        frame_header(100 << 20),
+        _framed([(BROADCAST, ("b",), "x", None, [[b"meta", [(2048, True)]]])]),
+    ):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            a.attach(ours, 1024)
+            theirs.sendall(data)
+            assert isinstance(a.next_closed(), ProtocolError)
+
+
+def _framed(records):
+    frame = encode(records)
+    return frame_header(len(frame)) + frame
+
+
+def test_a_small_max_message_is_no_limit_for_many_small_messages(ends):
+    a, b = ends
+    join(a, b, limit=1024)
+    wide = "\N{GRINNING FACE}" * 1000  # four bytes each, counted as one
+    with a.lock:
+        for _ in range(3000):
+            a.put("x", (wide,), len(wide))
+        a.link.prompt()
+    assert len(b.next_messages(3000)) == 3000
+
+
+# Waiting for room
+
+
+def test_who_waits_for_room_is_woken_when_something_is_taken(ends):
+    a, b = ends
+    woken = threading.Event()
+    waiting = threading.Event()
+    a.send("x")
+
+    def wait():
+        with a.lock:
+            waiting.set()
+            a.link.wait_room(CEILING)
+            assert a.lock._is_owned()
+        woken.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert waiting.wait(CEILING)
+    join(a, b)  # takes the lock, so the other one waits by now
+    assert woken.wait(CEILING)
+    thread.join(CEILING)
+
+
+def test_who_waits_for_room_is_woken_by_the_end(ends):
+    a, _ = ends
+    waiting, woken = threading.Event(), threading.Event()
+
+    def wait():
+        with a.lock:
+            waiting.set()
+            a.link.wait_room(CEILING)
+        woken.set()
+
+    thread = threading.Thread(target=wait)
+    began = time.monotonic()
+    thread.start()
+    assert waiting.wait(CEILING)
+    a.end()
+    assert woken.wait(CEILING)
+    thread.join(CEILING)
+    assert time.monotonic() - began < CEILING
+
+
+def test_waiting_for_room_is_bounded(ends):
+    a, _ = ends
+    with a.lock:
+        a.link.wait_room(0.001)
+        assert a.link._waiters == []
+
+
+def test_drops_are_counted_by_cause(ends):
+    link = ends[0].link
+    link.drop("full")
+    link.drop("full", 2)
+    link.drop("link-cut", 0)
+    assert link.dropped == {"full": 3}
