@@ -52,6 +52,7 @@ class Outbox:
         "_tail",
         "_tail_count",
         "_tail_size",
+        "being_written",
         "dropping",
         "peak",
     )
@@ -66,6 +67,7 @@ class Outbox:
         self._header: Header | None = None  # of the last record of the tail, if a message may still join it
         self._run: list[Payload] = []  # and its payloads
         self._pending_interest: dict[str, list[object]] = {}
+        self.being_written = 0  # bytes of the frame that was taken last, until ``written``
         self.peak = 0
         self.dropping = False  # an episode of a slow peer, until half empty
 
@@ -88,6 +90,15 @@ class Outbox:
         return not there or (
             there + count <= OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
         )
+
+    def has_room_for_large(self, size: int) -> bool:
+        """Whether a message with large buffers fits beside what is queued and what is just being written."""
+        there = self._framed_size + self._tail_size + self.being_written
+        return not there or there + size <= OUTBOX_BYTES
+
+    def written(self) -> None:
+        """What was taken last has left the process."""
+        self.being_written = 0
 
     def offer(self, header: Header, payload: Payload, size: int) -> bool:
         """Take a message if there is room and no episode; else ``decide`` tells what to do with it.
@@ -176,8 +187,10 @@ class Outbox:
             records, count, size = self._frames.popleft()
             self._framed -= count
             self._framed_size -= size
+            self.being_written = size
             return records
         records = self._tail
+        self.being_written = self._tail_size
         self._tail = []
         self._tail_count = self._tail_size = 0
         self._header = None

@@ -52,13 +52,15 @@ LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's 
 LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in
 BREATH_SECONDS = 50e-6
+# A frame of small records is filled by estimates: text counts a byte for each character, headers nothing.
+_FRAME_SLACK_BYTES = 32 * FRAME_BYTES
 MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 _THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
 _FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled while it has as many
 _LARGEST_READ = 256 * 1024
 _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
-_SEND_BYTES = 128 * 1024  # at most so much in one call, so that progress is seen
+_SEND_BYTES = 512 * 1024  # at most so much in one call, so that progress is seen
 _JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
 
 
@@ -130,6 +132,7 @@ class Link:
         self._wakeup = allocate_lock()
         self._wakeup.acquire()
         self._slice = 0.0
+        self._read_large = False  # large buffers came last: read on in exact steps, so that the next are not copied
         self._closed = Latch()
         self._closed.set()
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
@@ -257,6 +260,7 @@ class Link:
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
         self._writing = 0
+        self.outbox.written()
         self.attended = self._prompted and self._urgent
         self._close_dead()
         if self._waiters and not self.outbox.count:
@@ -446,12 +450,12 @@ class Link:
         sock = session.socket
         limit = MAX_FRAME_BYTES
         if session.max_message is not None:
-            limit = session.max_message + 2 * FRAME_BYTES  # one record of that size, or a frame of small ones
+            limit = session.max_message + _FRAME_SLACK_BYTES
         ask = _FIRST_READ
         rest = b""  # the beginning of a frame
         now = self._slice = time.monotonic()
         while True:
-            chunk = sock.recv(ask)
+            chunk = sock.recv(_missing(rest, limit) if self._read_large else ask)
             before, now = now, time.monotonic()
             if now - before > BREATH_SECONDS:
                 self._slice = now  # it blocked: the others had their turn
@@ -483,6 +487,7 @@ class Link:
             if sizes is not None:
                 at, total = self._take_buffers(session, records, sizes, chunk, at)
                 size += total
+            self._read_large = sizes is not None
             self._on_records(self, records, size)
         return chunk[at:] if at < end else b""
 
@@ -530,20 +535,28 @@ def _receive_into(sock: socket.socket, view: memoryview) -> None:
 
 
 def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
-    """A buffer of ``size`` bytes that begins with ``head``, with one copy from the kernel."""
-    missing = size - len(head)
-    if readonly and missing:
-        rest = sock.recv(missing, socket.MSG_WAITALL)
-        if len(rest) == missing and not head:
-            return rest
-        whole = bytearray(head + rest)
-    else:
-        whole = bytearray(head)
-    have = len(whole)
-    if have < size:
-        whole.extend(bytes(size - have))
-        _receive_into(sock, memoryview(whole)[have:])
-    return bytes(whole) if readonly else whole
+    """A buffer of ``size`` bytes that begins with ``head``; copied from the kernel and, without a head, no more."""
+    if readonly:
+        parts = [head]
+        missing = size - len(head)
+        while missing:
+            part = sock.recv(missing, socket.MSG_WAITALL)  # less than all only after a signal, or at the end
+            if not part:
+                raise _Truncated("the connection ended within a frame")
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts) if head or len(parts) > 2 else parts[-1]
+    whole = bytearray(size)
+    whole[: len(head)] = head
+    _receive_into(sock, memoryview(whole)[len(head) :])
+    return whole
+
+
+def _missing(rest: bytes, limit: int) -> int:
+    """How many bytes the frame that begins with ``rest`` needs next: its header, then all of it."""
+    if len(rest) < HEADER_BYTES:
+        return HEADER_BYTES - len(rest)
+    return HEADER_BYTES + frame_size(rest, 0, limit) - len(rest)
 
 
 def _shutdown(sock: socket.socket, how: int) -> None:

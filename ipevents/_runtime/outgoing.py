@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from _thread import get_ident
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.actions import Report
@@ -67,7 +67,9 @@ class Outgoing:
                 node.on_first_use()
             if type(event) is not str:
                 event = check_event(event, sending=True)
-            payload, size = payloads.encode(args, kwargs)
+            payload, size = payloads.plain(args, kwargs) or payloads.pickled(
+                args, kwargs, lambda size: self._wait_to_copy(lambda: node.router.plan(kind, event).forward, size)
+            )
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
             direct: list[tuple[Link, list[Record]]] | None = None
@@ -171,7 +173,11 @@ class Outgoing:
                 node.on_first_use()
             event = check_event(event, sending=True)
             _check_route(route)
-            payload, size = payloads.encode(args, kwargs)
+            payload, size = payloads.plain(args, kwargs) or payloads.pickled(
+                args,
+                kwargs,
+                lambda size: self._wait_to_copy(lambda: (self._target(kind, route, event, False)[0],), size),
+            )
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
             records = None
@@ -243,6 +249,23 @@ class Outgoing:
             if link not in node.router.neighbours:
                 link.drop("link-cut", count)
                 return False
+
+    def _wait_to_copy(self, links: Callable[[], tuple[Any, ...]], size: int) -> None:
+        """Before large buffers are copied: wait for room, so that a sender keeps one copy and not one more.
+
+        Nothing is reserved, the rules decide afterwards; so this gives up after a second without progress. Code
+        in a listener does not wait.
+        """
+        node = self._node
+        ident = get_ident()
+        if node.dispatcher.owner == ident or ident in library_threads:
+            return
+        with node.lock:
+            while node.stage is _OPEN:
+                full = [link for link in links() if not link.outbox.has_room_for_large(size)]
+                if not full or time.monotonic() - full[0].progress >= LOOK_SECONDS:
+                    return
+                full[0].wait_room(LOOK_SECONDS)
 
     def mark_dirty(self, link: Link) -> None:
         """Lock held: a listener, or a reader that forwards, put something; it leaves at the end of the batch."""

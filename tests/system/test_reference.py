@@ -264,7 +264,8 @@ def test_life_kill_leaf(tree):
 
     dead = str(tree["W1a"].pid)
     tree.kill("W1a")
-    tree.wait_heard("GM", "offline", dead)
+    for role in ("GM", "W1"):
+        tree.wait_heard(role, "offline", dead)
     assert reference.heard(tree.take()) == recorded("kill-leaf", "kill -9 W1a")
     del below[dead]
     assert state(tree, "GM")["netmap"] == {str(tree["W1"].pid): below}

@@ -1,0 +1,1049 @@
+"""Two or three nodes joined by real links in one process; what starts and ends processes is left out."""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from multiprocessing.connection import Connection
+
+import numpy
+import pytest
+
+from ipevents import Emitter
+from ipevents._core import flow, wire
+from ipevents._core.messages import (
+    BROADCAST,
+    INTEREST,
+    INTERESTS,
+    OFFLINE,
+    ONLINE,
+    PARENT,
+    REPORT,
+    SEND_TO,
+    TO_CHILD,
+    TO_CHILDS,
+    TO_GRAND_MASTER,
+    TO_PARENTS,
+    TO_SIBLINGS,
+)
+from ipevents._core.router import Up
+from ipevents._exceptions import (
+    Closed,
+    MessageTooLarge,
+    NotConnected,
+    OutboxFull,
+    ProtocolError,
+    SlowPeer,
+    Undeliverable,
+    UnknownProcess,
+    UnreadablePayload,
+)
+from ipevents._runtime import outgoing
+from ipevents._runtime.link import Link, Session
+from ipevents._runtime.node import Node
+from ipevents._runtime.notices import Notices
+from ipevents._runtime.stage import Stage
+from ipevents._runtime.threads import Deadline, start_thread
+
+CEILING = 20.0  # reached only in a deadlock
+
+
+class Place:
+    """A node with its links, and what its listeners heard."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.node = Node(
+            pid,
+            reply=self._reply,
+            on_control=lambda link, record: self.controls.append(record),
+            on_first_use=lambda: None,
+            on_exit=lambda exc: self.exits.append(exc),
+        )
+        self.node.notices = Notices(pid)
+        self.node.stage = Stage.OPEN
+        self.heard = queue.Queue()
+        self.errors = queue.Queue()
+        self.closed = queue.Queue()
+        self.controls = []
+        self.exits = []
+        self.links = []
+
+    def _reply(self, pids, event, *args, **kwargs):
+        self.node.send_route(pids, event, args, kwargs)
+
+    # Listening
+
+    def listen(self, *events):
+        for event in events:
+            self.node.dispatcher.add(event, lambda message, *args: self.heard.put((message.event, args, message.pids)))
+        return self
+
+    def on(self, event, listener):
+        self.node.dispatcher.add(event, listener)
+        return self
+
+    def hear_errors(self):
+        self.node.dispatcher.add("error", lambda message, exc: self.errors.put(exc))
+        return self
+
+    def next(self):
+        return self.heard.get(timeout=CEILING)
+
+    def next_error(self):
+        return self.errors.get(timeout=CEILING)
+
+    # Sending
+
+    def send(self, kind, event, *args):
+        self.node.send(kind, event, args, {})
+
+    def send_to(self, route, event, *args):
+        self.node.send_route(route, event, args, {})
+
+    def send_child(self, pid, event, *args):
+        self.node.send_child(pid, event, args, {})
+
+    # Links
+
+    def link_to(self, peer):
+        (link,) = [link for link in self.links if link.name == peer.pid]
+        return link
+
+    def make_link(self, name):
+        link = Link(name, self.node.lock, self.node.receive, self._link_closed)
+        self.links.append(link)
+        return link
+
+    def _link_closed(self, link, error):
+        node = self.node
+        with node.lock:
+            if link is not node.router.parent and link in node.router.neighbours:
+                _, notices = node.child_gone(link, None)
+                node.tell_offlines(notices)
+        self.closed.put((link.name, error))
+
+    def next_closed(self):
+        return self.closed.get(timeout=CEILING)
+
+    def end(self):
+        with self.node.lock:
+            self.node.stage = Stage.CLOSED
+            for link in self.links:
+                link.wake_waiters()
+                link.end()
+        assert all([link.join(Deadline(CEILING)) for link in self.links]), "a thread of a link does not end"
+        assert self.node.notices.close(Deadline(CEILING))
+
+
+@pytest.fixture
+def places():
+    made = []
+
+    def make(pid):
+        made.append(Place(pid))
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.end()
+
+
+def attach(link, sock, limit=None):
+    with link._lock:
+        link.attach(Session(Connection(sock.detach()), limit))
+
+
+def join(parent, child, limit=None, online=True):
+    """Make ``child`` a child of ``parent``; with ``online`` returns when that is known."""
+    ours, theirs = socket.socketpair()
+    down, up = parent.make_link(child.pid), child.make_link(parent.pid)
+    with parent.node.lock:
+        parent.node.router.add_child(down, child.pid)
+    with child.node.lock:
+        child.node.router.set_parent(up, parent.pid, Up.OPEN)
+    parent_said = threading.Event()
+    child.on("parent", lambda message, pid: parent_said.set())
+    attach(down, ours, limit)
+    attach(up, theirs, limit)
+    if online:
+        with child.node.lock:
+            child.node.announce()
+        assert parent_said.wait(CEILING)
+    return down, up
+
+
+class Raw:
+    """A child of a place that is only a socket, for bytes that no node would send."""
+
+    def __init__(self, parent, pid="raw", limit=None, attached=True):
+        ours, self.socket = socket.socketpair()
+        self.socket.settimeout(CEILING)
+        self.pid = pid
+        self.link = parent.make_link(pid)
+        with parent.node.lock:
+            parent.node.router.add_child(self.link, pid)
+        self._ours = ours
+        self._limit = limit
+        self._data = b""
+        if attached:
+            self.attach()
+
+    def attach(self):
+        attach(self.link, self._ours, self._limit)
+
+    def send(self, *records):
+        frame = wire.encode(list(records))
+        self.socket.sendall(wire.frame_header(len(frame)) + frame)
+
+    def next_records(self):
+        while True:
+            if len(self._data) >= 4:
+                size = wire.frame_size(self._data, 0, 1 << 30)
+                if len(self._data) >= 4 + size:
+                    frame, self._data = self._data[4 : 4 + size], self._data[4 + size :]
+                    return wire.decode(frame)
+            data = self.socket.recv(1 << 20)
+            assert data, "the connection ended"
+            self._data += data
+
+    def next_event(self):
+        """The next message record: its event and payloads."""
+        while True:
+            for record in self.next_records():
+                if record[0] <= SEND_TO:
+                    return record[2], record[4]
+
+
+@pytest.fixture
+def raw(places):
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(Raw(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.socket.close()
+        item._ours.close()
+
+
+def settle(*line):
+    """Until everything that is on its way between these neighbours has arrived, both ways."""
+    for _ in range(2):
+        for one, other in [*zip(line, line[1:]), *zip(line[::-1], line[-2::-1])]:
+            arrived = threading.Event()
+            other.on("mark", lambda message, arrived=arrived: arrived.set())
+            one.send_to([other.pid], "mark")
+            assert arrived.wait(CEILING)
+
+
+# A small tree
+
+
+@pytest.fixture
+def line(places):
+    """Three places: top, middle and leaf."""
+    top, middle, leaf = places("top"), places("middle"), places("leaf")
+    top.node.announced = True
+    join(top, middle)
+    join(middle, leaf)
+    settle(top, middle, leaf)
+    return top, middle, leaf
+
+
+KINDS = [
+    # who sends, kind, who hears, with these pids
+    ("leaf", TO_PARENTS, {"middle": "leaf middle", "top": "leaf middle top"}),
+    ("leaf", TO_GRAND_MASTER, {"top": "leaf middle top"}),
+    ("leaf", BROADCAST, {"middle": "leaf middle", "top": "leaf middle top"}),
+    ("leaf", TO_SIBLINGS, {}),
+    ("leaf", TO_CHILDS, {}),
+    ("middle", TO_PARENTS, {"top": "middle top"}),
+    ("middle", TO_CHILDS, {"leaf": "middle leaf"}),
+    ("middle", BROADCAST, {"top": "middle top", "leaf": "middle leaf"}),
+    ("top", TO_CHILDS, {"middle": "top middle", "leaf": "top middle leaf"}),
+    ("top", BROADCAST, {"middle": "top middle", "leaf": "top middle leaf"}),
+    ("top", TO_GRAND_MASTER, {"top": "top"}),
+    ("top", TO_PARENTS, {}),
+]
+
+
+@pytest.mark.parametrize(("sender", "kind", "expected"), KINDS)
+def test_each_kind_reaches_the_right_ones(line, sender, kind, expected):
+    by_pid = {place.pid: place.listen("x") for place in line}
+    settle(*line)
+    by_pid[sender].send(kind, "x", 1)
+    settle(*line)
+    heard = {pid: list(place.heard.queue) for pid, place in by_pid.items() if place.heard.qsize()}
+    assert heard == {pid: [("x", (1,), tuple(pids.split()))] for pid, pids in expected.items()}
+
+
+def test_a_reply_comes_back_over_all_hops(line):
+    top, _, leaf = line
+    top.on("question", lambda message, value: message.reply("answer", value + 1))
+    leaf.listen("answer")
+    leaf.send(TO_GRAND_MASTER, "question", 1)
+    assert leaf.next() == ("answer", (2,), ("top", "middle", "leaf"))
+
+
+def test_online_is_told_to_all_above_and_parent_to_the_child(places):
+    top, middle, leaf = places("top").listen("online"), places("middle").listen("online"), places("leaf")
+    leaf.listen("parent")
+    join(top, middle)
+    assert top.next() == ("online", (), ("middle", "top"))
+    join(middle, leaf)
+    assert middle.next() == ("online", (), ("leaf", "middle"))
+    assert top.next() == ("online", (), ("leaf", "middle", "top"))
+    assert leaf.next() == ("parent", ("middle",), ("middle", "leaf"))
+    assert top.node.router.netmap.as_dict() == {"middle": {"leaf": {}}}
+
+
+def test_who_goes_is_told_deepest_first(line):
+    top, middle, _ = line
+    top.listen("offline")
+    middle.link_to(top).close_session()
+    assert top.next() == ("offline", ("leaf",), ("top",))
+    assert top.next() == ("offline", ("middle",), ("top",))
+    assert top.node.router.netmap.as_dict() == {}
+
+
+def test_who_goes_further_down_is_told_by_who_noticed(line):
+    top, _, leaf = line
+    top.listen("offline")
+    leaf.links[0].close_session()
+    assert top.next() == ("offline", ("leaf",), ("middle", "top"))
+
+
+def test_interest_is_told_and_withdrawn_over_all_levels(line):
+    top, middle, leaf = line
+    listener = lambda message: None  # noqa: E731
+    leaf.on("x", listener)
+    settle(*line)
+    assert top.node.router.interest.of(top.link_to(middle)) >= {"x"}
+    leaf.node.dispatcher.remove("x", listener)
+    settle(*line)
+    assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+def test_what_nobody_wants_is_not_put_on_the_wire(line):
+    top, middle, _ = line
+    sent = top.link_to(middle).sent
+    top.send(TO_CHILDS, "nobody listens")
+    settle(*line)
+    assert top.link_to(middle).sent == sent + 2, "the two marks"
+
+
+def test_a_weak_receiver_that_is_collected_inside_the_state_lock_withdraws_its_interest(line):
+    top, middle, _ = line
+
+    def receiver(message):
+        """Nothing."""
+
+    middle.node.dispatcher.signal("x").connect(receiver)
+    settle(*line)
+    assert "x" in top.node.router.interest.of(top.link_to(middle))
+    with middle.node.lock:
+        del receiver
+        gc.collect()
+    settle(*line)
+    assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+def test_a_large_array_is_passed_on_untouched_by_listeners_on_the_way(line):
+    top, middle, leaf = line
+    middle.on("x", lambda message, array: array.fill(1))
+    got = queue.Queue()
+    leaf.on("x", lambda message, array: got.put(array))
+    settle(*line)
+    for _ in range(5):
+        top.send(BROADCAST, "x", numpy.zeros(100_000))
+        array = got.get(timeout=CEILING)
+        assert (array == 0).all()
+        assert array.flags.writeable
+
+
+def test_arguments_that_cannot_be_read_here_are_an_error_and_the_next_event_comes(line):
+    class Breaks:
+        def __reduce__(self):
+            return int, ("no number",)
+
+    top, middle, _ = line
+    middle.hear_errors().listen("x")
+    settle(*line)
+    top.send(BROADCAST, "x", Breaks())
+    top.send(BROADCAST, "x", 1)
+    assert isinstance(middle.next_error(), UnreadablePayload)
+    assert middle.next()[1] == (1,)
+
+
+def test_arguments_are_not_opened_where_nobody_listens(line):
+    class Breaks:
+        def __reduce__(self):
+            return int, ("no number",)
+
+    top, middle, leaf = line
+    middle.hear_errors()
+    leaf.hear_errors().listen("x")
+    settle(*line)
+    top.send(BROADCAST, "x", Breaks())
+    assert isinstance(leaf.next_error(), UnreadablePayload)
+    assert middle.errors.empty()
+
+
+def test_a_route_that_breaks_further_on_is_told_to_its_origin(line):
+    top, _, leaf = line
+    top.hear_errors()
+    leaf.hear_errors()
+    top.send_to(["nobody", "leaf", "middle"], "x")
+    error = top.next_error()
+    assert isinstance(error, Undeliverable)
+    assert (error.event, error.at, error.target) == ("x", "leaf", "nobody")
+    leaf.send_to(["nobody", "middle"], "x")
+    error = leaf.next_error()
+    assert (error.event, error.at, error.target) == ("x", "middle", "nobody")
+
+
+def test_such_notices_come_at_most_once_a_second_for_one_cause(line):
+    top, _, _ = line
+    top.hear_errors()
+    for _ in range(50):
+        top.send_to(["nobody", "middle"], "x")
+    settle(*line)
+    assert top.errors.qsize() == 1
+    assert line[1].links[0].dropped == {"undeliverable": 50}
+
+
+def test_in_an_outage_the_way_up_is_refused_or_lost_with_one_error(line):
+    _, middle, leaf = line
+    middle.hear_errors().listen("x")
+    leaf.hear_errors()
+    with middle.node.lock:
+        middle.node.router.set_up(Up.AWAY)
+    for _ in range(3):
+        middle.send(TO_PARENTS, "x")
+    assert isinstance(middle.next_error(), NotConnected)
+    middle.send(TO_GRAND_MASTER, "x")
+    assert isinstance(middle.next_error(), NotConnected)
+    middle.send_to(["top"], "x")
+    assert isinstance(middle.next_error(), NotConnected)
+    leaf.send(BROADCAST, "x", 5)
+    assert isinstance(leaf.next_error(), Undeliverable)
+    assert middle.next()[1] == (5,), "here it is heard"
+    assert middle.errors.empty()
+    assert middle.link_to(line[0]).dropped == {"disconnected": 4}
+
+
+# Flow. Outboxes are full at a few records; a jammed link takes nothing, as if its peer read nothing.
+
+FULL = 5
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(flow, "OUTBOX_RECORDS", FULL)
+    monkeypatch.setattr(flow, "FRAME_BYTES", 1)
+
+
+def jam(place, link):
+    """Nothing is taken out of this outbox any more."""
+    while True:
+        with place.node.lock:
+            if not link._writing and not link.outbox.count:
+                link._writing = -2
+                link.attended = True
+                link.progress = time.monotonic() + 1000  # it seems to make progress
+                return
+
+
+def free(place, link):
+    with place.node.lock:
+        link._writing = 0
+        link.prompt()
+
+
+def stall(place, link):
+    """It took nothing for longer than a peer may."""
+    with place.node.lock:
+        link.progress = -1000.0
+        link.wake_waiters()
+
+
+def watch_waits(monkeypatch, link):
+    """An event that is set when somebody waits for room in this link."""
+    waiting = threading.Event()
+    original = link.wait_room
+
+    def wait_room(timeout):
+        waiting.set()
+        original(timeout)
+
+    monkeypatch.setattr(link, "wait_room", wait_room)
+    return waiting
+
+
+def in_thread(call, *args):
+    """Run a call; ``result()`` joins and returns what it raised, or None."""
+    raised = []
+
+    def run():
+        try:
+            call(*args)
+        except BaseException as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def result():
+        thread.join(CEILING)
+        assert not thread.is_alive(), "still waits"
+        return raised[0] if raised else None
+
+    return result
+
+
+@pytest.fixture
+def pair(places, small):
+    """A parent with two children; the link to the first is jammed and full of events "old"."""
+    parent, first, second = places("parent"), places("first"), places("second")
+    join(parent, first)
+    join(parent, second)
+    for place in (first, second):
+        place.listen("x", "old")
+    settle(parent, first)
+    settle(parent, second)
+    link = parent.link_to(first)
+    jam(parent, link)
+    for number in range(FULL):
+        parent.send_child("first", "old", number)
+    assert len(link.outbox) == FULL
+    return parent, first, second, link
+
+
+def expect_old(place):
+    for number in range(FULL):
+        assert place.next()[:2] == ("old", (number,))
+
+
+def test_rule_1_an_addressed_send_waits_and_is_woken_by_room(pair, monkeypatch):
+    parent, first, _, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    result = in_thread(parent.send_child, "first", "x", 1)
+    assert waiting.wait(CEILING)
+    free(parent, link)
+    assert result() is None
+    expect_old(first)
+    assert first.next()[:2] == ("x", (1,))
+
+
+def test_rule_1_an_addressed_send_waits_also_for_a_peer_that_takes_nothing(pair, monkeypatch):
+    parent, first, _, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    stall(parent, link)
+    result = in_thread(parent.send_to, ["first"], "x", 1)
+    assert waiting.wait(CEILING)
+    free(parent, link)
+    assert result() is None
+    expect_old(first)
+    assert first.next()[:2] == ("x", (1,))
+    assert link.dropped == {}
+
+
+def test_rule_1_a_stop_ends_the_wait(pair, monkeypatch):
+    parent, _, _, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    result = in_thread(parent.send_child, "first", "x")
+    assert waiting.wait(CEILING)
+    sent = parent.node.outgoing.sent
+    with parent.node.lock:
+        parent.node.stage = Stage.STOPPING
+        link.wake_waiters()
+    assert isinstance(result(), Closed)
+    assert parent.node.outgoing.sent == sent
+
+
+def test_rule_1_the_end_of_the_link_ends_the_wait_and_is_decided_again(pair, monkeypatch):
+    parent, first, _, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    result = in_thread(parent.send_child, "first", "x")
+    assert waiting.wait(CEILING)
+    first.links[0].close_session()
+    assert isinstance(result(), UnknownProcess)
+    assert link.dropped == {"link-cut": FULL}
+
+
+def test_rule_1_no_lock_is_held_while_waiting(pair, monkeypatch):
+    parent, first, second, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    result = in_thread(parent.send_child, "first", "x")
+    assert waiting.wait(CEILING)
+    parent.listen("y")
+    second.send(TO_PARENTS, "y", 1)
+    assert parent.next()[:2] == ("y", (1,))
+    parent.send_child("second", "x", 2)
+    assert second.next()[:2] == ("x", (2,))
+    free(parent, link)
+    assert result() is None
+    expect_old(first)
+
+
+@pytest.mark.parametrize("how", ["emit", "link"])
+def test_rule_2_a_listener_is_refused_and_nothing_is_sent(pair, how):
+    parent, first, second, link = pair
+    raised = queue.Queue()
+
+    def listener(message):
+        for call in (
+            lambda: parent.send_child("first", "x"),
+            lambda: parent.send_to(["first"], "x"),
+            lambda: parent.send(TO_CHILDS, "x"),
+            lambda: parent.send(BROADCAST, "x"),
+        ):
+            try:
+                call()
+                raised.put(None)
+            except BaseException as exc:
+                raised.put(exc)
+
+    parent.on("go", listener)
+    sent = parent.node.outgoing.sent
+    if how == "emit":
+        parent.node.emit("go", (), {})
+    else:
+        second.send(TO_PARENTS, "go")
+    assert [type(raised.get(timeout=CEILING)) for _ in range(4)] == [OutboxFull] * 4
+    assert parent.node.outgoing.sent == sent
+    assert len(link.outbox) == FULL
+    free(parent, link)
+    expect_old(first)
+    settle(parent, second)
+    assert second.heard.empty(), "the one who had room got nothing either"
+
+
+def test_rule_2_code_in_a_library_thread_never_waits_either(pair):
+    parent, _, _, _ = pair
+    raised = queue.Queue()
+
+    def run():
+        for call in (lambda: parent.send_child("first", "x"), lambda: parent.send(TO_CHILDS, "x")):
+            try:
+                call()
+            except OutboxFull as exc:
+                raised.put(exc)
+
+    start_thread("test", run).join(CEILING)
+    assert raised.qsize() == 2
+
+
+def test_rule_3_a_fanout_waits_while_the_peer_makes_progress(pair, monkeypatch):
+    parent, first, second, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    result = in_thread(parent.send, BROADCAST, "x", 1)
+    assert waiting.wait(CEILING)
+    assert second.next()[:2] == ("x", (1,)), "who has room does not wait for the other one"
+    free(parent, link)
+    assert result() is None
+    expect_old(first)
+    assert first.next()[:2] == ("x", (1,))
+    assert link.dropped == {}
+
+
+def test_rule_3_a_fanout_drops_for_a_peer_that_took_nothing_and_says_so_once(pair, monkeypatch):
+    parent, first, second, link = pair
+    parent.hear_errors()
+    waiting = watch_waits(monkeypatch, link)
+    result = in_thread(parent.send, BROADCAST, "x", 1)
+    assert waiting.wait(CEILING)
+    stall(parent, link)
+    assert result() is None
+    error = parent.next_error()
+    assert isinstance(error, SlowPeer)
+    assert "first" in str(error)
+    for number in range(2, 5):
+        parent.send(BROADCAST, "x", number)
+    assert [second.next()[1] for _ in range(4)] == [(1,), (2,), (3,), (4,)]
+    assert link.dropped == {"slow-peer": 4}
+    free(parent, link)
+    expect_old(first)
+    settle(parent, first)
+    assert parent.errors.empty()
+    parent.send(BROADCAST, "x", 5)
+    assert first.next()[:2] == ("x", (5,)), "half empty: it gets events again"
+
+
+def test_rule_3_a_fanout_skips_a_link_that_goes_while_it_waits(pair, monkeypatch):
+    parent, first, second, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    result = in_thread(parent.send, BROADCAST, "x", 1)
+    assert waiting.wait(CEILING)
+    first.links[0].close_session()
+    assert result() is None
+    assert second.next()[:2] == ("x", (1,))
+    assert link.dropped == {"link-cut": FULL + 1}
+
+
+def test_rule_3_a_reader_that_forwards_waits_while_listeners_run_elsewhere(pair, monkeypatch):
+    parent, first, second, link = pair
+    parent.listen("y")
+    waiting = watch_waits(monkeypatch, link)
+    second.send(TO_SIBLINGS, "x", 1)
+    assert waiting.wait(CEILING)
+    assert not parent.node.dispatcher.owner, "the reader has left the dispatcher"
+    parent.node.emit("y", (2,), {})
+    assert parent.next()[:2] == ("y", (2,))
+    free(parent, link)
+    expect_old(first)
+    assert first.next() == ("x", (1,), ("second", "parent", "first"))
+
+
+def test_rule_3_a_reader_that_forwards_drops_for_a_peer_that_took_nothing(pair):
+    parent, first, second, link = pair
+    parent.hear_errors()
+    stall(parent, link)
+    for number in range(3):
+        second.send(TO_SIBLINGS, "x", number)
+    assert isinstance(parent.next_error(), SlowPeer)
+    settle(parent, second)
+    assert link.dropped == {"slow-peer": 3}
+    free(parent, link)
+    expect_old(first)
+
+
+def test_rule_3_the_origin_of_an_addressed_message_is_told(pair):
+    parent, first, second, link = pair
+    second.hear_errors()
+    stall(parent, link)
+    second.send_to(["first", "parent"], "x")
+    error = second.next_error()
+    assert isinstance(error, Undeliverable)
+    assert (error.event, error.at) == ("x", "parent")
+    free(parent, link)
+    expect_old(first)
+
+
+def test_rule_4_a_forwarder_never_waits_for_the_link_that_it_reads_from(pair, monkeypatch):
+    parent, first, _, link = pair
+    first.hear_errors()
+    parent.listen("y")
+    monkeypatch.setattr(flow, "OUTBOX_RECORDS", 1000)
+    monkeypatch.setattr(flow, "OUTBOX_BYTES", link.outbox.size + 1000)
+    first.send_to(["first", "parent"], "x", b"x" * 2000)  # by way of the parent to itself
+    first.send(TO_PARENTS, "y", 1)
+    assert parent.next()[:2] == ("y", (1,)), "the reader did not wait"
+    assert link.dropped == {"full": 1}
+    free(parent, link)
+    error = first.next_error()
+    assert isinstance(error, Undeliverable)
+    assert (error.event, error.at, error.target) == ("x", "parent", "first")
+    expect_old(first)
+
+
+def test_a_full_outbox_still_takes_control_records(pair):
+    parent, first, _, link = pair
+    with parent.node.lock:
+        link.tell((PARENT, "parent"))
+        link.outbox.put_interest("z", True)
+    assert len(link.outbox) == FULL + 2
+    with parent.node.lock:
+        link.outbox.take()
+        link.outbox.clear()
+
+
+# Sizes
+
+
+def test_what_is_too_large_is_refused_at_the_call_and_changes_nothing(places):
+    top, client = places("top"), places("client")
+    join(top, client, limit=2000)
+    client.listen("x")
+    settle(top, client)
+    sent = top.node.outgoing.sent
+    for call in (
+        lambda: top.send(BROADCAST, "x", b"x" * 3000),
+        lambda: top.send_child("client", "x", b"x" * 3000),
+        lambda: top.send_to(["client"], "x", bytes(100_000)),
+    ):
+        with pytest.raises(MessageTooLarge, match="2000"):
+            call()
+    assert top.node.outgoing.sent == sent
+    top.send(BROADCAST, "x", b"x" * 1500)
+    assert client.next()[:2] == ("x", (b"x" * 1500,))
+
+
+def test_what_a_forwarder_cannot_pass_on_is_told_to_its_origin(places):
+    top, client, worker = places("top"), places("client"), places("worker").hear_errors()
+    top.listen("x")
+    join(top, client, limit=2000)
+    join(client, worker)
+    settle(top, client, worker)
+    worker.send(TO_PARENTS, "x", b"x" * 3000)
+    error = worker.next_error()
+    assert isinstance(error, Undeliverable)
+    assert (error.event, error.at) == ("x", "client")
+    worker.send(TO_PARENTS, "x", 1)
+    assert top.next()[:2] == ("x", (1,))
+    assert client.link_to(top).dropped == {"too-large": 1}
+
+
+def test_many_different_events_pass_a_relay_without_filling_it(line):
+    top, middle, leaf = line
+    top.listen("a", "b")
+    with leaf.node.lock:
+        for number in range(5000):
+            leaf.node.outgoing._node.router  # noqa: B018
+            header = leaf.node.router.plan(TO_PARENTS, "ab"[number % 2]).header
+            assert leaf.links[0].outbox.offer(header, (number,), 10)
+        leaf.links[0].prompt()
+    assert [top.next()[1] for _ in range(5000)] == [(number,) for number in range(5000)]
+    assert middle.link_to(top).dropped == {}
+    assert middle.link_to(top).outbox.peak <= 5000
+
+
+# Re-entrancy
+
+
+def inside(place, call):
+    """Run a call as if it came from a signal handler or a destructor while the state lock is held."""
+    node = place.node
+    with node.lock:
+        call()
+        assert node.inside()
+
+
+def test_a_send_from_inside_is_queued_and_done_on_leaving(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+
+    def call():
+        top.send(BROADCAST, "x", 1)
+        top.send_child("middle", "x", 2)
+        top.send_to(["middle"], "x", 3)
+        assert top.node.outgoing.sent == sent
+
+    sent = top.node.outgoing.sent
+    inside(top, call)
+    assert [middle.next()[1] for _ in range(3)] == [(1,), (2,), (3,)]
+
+
+def test_an_emit_from_inside_runs_listeners_outside(line):
+    top = line[0]
+    owned = []
+    top.on("x", lambda message: owned.append(top.node.inside()))
+    inside(top, lambda: top.node.emit("x", (), {}))
+    assert owned == [False]
+
+
+def test_an_emit_from_inside_a_library_thread_runs_in_the_notices_thread(line):
+    top = line[0]
+    names = queue.Queue()
+    top.on("x", lambda message: names.put(threading.current_thread().name))
+    start_thread("test", lambda: inside(top, lambda: top.node.emit("x", (), {}))).join(CEILING)
+    assert names.get(timeout=CEILING) == "ipevents-notices-top"
+
+
+def test_on_and_off_from_inside_change_the_interest_on_leaving(line):
+    top, middle, _ = line
+    listener = lambda message: None  # noqa: E731
+    inside(middle, lambda: middle.on("x", listener))
+    settle(*line)
+    assert "x" in top.node.router.interest.of(top.link_to(middle))
+    inside(middle, lambda: middle.node.dispatcher.remove("x", listener))
+    settle(*line)
+    assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+def test_a_mistake_made_inside_is_an_error_event(line):
+    top = line[0].hear_errors()
+    inside(top, lambda: top.send_child("nobody", "x"))
+    assert isinstance(top.next_error(), UnknownProcess)
+
+
+def test_a_destructor_may_send_while_the_state_lock_is_held(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+
+    class Sends:
+        def __del__(self):
+            top.send_child("middle", "x", 1)
+
+    with top.node.lock:
+        cycle = [Sends()]
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+    assert middle.next()[:2] == ("x", (1,))
+
+
+def test_a_signal_handler_may_send_while_the_state_lock_is_held(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+    before = signal.signal(signal.SIGUSR1, lambda *_: top.send_child("middle", "x", 1))
+    try:
+        with top.node.lock:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert middle.next()[:2] == ("x", (1,))
+
+
+def test_a_signal_handler_may_send_while_this_thread_waits_for_room(pair, monkeypatch):
+    parent, first, second, link = pair
+    waiting = watch_waits(monkeypatch, link)
+    before = signal.signal(signal.SIGUSR1, lambda *_: parent.send_child("second", "x", 2))
+
+    def interrupt():
+        assert waiting.wait(CEILING)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert second.next()[:2] == ("x", (2,))
+        free(parent, link)
+
+    result = in_thread(interrupt)
+    try:
+        parent.send_child("first", "x", 1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert result() is None
+    expect_old(first)
+    assert first.next()[:2] == ("x", (1,))
+
+
+def test_a_stop_from_inside_does_not_block():
+    emitter = Emitter().options(useSocket=False).start()
+    with emitter._node.lock:
+        emitter.stop()
+        assert emitter.stopping
+    assert emitter.run(CEILING)
+
+
+# Hostile peers
+
+HOSTILE = {
+    "another origin": (BROADCAST, ("somebody",), "x", None, [()]),
+    "an origin that is not below it": (BROADCAST, ("somebody", "raw"), "x", None, [()]),
+    "our own name": (BROADCAST, ("top",), "x", None, [()]),
+    "no path": (BROADCAST, (), "x", None, [()]),
+    "a path that is a text": (BROADCAST, "raw", "x", None, [()]),
+    "a path that is a list": (BROADCAST, ["raw"], "x", None, [()]),
+    "a reserved event": (TO_PARENTS, ("raw",), "online", None, [()]),
+    "an error": (TO_PARENTS, ("raw",), "error", None, [()]),
+    "an event that is a number": (TO_PARENTS, ("raw",), 5, None, [()]),
+    "an event that is a list": (TO_PARENTS, ("raw",), ["x"], None, [()]),
+    "a long event": (TO_PARENTS, ("raw",), "x" * 1000, None, [()]),
+    "no messages": (TO_PARENTS, ("raw",), "x", None, []),
+    "messages that are none": (TO_PARENTS, ("raw",), "x", None, 5),
+    "too few items": (TO_PARENTS, ("raw",), "x"),
+    "too many items": (TO_PARENTS, ("raw",), "x", None, [()], 6),
+    "kind 0": (0, ("raw",), "x", None, [()]),
+    "kind -1": (-1, ("raw",), "x", None, [()]),
+    "kind None": (None, ("raw",), "x", None, [()]),
+    "kind text": ("x", ("raw",), "x", None, [()]),
+    "a route that is a text": (SEND_TO, ("raw",), "x", "top", [()]),
+    "a route in a broadcast": (BROADCAST, ("raw",), "x", ("top", ("top",)), [()]),
+    "an empty route": (SEND_TO, ("raw",), "x", ("top", ()), [()]),
+    "somebody else's online": (ONLINE, ("other",)),
+    "an online from nowhere": (ONLINE, ("deep", "middle", "raw")),
+    "an online without a path": (ONLINE, ()),
+    "an online that is a number": (ONLINE, 5),
+    "an online without anything": (ONLINE,),
+    "an offline of nobody": (OFFLINE, ("raw",), None, None),
+    "an offline of another": (OFFLINE, ("other",), "x", None),
+    "an offline that is short": (OFFLINE, ("raw",)),
+    "interest in a number": (INTEREST, 5, True),
+    "interest in a list": [INTEREST, ["x"], True],
+    "interest that is short": (INTEREST, "x"),
+    "interests in a text": (INTERESTS, "text"),
+    "interests in numbers": (INTERESTS, (1, 2)),
+    "a parent that is a child": (PARENT, "raw"),
+    "a report that is short": (REPORT, ()),
+    "a report with a route that is a number": (REPORT, 5, "x", "raw", None, "cause"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_record_that_cannot_be_closes_its_link_and_no_other(places, raw, name, caplog):
+    top, child = places("top").listen("x", "online", "offline", "error"), places("child")
+    join(top, child)
+    assert top.next()[0] == "online"
+    peer = raw(top)
+    peer.send(HOSTILE[name])
+    pid, error = top.next_closed()
+    assert pid == "raw"
+    assert isinstance(error, ProtocolError)
+    child.send(TO_PARENTS, "x", 1)
+    assert top.next()[:2] == ("x", (1,))
+    assert top.heard.empty()
+    assert caplog.records == [], "it is not a fault of the library"
+
+
+def test_good_records_before_a_bad_one_are_delivered(places, raw):
+    top = places("top").listen("x")
+    peer = raw(top)
+    peer.send((BROADCAST, ("raw",), "x", None, [(1,), (2,)]), (BROADCAST, ("forged",), "x", None, [(3,)]))
+    assert [top.next()[1] for _ in range(2)] == [(1,), (2,)]
+    assert isinstance(top.next_closed()[1], ProtocolError)
+
+
+@pytest.mark.parametrize(
+    "payload", [None, 5, "text", b"garbage", {}, [], [b"meta"], [b"meta", [(1, True)], 3], ((1,), 2), ["a", "b"]]
+)
+def test_payloads_that_are_none_hurt_nobody_wherever_they_go(line, raw, payload):
+    top, middle, leaf = line
+    leaf.listen("x", "y")
+    settle(*line)
+    peer = raw(top)
+    peer.send((BROADCAST, ("raw",), "x", None, [b"\x80\x05N.", payload]))
+    peer.send((BROADCAST, ("raw",), "x", None, [()]), (BROADCAST, ("raw",), "x", None, [payload]))
+    top.send(BROADCAST, "y", 1)
+    while leaf.next()[:2] != ("y", (1,)):
+        pass
+    settle(*line)
+    assert middle.node.router.neighbours.keys() == {middle.link_to(top), middle.link_to(leaf)}
+
+
+def test_an_unknown_control_record_goes_to_who_knows_processes(places, raw):
+    top = places("top").listen("x")
+    raw(top).send((99, "news"), (TO_PARENTS, ("raw",), "x", None, [()]))
+    top.next()
+    assert top.controls == [(99, "news")]
+
+
+def test_a_message_for_a_child_is_delivered_with_its_name(line):
+    top, middle, _ = line
+    got = queue.Queue()
+    middle.on("x", lambda message: got.put((message.type, message.to, message.route)))
+    top.send_child("middle", "x")
+    top.send_to(["middle"], "x")
+    assert got.get(timeout=CEILING) == ("toChild", "middle", None)
+    assert got.get(timeout=CEILING) == ("sendTo", "middle", ())
+    assert TO_CHILD != SEND_TO
+
+
+def test_a_listener_that_cancels_does_not_end_the_link(line):
+    class Cancelled(BaseException):
+        """As asyncio's: no Exception."""
+
+    top, middle, _ = line
+
+    def cancel(message):
+        raise Cancelled
+
+    middle.hear_errors().on("x", cancel).listen("y")
+    settle(*line)
+    top.send(BROADCAST, "x")
+    assert isinstance(middle.next_error(), Cancelled)
+    top.send(BROADCAST, "y")
+    middle.next()
+
+
+def test_the_looks_of_a_wait_are_of_the_design():
+    assert outgoing.LOOK_SECONDS == 1.0
