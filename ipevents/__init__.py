@@ -14,14 +14,80 @@ if sys.platform not in ("linux", "darwin"):
 from ._child import Child
 from ._core.messages import Message
 from ._emitter import Emitter
-from ._exceptions import *  # noqa: F403  # the exceptions' own __all__ says which
-from ._exceptions import __all__ as _exception_names
+from ._exceptions import (
+    AddressInUse,
+    AuthenticationFailed,
+    Closed,
+    DeliveryError,
+    Forged,
+    ForkedError,
+    GaveUp,
+    HandshakeTimeout,
+    InvalidEvent,
+    InvalidListener,
+    IPEventsError,
+    KeyFileError,
+    LinkError,
+    MessageTooLarge,
+    NotConnected,
+    NotStarted,
+    OptionsError,
+    OutboxFull,
+    ProcessError,
+    ProtocolError,
+    ReservedEvent,
+    SendError,
+    SlowPeer,
+    StartFailed,
+    Undeliverable,
+    UnknownProcess,
+    Unpicklable,
+    UnreadablePayload,
+    WorkerRefused,
+    WouldDeadlock,
+)
 
 __version__ = "0.1.0"
 
 ipem = Emitter()
 
-__all__ = ["Child", "Emitter", "Message", "__version__", "ipem", *_exception_names]
+__all__ = [
+    "AddressInUse",
+    "AuthenticationFailed",
+    "Child",
+    "Closed",
+    "DeliveryError",
+    "Emitter",
+    "Forged",
+    "ForkedError",
+    "GaveUp",
+    "HandshakeTimeout",
+    "IPEventsError",
+    "InvalidEvent",
+    "InvalidListener",
+    "KeyFileError",
+    "LinkError",
+    "Message",
+    "MessageTooLarge",
+    "NotConnected",
+    "NotStarted",
+    "OptionsError",
+    "OutboxFull",
+    "ProcessError",
+    "ProtocolError",
+    "ReservedEvent",
+    "SendError",
+    "SlowPeer",
+    "StartFailed",
+    "Undeliverable",
+    "UnknownProcess",
+    "Unpicklable",
+    "UnreadablePayload",
+    "WorkerRefused",
+    "WouldDeadlock",
+    "__version__",
+    "ipem",
+]
 
 
 def __getattr__(name: str) -> Any:

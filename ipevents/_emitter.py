@@ -9,16 +9,24 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from ._child import Child
-from ._core.messages import BROADCAST, TO_CHILDS, TO_GRAND_MASTER, TO_PARENTS, TO_SIBLINGS, Message
-from ._core.messages import check_event, check_name
+from ._core.messages import (
+    BROADCAST,
+    TO_CHILDS,
+    TO_GRAND_MASTER,
+    TO_PARENTS,
+    TO_SIBLINGS,
+    Message,
+    check_event,
+    check_name,
+)
 from ._core.restarts import RestartPolicy
 from ._exceptions import Unpicklable, WorkerRefused
 from ._options import child_options
 from ._runtime import programs
 from ._runtime.life import Life
 from ._runtime.link import Link
-from ._runtime.stage import Stage
 from ._runtime.programs import Program
+from ._runtime.stage import Stage
 from ._runtime.supervisor import Slot
 from ._waiting import Expectation
 
@@ -96,8 +104,8 @@ class Emitter:
     def run(self, timeout: float | None = None) -> bool:
         """Start, then wait in this thread until stopped: True, or False after ``timeout`` seconds.
 
-        The last line of a script. Ctrl-C and SIGTERM stop the tree, then SystemExit(130) or (143) is raised; so is
-        the SystemExit of a listener. Returns at once if it was stopped since it was started.
+        The last line of a script. Ctrl-C and SIGTERM stop the tree, then SystemExit(130) or (143) is raised;
+        so is the SystemExit of a listener. Returns at once if it was stopped since it was started.
         """
         life = self._life
         if self._node.stage not in (Stage.STOPPING, Stage.CLOSED):
@@ -224,9 +232,13 @@ class Emitter:
         return self._node.emit(check_event(event, sending=False), args, kwargs)
 
     def bubble(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
-        """To the listeners here, then to every process between here and the grand master. Returns the emitter."""
+        """To the listeners here, then to every process between here and the grand master.
+
+        Returns the emitter.
+        """
         name = check_event(event, sending=True)
-        self._node.emit(name, args, kwargs)
+        if self._node.may_send():
+            self._node.emit(name, args, kwargs)
         self._node.send(TO_PARENTS, name, args, kwargs)
         return self
 
@@ -234,8 +246,8 @@ class Emitter:
         """To every process above this one. Returns the emitter, as all that follow.
 
         Returning means: the arguments are pickled and the event is in an outbox. It blocks while that is
-        full and the peer takes something; in a listener OutboxFull is raised instead. Raises NotStarted, Closed,
-        Unpicklable, MessageTooLarge, InvalidEvent, ReservedEvent; so do all that follow.
+        full and the peer takes something; in a listener OutboxFull is raised instead. Raises NotStarted,
+        Closed, Unpicklable, MessageTooLarge, InvalidEvent, ReservedEvent; so do all that follow.
         """
         self._node.send(TO_PARENTS, event, args, kwargs)
         return self
@@ -251,7 +263,10 @@ class Emitter:
         return self
 
     def sendToGrandMaster(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
-        """To the process at the very top; from there to its own listeners. Raises NotConnected in an outage."""
+        """To the process at the very top; from there to its own listeners.
+
+        Raises NotConnected in an outage.
+        """
         self._node.send(TO_GRAND_MASTER, event, args, kwargs)
         return self
 
@@ -338,7 +353,9 @@ class Emitter:
         options = life.options
         policy, seconds = child_options(restart, delay, options)
         if life.depth >= MAX_DEPTH:
-            raise WorkerRefused(f"a tree has at most {MAX_DEPTH} levels; does the script start itself endlessly?")
+            raise WorkerRefused(
+                f"a tree has at most {MAX_DEPTH} levels; does the script start itself endlessly?"
+            )
         slot = Slot(
             name or "worker",
             program,
@@ -464,5 +481,3 @@ def _link_stats(link: Link) -> dict[str, Any]:
         "queuedBytes": outbox.size,
         "peak": max(outbox.peak, outbox.count),
     }
-
-

@@ -1,4 +1,5 @@
-"""Run a script in a process of its own, wait for what it prints, signal it, and see that nothing is left of it.
+"""Run a script in a process of its own, wait for what it prints, signal it, and see that nothing is left of
+it.
 
 All processes below a script carry a mark in their environment. Nothing here sleeps: waits are for a line
 of output, the end of a process, or the end of all marked processes.

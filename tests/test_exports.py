@@ -110,7 +110,9 @@ def defined_names(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in sorted(PACKAGE.rglob("*.py")) if file.name not in SPELLED], ids=lambda file: file.stem
+    "file",
+    [file for file in sorted(PACKAGE.rglob("*.py")) if file.name not in SPELLED],
+    ids=lambda file: file.stem,
 )
 def test_the_originals_spelling_occurs_in_two_files_only(file):
     assert {name for name in defined_names(file) if CAMEL.fullmatch(name)} - FOREIGN == set()

@@ -120,7 +120,11 @@ class Outbox:
     def _offer_with_care(self, header: Header, payload: Payload, size: int) -> bool:
         if self.dropping or not self.has_room(size):
             return False
-        if header is not self._header or self._tail_size + size + OVERHEAD > FRAME_BYTES or type(payload) is list:
+        if (
+            header is not self._header
+            or self._tail_size + size + OVERHEAD > FRAME_BYTES
+            or type(payload) is list
+        ):
             self.put((*header, [payload]), size)
             if self._tail:
                 self._header, self._run = header, self._tail[-1][PAYLOADS]

@@ -116,12 +116,15 @@ class Router:
         self.changed()
 
     def remove_child(self, link: Hashable) -> tuple[list[tuple[str, ...]], Change]:
-        """The child is gone. Returns the paths of all that were online there, deepest first, and the change."""
+        """The child is gone.
+
+        Returns the paths of all that were online there, deepest first, and the change.
+        """
         neighbour = self.neighbours.pop(link, None)
         if neighbour is None:
             return [], Change()
         gone: list[tuple[str, ...]] = []
-        if self._links.get(neighbour.pid) == link:  # else its name has gone to another link, with what is below
+        if self._links.get(neighbour.pid) == link:  # else another link has the name, and what is below it
             del self._links[neighbour.pid]
             gone = self.netmap.remove((neighbour.pid,))
         change = self.interest.forget(link)
@@ -142,7 +145,8 @@ class Router:
         self.changed()
 
     def online(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:
-        """``path[0]``, at or below the neighbour, said that it is online. Returns the path with us at its end.
+        """``path[0]``, at or below the neighbour, said that it is online. Returns the path with us at its
+        end.
 
         Raises Forged where the path cannot be.
         """
@@ -201,8 +205,7 @@ class Router:
 
     def own_interest(self, event: str, wanted: bool) -> Change:
         """Our own listeners to an event became some, or none."""
-        change = self.interest.add(_HERE, event) if wanted else self.interest.remove(_HERE, event)
-        return change
+        return self.interest.add(_HERE, event) if wanted else self.interest.remove(_HERE, event)
 
     def own_interests(self, events: Iterable[str]) -> Change:
         return self.interest.replace(_HERE, events)
@@ -287,7 +290,10 @@ class Router:
         return not neighbour.online or self.interest.wants(link, event)
 
     def _below(self, link: Hashable) -> Neighbour:
-        """The child at this link. Raises Forged where it is the parent, who has no say in what is below us."""
+        """The child at this link.
+
+        Raises Forged where it is the parent, who has no say in what is below us.
+        """
         neighbour = self.neighbours[link]
         if neighbour.is_parent:
             raise Forged(f"the parent {neighbour.pid} speaks like a child")
@@ -318,9 +324,7 @@ class Router:
             else:
                 lost_up = True
         if down:
-            forward += [
-                child for child in self._links.values() if child != link and self.wants(child, event)
-            ]
+            forward += [child for child in self._links.values() if child != link and self.wants(child, event)]
         header = (kind, self.path, event, None) if link is None else None
         return Plan(deliver, tuple(forward), report, lost_up, header)
 

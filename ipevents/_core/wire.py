@@ -102,7 +102,10 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
 
 
 def large_sizes(records: list[Record]) -> list[tuple[int, bool]] | None:
-    """The sizes of the buffers that follow this frame, or None. Raises ProtocolError where they make no sense."""
+    """The sizes of the buffers that follow this frame, or None.
+
+    Raises ProtocolError where they make no sense.
+    """
     if not records or not is_large(records[0]):
         return None
     try:

@@ -155,7 +155,9 @@ class Dispatcher:
             return False
         self.enter()
         try:
-            receivers = self.find(message.event, message.from_)  # now: whoever ran before may have changed them
+            receivers = self.find(
+                message.event, message.from_
+            )  # now: whoever ran before may have changed them
             for receiver in receivers:
                 self.call(receiver, message, kwargs)
         finally:
@@ -190,7 +192,11 @@ def check_listener(listener: object) -> None:
     if code is not None and type(listener).__name__ == "function":
         keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
         missing = [name for name in keyword_only if name not in (listener.__kwdefaults__ or ())]  # type: ignore[attr-defined]
-        if not code.co_flags & _CO_SUSPENDS and (code.co_argcount or code.co_flags & _CO_VARARGS) and not missing:
+        if (
+            not code.co_flags & _CO_SUSPENDS
+            and (code.co_argcount or code.co_flags & _CO_VARARGS)
+            and not missing
+        ):
             return
     import inspect  # late, for the uncommon callables
 
@@ -200,11 +206,14 @@ def check_listener(listener: object) -> None:
         return
     for function in (listener, getattr(type(listener), "__call__", None)):  # noqa: B004  # the method itself
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidListener(f"{listener!r} is a coroutine function; listeners are plain, nothing awaits them")
+            raise InvalidListener(
+                f"{listener!r} is a coroutine function; listeners are plain, nothing awaits them"
+            )
         if inspect.isgeneratorfunction(function):
             raise InvalidListener(f"{listener!r} is a generator function; calling it would run nothing of it")
     takes = any(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+        parameter.kind
+        in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
         for parameter in signature.parameters.values()
     )
     if not takes:

@@ -71,7 +71,10 @@ class Gate:
         )
 
     def begin(self, joined: Joined) -> tuple[Session, str, str] | None:
-        """Serve what ``join`` gave. Returns the session, our pid and the server's if there is a connection."""
+        """Serve what ``join`` gave.
+
+        Returns the session, our pid and the server's if there is a connection.
+        """
         if isinstance(joined, Listening):
             self._acceptor = Acceptor(
                 joined.listener,
@@ -181,7 +184,9 @@ class Gate:
 
     def _is_stale(self, link: object, identity: Identity) -> bool:
         """Lock held: whether a link belongs to the very process that connects now."""
-        return any(known is link and number == identity.incarnation for known, number in self._clients.items())
+        return any(
+            known is link and number == identity.incarnation for known, number in self._clients.items()
+        )
 
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key_id: bytes) -> None:
         node = self._node

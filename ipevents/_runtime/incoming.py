@@ -214,7 +214,7 @@ class Incoming:
             rest = (target, route[:-1]) if len(route) > 1 else None
             return Decision(pids, None, () if next_link is None else (next_link,), rest, report)
         reply = self._node.reply
-        if kind == SEND_TO or kind == TO_CHILD:
+        if kind in (SEND_TO, TO_CHILD):
             return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
         plan = router.plan(kind, event, link)
         envelope = Envelope(kind, pids, event, reply) if plan.deliver else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -25,12 +26,12 @@ from .connector import Waiting, dial
 from .gate import Gate
 from .link import Link, Session
 from .node import Node
-from .stage import Stage
 from .notices import Notices
 from .process import Launch
 from .programs import Program
+from .stage import Stage
 from .supervisor import LEAST_STEP_SECONDS, ORPHAN_SECONDS, Slot, Supervisor
-from .threads import Deadline, Latch
+from .threads import Deadline, Latch, main_ident
 
 log = logging.getLogger("ipevents.life")
 
@@ -74,6 +75,7 @@ class Life:
         self._in_run = False
         self._recheck: Latch | None = None
         self._orphaned = False
+        self._told = False  # run() returned True in a child: what follows it is how the target ends
         self._interrupted = False  # SystemExit was raised in the child's main thread
         lifetime.register(self)
 
@@ -99,6 +101,7 @@ class Life:
                 on_orphaned=self._parent_ended,
                 on_empty=self._child_ended,
                 is_done=lambda: not self.is_child or self._target_done.is_set(),
+                interrupt=self._interrupt_target,
             )
             with node.lock:
                 node.stage = Stage.OPEN  # NEW -> OPEN
@@ -398,7 +401,16 @@ class Life:
 
     def target_is_done(self) -> bool:
         """For the child's signal handler: whether nothing is left in the main thread to be interrupted."""
-        return self._returned or self._in_run or self._target_done.is_set() or self._interrupted
+        if self._returned or self._in_run or self._target_done.is_set():
+            return True
+        return self._interrupted or self._told
+
+    def _interrupt_target(self) -> bool:
+        """In the supervisor's thread, while a child stops: get its main thread out of its program."""
+        if not self.is_child or self.target_is_done():
+            return False
+        signal.pthread_kill(main_ident(), signal.SIGINT)  # see lifetime
+        return True
 
     def target_interrupted(self) -> None:
         self._interrupted = True
@@ -473,7 +485,8 @@ class Life:
         finally:
             self._in_run = False
         # Looked at again: who stopped us after the wait and before the line above did not interrupt us.
-        return self.stopping.is_set()
+        self._told = self.stopping.is_set()
+        return self._told
 
     def _wait_over(self, timeout: float | None) -> bool:
         """Wait until this emitter is stopped and the thread that did it has ended as well."""
@@ -502,8 +515,6 @@ class Life:
             waiter.set()
         if self.gate is not None:
             self.gate.close(deadline)
-        if self.is_child and not self._returned and not self._in_run and not self._target_done.is_set():
-            lifetime.interrupt_main(self)
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end."""
@@ -569,5 +580,3 @@ class Life:
             self.gate.abandon()
         elif self.parent is not None:
             self.parent.abandon()
-
-

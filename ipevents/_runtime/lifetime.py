@@ -91,15 +91,9 @@ def serve_child(life: Life) -> None:
 
 
 def ignore_interrupt() -> None:
-    """First thing in a child: SIGINT does nothing, but a Python handler takes it (see interrupt_main)."""
+    """First thing in a child: SIGINT does nothing, but in Python, see Life._interrupt_target."""
     signal.signal(signal.SIGINT, _on_child_interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
-
-
-def interrupt_main(life: Life) -> None:
-    """Raise SystemExit(0) in the main thread of a child, whatever it is doing in Python or in a wait."""
-    if life.supervisor is not None:
-        life.supervisor.resend(signal.SIGINT)
 
 
 def in_handler_of(life: Life) -> bool:

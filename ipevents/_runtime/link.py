@@ -65,7 +65,10 @@ _JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header a
 
 
 class _Truncated(Exception):
-    """The peer ended in the middle of a frame: it was killed while it wrote. Nothing of the frame is delivered."""
+    """The peer ended in the middle of a frame: it was killed while it wrote.
+
+    Nothing of the frame is delivered.
+    """
 
 
 class Session:
@@ -85,8 +88,9 @@ class Session:
 class Link:
     """The way to one neighbour. ``lock`` is the emitter's state lock.
 
-    ``on_records(link, records, size)`` is called in the reader thread for every frame of ``size`` bytes. ``on_closed(link, error)``
-    is called there when a connection has been read to its end, ``error`` None for a clean one.
+    ``on_records(link, records, size)`` is called in the reader thread for every frame of ``size`` bytes.
+    ``on_closed(link, error)`` is called there when a connection has been read to its end, ``error`` None
+    for a clean one.
     """
 
     def __init__(
@@ -132,7 +136,8 @@ class Link:
         self._wakeup = allocate_lock()
         self._wakeup.acquire()
         self._slice = 0.0
-        self._read_large = False  # large buffers came last: read on in exact steps, so that the next are not copied
+        # Large buffers came last: read on in exact steps, so that the next are not copied.
+        self._read_large = False
         self._closed = Latch()
         self._closed.set()
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
@@ -156,10 +161,11 @@ class Link:
         self.prompt()
 
     def claim(self) -> list[Record] | None:
-        """The right to write a frame at once, and the frame, for a link that is idle; else the writer is woken.
+        """The right to write a frame at once, and the frame, for a link that is idle; else the writer is
+        woken.
 
-        Idle is a link that wrote nothing for a moment, or whose peer has said something since: the next word in
-        a conversation does not wait for the writer.
+        Idle is a link that wrote nothing for a moment, or whose peer has said something since: the next word
+        in a conversation does not wait for the writer.
 
         Whoever gets records calls ``write_now`` with them after releasing the lock.
         """
@@ -268,7 +274,12 @@ class Link:
 
     def _write_failed(self, session: Session, exc: OSError) -> None:
         """The peer reads no more. What it wrote before is still read; our reader closes the session."""
-        if not session.failed and exc.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EBADF):
+        if not session.failed and exc.errno not in (
+            errno.EPIPE,
+            errno.ECONNRESET,
+            errno.ESHUTDOWN,
+            errno.EBADF,
+        ):
             log.warning("! writing to %s failed: %s", self.name, exc)
         session.failed = True
         _shutdown(session.socket, socket.SHUT_WR)
@@ -340,7 +351,10 @@ class Link:
             self.prompt()
 
     def flush(self, deadline: Deadline) -> bool:
-        """State lock held, given up meanwhile: wait until the kernel has everything. Returns whether it has."""
+        """State lock held, given up meanwhile: wait until the kernel has everything.
+
+        Returns whether it has.
+        """
         while self.session is not None and not self.session.failed and (self.outbox.count or self._writing):
             left = deadline.left()
             if left == 0.0:
@@ -356,7 +370,10 @@ class Link:
             _shutdown(session.socket, socket.SHUT_WR)
 
     def close_session(self) -> None:
-        """End the connection; the reader reads what is there and calls ``on_closed``. Any thread, any lock."""
+        """End the connection; the reader reads what is there and calls ``on_closed``.
+
+        Any thread, any lock.
+        """
         session = self.session
         if session is not None:
             _shutdown(session.socket, socket.SHUT_RDWR)
@@ -429,8 +446,8 @@ class Link:
                 self._read(session)
             except _Truncated as exc:
                 log.debug("! %s", exc)
-            except (OSError, ProtocolError) as exc:
-                if not isinstance(exc, OSError) or exc.errno != errno.ECONNRESET:
+            except OSError as exc:  # a ProtocolError is one
+                if exc.errno != errno.ECONNRESET:
                     error = exc
             except Exception as exc:  # a fault of the library: this connection ends, the process lives
                 log.exception("! reading from %s failed", self.name)
@@ -494,10 +511,15 @@ class Link:
     def _take_buffers(
         self, session: Session, records: list[Record], sizes: list[tuple[int, bool]], chunk: bytes, at: int
     ) -> tuple[int, int]:
-        """Read the buffers behind a frame, the first of them from the chunk. Returns where the chunk goes on."""
+        """Read the buffers behind a frame, the first of them from the chunk.
+
+        Returns where the chunk goes on.
+        """
         total = sum(size for size, _ in sizes)
         if session.max_message is not None and total > session.max_message:
-            raise ProtocolError(f"{self.name} sent {total} bytes in a record, {session.max_message} are allowed")
+            raise ProtocolError(
+                f"{self.name} sent {total} bytes in a record, {session.max_message} are allowed"
+            )
         buffers: list[Any] = []
         for size, readonly in sizes:
             head = chunk[at : at + size]
@@ -535,7 +557,7 @@ def _receive_into(sock: socket.socket, view: memoryview) -> None:
 
 
 def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
-    """A buffer of ``size`` bytes that begins with ``head``; copied from the kernel and, without a head, no more."""
+    """A buffer of ``size`` bytes that begins with ``head``; without a head copied from the kernel only."""
     if readonly:
         parts = [head]
         missing = size - len(head)

@@ -56,7 +56,8 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 class Node:
     """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
     called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
-    its ``online``; ``on_exit(code)`` when a listener raised SystemExit. ``reply`` is what Message.reply calls.
+    its ``online``; ``on_exit(code)`` when a listener raised SystemExit. ``reply`` is what Message.reply
+    calls.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Node:
     # Re-entrancy
 
     def inside(self) -> bool:
-        """Whether the calling code was called from within a section of this thread that holds the state lock."""
+        """Whether this code was called from within a section of its thread that holds the state lock."""
         return self.lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as threading.Condition does
 
     def forget_lock_owner(self) -> None:
@@ -126,13 +127,23 @@ class Node:
         if self.stage is not Stage.STOPPING or not (listener or self.sends_while_stopping):
             raise self.stage_error()
 
+    def may_send(self) -> bool:
+        """Whether this stage allows a send of the calling code; else ``send`` says why not."""
+        if self.stage is Stage.OPEN:
+            return True
+        return self.stage is Stage.STOPPING and (self.sends_while_stopping or self.dispatcher.runs_here())
+
     def stage_error(self) -> IPEventsError:
         """What to say to a call that this stage does not allow."""
         if self.stage is Stage.NEW:
             return NotStarted("call ipem.start() first")
         if self.stage is Stage.FORKED:
-            return ForkedError("this process was forked from the one that the emitter belongs to; start a worker()")
-        return Closed("the emitter is stopping" if self.stage is Stage.STOPPING else "the emitter was stopped")
+            return ForkedError(
+                "this process was forked from the one that the emitter belongs to; start a worker()"
+            )
+        return Closed(
+            "the emitter is stopping" if self.stage is Stage.STOPPING else "the emitter was stopped"
+        )
 
     # Local events
 
@@ -144,7 +155,7 @@ class Node:
         return self.deliver_local(event, args, kwargs)
 
     def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """A deferred ``emit``: here, but not in a library thread, which may be one that never runs listeners."""
+        """A deferred ``emit``: here, but not in a library thread, which may never run listeners."""
         if get_ident() in library_threads:
             self.notify(lambda: self._deliver_late(event, args, kwargs))
         else:

@@ -56,7 +56,10 @@ class Outgoing:
         self.outage_told = False  # the error of this outage was given
 
     def send(self, kind: int, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Send a message that goes by the rules. Raises, or reports as ``error``, what the caller got wrong."""
+        """Send a message that goes by the rules.
+
+        Raises, or reports as ``error``, what the caller got wrong.
+        """
         node = self._node
         lock = node.lock
         if lock._is_owned():  # type: ignore[attr-defined]  # see Node.inside
@@ -68,7 +71,9 @@ class Outgoing:
             if type(event) is not str:
                 event = check_event(event, sending=True)
             payload, size = payloads.plain(args, kwargs) or payloads.pickled(
-                args, kwargs, lambda size: self._wait_to_copy(lambda: node.router.plan(kind, event).forward, size)
+                args,
+                kwargs,
+                lambda size: self._wait_to_copy(lambda: node.router.plan(kind, event).forward, size),
             )
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
@@ -93,9 +98,12 @@ class Outgoing:
                     if size > _ANY_LIMIT:
                         for link in links:  # all are asked before the first gets it
                             _check_size(link, event, payload, size)
+                    full: list[Link] | None = None
                     for link in links:
                         if not link.outbox.offer(header, payload, size):
-                            self._put_slowly(link, header, payload, size)
+                            full = [*(full or ()), link]
+                    if full is not None:
+                        self._put_slowly(links, full, header, payload, size)
                     for link in links:  # after all waiting: who has claimed a link writes to it at once
                         if not link.attended:
                             records = link.claim()
@@ -117,11 +125,19 @@ class Outgoing:
             if node.deferred:
                 node.run_deferred()
 
-    def _put_slowly(self, link: Link, header: Header, payload: Payload, size: int) -> None:
-        """Lock held: a fan-out of an application thread to a link that had no room at once."""
+    def _put_slowly(
+        self, links: tuple[Any, ...], full: list[Link], header: Header, payload: Payload, size: int
+    ) -> None:
+        """Lock held: a fan-out of an application thread, for those of the links that had no room at once."""
+        for link in links:
+            if link not in full and not link.attended:
+                link.prompt()  # who had room does not wait for the others
         sender = Sender.LISTENER if get_ident() in library_threads else Sender.FANOUT
-        if self.wait_for_room(link, size, 1, sender, header[2]):
-            link.outbox.put((*header, [payload]), size)
+        for link in full:
+            if link not in self._node.router.neighbours:  # gone while we waited for another one
+                link.drop("link-cut")
+            elif self.wait_for_room(link, size, 1, sender, header[2]):
+                link.outbox.put((*header, [payload]), size)
 
     def _put_for_listener(self, links: tuple[Any, ...], header: Header, payload: Payload, size: int) -> None:
         """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
@@ -253,8 +269,8 @@ class Outgoing:
     def _wait_to_copy(self, links: Callable[[], tuple[Any, ...]], size: int) -> None:
         """Before large buffers are copied: wait for room, so that a sender keeps one copy and not one more.
 
-        Nothing is reserved, the rules decide afterwards; so this gives up after a second without progress. Code
-        in a listener does not wait.
+        Nothing is reserved, the rules decide afterwards; so this gives up after a second without progress.
+        Code in a listener does not wait.
         """
         node = self._node
         ident = get_ident()
@@ -268,7 +284,7 @@ class Outgoing:
                 full[0].wait_room(LOOK_SECONDS)
 
     def mark_dirty(self, link: Link) -> None:
-        """Lock held: a listener, or a reader that forwards, put something; it leaves at the end of the batch."""
+        """Lock held: a listener, or a reader that forwards, put something that leaves after the batch."""
         if not link.dirty:
             link.dirty = True
             self._dirty.append(link)

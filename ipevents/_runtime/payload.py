@@ -105,23 +105,25 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def own(payload: Payload) -> Payload:
-    """The same payload with writable buffers of its own: what listeners here do to theirs is not passed on."""
-    if type(payload) is not list:
+    """The same payload with buffers of its own: what listeners here do to theirs is not passed on."""
+    if type(payload) is not list or len(payload) != 2 or type(payload[1]) is not list:
         return payload
     meta, buffers = payload
     return [meta, [bytearray(item) if type(item) is bytearray else item for item in buffers]]
 
 
 def size_of(payload: Payload) -> int:
-    """Bytes that a payload takes on the wire, headers apart; exact for all but plain values."""
+    """Bytes that a payload takes on the wire, headers apart; exact for all but plain values.
+
+    What is no payload is passed on as well: only who opens it has to refuse it.
+    """
     if type(payload) is bytes:
         return len(payload)
-    if type(payload) is list:
-        meta, buffers = payload
-        if any(type(item) is not bytes and type(item) is not bytearray for item in buffers):
-            raise ValueError("the buffers of a payload are bytes or bytearrays")
-        return len(meta) + sum(len(item) for item in buffers)
-    return sum(len(value) if type(value) in (str, bytes) else 8 for value in payload)
+    if type(payload) is tuple:
+        return sum(len(value) if type(value) in (str, bytes) else 8 for value in payload)
+    if type(payload) is list and len(payload) == 2 and type(payload[1]) is list:
+        return sum(len(item) for item in (payload[0], *payload[1]) if type(item) in (bytes, bytearray))
+    return 8
 
 
 def dumps(value: object, what: str) -> bytes:

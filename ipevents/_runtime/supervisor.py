@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-
 from .._core.handshake import Identity, Refusal
 from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.restarts import GiveUp, Restart, RestartPolicy
@@ -32,8 +31,8 @@ from .link import Link, Session
 from .node import Node
 from .process import ChildProcess, Launch, open_pidfd
 from .programs import Program
-from .stage import Stage
 from .socketfile import SocketFile
+from .stage import Stage
 from .threads import AGAIN_SECONDS, Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
 
 log = logging.getLogger("ipevents.supervisor")
@@ -43,6 +42,7 @@ LEAVING_SECONDS = 2.0  # a child whose link is closed has so long to end before 
 ADMITTED_SECONDS = 1.0  # from a child's handshake to its link
 STEP = 0.05  # of a stop's time is kept for each level of the tree,
 LEAST_STEP_SECONDS = 0.2  # but at least so much
+INTERRUPT_SECONDS = 0.1  # a signal to the main thread may be lost or come at a bad moment: it is sent again
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
 
 
@@ -113,8 +113,8 @@ class Slot:
 class Supervisor:
     """Owner of the children. ``on_stop(deadline)`` and ``on_stopped(deadline)`` are called in its thread,
     before the children are told to stop and after they and the main thread's program ended (``is_done()``,
-    asked whenever something happens; else the deadline has passed); ``on_empty()`` when a child has
-    ended for good.
+    asked whenever something happens; else the deadline has passed). Meanwhile ``interrupt()`` is called
+    every now and then; it tells whether that is still needed. ``on_empty()`` when a child has ended for good.
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class Supervisor:
         on_orphaned: Callable[[], None],
         on_empty: Callable[[], None],
         is_done: Callable[[], bool],
+        interrupt: Callable[[], bool],
     ) -> None:
         self._node = node
         self._depth = depth
@@ -137,6 +138,7 @@ class Supervisor:
         self._on_orphaned = on_orphaned
         self._on_empty = on_empty
         self._is_done = is_done
+        self._interrupt = interrupt
         self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
         self.retired: list[Link] = []  # links of ended ones whose threads may still be about to end
         self.restarts = 0
@@ -371,9 +373,7 @@ class Supervisor:
         self._wakeup.ring()
 
     def kill_all(self) -> None:
-        """KILL all children, now, in this thread, which ends the process next; takes no lock, for a signal
-        handler.
-        """
+        """KILL all children now; this thread ends the process next. Takes no lock, for a signal handler."""
         for slot in list(self.slots):
             process = slot.process
             if process is not None and slot.exited_at is None:
@@ -464,7 +464,8 @@ class Supervisor:
 
     def _exited(self, slot: Slot) -> None:
         process, link = slot.process, slot.link
-        assert process is not None and link is not None
+        assert process is not None
+        assert link is not None
         code = process.reap()
         with self._node.lock:
             slot.exited_at = time.monotonic()
@@ -509,7 +510,9 @@ class Supervisor:
     def _finish(self, slot: Slot, now: float) -> None:
         """A child has ended and its link is read to the end: tell it, and decide what follows."""
         link, process = slot.link, slot.process
-        assert link is not None and process is not None and slot.exited_at is not None
+        assert link is not None
+        assert process is not None
+        assert slot.exited_at is not None
         errors: list[IPEventsError] = []
         with self._node.lock:
             pid, code = slot.pid, slot.exitcode
@@ -528,9 +531,13 @@ class Supervisor:
             if not online and not slot.wanted and not stopping:
                 errors.append(StartFailed(pid, code, slot.failure))
             elif slot.refused:
-                errors.append(WorkerRefused(f"child {pid} was refused and is not started again\n{slot.failure}"))
+                errors.append(
+                    WorkerRefused(f"child {pid} was refused and is not started again\n{slot.failure}")
+                )
             if isinstance(decision, GiveUp):
-                errors.append(GaveUp(f"child {slot.name} ({pid}) died young {decision.deaths} times in a row"))
+                errors.append(
+                    GaveUp(f"child {slot.name} ({pid}) died young {decision.deaths} times in a row")
+                )
             if isinstance(decision, Restart):
                 slot.restart_at = slot.exited_at + decision.after
             self._node.tell_offlines(notices)
@@ -578,7 +585,8 @@ class Supervisor:
     def _tell_stop(self, slot: Slot, deadline: Deadline) -> None:
         """State lock held: ask a child to stop; TERM and KILL follow if it does not."""
         left = deadline.left()
-        assert left is not None and slot.link is not None
+        assert left is not None
+        assert slot.link is not None
         if not slot.alive:
             slot.restart_at = time.monotonic() if slot.restart_at is not None else None
             return
@@ -594,18 +602,27 @@ class Supervisor:
         with self._node.lock:
             for slot in self.slots:
                 self._tell_stop(slot, deadline)
-        # Also without children: what is sent again (resend) gets the main thread out of its program.
+        # Also without children: until the main thread has left its program.
         while self._all() or not (self._is_done() or deadline.passed()):
-            self._step(None if deadline.passed() else deadline.at)
-            with self._node.lock:
-                for slot in self.slots:
-                    if slot.kill_at is not None and deadline.at is not None and slot.kill_at > deadline.at + 0.01:
-                        self._tell_stop(slot, deadline)  # it was shortened
+            until = None if deadline.passed() else deadline.at
+            if self._interrupt():
+                again = time.monotonic() + INTERRUPT_SECONDS
+                until = again if until is None else min(until, again)
+            self._step(until)
+            self._hurry(deadline)
         if self._acceptor is not None:
             self._acceptor.close()
         if self._directory is not None:  # before anybody is told that it is all over, and may end the process
             self._directory.close()
         self._on_stopped(deadline)
+
+    def _hurry(self, deadline: Deadline) -> None:
+        """Tell the children again where the deadline has been shortened meanwhile."""
+        assert deadline.at is not None
+        with self._node.lock:
+            for slot in self.slots:
+                if slot.kill_at is not None and slot.kill_at > deadline.at + AGAIN_SECONDS:
+                    self._tell_stop(slot, deadline)
 
     def _close(self) -> None:
         if self._directory is not None:
@@ -613,5 +630,3 @@ class Supervisor:
         if self._parent_fd is not None:
             os.close(self._parent_fd)
         self._wakeup.close()
-
-

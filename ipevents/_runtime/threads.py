@@ -9,6 +9,9 @@ import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 
+# CPython blocks in a lock although a signal came, if that was between its last look and the system call:
+# the main thread, which runs the handlers, looks again.
+LOOK_SECONDS = 0.5
 AGAIN_SECONDS = 0.002  # after which a signal that came at a bad moment is sent again
 
 
@@ -28,7 +31,7 @@ class Deadline:
         return self.at is not None and time.monotonic() >= self.at
 
     def shorten(self, seconds: float) -> None:
-        """Let it end ``seconds`` from now, if that is sooner. One assignment: a signal handler may call it."""
+        """Let it end ``seconds`` from now, if that is sooner. For signal handlers as well."""
         at = time.monotonic() + seconds
         if self.at is None or at < self.at:
             self.at = at
@@ -65,16 +68,20 @@ class Latch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until set, at most ``timeout`` seconds; returns whether it is set."""
-        if self._is_set:
+        if self.is_set():
             return True
+        look = LOOK_SECONDS if get_ident() == main_ident() else threading.TIMEOUT_MAX
+        until = None if timeout is None else time.monotonic() + timeout
         try:
-            limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
-            self._lock.acquire(timeout=limit)
+            while not self.is_set():
+                left = look if until is None else min(look, until - time.monotonic())
+                if self._lock.acquire(timeout=max(0.0, left)) or left < look:
+                    break
         finally:  # a turnstile, also when a signal handler raises here: open for the next waiter
-            if self._is_set:
+            if self.is_set():
                 with contextlib.suppress(RuntimeError):
                     self._lock.release()
-        return self._is_set
+        return self.is_set()
 
 
 class Wakeup:

@@ -50,10 +50,14 @@ class Meter:
 def sender(n, send):
     with ipem.expecting("go"):
         pass
+    flood(n, send)
+
+
+def flood(n, send):
     emit = getattr(ipem, send)
-    for i in range(n):
-        emit("ping", i, *EVENT)
-    ipem.waitFor("end")
+    with ipem.expecting("end"):
+        for i in range(n):
+            emit("ping", i, *EVENT)
 
 
 def pong():
@@ -88,9 +92,9 @@ def blobs(n, size):
     blob = os.urandom(size)
     with ipem.expecting("go"):
         pass
-    for _ in range(n):
-        ipem.sendToParents("ping", blob)
-    ipem.waitFor("end")
+    with ipem.expecting("end"):
+        for _ in range(n):
+            ipem.sendToParents("ping", blob)
 
 
 def arrays(n, size):
@@ -118,8 +122,10 @@ def nothing():
 def client(n, options):
     """A process of its own that connects to the public socket."""
     ipem.options(socket=options)
-    with ipem:
-        sender(n, "sendToParents")
+    with ipem.expecting("go"):
+        ipem.start()
+    flood(n, "sendToParents")
+    ipem.stop()
 
 
 # Memory in bytes.

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipevents._core import flow
-from ipevents._core.flow import OUTBOX_BYTES, OUTBOX_RECORDS, STALLED_SECONDS, Outbox, Sender, Verdict, count_messages, is_large
+from ipevents._core.flow import (
+    OUTBOX_BYTES,
+    OUTBOX_RECORDS,
+    STALLED_SECONDS,
+    Outbox,
+    Sender,
+    Verdict,
+    count_messages,
+    is_large,
+)
 from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS
 from ipevents._core.wire import FRAME_BYTES
 
@@ -212,7 +221,17 @@ def test_clearing_returns_everything_in_order_and_leaves_nothing():
     assert (len(outbox), outbox.size, outbox.take()) == (0, 0, [])
 
 
-@given(st.lists(st.one_of(st.integers(0, 3 * FRAME_BYTES), st.just("take"), st.just("large"), st.just("interest"), st.just("run"))))
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 3 * FRAME_BYTES),
+            st.just("take"),
+            st.just("large"),
+            st.just("interest"),
+            st.just("run"),
+        )
+    )
+)
 def test_the_accounts_agree_with_what_is_there(steps):
     outbox = Outbox()
     put = taken = 0
@@ -278,7 +297,19 @@ def test_after_clearing_no_old_news_are_changed():
     assert outbox.take() == [[INTEREST, "x", False]]
 
 
-@pytest.mark.parametrize("item", [record("x", b""), record("x", ()), record("x", [1], [2]), (18, ("a",)), (25,), [INTEREST, "x", True], (1, 2, 3, 4, 5), (1, 2, 3, 4, "x")])
+@pytest.mark.parametrize(
+    "item",
+    [
+        record("x", b""),
+        record("x", ()),
+        record("x", [1], [2]),
+        (18, ("a",)),
+        (25,),
+        [INTEREST, "x", True],
+        (1, 2, 3, 4, 5),
+        (1, 2, 3, 4, "x"),
+    ],
+)
 def test_only_a_record_with_buffers_is_large(item):
     assert not is_large(item)
 

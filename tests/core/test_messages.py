@@ -24,7 +24,6 @@ from ipevents._core.messages import (
 )
 from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
 
-
 NO_KINDS = {"KIND", "PATH", "EVENT", "TO", "PAYLOADS", "MESSAGE_ITEMS"} | {
     name for name in vars(messages) if name.startswith("MAX_")
 }
@@ -45,12 +44,16 @@ def message(*args, kind=TO_PARENTS, pids=("a", "b"), event="hello", to=None, exi
 # Names of events
 
 
-@pytest.mark.parametrize("name", ["a", "with space", "é" * 128, "x" * 256, "\N{GRINNING FACE}" * 64, "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["a", "with space", "é" * 128, "x" * 256, "\N{GRINNING FACE}" * 64, "\ud800"]
+)
 def test_a_short_string_is_a_name(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", None, 1, b"bytes", ["a"], "x" * 257, "é" * 129, "\N{GRINNING FACE}" * 65])
+@pytest.mark.parametrize(
+    "name", ["", None, 1, b"bytes", ["a"], "x" * 257, "é" * 129, "\N{GRINNING FACE}" * 65]
+)
 def test_anything_else_is_none(name):
     with pytest.raises(InvalidEvent):
         check_name(name)
@@ -155,7 +158,9 @@ def test_at_the_target_of_send_to_the_route_is_empty():
     assert message(kind=TO_CHILD, to="b").route is None
 
 
-@pytest.mark.parametrize("name", ["from_", "pids", "to", "route", "type", "event", "args", "kwargs", "exitcode", "other"])
+@pytest.mark.parametrize(
+    "name", ["from_", "pids", "to", "route", "type", "event", "args", "kwargs", "exitcode", "other"]
+)
 def test_a_message_cannot_be_changed(name):
     with pytest.raises(AttributeError):
         setattr(message(), name, "changed")
@@ -173,7 +178,15 @@ def test_messages_with_the_same_content_are_equal():
 
 
 @pytest.mark.parametrize(
-    "other", [message(2), message(1, pids=("c", "b")), message(1, event="x"), message(1, exitcode=3), message(1, k=1), 1]
+    "other",
+    [
+        message(2),
+        message(1, pids=("c", "b")),
+        message(1, event="x"),
+        message(1, exitcode=3),
+        message(1, k=1),
+        1,
+    ],
 )
 def test_messages_with_another_content_are_not(other):
     assert message(1) != other
@@ -185,7 +198,9 @@ def test_a_message_with_unhashable_arguments_has_a_hash():
 
 def test_a_reply_goes_back_along_the_pids():
     sent = []
-    envelope = Envelope(BROADCAST, ("a", "b", "c"), "hello", lambda *args, **kwargs: sent.append((args, kwargs)))
+    envelope = Envelope(
+        BROADCAST, ("a", "b", "c"), "hello", lambda *args, **kwargs: sent.append((args, kwargs))
+    )
     Message(envelope, ()).reply("answer", 1, key="value")
     assert sent == [((("a", "b", "c"), "answer", 1), {"key": "value"})]
 

@@ -75,13 +75,20 @@ TABLE = [
 @pytest.mark.parametrize(("kind", "link", "up", "deliver", "forward"), TABLE)
 def test_where_a_message_goes(kind, link, up, deliver, forward):
     plan = middle(up).plan(kind, "x", link)
-    assert plan == Plan(deliver, tuple(pid + " link" for pid in forward), header=head(kind) if link is None else None)
+    assert plan == Plan(
+        deliver, tuple(pid + " link" for pid in forward), header=head(kind) if link is None else None
+    )
 
 
 def test_the_table_has_every_kind_at_every_place():
     places = {(kind, link and link.split()[0], up) for kind, link, up, _, _ in TABLE}
     for kind in RULES:
-        assert {(kind, None, Up.OPEN), (kind, None, Up.NONE), (kind, "a", Up.OPEN), (kind, "a", Up.NONE)} <= places
+        assert {
+            (kind, None, Up.OPEN),
+            (kind, None, Up.NONE),
+            (kind, "a", Up.OPEN),
+            (kind, "a", Up.NONE),
+        } <= places
         assert (kind, "parent", Up.OPEN) in places
 
 
@@ -92,7 +99,9 @@ def test_in_an_outage_what_goes_up_is_lost(kind):
 
 
 def test_in_an_outage_a_broadcast_still_goes_down():
-    assert middle(Up.AWAY).plan(BROADCAST, "x") == Plan(False, ("a link", "b link"), None, True, head(BROADCAST))
+    assert middle(Up.AWAY).plan(BROADCAST, "x") == Plan(
+        False, ("a link", "b link"), None, True, head(BROADCAST)
+    )
 
 
 def test_in_an_outage_what_comes_from_below_is_delivered_here():
@@ -261,7 +270,11 @@ def test_only_so_many_paths_are_kept(monkeypatch):
 def test_a_child_is_counted_before_it_is_online():
     router = Router("me")
     router.add_child("link", "child")
-    assert (router.child_pids(), router.child_links(), router.child_link("child")) == (["child"], ["link"], "link")
+    assert (router.child_pids(), router.child_links(), router.child_link("child")) == (
+        ["child"],
+        ["link"],
+        "link",
+    )
     assert router.netmap.as_dict() == {"child": {}}
 
 

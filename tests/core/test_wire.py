@@ -15,11 +15,24 @@ from hypothesis import strategies as st
 
 from ipevents._core import wire
 from ipevents._core.messages import BROADCAST, INTEREST
-from ipevents._core.wire import decode, encode, encode_large, frame_header, frame_size, large_sizes, with_buffers
+from ipevents._core.wire import (
+    decode,
+    encode,
+    encode_large,
+    frame_header,
+    frame_size,
+    large_sizes,
+    with_buffers,
+)
 from ipevents._exceptions import ProtocolError
 
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-PLAIN = ATOMS | st.tuples(ATOMS, ATOMS) | st.lists(ATOMS, max_size=2) | st.dictionaries(st.text(), ATOMS, max_size=2)
+PLAIN = (
+    ATOMS
+    | st.tuples(ATOMS, ATOMS)
+    | st.lists(ATOMS, max_size=2)
+    | st.dictionaries(st.text(), ATOMS, max_size=2)
+)
 RECORDS = st.lists(st.lists(PLAIN, min_size=1, max_size=5).map(tuple), max_size=3)
 few = settings(max_examples=50)
 
@@ -113,7 +126,11 @@ HOSTILE = {
     "a record that is a dict": pickle.dumps([{1: 2}], 5),
     "a record that is a text": pickle.dumps(["text"], 5),
     "a record that is None": pickle.dumps([None], 5),
-    "a nesting that is too deep to be shown": b"\x80\x05](" + b"}\x8c\x01x" * 20_000 + b"N" + b"s" * 20_000 + b"e.",
+    "a nesting that is too deep to be shown": b"\x80\x05]("
+    + b"}\x8c\x01x" * 20_000
+    + b"N"
+    + b"s" * 20_000
+    + b"e.",
     "a length of 2 GiB": b"\x80\x05](B\xff\xff\xff\x7f",
     "a length of 2**63": b"\x80\x05](\x8e" + b"\xff" * 8,
     "a persistent id": b"\x80\x05](cos\nsystem\nPx\n.",
@@ -188,7 +205,16 @@ def test_the_frame_of_a_large_record_tells_the_sizes_of_its_buffers():
 
 
 @pytest.mark.parametrize(
-    "records", [[], [(1,)], [large(b"payload")], [large(())], [large((), ())], [[INTEREST, "x", True]], [(1, 2, 3, 4, 5)]]
+    "records",
+    [
+        [],
+        [(1,)],
+        [large(b"payload")],
+        [large(())],
+        [large((), ())],
+        [[INTEREST, "x", True]],
+        [(1, 2, 3, 4, 5)],
+    ],
 )
 def test_other_frames_are_followed_by_nothing(records):
     assert large_sizes(records) is None

@@ -73,7 +73,9 @@ def test_an_event_without_listeners_is_not_heard(dispatcher):
 
 def test_listeners_are_called_in_the_order_of_registration(dispatcher, heard):
     for number in range(50):
-        dispatcher.add("x", hears(heard, number), sender="me" if number % 3 == 0 else None, once=number % 7 == 0)
+        dispatcher.add(
+            "x", hears(heard, number), sender="me" if number % 3 == 0 else None, once=number % 7 == 0
+        )
     dispatcher.emit("x")
     assert heard == list(range(50))
 
@@ -277,9 +279,7 @@ def test_a_weak_receiver_is_collected_in_a_thread_that_holds_a_lock_that_interes
     def on_interest(event):
         changes.append((event, lock._is_owned()))
 
-    dispatcher = Dispatcher(
-        on_interest=on_interest, on_failure=print, on_exit=print, on_idle=lambda: None
-    )
+    dispatcher = Dispatcher(on_interest=on_interest, on_failure=print, on_exit=print, on_idle=lambda: None)
     receiver = hears(heard, "weak")
     dispatcher.signal("x").connect(receiver)
     with lock:

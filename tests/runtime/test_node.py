@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import queue
 import signal
@@ -51,6 +52,7 @@ from ipevents._runtime.stage import Stage
 from ipevents._runtime.threads import Deadline, start_thread
 
 CEILING = 20.0  # reached only in a deadlock
+JAMMED = -2  # as the thread that writes: none that exists
 
 
 class Place:
@@ -81,7 +83,9 @@ class Place:
 
     def listen(self, *events):
         for event in events:
-            self.node.dispatcher.add(event, lambda message, *args: self.heard.put((message.event, args, message.pids)))
+            self.node.dispatcher.add(
+                event, lambda message, *args: self.heard.put((message.event, args, message.pids))
+            )
         return self
 
     def on(self, event, listener):
@@ -135,9 +139,13 @@ class Place:
         with self.node.lock:
             self.node.stage = Stage.CLOSED
             for link in self.links:
+                if link._writing == JAMMED:
+                    link._writing = 0
                 link.wake_waiters()
                 link.end()
-        assert all([link.join(Deadline(CEILING)) for link in self.links]), "a thread of a link does not end"
+        assert [link for link in self.links if not link.join(Deadline(CEILING))] == [], (
+            "a thread of a link does not end"
+        )
         assert self.node.notices.close(Deadline(CEILING))
 
 
@@ -237,7 +245,7 @@ def raw(places):
 def settle(*line):
     """Until everything that is on its way between these neighbours has arrived, both ways."""
     for _ in range(2):
-        for one, other in [*zip(line, line[1:]), *zip(line[::-1], line[-2::-1])]:
+        for one, other in [*itertools.pairwise(line), *itertools.pairwise(line[::-1])]:
             arrived = threading.Event()
             other.on("mark", lambda message, arrived=arrived: arrived.set())
             one.send_to([other.pid], "mark")
@@ -456,7 +464,7 @@ def jam(place, link):
     while True:
         with place.node.lock:
             if not link._writing and not link.outbox.count:
-                link._writing = -2
+                link._writing = JAMMED
                 link.attended = True
                 link.progress = time.monotonic() + 1000  # it seems to make progress
                 return
@@ -797,7 +805,6 @@ def test_many_different_events_pass_a_relay_without_filling_it(line):
     top.listen("a", "b")
     with leaf.node.lock:
         for number in range(5000):
-            leaf.node.outgoing._node.router  # noqa: B018
             header = leaf.node.router.plan(TO_PARENTS, "ab"[number % 2]).header
             assert leaf.links[0].outbox.offer(header, (number,), 10)
         leaf.links[0].prompt()
@@ -994,7 +1001,8 @@ def test_good_records_before_a_bad_one_are_delivered(places, raw):
 
 
 @pytest.mark.parametrize(
-    "payload", [None, 5, "text", b"garbage", {}, [], [b"meta"], [b"meta", [(1, True)], 3], ((1,), 2), ["a", "b"]]
+    "payload",
+    [None, 5, "text", b"garbage", {}, [], [b"meta"], [b"meta", [(1, True)], 3], ((1,), 2), ["a", "b"]],
 )
 def test_payloads_that_are_none_hurt_nobody_wherever_they_go(line, raw, payload):
     top, middle, leaf = line

@@ -136,12 +136,13 @@ def test_a_signal_during_a_restart_delay_starts_nothing_any_more(last, number):
 HANGS = """
 def work():
     ipem.start()
-    say("works")
+    word = "works"
     while True:
         try:
+            say(word)
             time.sleep(1000)
         except BaseException:
-            say("asked")
+            word = "asked"
 
 ipem.options(stopTimeout=600000)
 child = ipem.worker(work)
@@ -320,7 +321,15 @@ def test_stop_in_a_signal_handler_of_the_user_under_load(busy):
     ipem.on("up", lambda message, data: None)
     ipem.on("here", lambda message: None)
     signal.signal(signal.SIGUSR1, lambda number, frame: ipem.stop())
-    signal.signal(signal.SIGUSR2, lambda number, frame: (ipem.emit("here"), ipem.sendToChilds("down", b"h")))
+
+    def send(number, frame):
+        try:
+            ipem.emit("here")
+            ipem.sendToChilds("down", b"h")
+        except Closed:
+            pass
+
+    signal.signal(signal.SIGUSR2, send)
     ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
     say("go")
     try:
@@ -405,7 +414,7 @@ def test_stop_with_a_timeout_kills_what_is_not_gone_by_then():
     ipem.stop(0.5)
     say("stopped", child.alive, time.monotonic() - begun < 1.5)
     """
-    with running(HANGS.replace('say("works")', 'ipem.sendToParents("ready-child")'), text) as script:
+    with running(HANGS.replace("say(word)", 'ipem.sendToParents("ready-child")'), text) as script:
         ended = script.ended()
     assert (ended.status, ended.lines[-1]) == (0, "stopped False True")
 
@@ -522,7 +531,10 @@ def test_a_listener_ends_the_top_process_with_its_code(last, code, status, err):
         check(script, status, err, within=AT_ONCE_SECONDS)
 
 
-@pytest.mark.parametrize("doing", ["ipem.start()", "ipem.run()", "ipem.start(); time.sleep(1000)", "ipem.start(); ipem.waitFor('never')"])
+@pytest.mark.parametrize(
+    "doing",
+    ["ipem.start()", "ipem.run()", "ipem.start(); time.sleep(1000)", "ipem.start(); ipem.waitFor('never')"],
+)
 def test_a_listener_ends_a_child_with_its_code(doing):
     text = f"""
     def work():
@@ -573,7 +585,9 @@ def test_sigterm_to_a_middle_process_ends_its_part_of_the_tree():
 
 
 def test_sigterm_to_a_leaf_ends_that_one_only():
-    with running(WORKER, "ipem.on('offline', lambda message, pid: say('offline', message.exitcode))\n", RUNS) as script:
+    with running(
+        WORKER, "ipem.on('offline', lambda message, pid: say('offline', message.exitcode))\n", RUNS
+    ) as script:
         ready(script)
         leaf = next(line for line in script.tree()[::-1])
         os.kill(leaf, signal.SIGTERM)

@@ -1,8 +1,9 @@
-"""Children that die, are stopped, hang or fork: what their parent does, and what becomes of them without it."""
+"""Children that die, are stopped, hang or fork: what their parent does, and what becomes of them without
+it.
+"""
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -69,7 +70,12 @@ def offline(message, pid):
 )
 def test_a_child_is_restarted_after_any_end(how, code):
     err = ""
-    with running("import faulthandler; faulthandler.disable()\n", ENDS, f"child = ipem.worker(work, ({how!r},))\nipem.run()\n", python=("-X", "faulthandler=0")) as script:
+    with running(
+        "import faulthandler; faulthandler.disable()\n",
+        ENDS,
+        f"child = ipem.worker(work, ({how!r},))\nipem.run()\n",
+        python=("-X", "faulthandler=0"),
+    ) as script:
         ended = script.ended(20.0)
     assert ended.lines == [f"offline True {code} True"] * 2 + ["restarts 2 2 True True"] or ended.lines == [
         f"offline True {code} True"
@@ -259,7 +265,9 @@ def test_a_function_that_returned_is_restarted_if_the_child_was_told_so():
 
 @pytest.mark.parametrize("last", ["", "sys.exit(0)", "sys.exit(3)", "raise SystemExit"])
 def test_a_script_that_ended_is_restarted(last):
-    files = {"other.py": f"import sys\nfrom ipevents import ipem\nipem.sendToParents('up', *sys.argv[1:])\n{last}\n"}
+    files = {
+        "other.py": f"import sys\nfrom ipevents import ipem\nipem.sendToParents('up', *sys.argv[1:])\n{last}\n"
+    }
     text = """
     ups = threading.Semaphore(0)
     ipem.on("up", lambda message, *args: (say("up", *args), ups.release()))
@@ -397,7 +405,14 @@ def test_send_goes_to_the_process_that_runs_now():
                 say("refused")
     ipem.stop()
     """
-    assert lines_of(text) == ["answer 0 True", "refused", "answer 1 True", "refused", "answer 2 True", "refused"]
+    assert lines_of(text) == [
+        "answer 0 True",
+        "refused",
+        "answer 1 True",
+        "refused",
+        "answer 2 True",
+        "refused",
+    ]
 
 
 def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counted():
@@ -468,7 +483,13 @@ def test_the_end_of_a_child_is_noticed_though_somebody_else_reaps_it(how):
             child.send("go")
     say("restarts", child.restarts)
     """
-    lines = lines_of(text.replace("for n in range(2):", "ipem.waitFor('online', where=lambda message: message.from_ != ipem.pid)\n    for n in range(2):"), "ipem.removeAllListeners('offline')\nipem.stop()\n")
+    lines = lines_of(
+        text.replace(
+            "for n in range(2):",
+            "ipem.waitFor('online', where=lambda message: message.from_ != ipem.pid)\n    for n in range(2):",
+        ),
+        "ipem.removeAllListeners('offline')\nipem.stop()\n",
+    )
     assert lines == ["offline True", "offline True", "restarts 2"]
 
 

@@ -221,6 +221,99 @@ def test_a_killed_middle_takes_its_subtree_along_and_offline_comes_deepest_first
     assert tree["GM"].do("state")["netmap"] == {str(tree["V"].pid): {}}
 
 
+def test_a_killed_client_takes_its_children_along(full_tree):
+    tree = full_tree
+    dead = {tree.pid(role): role for role in "CD"}
+    tree.kill("C")
+    for pid in dead:
+        tree.wait_heard("S", "offline", pid)
+    tree.wait(lambda: tree["D"].gone, "the end of the client's child")
+    found = [item for item in tree["S"].ever if item["event"] == "offline"]
+    assert [(dead[item["args"][0]], item["exitcode"]) for item in found] == [("D", None), ("C", None)]
+    tree.fence()
+    assert {item["who"] for item in tree.take()} == {"S"}
+    tree["V"].call("broadcast", "evt")
+    assert {item[0] for item in heard(tree)} == set("SWXY")
+
+
+def test_a_listener_for_one_sender_hears_no_other(place):
+    script = write(
+        place / "script.py",
+        """
+        from ipevents import ipem
+
+        def work(number):
+            ipem.start()
+            ipem.sendToParents("evt", number)
+            ipem.sendToParents("last", number)
+
+        heard, last = [], []
+
+        @ipem.on("online")
+        def online(message):
+            if message.from_ == second.pid:
+                ipem.on("evt", lambda message, number: heard.append(number), sender=second)
+
+        @ipem.on("last")
+        def done(message, number):
+            last.append(number)
+            if len(last) == 3:
+                print(heard)
+                ipem.stop()
+
+        ipem.options(useSocket=False).start()
+        workers = []
+        second = ipem.worker(work, (2,))
+        for number in (1, 3):
+            ipem.worker(work, (number,))
+        ipem.run()
+        """,
+    )
+    assert printed(script) == ["[2]"]
+
+
+def test_a_child_that_keeps_dying_young_is_given_up_where_that_was_asked_for(place):
+    script = write(
+        place / "script.py",
+        """
+        import os
+        from ipevents import ipem
+
+        errors = []
+        ipem.on("error", lambda message, exc: errors.append(type(exc).__name__))
+        ipem.options(useSocket=False, delayRestart=1, maxRestarts=3).start()
+        child = ipem.worker(os._exit, (7,))
+        print(child.join(30), child.restarts, child.exitcode)
+        ipem.stop()
+        print(errors)
+        """,
+    )
+    assert printed(script) == ["True 2 7", "['StartFailed', 'StartFailed', 'StartFailed', 'GaveUp']"]
+
+
+@pytest.mark.parametrize(("code", "restarts"), [(0, 0), (1, 1)])
+def test_on_failure_restarts_only_after_a_failure(place, code, restarts):
+    script = write(
+        place / "script.py",
+        f"""
+        import os
+        from ipevents import ipem
+
+        def work(mark):
+            ipem.start()
+            first = not os.path.exists(mark)
+            open(mark, "w").close()
+            raise SystemExit({code} if first else 0)
+
+        ipem.options(useSocket=False, delayRestart=1, restart="on-failure").start()
+        child = ipem.worker(work, ({str(place / "mark")!r},))
+        print(child.join(30), child.restarts, child.exitcode)
+        ipem.stop()
+        """,
+    )
+    assert printed(script) == [f"True {restarts} 0"]
+
+
 def test_a_restarted_middle_starts_its_own_children_again(place):
     script = write(
         place / "script.py",
