@@ -20,7 +20,7 @@ from ._core.messages import (
     check_name,
 )
 from ._core.restarts import RestartPolicy
-from ._exceptions import Unpicklable, WorkerRefused
+from ._exceptions import IPEventsError, Unpicklable, WorkerRefused
 from ._options import child_options
 from ._runtime import programs
 from ._runtime.life import Life
@@ -236,10 +236,15 @@ class Emitter:
 
         Returns the emitter.
         """
-        name = check_event(event, sending=True)
-        if self._node.may_send():
-            self._node.emit(name, args, kwargs)
-        self._node.send(TO_PARENTS, name, args, kwargs)
+        node = self._node
+        try:
+            name = check_event(event, sending=True)
+        except IPEventsError as exc:
+            node.fail(exc)
+            return self
+        if node.may_send():
+            node.emit(name, args, kwargs)
+        node.send(TO_PARENTS, name, args, kwargs)
         return self
 
     def sendToParents(self, event: str, *args: Any, **kwargs: Any) -> Emitter:

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -60,11 +59,15 @@ def _is_helper(process: psutil.Process) -> bool:
         return True  # gone
 
 
+def _shown(process: psutil.Process) -> str:
+    try:
+        return f"process {process.pid} of {process.ppid()}: {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return f"process {process.pid}, just gone"
+
+
 def _left_over(is_system_test: bool) -> list[str]:
-    left = [
-        f"process {process.pid} {process.info() if hasattr(process, 'info') else process}"
-        for process in _ours(is_system_test)
-    ]
+    left = [_shown(process) for process in _ours(is_system_test)]
     left += [
         f"thread {thread.name}" for thread in threading.enumerate() if thread.name.startswith("ipevents-")
     ]
@@ -85,6 +88,8 @@ def _nothing_is_left(request):
         for process in processes:
             process.kill()
         psutil.wait_procs(processes, GRACE_SECONDS)
+        for path in Path(os.environ["XDG_RUNTIME_DIR"]).iterdir():
+            shutil.rmtree(path)  # or every test that follows would fail
         pytest.fail("left behind: " + "; ".join(left))
 
 
@@ -99,9 +104,7 @@ def _ceiling():
 _ports = itertools.cycle(random.Random(os.getpid()).sample(PORTS, len(PORTS)))
 
 
-@pytest.fixture
-def port() -> int:
-    """A TCP port on which nobody listens."""
+def _free_port() -> int:
     for number in _ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -111,6 +114,18 @@ def port() -> int:
                 continue
         return number
     raise AssertionError("unreachable")
+
+
+@pytest.fixture
+def port() -> int:
+    """A TCP port on which nobody listens."""
+    return _free_port()
+
+
+@pytest.fixture
+def second_port() -> int:
+    """Another one."""
+    return _free_port()
 
 
 @pytest.fixture
@@ -127,7 +142,5 @@ def tree(place):
     from directed import Tree
 
     tree = Tree(place)
-    try:
-        yield tree
-    finally:
-        tree.close(failed=sys.exc_info()[0] is not None)
+    yield tree
+    tree.close()

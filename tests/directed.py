@@ -250,7 +250,8 @@ class Tree:
 
     # The end
 
-    def close(self, *, failed: bool = False) -> None:
+    def close(self) -> None:
+        """Tell the processes that were started by hand to stop, and wait for all."""
         by_hand = {process.pid for process in self._processes}
         for peer in self.all:
             if not peer.gone and peer.pid in by_hand:  # the others end with their parents
@@ -273,4 +274,4 @@ class Tree:
         for peer in self.all:
             peer.thread.join(CEILING_SECONDS)
             peer.connection.close()
-        assert not stuck or failed, f"processes {stuck} did not end when they were told to"
+        assert not stuck, f"processes {stuck} did not end when they were told to"

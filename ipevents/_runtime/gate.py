@@ -191,7 +191,13 @@ class Gate:
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key_id: bytes) -> None:
         node = self._node
         limit = min(self._options.max_message, identity.max_message)
-        link = Link(pid, node.lock, node.receive, self._client_closed)
+        try:
+            link = Link(pid, node.lock, node.receive, self._client_closed)
+        except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
+            connection.close()
+            self._node.incoming.count("refused no-thread")
+            node.error(LinkError(f"client {pid} was refused: {exc}"))
+            return
         with node.lock:
             for stale, number in list(self._clients.items()):
                 if number == identity.incarnation:

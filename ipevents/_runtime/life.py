@@ -144,8 +144,13 @@ class Life:
 
     def first_use(self) -> None:
         """A send, or a wait: in a child it implies ``start()``."""
-        if self.is_child and self.node.stage is Stage.OPEN:
+        node = self.node
+        if self.is_child and node.stage is Stage.OPEN:
             self._start()
+            if not node.announced:  # in a listener of ready: our online goes before all that we send
+                with node.lock:
+                    if not node.announced:
+                        node.announce()
 
     def _start(self) -> None:
         with self._starting:
@@ -201,14 +206,14 @@ class Life:
         if connected is not None:
             with node.lock:
                 self._take_name(*connected[1:])
-        self._ready_said = True
-        node.deliver_local("ready")
         node.dispatcher.enter()
         try:
+            self._ready_said = True
+            node.deliver_local("ready")
             with node.lock:
                 if connected is not None:
                     self._attach_server(connected[0])
-                else:
+                elif not node.announced:
                     node.announce()
             node.deliver_local("online")
         finally:
@@ -313,7 +318,9 @@ class Life:
         return Program(kind, *rest)
 
     def _vanish(self) -> None:
-        """The parent ended before this process was its child: nobody is to be told anything."""
+        """The parent is gone, nobody is to be told anything: end at once and leave nothing, in any thread."""
+        if self.supervisor is not None:
+            self.supervisor.kill_all()
         keys.sweep()
         os._exit(HUNG_EXITCODE)
 
@@ -395,7 +402,7 @@ class Life:
         if not self._orphaned:
             self._orphaned = True
             # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
-            lifetime.exit_soon(HUNG_EXITCODE, ORPHAN_SECONDS + 2 * LAST_SECONDS)
+            lifetime.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
             self.request_stop(ORPHAN_SECONDS)
         self._program.put(None)
 
@@ -521,7 +528,9 @@ class Life:
         node = self.node
         if self.is_child and not self._target_done.wait(deadline.left()):
             log.warning("! the main thread of %s does not end; the process does", node.router.pid)
-            self._flush(deadline)
+            if self._orphaned:
+                self._vanish()
+            self._flush(deadline.at_least(LAST_SECONDS))
             os._exit(HUNG_EXITCODE)
         # The children may have used the time up: what they left to be told is told all the same. But where
         # a parent is gone, nobody is left to be told anything.

@@ -20,6 +20,7 @@ import time
 import types
 import weakref
 from _thread import start_new_thread
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .programs import execute
@@ -112,12 +113,12 @@ def in_handler_of(life: Life) -> bool:
     return False
 
 
-def exit_soon(code: int, seconds: float) -> None:
+def exit_soon(seconds: float, end_now: Callable[[], None]) -> None:
     """End the process after that time unless its main thread has done so, whatever else goes on in it."""
 
     def end() -> None:
         time.sleep(seconds)
-        os._exit(code)
+        end_now()
 
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: that is what was wanted
         start_thread("exit", end)

@@ -142,7 +142,11 @@ class Link:
         self._closed.set()
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
         self._reader = start_thread(f"reader-{name}", self._read_loop)
-        self._writer = start_thread(f"writer-{name}", self._write_loop)
+        try:
+            self._writer = start_thread(f"writer-{name}", self._write_loop)
+        except BaseException:
+            self._sessions.put(None)  # the reader ends
+            raise
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "open" if self.session else "unconnected"

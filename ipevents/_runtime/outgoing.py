@@ -18,6 +18,7 @@ from .._core.messages import (
     MAX_ROUTE,
     SEND_TO,
     TO_CHILD,
+    TO_GRAND_MASTER,
     Header,
     Payload,
     Record,
@@ -102,7 +103,9 @@ class Outgoing:
                     for link in links:
                         if not link.outbox.offer(header, payload, size):
                             full = [*(full or ()), link]
-                    if full is not None:
+                    if full is not None and kind == TO_GRAND_MASTER:
+                        self._put_to_top(header, payload, size)
+                    elif full is not None:
                         self._put_slowly(links, full, header, payload, size)
                     for link in links:  # after all waiting: who has claimed a link writes to it at once
                         if not link.attended:
@@ -139,6 +142,22 @@ class Outgoing:
             elif self.wait_for_room(link, size, 1, sender, header[2]):
                 link.outbox.put((*header, [payload]), size)
 
+    def _put_to_top(self, header: Header, payload: Payload, size: int) -> None:
+        """Lock held: an addressed message of an application thread waits for room, decided again after each wait."""
+        node = self._node
+        sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
+        while True:
+            if node.stage is not _OPEN:
+                node.check_stage(False)
+            plan = node.router.plan(TO_GRAND_MASTER, header[2])
+            if plan.report is not None:
+                raise refusal(header[2], plan.report)
+            (link,) = plan.forward
+            if self.wait_for_room(link, size, 1, sender, header[2]):
+                assert plan.header is not None
+                link.outbox.put((*plan.header, [payload]), size)
+                return
+
     def _put_for_listener(self, links: tuple[Any, ...], header: Header, payload: Payload, size: int) -> None:
         """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
         for link in links:
@@ -163,7 +182,12 @@ class Outgoing:
         if hops and hops[-1] in node.router.names:
             hops = hops[:-1]
             if not hops:
-                node.emit(check_event(event, sending=True), args, kwargs)
+                try:
+                    event = check_event(event, sending=True)
+                except IPEventsError as exc:
+                    node.fail(exc)
+                else:
+                    node.emit(event, args, kwargs)
                 return
         self._addressed(SEND_TO, hops, event, args, kwargs)
 

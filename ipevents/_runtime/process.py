@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from multiprocessing import resource_tracker, spawn
+from multiprocessing import process, resource_tracker, spawn
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -93,6 +93,8 @@ class ChildProcess:
 
     def abandon(self) -> None:
         """In a forked child: only our copy of the descriptor goes."""
+        # multiprocessing would join it at the end of this process, and fail: it is no child of ours here.
+        process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None

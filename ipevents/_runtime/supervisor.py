@@ -77,6 +77,7 @@ class Slot:
         """Everything that concerns one start only."""
         self.key = os.urandom(8)
         self.token = os.urandom(32)
+        self.sent_before = 0  # events on its link until this start
         self.admitted_at: float | None = None
         self.attached = False
         self.online = False
@@ -503,7 +504,7 @@ class Supervisor:
     def _warn(self, slot: Slot) -> None:
         link = slot.link
         assert link is not None
-        waiting = link.sent + link.outbox.count - 1
+        waiting = link.sent - slot.sent_before + link.outbox.count - (not slot.attached)  # the program
         if waiting > 0:
             log.warning("! %d events for child %s wait: it has not said online yet", waiting, slot.pid)
 
@@ -519,6 +520,8 @@ class Supervisor:
             stopping = self._deadline is not None
             self._by_key.pop(slot.key, None)
             online, notices = self._node.child_gone(link, code)
+            if not online:  # what it was sent waited there for its online
+                link.drop("link-cut", link.sent - slot.sent_before)
             decision = slot.policy.exited(
                 slot.exited_at,
                 code,

@@ -17,6 +17,7 @@ import queue
 import statistics
 import sys
 import tempfile
+import threading
 import time
 
 from ipevents import ipem
@@ -121,11 +122,11 @@ def nothing():
 
 def client(n, options):
     """A process of its own that connects to the public socket."""
-    ipem.options(socket=options)
-    with ipem.expecting("go"):
-        ipem.start()
-    flood(n, "sendToParents")
-    ipem.stop()
+    told = threading.Event()
+    ipem.once("go", lambda message: told.set())  # before start(): known to the server before our online
+    with ipem.options(socket=options):
+        told.wait()
+        flood(n, "sendToParents")
 
 
 # Memory in bytes.

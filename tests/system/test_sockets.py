@@ -312,11 +312,6 @@ class Proxy:
             end.close()
 
 
-@pytest.fixture
-def second_port(port):
-    return port + 1
-
-
 def test_a_client_that_comes_back_replaces_its_own_stale_link(recorders, port, second_port):
     server = recorders("mark", port=port).start()
     other = recorders("mark", port=port).joined()

@@ -243,16 +243,12 @@ def test_a_listener_for_one_sender_hears_no_other(place):
         from ipevents import ipem
 
         def work(number):
-            ipem.start()
-            ipem.sendToParents("evt", number)
-            ipem.sendToParents("last", number)
+            @ipem.on("go")
+            def go(message):
+                ipem.sendToParents("evt", number)
+                ipem.sendToParents("last", number)
 
         heard, last = [], []
-
-        @ipem.on("online")
-        def online(message):
-            if message.from_ == second.pid:
-                ipem.on("evt", lambda message, number: heard.append(number), sender=second)
 
         @ipem.on("last")
         def done(message, number):
@@ -262,10 +258,10 @@ def test_a_listener_for_one_sender_hears_no_other(place):
                 ipem.stop()
 
         ipem.options(useSocket=False).start()
-        workers = []
-        second = ipem.worker(work, (2,))
-        for number in (1, 3):
-            ipem.worker(work, (number,))
+        workers = [ipem.worker(work, (number,)) for number in range(3)]
+        ipem.on("evt", lambda message, number: heard.append(number), sender=workers[2])
+        for child in workers:
+            child.send("go")
         ipem.run()
         """,
     )
