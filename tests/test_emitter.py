@@ -136,10 +136,9 @@ def test_the_aliases_of_node_work(ipem, heard):
 @pytest.mark.parametrize("method", ["on", "once", "off", "emit", "listeners", "listenerCount", "signal"])
 @pytest.mark.parametrize("event", ["", None, 5, ["x"], "x" * 300])
 def test_what_is_no_name_is_refused(ipem, method, event):
-    if method == "off" and event is None:
-        pytest.skip("that is all events")
-    with pytest.raises(InvalidEvent):
-        getattr(ipem, method)(event)
+    if (method, event) != ("off", None):  # that is all events
+        with pytest.raises(InvalidEvent):
+            getattr(ipem, method)(event)
 
 
 @pytest.mark.parametrize("method", SENDS)

@@ -1,7 +1,8 @@
 """The life of one emitter: open, say that it is there, end; as a top process or as somebody's child.
 
-Joins node, supervisor and public socket. ``_starting`` guards the way from NEW to OPEN; it is taken
-before the state lock and never by a library thread.
+Joins node, supervisor and public socket. Locks: ``_starting`` guards the one way through ``start``, and
+is taken before the dispatcher's, so no listener waits for it; ``_opening`` guards the way from NEW to
+OPEN, and nobody who holds it waits for a listener. Both are taken before the state lock.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Life:
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
         self.exit: SystemExit | None = None  # what a listener ended this process with
         self._starting = threading.RLock()
+        self._opening = threading.RLock()
         self._started = False  # start() was called, by the user or by implication
         self._explicit = False  # by the user
         self._ready_said = False  # once in a life, whatever happens to the connection
@@ -84,7 +86,7 @@ class Life:
     def open(self) -> None:
         """Threads and children become possible. Idempotent."""
         node = self.node
-        with self._starting:
+        with self._opening:
             if node.stage is Stage.OPEN:
                 return
             if node.stage is Stage.STOPPING or node.stage is Stage.FORKED:
@@ -153,7 +155,10 @@ class Life:
                         node.announce()
 
     def _start(self) -> None:
-        with self._starting:
+        # A listener does not wait for the thread that starts, which may wait for listeners to end.
+        if not self._starting.acquire(blocking=not self.node.dispatcher.runs_here()):
+            return
+        try:
             if self._started:
                 if self.node.stage is Stage.CLOSED and not self.is_child:
                     self._started = False
@@ -168,13 +173,14 @@ class Life:
             else:
                 self.open()
                 self._join_and_open()
+        finally:
+            self._starting.release()
 
     def _join_and_open(self) -> None:
-        if self.node.stage is Stage.CLOSED:
-            self._begin_anew()
-        gate = None
-        connected = None
-        waiting = False
+        with self._opening:
+            if self.node.stage is Stage.CLOSED:
+                self._begin_anew()
+        gate = joined = connected = None
         if self.options.use_socket:
             gate = Gate(
                 self.node,
@@ -184,18 +190,21 @@ class Life:
                 on_lost=self._server_lost,
             )
             joined = gate.join()
-            self.open()
-            connected = gate.begin(joined)
-            waiting = isinstance(joined, Waiting)
-            self.parent = gate.parent
         self.open()
-        self.gate = gate
-        self._started = True
-        if waiting:
-            self.node.announced = True  # sends wait in the link; online is said when it is connected
-            return
-        self.is_grand_master = self.parent is None
-        self._announce(connected)
+        self.node.dispatcher.enter()  # whoever connects now is heard behind our own ready and online
+        try:
+            if gate is not None and joined is not None:
+                connected = gate.begin(joined)
+                self.parent = gate.parent
+            self.gate = gate
+            self._started = True
+            if isinstance(joined, Waiting):
+                self.node.announced = True  # sends wait in the link; online is said when it is connected
+                return
+            self.is_grand_master = self.parent is None
+            self._announce(connected)
+        finally:
+            self.node.dispatcher.leave()
 
     def _announce(self, connected: tuple[Session, str, str] | None) -> None:
         """``ready`` to our listeners, then our interest and ``online`` upwards, then ``online`` to ours.

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import sys
-import sysconfig
 import threading
 import time
 import types
@@ -33,7 +32,7 @@ log = logging.getLogger("ipevents.lifetime")
 
 _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
-_LIBRARY = (sysconfig.get_path("stdlib"), "<frozen")
+_LIBRARY = (os.path.dirname(os.__file__), "<frozen")  # sysconfig would say it, and take long to import
 # Where an exception may be raised although it is our code: there we only wait.
 _WAITS = frozenset({Latch.wait.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")

@@ -143,7 +143,7 @@ class Outgoing:
                 link.outbox.put((*header, [payload]), size)
 
     def _put_to_top(self, header: Header, payload: Payload, size: int) -> None:
-        """Lock held: an addressed message of an application thread waits for room, decided again after each wait."""
+        """Lock held: an addressed message of an application thread; decided anew after each wait for room."""
         node = self._node
         sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
         while True:

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from multiprocessing import process, resource_tracker, spawn
+from multiprocessing import process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -116,6 +116,8 @@ def open_pidfd(pid: int) -> int | None:
 def _quiet_start() -> Iterator[None]:
     """Around a start: SIGINT waits, and the child does not import our main module."""
     _patch_preparation()
+    from multiprocessing import resource_tracker  # late: a process without children needs neither
+
     resource_tracker.ensure_running()  # it would inherit the blocked SIGINT
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     _ours.starting = True
@@ -133,6 +135,8 @@ def _patch_preparation() -> None:
     ``if __name__ == "__main__"`` guard.
     """
     with _patch_lock:
+        from multiprocessing import spawn
+
         original = spawn.get_preparation_data
         if getattr(original, "_is_ipevents", False):
             return

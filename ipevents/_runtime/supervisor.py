@@ -240,6 +240,7 @@ class Supervisor:
         with self._node.lock:
             self._by_key[slot.key] = slot
             link.outbox.clear()
+            slot.sent_before = link.sent
             link.outbox.put((PROGRAM, (), "", None, [slot.program]), slot.program_size)
             slot.policy.started(now)
         launch = Launch(
@@ -504,7 +505,7 @@ class Supervisor:
     def _warn(self, slot: Slot) -> None:
         link = slot.link
         assert link is not None
-        waiting = link.sent - slot.sent_before + link.outbox.count - (not slot.attached)  # the program
+        waiting = link.sent - slot.sent_before + link.outbox.count - 1  # the program was the first
         if waiting > 0:
             log.warning("! %d events for child %s wait: it has not said online yet", waiting, slot.pid)
 
@@ -520,8 +521,8 @@ class Supervisor:
             stopping = self._deadline is not None
             self._by_key.pop(slot.key, None)
             online, notices = self._node.child_gone(link, code)
-            if not online:  # what it was sent waited there for its online
-                link.drop("link-cut", link.sent - slot.sent_before)
+            if not online:  # what it was sent waited there for its online; the first was the program
+                link.drop("link-cut", link.sent - slot.sent_before - 1)
             decision = slot.policy.exited(
                 slot.exited_at,
                 code,

@@ -9,40 +9,25 @@ many, fails the run. Rates are per second, those of blob and array in MB (10**6 
 
 from __future__ import annotations
 
-import inspect
-import json
 import multiprocessing
 import os
 import queue
-import statistics
 import sys
 import tempfile
 import threading
 import time
 
+import measuring
+from measuring import ARRAY, BLOB, EVENT, MEGABYTE, check_array, make_array, median, memory, peak
+
 from ipevents import ipem
 
-MEGABYTE = 10**6
-EVENT = ("12345", 1.5)  # the arguments of "ping" behind its number
+SMALL_ARRAY = 1 << 17  # large enough to go the way of large ones
 
 
-class Meter:
-    """Counts handled events; the rate is that of n - 1 events from the first to the last."""
-
-    def __init__(self, n):
-        self.n, self.count, self.first, self.last = n, 0, 0.0, 0.0
-
-    def __call__(self, message, *args):
-        count = self.count = self.count + 1
-        if count == 1:
-            self.first = time.perf_counter()
-        if count == self.n:
-            self.last = time.perf_counter()
-            ipem.emit("metered")
-
-    def rate(self):
-        assert self.count == self.n, (self.count, self.n)
-        return (self.n - 1) / (self.last - self.first)
+def metered(n):
+    """A listener that counts, and emits ``metered`` at the last event."""
+    return measuring.Meter(n, lambda: ipem.emit("metered"))
 
 
 # What the children run.
@@ -68,12 +53,11 @@ def pong():
 
 
 def sink(n):
-    meter = Meter(n)
-    ipem.on("ping", meter)
-
-    @ipem.on("metered")
-    def metered(message):
+    def tell():
         ipem.sendToParents("times", meter.first, meter.last, meter.rate())
+
+    meter = measuring.Meter(n, tell)
+    ipem.on("ping", meter)
 
     @ipem.on("recount")
     def recount(message):
@@ -99,13 +83,10 @@ def blobs(n, size):
 
 
 def arrays(n, size):
-    import numpy as np
-
-    small = np.zeros(LARGE_ENOUGH, np.uint8)
-    with ipem.expecting("warm"):
-        ipem.sendToParents("warm", small)
+    with ipem.expecting("warm"):  # imports are done, and memory is measured, before the first
+        ipem.sendToParents("warm", make_array(SMALL_ARRAY))
     before = memory()
-    array = np.arange(size // 8, dtype=np.float64)
+    array = make_array(size)
     with ipem.expecting("go"):
         ipem.sendToParents("one", array)
     one = peak(before)
@@ -129,40 +110,11 @@ def client(n, options):
         flood(n, "sendToParents")
 
 
-# Memory in bytes.
-
-LARGE_ENOUGH = 1 << 17  # goes the way that large arrays go
-
-
-def memory():
-    """What this process has in memory; the peak begins anew."""
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    except OSError:  # without it the peak is that of the whole life
-        pass
-    return _status("VmRSS")
-
-
-def peak(before):
-    """How much more it had at most since ``before`` was measured; None where the system does not tell."""
-    most = _status("VmHWM")
-    return None if most is None or before is None else most - before
-
-
-def _status(name):
-    try:
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
-    except (OSError, StopIteration):
-        return None
-
-
 # The workloads: number of events in, rate out, or a dict with more than the rate.
 
 
 def oneway(n):
-    meter = Meter(n)
+    meter = metered(n)
     ipem.on("ping", meter)
     child = ipem.worker(sender, (n, "sendToParents"))
     with ipem.expecting("metered"):
@@ -177,7 +129,7 @@ def oneway_socket(n, options):
     options = {**options, "authkey": os.urandom(32)}
     ipem.stop()
     ipem.options(useSocket=True, socket=options).start()
-    meter = Meter(n)
+    meter = metered(n)
     ipem.on("ping", meter)
     process = multiprocessing.get_context("spawn").Process(target=client, args=(n, options))
     with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
@@ -282,7 +234,7 @@ def relay(n):
 
 
 def bubble16(n, levels=16):
-    meter = Meter(n)
+    meter = metered(n)
     ipem.on("ping", meter)
     with ipem.expecting("online", where=lambda message: len(message.pids) == levels + 1) as leaf:
         ipem.worker(level, (levels - 1, sender, (n, "bubble")))
@@ -293,8 +245,8 @@ def bubble16(n, levels=16):
     return meter.rate()
 
 
-def blob(n, size=1 << 20):
-    meter = Meter(n)
+def blob(n, size=BLOB):
+    meter = metered(n)
 
     @ipem.on("ping")
     def ping(message, blob):
@@ -310,40 +262,33 @@ def blob(n, size=1 << 20):
     return meter.rate() * size / MEGABYTE
 
 
-def array(n, size=80 * MEGABYTE):
-    """Memory is that of the first one, which travels alone; ``stream_…`` that of all, in bytes."""
-    import numpy as np
-
-    meter = Meter(n)
-    seen = []
-
-    @ipem.on("one")
-    def one(message, array):
-        check(array)
-
-    @ipem.on("ping")
-    def ping(message, array):
-        check(array)
-        meter(message)
-
-    def check(array):
-        assert array.dtype == np.float64
-        assert array.nbytes == size
-        assert array[-1] == size // 8 - 1
-        array[0] = -1.0  # writable
+def array(n, size=ARRAY):
+    """The peaks of memory are those of the first one, which travels alone; ``stream_...`` those of all."""
+    meter = metered(n)
+    before = []
 
     @ipem.on("warm")
     def warm(message, array):
-        seen.append(memory())
+        check_array(array, SMALL_ARRAY)
+        before.append(memory())
         message.reply("warm")
 
-    with ipem.expecting("one") as first:
+    @ipem.on("one")
+    def one(message, array):
+        check_array(array, size)
+        ipem.emit("came")
+
+    @ipem.on("ping")
+    def ping(message, array):
+        check_array(array, size)
+        meter(message)
+
+    with ipem.expecting("came"):
         child = ipem.worker(arrays, (n, size))
-    del first
-    received = peak(seen[0])
+    received = peak(before[0])
     with ipem.expecting("all"):
         child.send("go")
-    received_stream = peak(seen[0])
+    received_stream = peak(before[0])
     with ipem.expecting("memory") as sent:
         child.send("end")
     child.join()
@@ -366,7 +311,7 @@ def start(n):
             child = ipem.worker(nothing, restart=False)
         times.append(time.perf_counter() - begin)
         child.stop()
-    return 1 / statistics.median(times)
+    return 1 / median(times)
 
 
 WORKLOADS = {
@@ -379,19 +324,13 @@ WORKLOADS = {
 
 
 def main():
-    name, n, *more = sys.argv[1:]
-    further = {key: int(value) for key, value in (pair.split("=") for pair in more)}
-    inspect.signature(WORKLOADS[name]).bind(int(n), **further)
     ipem.options(useSocket=False).start()
-    found = WORKLOADS[name](int(n), **further)
+    measuring.run("ipevents", WORKLOADS, sys.argv[1:])
     ipem.stop()
-    result = found if isinstance(found, dict) else {"rate": found}
-    result["rate"] = round(result["rate"], 1)
-    print(json.dumps({"peer": "ipevents", "workload": name, "n": int(n), **result}), flush=True)
 
 
 if __name__ == "__main__":
-    # As a module the functions above travel to the children by name, which is what programs do.
+    # As a module's, the functions above travel to the children by name, which is what programs do.
     import workloads
 
     workloads.main()

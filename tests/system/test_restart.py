@@ -440,7 +440,7 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
     """
     lines = lines_of(text)
     assert lines[0] == "answer 5"
-    assert lines[1] == "StartFailed 5 5"
+    assert lines[1] == "StartFailed 5 5"  # the second number: of which were cut off with the link
 
 
 # Signals and foreign hands.
@@ -452,6 +452,9 @@ def test_a_stopped_child_does_not_hold_up_a_stop():
     child = ipem.worker(ipem.run)
     ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
     os.kill(int(child.pid), signal.SIGSTOP)
+    threads = f"/proc/{child.pid}/task"
+    while any(open(f"{threads}/{n}/stat").read().rpartition(")")[2].split()[0] != "T" for n in os.listdir(threads)):
+        time.sleep(0.001)  # nobody tells when all its threads stand still
     begun = time.monotonic()
     ipem.stop()
     say("stopped", child.alive, time.monotonic() - begun < 1.7)
@@ -555,7 +558,6 @@ def test_a_pool_forked_by_the_parent_hides_neither_the_death_of_a_child_nor_its_
 ORPHANS = {
     "idle": "ipem.run()",
     "busy": "while True: time.monotonic()",
-    "in C code": "sum(iter(int, 1))",
     "hung listener": "ipem.emit('hang')",
     "hung notice": "ipem.worker(os.abort, restart=False); ipem.run()",
     "a thread of its own": "threading.Thread(target=threading.Event().wait).start(); ipem.run()",

@@ -114,6 +114,25 @@ def test_a_process_that_only_connects_waits_for_its_server_and_so_does_what_it_s
     assert {item.from_ for item in server.of("evt")} == {client.pid}
 
 
+def test_a_server_is_ready_and_online_before_it_hears_of_anybody(recorders, address):
+    client = recorders(**address, onlyConnect=True).start()
+    client.emitter.sendToParents("job")
+    server = recorders(**address)
+
+    def ready(message):
+        client.wait("online")  # it gets through while this runs
+        server.emitter.on("job", server.hear)
+
+    server.emitter.on("ready", ready)
+    server.start()
+    server.wait("job")
+    heard = [(item.event, item.from_) for item in server.heard]
+    assert heard == [
+        *((event, server.pid) for event in ("ready", "online")),
+        *((event, client.pid) for event in ("online", "job")),
+    ]
+
+
 def test_two_clients_at_one_path_are_two_processes(recorders, place):
     path = {"socketPath": str(place / "socket")}
     server = recorders("mark", **path).start()

@@ -236,6 +236,40 @@ def test_a_killed_client_takes_its_children_along(full_tree):
     assert {item[0] for item in heard(tree)} == set("SWXY")
 
 
+def test_a_listener_may_start_a_child_while_the_main_thread_starts(place):
+    script = write(
+        place / "script.py",
+        """
+        import threading
+        from ipevents import ipem
+
+        entered, ready = threading.Event(), threading.Event()
+
+        @ipem.on("online")
+        def online(message):
+            if message.type and not entered.is_set():
+                entered.set()
+                ready.wait()
+                ipem.start()
+                ipem.worker(ipem.sendToParents, ("done",))
+
+        @ipem.on("done")
+        def done(message):
+            print("done")
+            ipem.stop()
+
+        ipem.options(useSocket=False)
+        child = ipem.worker(ipem.start)
+        entered.wait()
+        ipem.on("ready", lambda message: None)
+        threading.Timer(0.05, ready.set).start()  # by then the main thread waits for the listener's end
+        ipem.start()
+        ipem.run()
+        """,
+    )
+    assert printed(script) == ["done"]
+
+
 def test_a_listener_for_one_sender_hears_no_other(place):
     script = write(
         place / "script.py",

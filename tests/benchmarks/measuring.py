@@ -1,0 +1,94 @@
+"""What the benchmark programs share: memory, events, the form of a result. Imports little: children load it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+MEGABYTE = 10**6
+EVENT = ("12345", 1.5)  # the arguments of "ping" behind its number
+BLOB = 1 << 20
+ARRAY = 80 * MEGABYTE
+
+
+class Meter:
+    """Counts handled events; the rate is that of n - 1 events from the first to the last."""
+
+    def __init__(self, n, on_last=lambda: None):
+        self.n, self.count, self.first, self.last = n, 0, 0.0, 0.0
+        self.on_last = on_last
+
+    def __call__(self, message, *args):
+        count = self.count = self.count + 1
+        if count == 1:
+            self.first = time.perf_counter()
+        if count == self.n:
+            self.last = time.perf_counter()
+            self.on_last()
+
+    def rate(self):
+        assert self.count == self.n, (self.count, self.n)
+        return (self.n - 1) / (self.last - self.first)
+
+
+def median(values):
+    """As ``statistics.median``, whose import a starting child would pay for."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def make_array(size):
+    import numpy as np
+
+    return np.arange(size // 8, dtype=np.float64)
+
+
+def check_array(array, size):
+    """It has arrived whole, and it is writable."""
+    assert array.nbytes == size
+    assert array[-1] == size // 8 - 1
+    array[0] = -1.0
+
+
+# Memory of this process, in bytes.
+
+
+def memory():
+    """What it has now; the peak begins anew."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:  # without it the peak is that of the whole life
+        pass
+    return _status("VmRSS")
+
+
+def peak(before):
+    """How much more it had at most since ``before`` was measured; None where the system does not tell."""
+    most = _status("VmHWM")
+    return None if most is None or before is None else most - before
+
+
+def _status(name):
+    try:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
+    except (OSError, StopIteration):
+        return None
+
+
+# Programs: [SYSTEM] WORKLOAD N [NAME=VALUE ...]
+
+
+def run(peer, workloads, arguments):
+    """Run what the arguments say and print it as one JSON line."""
+    name, n, *more = arguments
+    if name not in workloads:
+        sys.exit(f"{peer} has no workload {name!r}, only {', '.join(workloads)}")
+    further = {key: int(value) for key, value in (pair.split("=") for pair in more)}
+    found = workloads[name](int(n), **further)
+    result = found if isinstance(found, dict) else {"rate": found}
+    result["rate"] = round(result["rate"], 1)
+    print(json.dumps({"peer": peer, "workload": name, "n": int(n), **result}), flush=True)

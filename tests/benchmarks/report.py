@@ -1,0 +1,280 @@
+"""ipevents beside what else there is, on the same work: medians, ratios, and whether each target is met.
+
+    python tests/benchmarks/report.py [--rounds R] [--scale S] [--only WORKLOAD,...] [--out FOLDER]
+
+Each system runs each workload R times, in turn: only ratios of one run on one machine mean anything. Writes
+``report.json`` and ``report.png``. Needs pyzmq and numpy for what concerns them, matplotlib for the plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from running import HERE, OURS, call, environment, has, number, pyplot, table
+
+# Events, and the unit of the rate.
+WORKLOADS = {
+    "oneway": (100_000, "events/s"),
+    "pingpong": (5_000, "round trips/s"),
+    "chain": (5_000, "round trips/s"),
+    "fanout": (25_000, "deliveries/s"),
+    "relay": (50_000, "events/s"),
+    "bubble16": (20_000, "events/s"),
+    "blob": (1_000, "MB/s"),
+    "array": (10, "MB/s"),
+    "start": (10, "starts/s"),
+    "broadcast200": (1_000, "deliveries/s"),
+    "oneway_tcp": (100_000, "events/s"),
+    "oneway_unix": (100_000, "events/s"),
+}
+LEAST = {"array": 3, "start": 3, "broadcast200": 20, "blob": 50}  # else 500, however small the scale
+OWN = {"chain", "bubble16", "oneway_tcp", "oneway_unix"}  # nobody else has them
+PEERS = {"bare": "raw_connection", "pyzmq": "pyzmq"}  # our names, and those of other people's scripts
+RAW = {"bare_raw": {"blob", "array"}, "pyzmq_raw": {"blob", "array"}}
+
+
+class Target(NamedTuple):
+    """``workload`` of ours against ``other`` of ``system``: the ratio of the medians is at least, or at most."""
+
+    workload: str
+    system: str
+    bound: float
+    other: str = ""  # the same workload
+    key: str = "rate"
+    most: bool = False
+    inverse: bool = False  # a ratio of times, of which the rates tell
+
+    def ratio(self, medians):
+        ours = medians.get((self.workload, OURS), {}).get(self.key)
+        theirs = medians.get((self.other or self.workload, self.system), {}).get(self.key)
+        if not ours or not theirs:
+            return None
+        return theirs / ours if self.inverse else ours / theirs
+
+    def met(self, ratio):
+        return ratio <= self.bound if self.most else ratio >= self.bound
+
+    def __str__(self):
+        what = {"rate": "time" if self.inverse else "rate", "online_seconds": "time to all online"}[self.key]
+        return f"{what}, {'at most' if self.most else 'at least'} {self.bound:g}x"
+
+
+TARGETS = (
+    Target("oneway", "bare", 4),
+    Target("oneway", "pyzmq", 1.6),
+    Target("fanout", "bare", 5),
+    Target("fanout", "pyzmq", 1.5),
+    Target("relay", "bare", 5),
+    Target("relay", "pyzmq", 1.4),
+    Target("pingpong", "bare", 0.5),
+    Target("pingpong", "pyzmq", 1),
+    Target("chain", "bare", 0.75, "pingpong"),
+    Target("chain", "pyzmq", 1.5, "pingpong"),
+    Target("blob", "bare", 0.9),
+    Target("blob", "pyzmq", 1),
+    Target("array", "bare", 0.9),
+    Target("array", "pyzmq", 1),
+    Target("start", "bare", 1.3, most=True, inverse=True),
+    Target("broadcast200", "bare", 1.5, key="online_seconds", most=True),
+    Target("oneway_tcp", OURS, 0.75, "oneway_unix"),
+)
+# What the first array may cost at each end, in arrays: the sender has the object and one copy.
+COPIES = {"sender": 2, "receiver": 1}
+SLACK = 1.02  # buffers of the kernel's size, the allocator's pages
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of events")
+    parser.add_argument("--only", help="workloads, with commas between them")
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder of report.json and report.png")
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        default=HERE.parents[2] / "shared" / "bench" / "peers",
+        help="folder of other scripts of this form; those in it come instead of our own or in addition",
+    )
+    parser.add_argument("--all", action="store_true", help="the peers no target is about as well")
+    arguments = parser.parse_args()
+    names = list(WORKLOADS) if arguments.only is None else arguments.only.split(",")
+    unknown = [name for name in names if name not in WORKLOADS]
+    if unknown:
+        parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    # What they are compared with belongs to them.
+    names += [t.other for t in TARGETS if t.workload in names and t.other and t.other not in names]
+    if "array" in names and not has("numpy"):
+        print("Without array: numpy is not installed (pip install -e '.[bench]').")
+        names.remove("array")
+
+    systems = commands(arguments.peers, arguments.all)
+    results = measure(names, systems, arguments.rounds, arguments.scale)
+    medians = {key: middle(runs) for key, runs in results.items()}
+    print_rates(results)
+    verdicts = judge(medians, names)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_json(arguments, results, verdicts)
+    plot(arguments.out, results)
+
+
+# Running
+
+
+def commands(peers, with_all):
+    """Functions that return the command for a workload of a system, and its folder; None if it has it not."""
+    python = sys.executable
+
+    def ours(workload):
+        return [python, HERE / "workloads.py", workload], None
+
+    def baseline(system):
+        script = peers / f"{PEERS.get(system, system)}.py"
+
+        def command(workload):
+            if workload in OWN or workload not in RAW.get(system, WORKLOADS):
+                return None
+            if script.exists() and workload in ("oneway", "pingpong", "fanout", "relay"):
+                return [python, script, workload], peers
+            return [python, HERE / "baselines.py", system, workload], None
+
+        return command
+
+    def other(script):
+        return lambda workload: (
+            ([python, script, workload], peers)
+            if workload in ("oneway", "pingpong", "fanout", "relay")
+            else None
+        )
+
+    systems = {OURS: ours, "bare": baseline("bare"), "bare_raw": baseline("bare_raw")}
+    if has("zmq"):
+        systems |= {"pyzmq": baseline("pyzmq"), "pyzmq_raw": baseline("pyzmq_raw")}
+    else:
+        print("Without pyzmq: it is not installed (pip install -e '.[bench]').")
+    if with_all:
+        extra = {"mp_queue": None, "execnet_peer": "execnet"}
+        systems |= {
+            name: other(peers / f"{name}.py")
+            for name, module in extra.items()
+            if (peers / f"{name}.py").exists() and (module is None or has(module))
+        }
+    return systems
+
+
+def measure(names, systems, rounds, scale):
+    """Every result, a list for each workload and system."""
+    results = {}
+    with environment() as env:
+        for workload in names:
+            count = max(LEAST.get(workload, 500), round(WORKLOADS[workload][0] * scale))
+            there = {name: found for name, of in systems.items() if (found := of(workload)) is not None}
+            for turn in range(rounds):
+                for name, (command, folder) in there.items():
+                    print(f"\r{workload} {turn + 1}/{rounds} {name}\033[K", end="", file=sys.stderr, flush=True)
+                    found = call([*command, count], env, folder)
+                    if found is not None and found.get("rate") is not None:
+                        results.setdefault((workload, name), []).append(found)
+    print("\r\033[K", end="", file=sys.stderr)
+    return results
+
+
+def middle(runs):
+    """The medians of all that is a number in the results of a workload and system."""
+    keys = [key for key in runs[0] if key not in ("peer", "workload", "n")]
+    return {
+        key: statistics.median(values)
+        for key in keys
+        if (values := [run[key] for run in runs if run[key] is not None])
+    }
+
+
+# Showing
+
+
+def print_rates(results):
+    rows = []
+    for (workload, system), runs in results.items():
+        rates = [run["rate"] for run in runs]
+        ours = results.get((workload, OURS))
+        ratio = "" if system == OURS or not ours else f"{middle(ours)['rate'] / statistics.median(rates):.2f}x"
+        spread = [number(statistics.median(rates)), number(min(rates)), number(max(rates))]
+        rows.append([workload, system, *spread, WORKLOADS[workload][1], ratio])
+    table(rows, ["workload", "system", "median", "min", "max", "", "ipevents is"])
+
+
+def judge(medians, names):
+    """Print each target with what was reached; return them as plain dicts."""
+    verdicts = []
+    for target in TARGETS:
+        if target.workload in names and (ratio := target.ratio(medians)) is not None:
+            other = f"{target.system} {target.other}".strip()
+            verdicts.append((target.workload, f"{target} {other}", f"{ratio:.2f}x", target.met(ratio)))
+    array = medians.get(("array", OURS), {})
+    for end, copies in COPIES.items():
+        if end in array:
+            most = array[end] / array["size"]
+            what = f"peak memory of the {end}, at most {copies}x the array"
+            verdicts.append(("array", what, f"{most:.2f}x", most <= copies * SLACK))
+    for name in ("bubble16", "broadcast200"):
+        if (name, OURS) in medians:
+            verdicts.append((name, "every event exactly once", "yes", True))
+    print()
+    rows = [[name, what, found, "met" if met else "missed"] for name, what, found, met in verdicts]
+    table(rows, ["workload", "target", "reached", ""])
+    return [
+        {"workload": name, "target": what, "reached": found, "met": met} for name, what, found, met in verdicts
+    ]
+
+
+def write_json(arguments, results, verdicts):
+    path = arguments.out / "report.json"
+    content = {
+        "rounds": arguments.rounds,
+        "scale": arguments.scale,
+        "python": sys.version.split()[0],
+        "results": [
+            {"workload": workload, "system": system, "unit": WORKLOADS[workload][1], "runs": runs}
+            for (workload, system), runs in results.items()
+        ],
+        "targets": verdicts,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\n{path}")
+
+
+def plot(folder, results):
+    plt = pyplot()
+    if plt is None or not results:
+        return
+    names = list(dict.fromkeys(workload for workload, _ in results))
+    systems = list(dict.fromkeys(system for _, system in results))
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.8 * rows), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, names, strict=False):
+        for system in systems:
+            rates = [run["rate"] for run in results.get((name, system), [])]
+            if rates:
+                median = statistics.median(rates)
+                error = [[median - min(rates)], [max(rates) - median]]
+                axis.bar(system, median, yerr=error, capsize=3, color=f"C{systems.index(system)}")
+        axis.set_title(name)
+        axis.set_ylabel(WORKLOADS[name][1])
+        axis.tick_params(axis="x", labelrotation=30)
+    figure.suptitle("Medians, with the least and the most of all rounds; more is better")
+    figure.tight_layout()
+    path = folder / "report.png"
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
