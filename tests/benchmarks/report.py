@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from running import HERE, OURS, call, environment, has, number, pyplot, table
+from running import HERE, OURS, call, environment, has, number, progress, pyplot, table
 
 # Events, and the unit of the rate.
 WORKLOADS = {
@@ -106,8 +106,8 @@ def main():
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
-    # What they are compared with belongs to them.
-    names += [t.other for t in TARGETS if t.workload in names and t.other and t.other not in names]
+    compared = {target.other for target in TARGETS if target.workload in names}
+    names = [name for name in WORKLOADS if name in names or name in compared]
     if "array" in names and not has("numpy"):
         print("Without array: numpy is not installed (pip install -e '.[bench]').")
         names.remove("array")
@@ -168,19 +168,23 @@ def commands(peers, with_all):
 
 def measure(names, systems, rounds, scale):
     """Every result, a list for each workload and system."""
-    results = {}
+    turns = [
+        (workload, name, found)
+        for workload in names
+        for name, of in systems.items()
+        if (found := of(workload)) is not None
+    ]
+    results = {(workload, name): [] for workload, name, _ in turns}
     with environment() as env:
-        for workload in names:
-            count = max(LEAST.get(workload, 500), round(WORKLOADS[workload][0] * scale))
-            there = {name: found for name, of in systems.items() if (found := of(workload)) is not None}
-            for turn in range(rounds):
-                for name, (command, folder) in there.items():
-                    print(f"\r{workload} {turn + 1}/{rounds} {name}\033[K", end="", file=sys.stderr, flush=True)
-                    found = call([*command, count], env, folder)
-                    if found is not None and found.get("rate") is not None:
-                        results.setdefault((workload, name), []).append(found)
-    print("\r\033[K", end="", file=sys.stderr)
-    return results
+        for turn in range(rounds):
+            for workload, name, (command, folder) in turns:
+                progress(f"round {turn + 1} of {rounds}: {workload} {name}")
+                count = max(LEAST.get(workload, 500), round(WORKLOADS[workload][0] * scale))
+                found = call([*command, count], env, folder)
+                if found is not None and found.get("rate") is not None:
+                    results[workload, name].append(found)
+    progress("")
+    return {key: runs for key, runs in results.items() if runs}
 
 
 def middle(runs):

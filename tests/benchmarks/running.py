@@ -94,3 +94,9 @@ def number(value):
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def progress(text):
+    """What is going on, in one line of a terminal, until the next one."""
+    if sys.stderr.isatty():
+        print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)

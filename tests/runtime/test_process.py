@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ipevents import _bootstrap
+from ipevents._runtime.process import ChildProcess, Launch, open_pidfd
+
+LAUNCH = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn")
+CEILING_SECONDS = 30.0
+
+
+def sleep_for_ever(launch: object) -> None:
+    signal.pause()
+
+
+def exit_with_three(launch: object) -> None:
+    os._exit(3)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Start children that run a function of ours instead of the library's; all are ended afterwards."""
+    children = []
+
+    def start(target, launch=LAUNCH):
+        monkeypatch.setattr(_bootstrap, "run", target)
+        child = ChildProcess(launch, "test")
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        if child.exitcode is None and child.process._popen is not None:
+            child.send_signal(signal.SIGKILL)
+            child.process.join(CEILING_SECONDS)
+        child.close()
+
+
+def wait_end(child: ChildProcess) -> None:
+    assert select.select([child.fileno()], [], [], CEILING_SECONDS)[0]
+
+
+def test_a_launch_shows_no_token_and_is_small():
+    assert "token" not in repr(LAUNCH)
+    assert len(pickle.dumps(LAUNCH)) < 32 * 1024
+
+
+def test_an_exit_code_is_told(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    assert child.reap() == 3
+    assert child.exitcode == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_signal_that_ended_it_is_told(started, number):
+    child = started(sleep_for_ever)
+    child.send_signal(number)
+    wait_end(child)
+    assert child.reap() == -number
+
+
+def test_its_end_is_told_though_somebody_else_took_the_status(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    os.waitpid(child.pid, 0)
+    assert child.reap() is None
+
+
+def test_a_signal_to_what_has_ended_is_no_error(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    child.send_signal(signal.SIGTERM)
+    child.reap()
+    child.send_signal(signal.SIGTERM)
+
+
+def test_an_abandoned_child_is_forgotten_and_left_alone(started):
+    child = started(sleep_for_ever)
+    child.abandon()
+    assert child.process not in multiprocessing.active_children()
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    child.exitcode = -9
+
+
+def test_a_start_leaves_the_signal_mask_as_it_was(started):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    started(exit_with_three)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before
+
+
+def test_only_our_own_starts_skip_the_main_module(started):
+    from multiprocessing import spawn
+
+    started(exit_with_three)
+    foreign = spawn.get_preparation_data("foreign")
+    assert getattr(spawn.get_preparation_data, "_is_ipevents", False)
+    assert "init_main_from_name" in foreign or "init_main_from_path" in foreign
+
+
+def test_a_pidfd_tells_the_end_of_any_process():
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        descriptor = open_pidfd(process.pid)
+        assert descriptor is not None
+        assert select.select([descriptor], [], [], CEILING_SECONDS)[0]
+        os.close(descriptor)
+    with pytest.raises(ProcessLookupError):
+        open_pidfd(process.pid)

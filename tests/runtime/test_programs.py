@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import types
+
+import pytest
+
+from ipevents import Unpicklable, WorkerRefused
+from ipevents._runtime import programs
+from ipevents._runtime.programs import CONTAINER, FUNCTION, MODULE, SCRIPT, Program
+
+
+@pytest.fixture
+def own_main(monkeypatch):
+    """What a program changes when it is run, put back afterwards."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def main_module(monkeypatch, **attributes: object) -> None:
+    module = types.ModuleType("__main__")
+    module.__spec__ = None
+    vars(module).update(attributes)
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.setattr(sys, "argv", ["prog", "x"])
+    monkeypatch.delattr(sys, "ps1", raising=False)
+
+
+def test_a_function_travels_with_its_arguments_and_closure():
+    heard = []
+    factor = 3
+    program = programs.function(lambda a, *, b: a * b * factor, (2,), {"b": 5})
+    assert program.kind == FUNCTION
+    programs.execute(programs.function(exec, ("import sys; sys.programs_test = a * 2", {"a": 4}), {}))
+    assert sys.programs_test == 8  # type: ignore[attr-defined]
+    del sys.programs_test  # type: ignore[attr-defined]
+    assert heard == []
+
+
+@pytest.mark.parametrize("target", [None, 3, "script.py"])
+def test_what_cannot_be_called_is_no_target(target):
+    with pytest.raises(Unpicklable, match="function"):
+        programs.function(target, (), {})
+
+
+def test_a_target_that_cannot_be_pickled_is_named():
+    lock = threading.Lock()
+
+    def work() -> object:
+        return lock
+
+    with pytest.raises(Unpicklable, match="work"):
+        programs.function(work, (), {})
+
+
+def test_an_argument_that_cannot_be_pickled_is_refused():
+    with pytest.raises(Unpicklable):
+        programs.function(print, (threading.Lock(),), {})
+
+
+def test_this_script_is_the_file_with_its_arguments(monkeypatch, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text("")
+    main_module(monkeypatch, __file__=str(path))
+    assert programs.this_script() == Program(SCRIPT, str(path), ("prog", "x"))
+
+
+def test_this_script_is_the_module_after_dash_m(monkeypatch):
+    main_module(monkeypatch, __spec__=types.SimpleNamespace(name="pack.tool"))
+    assert programs.this_script()[:2] == (MODULE, "pack.tool")
+    main_module(monkeypatch, __spec__=types.SimpleNamespace(name="pack.__main__"))
+    assert programs.this_script()[:2] == (MODULE, "pack")
+
+
+def test_this_script_is_the_directory_that_was_run(monkeypatch, tmp_path):
+    main_module(monkeypatch, __spec__=types.SimpleNamespace(name="__main__"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert programs.this_script()[:2] == (CONTAINER, str(tmp_path))
+
+
+@pytest.mark.parametrize("attributes", [{}, {"__file__": "/nonexistent/script.py"}, {"__file__": "<stdin>"}])
+def test_without_a_script_there_is_nothing_to_run_again(monkeypatch, attributes):
+    main_module(monkeypatch, **attributes)
+    with pytest.raises(WorkerRefused, match="pass a function"):
+        programs.this_script()
+
+
+def test_another_script_has_its_own_arguments(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.py").write_text("")
+    assert programs.other_script("other.py", (1, "b")) == Program(
+        SCRIPT, str(tmp_path / "other.py"), ("other.py", "1", "b")
+    )
+    assert programs.other_script(tmp_path, ())[:2] == (CONTAINER, str(tmp_path))
+
+
+def test_a_script_that_is_not_there_is_refused_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no script"):
+        programs.other_script(tmp_path / "none.py", ())
+
+
+def test_a_script_runs_as_main_and_stays_there(tmp_path, own_main):
+    path = tmp_path / "other.py"
+    path.write_text("import sys\nseen = (__name__, __file__, sys.argv, sys.path[0])\nclass Own: pass\n")
+    programs.execute(programs.other_script(path, ("a",)))
+    main = sys.modules["__main__"]
+    assert main.seen == ("__main__", str(path), [str(path), "a"], str(tmp_path))
+    assert sys.modules[main.Own.__module__].Own is main.Own
+
+
+def test_a_directory_runs_as_main_and_stays_there(tmp_path, own_main):
+    (tmp_path / "__main__.py").write_text("import beside\nseen = (__name__, beside.here)\n")
+    (tmp_path / "beside.py").write_text("here = True\n")
+    programs.execute(programs.other_script(tmp_path, ()))
+    assert sys.modules["__main__"].seen == ("__main__", True)
+    del sys.modules["beside"]
+
+
+@pytest.mark.parametrize(("name", "file"), [("tool_of_test", "tool_of_test.py"), ("pack_of_test", "pack_of_test/__main__.py")])
+def test_a_module_runs_as_main_and_stays_there(tmp_path, own_main, name, file):
+    target = tmp_path / file
+    target.parent.mkdir(exist_ok=True)
+    (target.parent / "__init__.py").write_text("")
+    target.write_text("import sys\nseen = (__name__, sys.argv[0])\n")
+    sys.path.insert(0, str(tmp_path))
+    programs.execute(Program(MODULE, name, ("-m", "x")))
+    assert sys.modules["__main__"].seen == ("__main__", str(target))
+    sys.modules.pop(name, None)
+
+
+def test_a_module_that_is_not_there_is_an_import_error(own_main):
+    with pytest.raises(ImportError):
+        programs.execute(Program(MODULE, "no_such_module_at_all", ("x",)))
+
+
+def test_what_a_program_raises_comes_out(tmp_path, own_main):
+    path = tmp_path / "other.py"
+    path.write_text("raise SystemExit(7)\n")
+    with pytest.raises(SystemExit) as raised:
+        programs.execute(programs.other_script(path, ()))
+    assert raised.value.code == 7
+    assert os.path.exists(path)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from ipevents._runtime.threads import Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
+
+
+def test_a_deadline_without_a_limit_never_passes():
+    deadline = Deadline(None)
+    assert deadline.left() is None
+    assert not deadline.passed()
+    assert deadline.at_least(5.0).left() is None
+
+
+def test_a_passed_deadline_has_nothing_left():
+    deadline = Deadline(0.0)
+    assert deadline.left() == 0.0
+    assert deadline.passed()
+
+
+def test_a_deadline_can_only_be_shortened():
+    deadline = Deadline(100.0)
+    deadline.shorten(1000.0)
+    assert 99.0 < (deadline.left() or 0.0) <= 100.0
+    deadline.shorten(10.0)
+    assert 9.0 < (deadline.left() or 0.0) <= 10.0
+    endless = Deadline(None)
+    endless.shorten(10.0)
+    assert (endless.left() or 0.0) <= 10.0
+
+
+def test_at_least_gives_what_is_later():
+    assert (Deadline(0.0).at_least(10.0).left() or 0.0) > 9.0
+    assert (Deadline(100.0).at_least(10.0).left() or 0.0) > 99.0
+
+
+def test_a_latch_that_is_set_lets_everybody_through_at_once():
+    latch = Latch()
+    assert not latch.is_set()
+    latch.set()
+    latch.set()
+    assert latch.is_set()
+    assert [latch.wait(), latch.wait(0), latch.wait(-1)] == [True, True, True]
+
+
+@pytest.mark.parametrize("timeout", [0, 0.001, -1])
+def test_a_wait_for_a_latch_ends_with_its_time(timeout):
+    latch = Latch()
+    assert not latch.wait(timeout)
+    assert not latch.wait(timeout)
+    latch.set()
+    assert latch.wait(timeout)
+
+
+def test_a_latch_lets_many_waiters_go():
+    latch = Latch()
+    threads = [threading.Thread(target=latch.wait) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    setters = [threading.Thread(target=latch.set) for _ in range(3)]
+    for thread in setters:
+        thread.start()
+    for thread in threads + setters:
+        thread.join(20.0)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_signal_handler_can_set_the_latch_that_it_interrupts():
+    latch = Latch()
+    previous = signal.signal(signal.SIGUSR1, lambda number, frame: latch.set())
+    try:
+        threading.Thread(target=signal.pthread_kill, args=(main_ident(), signal.SIGUSR1)).start()
+        assert latch.wait(20.0)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_a_signal_handler_can_raise_out_of_a_wait_and_the_latch_stays_usable():
+    latch = Latch()
+
+    def fail(number: int, frame: object) -> None:
+        raise LookupError
+
+    previous = signal.signal(signal.SIGUSR1, fail)
+    try:
+        sender = threading.Thread(target=signal.pthread_kill, args=(main_ident(), signal.SIGUSR1))
+        with pytest.raises(LookupError):  # noqa: PT012  it comes wherever the thread is by then
+            sender.start()
+            latch.wait()
+        sender.join()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert not latch.wait(0)
+    latch.set()
+    assert latch.wait()
+
+
+def test_a_wakeup_is_readable_from_a_ring_until_it_is_cleared():
+    wakeup = Wakeup()
+    try:
+        wakeup.ring()
+        assert os.read(wakeup.fileno(), 1) == b"!"
+        for _ in range(100_000):  # more than a pipe holds
+            wakeup.ring()
+        wakeup.clear()
+        with pytest.raises(BlockingIOError):
+            os.read(wakeup.fileno(), 1)
+    finally:
+        wakeup.close()
+
+
+def test_a_closed_wakeup_rings_at_nobody():
+    wakeup = Wakeup()
+    wakeup.close()
+    reader, writer = os.pipe()  # gets the numbers that were given back
+    try:
+        wakeup.ring()
+        wakeup.close()
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_thread_is_a_named_daemon():
+    seen: list[threading.Thread] = []
+    thread = start_thread("something", lambda: seen.append(threading.current_thread()))
+    assert join_thread(thread, Deadline(20.0))
+    assert (thread.name, thread.daemon, seen) == ("ipevents-something", True, [thread])
+
+
+def test_joining_nothing_oneself_or_a_hung_thread_does_not_hang():
+    latch = Latch()
+    thread = start_thread("waits", latch.wait)
+    assert join_thread(None, Deadline(None))
+    assert join_thread(threading.current_thread(), Deadline(None))
+    begun = time.monotonic()
+    assert not join_thread(thread, Deadline(0.01))
+    assert time.monotonic() - begun < 20.0
+    latch.set()
+    assert join_thread(thread, Deadline(20.0))
