@@ -17,16 +17,16 @@ from typing import Any, NoReturn
 from .._exceptions import ProtocolError
 from .messages import MESSAGE_ITEMS, PAYLOADS, Record
 
+MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
 FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (DESIGN section 5, Wire)
 
 _SHORT = struct.Struct("!i")
 _LONG = struct.Struct("!iQ")
-_SHORT_MAX = 0x7FFFFFFF
 
 
 def frame_header(size: int) -> bytes:
     """The bytes before a frame of ``size`` bytes, as multiprocessing.connection writes them."""
-    if size <= _SHORT_MAX:
+    if size <= MAX_FRAME_BYTES:
         return _SHORT.pack(size)
     return _LONG.pack(-1, size)
 

@@ -19,8 +19,9 @@ from .._options import Options
 from . import keys
 from .acceptor import Acceptor
 from .connector import Attempt, Connected, Connector, Joined, Listening, dial, join
-from .link import Link, Session
+from .link import Link
 from .node import Node
+from .session import Session
 from .stage import Stage
 from .threads import Deadline
 

@@ -159,9 +159,9 @@ class Incoming:
                             dispatcher.failed(exc, message, receiver)
                 else:
                     self._open(envelope, receivers, payloads.own(payload) if decision.forward else payload)
-                if not count % _BATCH and link.is_long():
+                if not count % _BATCH and link.turn.is_long():
                     dispatcher.leave()
-                    link.breathe()
+                    link.turn.breathe()
                     dispatcher.enter()
         finally:
             dispatcher.leave()

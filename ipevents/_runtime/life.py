@@ -25,11 +25,12 @@ from .._options import Options
 from . import keys, lifetime, payload, programs
 from .connector import Waiting, dial
 from .gate import Gate
-from .link import Link, Session
+from .link import Link
 from .node import Node
 from .notices import Notices
 from .process import Launch
 from .programs import Program
+from .session import Session
 from .stage import Stage
 from .supervisor import LEAST_STEP_SECONDS, ORPHAN_SECONDS, Slot, Supervisor
 from .threads import Deadline, Latch, main_ident

@@ -18,31 +18,19 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import queue
 import socket
 import threading
 import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 from .._core.flow import Outbox
 from .._core.messages import MESSAGE_ITEMS, PAYLOADS, Record
-from .._core.wire import (
-    FRAME_BYTES,
-    HEADER_BYTES,
-    decode,
-    encode,
-    encode_large,
-    frame_header,
-    frame_size,
-    is_large,
-    large_sizes,
-    with_buffers,
-)
-from .._exceptions import ProtocolError
+from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, encode, encode_large, frame_header, is_large
+from .reading import Truncated, Turn, read_frames
+from .session import Session, send_parts, shut_down
 from .threads import Deadline, Latch, join_thread, start_thread
 
 log = logging.getLogger("ipevents.link")
@@ -50,39 +38,10 @@ log = logging.getLogger("ipevents.link")
 QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
 LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)
 LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
-SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in
-BREATH_SECONDS = 50e-6
-# A frame of small records is filled by estimates: text counts a byte for each character, headers nothing.
-_FRAME_SLACK_BYTES = 32 * FRAME_BYTES
-MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 _THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
-_FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled while it has as many
-_LARGEST_READ = 256 * 1024
 _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
-_SEND_BYTES = 512 * 1024  # at most so much in one call, so that progress is seen
 _JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
-
-
-class _Truncated(Exception):
-    """The peer ended in the middle of a frame: it was killed while it wrote.
-
-    Nothing of the frame is delivered.
-    """
-
-
-class Session:
-    """One connection of a link."""
-
-    __slots__ = ("failed", "max_message", "socket")
-
-    def __init__(self, connection: Connection, max_message: int | None) -> None:
-        """Take the connection over; ``max_message`` is the limit of a record in bytes, None for none."""
-        self.socket = socket.socket(fileno=os.dup(connection.fileno()))
-        connection.close()
-        self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
-        self.max_message = max_message
-        self.failed = False  # writing is over
 
 
 class Link:
@@ -135,9 +94,7 @@ class Link:
         self._waiters: list[Any] = []
         self._wakeup = allocate_lock()
         self._wakeup.acquire()
-        self._slice = 0.0
-        # Large buffers came last: read on in exact steps, so that the next are not copied.
-        self._read_large = False
+        self.turn = Turn()
         self._closed = Latch()
         self._closed.set()
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
@@ -179,14 +136,14 @@ class Link:
         if self.received == self._received_then and time.monotonic() - self._last_write < QUIET_SECONDS:
             self.prompt()
             return None
-        return self._take()
+        return self._take_out()
 
     def claim_now(self) -> list[Record] | None:
         """As ``claim``, for the end of a batch: writes even if the link was busy just now."""
         session = self.session
         if session is None or session.failed or self._writing or not self.outbox.count:
             return None
-        return self._take()
+        return self._take_out()
 
     def prompt(self) -> None:
         """Make the writer write what waits."""
@@ -213,7 +170,7 @@ class Link:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
-    def _take(self) -> list[Record]:
+    def _take_out(self) -> list[Record]:
         self._writing = get_ident()
         self.attended = True
         self._received_then = self.received
@@ -235,7 +192,7 @@ class Link:
         if session is not None:
             parts = self._encode(records)
             try:
-                parts = _send(session.socket, parts, socket.MSG_DONTWAIT)
+                parts = send_parts(session.socket, parts, socket.MSG_DONTWAIT)
             except OSError as exc:
                 self._write_failed(session, exc)
                 parts = []
@@ -286,7 +243,7 @@ class Link:
         ):
             log.warning("! writing to %s failed: %s", self.name, exc)
         session.failed = True
-        _shutdown(session.socket, socket.SHUT_WR)
+        shut_down(session.socket, socket.SHUT_WR)
 
     def _write_loop(self) -> None:
         wait: float | None = None
@@ -309,7 +266,7 @@ class Link:
                 waits = bool(self.outbox.count) and session is not None and not session.failed
                 if waits and not mine and not self._writing:
                     if urgent or seen == self._taken:
-                        records = self._take()
+                        records = self._take_out()
                     seen = self._taken
                 self.attended = bool(self._writing)
                 quiet = 0 if got or mine or waits else quiet + 1
@@ -328,7 +285,7 @@ class Link:
                 parts = rest or self._encode(records or [])
                 try:
                     while parts:
-                        parts = _send(session.socket, parts, 0)
+                        parts = send_parts(session.socket, parts, 0)
                         self.progress = self._last_write = time.monotonic()
                 except OSError as exc:
                     self._write_failed(session, exc)
@@ -337,7 +294,7 @@ class Link:
                 if session is None or session.failed or not self.outbox.count or self._ended:
                     self._release_writing()
                     return
-                records = self._take()
+                records = self._take_out()
 
     # Connections
 
@@ -371,7 +328,7 @@ class Link:
         """End our direction of the connection: the peer reads what was written, then its end; so do we."""
         session = self.session
         if session is not None:
-            _shutdown(session.socket, socket.SHUT_WR)
+            shut_down(session.socket, socket.SHUT_WR)
 
     def close_session(self) -> None:
         """End the connection; the reader reads what is there and calls ``on_closed``.
@@ -380,7 +337,7 @@ class Link:
         """
         session = self.session
         if session is not None:
-            _shutdown(session.socket, socket.SHUT_RDWR)
+            shut_down(session.socket, socket.SHUT_RDWR)
 
     def end(self) -> None:
         """State lock held: no connection any more; both threads end. Idempotent."""
@@ -418,21 +375,6 @@ class Link:
         if session is not None:
             session.socket.close()
 
-    def is_long(self) -> bool:
-        """Whether the reader has run for long without blocking."""
-        return time.monotonic() - self._slice > SLICE_SECONDS
-
-    def breathe(self) -> float:
-        """Called by the reader between messages, holding nothing: lets others in after a long run.
-
-        Returns the time.
-        """
-        now = time.monotonic()
-        if now - self._slice > SLICE_SECONDS:
-            time.sleep(BREATH_SECONDS)
-            now = self._slice = time.monotonic()
-        return now
-
     def _close_dead(self) -> None:
         """Lock held: close the socket of a session that nobody reads or writes any more."""
         dead = self._dead
@@ -447,8 +389,8 @@ class Link:
                 return
             error: Exception | None = None
             try:
-                self._read(session)
-            except _Truncated as exc:
+                read_frames(session, self.name, self.turn, self._frame_read)
+            except Truncated as exc:
                 log.debug("! %s", exc)
             except OSError as exc:  # a ProtocolError is one
                 if exc.errno != errno.ECONNRESET:
@@ -456,7 +398,7 @@ class Link:
             except Exception as exc:  # a fault of the library: this connection ends, the process lives
                 log.exception("! reading from %s failed", self.name)
                 error = exc
-            _shutdown(session.socket, socket.SHUT_RDWR)
+            shut_down(session.socket, socket.SHUT_RDWR)
             with self._lock:
                 self.session = None
                 self._dead = session
@@ -466,127 +408,5 @@ class Link:
             self._on_closed(self, error)
             closed.set()
 
-    def _read(self, session: Session) -> None:
-        """Read frames until the end of the connection; returns at a clean end."""
-        sock = session.socket
-        limit = MAX_FRAME_BYTES
-        if session.max_message is not None:
-            limit = session.max_message + _FRAME_SLACK_BYTES
-        ask = _FIRST_READ
-        rest = b""  # the beginning of a frame
-        now = self._slice = time.monotonic()
-        while True:
-            chunk = sock.recv(_missing(rest, limit) if self._read_large else ask)
-            before, now = now, time.monotonic()
-            if now - before > BREATH_SECONDS:
-                self._slice = now  # it blocked: the others had their turn
-            if not chunk:
-                if rest:
-                    raise _Truncated(f"{self.name} ended within a frame")
-                return
-            if len(chunk) == ask and ask < _LARGEST_READ:
-                ask *= 2
-            rest = self._take_chunk(session, rest + chunk if rest else chunk, limit)
-            now = self.breathe()
-
-    def _take_chunk(self, session: Session, chunk: bytes, limit: int) -> bytes:
-        """Handle the frames that a chunk holds; returns the beginning of the next one."""
-        at, end = 0, len(chunk)
-        while end - at >= HEADER_BYTES:
-            size = frame_size(chunk, at, limit)
-            at += HEADER_BYTES
-            if end - at < size:
-                if size < _LARGEST_READ:
-                    return chunk[at - HEADER_BYTES :]
-                frame: bytes | bytearray = _receive(session.socket, size, chunk[at:], False)
-                at = end
-            else:
-                frame = chunk[at : at + size]
-                at += size
-            records = decode(frame)
-            sizes = large_sizes(records)
-            if sizes is not None:
-                at, total = self._take_buffers(session, records, sizes, chunk, at)
-                size += total
-            self._read_large = sizes is not None
-            self._on_records(self, records, size)
-        return chunk[at:] if at < end else b""
-
-    def _take_buffers(
-        self, session: Session, records: list[Record], sizes: list[tuple[int, bool]], chunk: bytes, at: int
-    ) -> tuple[int, int]:
-        """Read the buffers behind a frame, the first of them from the chunk.
-
-        Returns where the chunk goes on.
-        """
-        total = sum(size for size, _ in sizes)
-        if session.max_message is not None and total > session.max_message:
-            raise ProtocolError(
-                f"{self.name} sent {total} bytes in a record, {session.max_message} are allowed"
-            )
-        buffers: list[Any] = []
-        for size, readonly in sizes:
-            head = chunk[at : at + size]
-            at += len(head)
-            buffers.append(_receive(session.socket, size, head, readonly))
-        records[0] = with_buffers(records[0], buffers)
-        return at, total
-
-
-def _send(sock: socket.socket, parts: list[memoryview], flags: int) -> list[memoryview]:
-    """Send as much of the parts as one call takes; returns what is left. A full kernel takes nothing."""
-    first = parts[0]
-    try:
-        if len(parts) == 1 or len(first) >= _SEND_BYTES:
-            count = sock.send(first[:_SEND_BYTES], flags | socket.MSG_NOSIGNAL)
-        else:
-            count = sock.sendmsg([first, parts[1][:_SEND_BYTES]], [], flags | socket.MSG_NOSIGNAL)
-    except BlockingIOError:
-        return parts
-    if count < len(first):
-        return [first[count:], *parts[1:]]
-    count -= len(first)
-    rest = parts[1:]
-    if count:
-        rest[0] = rest[0][count:]
-    return [part for part in rest if len(part)]
-
-
-def _receive_into(sock: socket.socket, view: memoryview) -> None:
-    while len(view):
-        count = sock.recv_into(view)
-        if not count:
-            raise _Truncated("the connection ended within a frame")
-        view = view[count:]
-
-
-def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
-    """A buffer of ``size`` bytes that begins with ``head``; without a head copied from the kernel only."""
-    if readonly:
-        parts = [head]
-        missing = size - len(head)
-        while missing:
-            part = sock.recv(missing, socket.MSG_WAITALL)  # less than all only after a signal, or at the end
-            if not part:
-                raise _Truncated("the connection ended within a frame")
-            parts.append(part)
-            missing -= len(part)
-        return b"".join(parts) if head or len(parts) > 2 else parts[-1]
-    whole = bytearray(size)
-    whole[: len(head)] = head
-    _receive_into(sock, memoryview(whole)[len(head) :])
-    return whole
-
-
-def _missing(rest: bytes, limit: int) -> int:
-    """How many bytes the frame that begins with ``rest`` needs next: its header, then all of it."""
-    if len(rest) < HEADER_BYTES:
-        return HEADER_BYTES - len(rest)
-    return HEADER_BYTES + frame_size(rest, 0, limit) - len(rest)
-
-
-def _shutdown(sock: socket.socket, how: int) -> None:
-    try:
-        sock.shutdown(how)
-    except OSError:  # not connected any more, or closed: that is what was wanted
-        return
+    def _frame_read(self, records: list[Record], size: int) -> None:
+        self._on_records(self, records, size)

@@ -118,9 +118,9 @@ def _run_module(name: str) -> None:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.submodule_search_locations is not None:
             spec = importlib.util.find_spec(f"{name}.__main__")
-    code = None
-    if spec is not None and spec.loader is not None:
-        code = spec.loader.get_code(spec.name)  # type: ignore[attr-defined]  # every loader of code has it
+    # A loader need not have it; runpy refuses such a module as well.
+    get_code = getattr(None if spec is None else spec.loader, "get_code", None)
+    code = None if spec is None or get_code is None else get_code(spec.name)
     if spec is None or code is None:
         raise ImportError(f"there is no module {name!r} to run")
     main = types.ModuleType("__main__")

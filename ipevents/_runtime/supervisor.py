@@ -27,10 +27,11 @@ from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, Wor
 from . import payload
 from .acceptor import Acceptor, listen
 from .keys import PrivateDirectory, derive
-from .link import Link, Session
+from .link import Link
 from .node import Node
 from .process import ChildProcess, Launch, open_pidfd
 from .programs import Program
+from .session import Session
 from .socketfile import SocketFile
 from .stage import Stage
 from .threads import AGAIN_SECONDS, Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
@@ -355,10 +356,6 @@ class Supervisor:
             slot.kill_at = time.monotonic()
             if slot.restart_at is not None:
                 slot.restart_at = slot.kill_at
-        self._wakeup.ring()
-
-    def ring(self) -> None:
-        """Have the thread look again at what it waits for. Takes no lock."""
         self._wakeup.ring()
 
     def request_stop(self, seconds: float) -> None:

@@ -95,7 +95,7 @@ def starts(rounds, env):
     ]
 
 
-# Trees that do nothing. They say their pids and wait for a line.
+# Trees that do nothing: they say their pids and wait to be terminated.
 
 
 def tree(children):
@@ -111,9 +111,10 @@ def tree(children):
             for _ in range(count - len(online)):
                 ipem.worker(workloads.nothing)
         time.sleep(1)  # what the starts have left to do
-        print(json.dumps({"rss": resident(os.getpid()), "pids": [os.getpid(), *map(int, online)]}), flush=True)
-    sys.stdin.readline()
-    ipem.stop()
+        print(
+            json.dumps({"rss": resident(os.getpid()), "pids": [os.getpid(), *map(int, online)]}), flush=True
+        )
+    ipem.run()
 
 
 def heard(online, message, count):
@@ -123,7 +124,12 @@ def heard(online, message, count):
 
 def start_tree(children, env):
     command = [sys.executable, HERE / "costs.py", "tree", *map(str, children)]
-    return subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE)
+
+
+def end_tree(process):
+    process.terminate()
+    process.communicate()
 
 
 def resident(pid):
@@ -138,7 +144,7 @@ def link_memory(links, env):
     progress(f"{links + 1} children")
     process = start_tree([1, 1 + links], env)
     one, many = (json.loads(process.stdout.readline())["rss"] for _ in range(2))
-    process.communicate("\n")
+    end_tree(process)
     kib = (many - one) / links
     return [[what, limit, f"{kib:.1f} KiB", verdict(kib <= LINK_KIB)]]
 
@@ -161,7 +167,7 @@ def idle(seconds, env):
     woken = [after - first for after, first in zip(map(switches, pids), before, strict=True)]
     ticks = [after - first for after, first in zip(map(cpu, pids), used, strict=True)]
     calls = [finish(tracer) for tracer in tracers]
-    process.communicate("\n")
+    end_tree(process)
     measured = f"{woken[0]} and {woken[1]} switches, {sum(ticks)} ticks of CPU"
     rows = [[what, limit, measured, verdict(not any(woken) and not any(ticks))]]
     if None not in calls:

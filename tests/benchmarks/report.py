@@ -205,7 +205,9 @@ def print_rates(results):
     for (workload, system), runs in results.items():
         rates = [run["rate"] for run in runs]
         ours = results.get((workload, OURS))
-        ratio = "" if system == OURS or not ours else f"{middle(ours)['rate'] / statistics.median(rates):.2f}x"
+        ratio = (
+            "" if system == OURS or not ours else f"{middle(ours)['rate'] / statistics.median(rates):.2f}x"
+        )
         spread = [number(statistics.median(rates)), number(min(rates)), number(max(rates))]
         rows.append([workload, system, *spread, WORKLOADS[workload][1], ratio])
     table(rows, ["workload", "system", "median", "min", "max", "", "ipevents is"])
@@ -231,7 +233,8 @@ def judge(medians, names):
     rows = [[name, what, found, "met" if met else "missed"] for name, what, found, met in verdicts]
     table(rows, ["workload", "target", "reached", ""])
     return [
-        {"workload": name, "target": what, "reached": found, "met": met} for name, what, found, met in verdicts
+        {"workload": name, "target": what, "reached": found, "met": met}
+        for name, what, found, met in verdicts
     ]
 
 

@@ -12,7 +12,8 @@ import pytest
 from ipevents._core.messages import BROADCAST, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
-from ipevents._runtime.link import Link, Session
+from ipevents._runtime.link import Link
+from ipevents._runtime.session import Session
 from ipevents._runtime.threads import Deadline
 
 CEILING = 10.0  # reached only in a deadlock

@@ -45,9 +45,10 @@ from ipevents._exceptions import (
     UnreadablePayload,
 )
 from ipevents._runtime import outgoing
-from ipevents._runtime.link import Link, Session
+from ipevents._runtime.link import Link
 from ipevents._runtime.node import Node
 from ipevents._runtime.notices import Notices
+from ipevents._runtime.session import Session
 from ipevents._runtime.stage import Stage
 from ipevents._runtime.threads import Deadline, start_thread
 

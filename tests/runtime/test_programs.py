@@ -30,14 +30,12 @@ def main_module(monkeypatch, **attributes: object) -> None:
 
 
 def test_a_function_travels_with_its_arguments_and_closure():
-    heard = []
     factor = 3
     program = programs.function(lambda a, *, b: a * b * factor, (2,), {"b": 5})
     assert program.kind == FUNCTION
     programs.execute(programs.function(exec, ("import sys; sys.programs_test = a * 2", {"a": 4}), {}))
     assert sys.programs_test == 8  # type: ignore[attr-defined]
     del sys.programs_test  # type: ignore[attr-defined]
-    assert heard == []
 
 
 @pytest.mark.parametrize("target", [None, 3, "script.py"])
@@ -119,7 +117,9 @@ def test_a_directory_runs_as_main_and_stays_there(tmp_path, own_main):
     del sys.modules["beside"]
 
 
-@pytest.mark.parametrize(("name", "file"), [("tool_of_test", "tool_of_test.py"), ("pack_of_test", "pack_of_test/__main__.py")])
+@pytest.mark.parametrize(
+    ("name", "file"), [("own_tool", "own_tool.py"), ("own_pack", "own_pack/__main__.py")]
+)
 def test_a_module_runs_as_main_and_stays_there(tmp_path, own_main, name, file):
     target = tmp_path / file
     target.parent.mkdir(exist_ok=True)

@@ -1,0 +1,183 @@
+"""Reading the frames of a connection: in large steps, or in exact ones where large buffers come."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._core.messages import Record
+from .._core.wire import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    decode,
+    frame_size,
+    large_sizes,
+    with_buffers,
+)
+from .._exceptions import ProtocolError
+from .session import Session
+
+SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (DESIGN section 5, Threads)
+BREATH_SECONDS = 50e-6
+# A frame of small records is filled by estimates: text counts a byte for each character, headers nothing.
+_FRAME_SLACK_BYTES = 32 * FRAME_BYTES
+_FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled while it has as many
+_LARGEST_READ = 256 * 1024
+
+
+class Truncated(Exception):
+    """The peer ended in the middle of a frame: it was killed while it wrote.
+
+    Nothing of the frame is delivered.
+    """
+
+
+class Turn:
+    """How long a reader has run without blocking: a flooding link would keep the interpreter from the others."""
+
+    __slots__ = ("_began",)
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def begin(self, now: float) -> None:
+        """The reader has just blocked, so the others had their turn."""
+        self._began = now
+
+    def is_long(self) -> bool:
+        return time.monotonic() - self._began > SLICE_SECONDS
+
+    def breathe(self) -> float:
+        """Called by the reader between messages, holding nothing: lets others in after a long run.
+
+        Returns the time.
+        """
+        now = time.monotonic()
+        if now - self._began > SLICE_SECONDS:
+            time.sleep(BREATH_SECONDS)
+            now = self._began = time.monotonic()
+        return now
+
+
+def read_frames(
+    session: Session, name: str, turn: Turn, on_frame: Callable[[list[Record], int], None]
+) -> None:
+    """Read frames until the end of the connection, and return there.
+
+    Blocks in ``recv`` (ended by a shutdown of the socket) and in ``on_frame(records, size)``. Raises
+    Truncated, OSError, ProtocolError, and what ``on_frame`` raises.
+    """
+    reading = _Reading(session, name, on_frame)
+    ask = _FIRST_READ
+    now = time.monotonic()
+    turn.begin(now)
+    while True:
+        chunk = session.socket.recv(reading.missing(ask))
+        before, now = now, time.monotonic()
+        if now - before > BREATH_SECONDS:
+            turn.begin(now)
+        if not chunk:
+            if reading.rest:
+                raise Truncated(f"{name} ended within a frame")
+            return
+        if len(chunk) == ask and ask < _LARGEST_READ:
+            ask *= 2
+        reading.take(chunk)
+        now = turn.breathe()
+
+
+class _Reading:
+    """What is left between two reads of one connection."""
+
+    def __init__(self, session: Session, name: str, on_frame: Callable[[list[Record], int], None]) -> None:
+        self.rest = b""  # the beginning of a frame
+        self._socket = session.socket
+        self._name = name
+        self._on_frame = on_frame
+        self._largest = session.max_message  # record, in bytes
+        self._limit = MAX_FRAME_BYTES if self._largest is None else self._largest + _FRAME_SLACK_BYTES
+        # Large buffers came last: read on in exact steps, so that the next are not copied.
+        self._exact = False
+
+    def missing(self, ask: int) -> int:
+        """How many bytes to ask for: those that the next header or frame needs, or simply many."""
+        if not self._exact:
+            return ask
+        if len(self.rest) < HEADER_BYTES:
+            return HEADER_BYTES - len(self.rest)
+        return HEADER_BYTES + frame_size(self.rest, 0, self._limit) - len(self.rest)
+
+    def take(self, chunk: bytes) -> None:
+        """Hand the frames on that are complete; keep the beginning of the next one."""
+        if self.rest:
+            chunk = self.rest + chunk
+        at, end = 0, len(chunk)
+        while end - at >= HEADER_BYTES:
+            size = frame_size(chunk, at, self._limit)
+            if end - at - HEADER_BYTES < size and size < _LARGEST_READ:
+                break
+            at += HEADER_BYTES
+            if end - at < size:
+                frame: bytes | bytearray = _receive(self._socket, size, chunk[at:], False)
+                at = end
+            else:
+                frame = chunk[at : at + size]
+                at += size
+            records = decode(frame)
+            sizes = large_sizes(records)
+            if sizes is not None:
+                at, total = self._take_buffers(records, sizes, chunk, at)
+                size += total
+            self._exact = sizes is not None
+            self._on_frame(records, size)
+        self.rest = chunk[at:]
+
+    def _take_buffers(
+        self, records: list[Record], sizes: list[tuple[int, bool]], chunk: bytes, at: int
+    ) -> tuple[int, int]:
+        """Read the buffers behind a frame, the first of them from the chunk.
+
+        Returns where the chunk goes on, and the bytes of the buffers.
+        """
+        total = sum(size for size, _ in sizes)
+        if self._largest is not None and total > self._largest:
+            raise ProtocolError(f"{self._name} sent {total} bytes in a record, {self._largest} are allowed")
+        buffers: list[Any] = []
+        for size, readonly in sizes:
+            head = chunk[at : at + size]
+            at += len(head)
+            try:
+                buffers.append(_receive(self._socket, size, head, readonly))
+            except (MemoryError, OverflowError) as exc:
+                raise ProtocolError(f"{self._name} announces a buffer of {size} bytes") from exc
+        records[0] = with_buffers(records[0], buffers)
+        return at, total
+
+
+def _receive_into(sock: socket.socket, view: memoryview) -> None:
+    while len(view):
+        count = sock.recv_into(view)
+        if not count:
+            raise Truncated("the connection ended within a frame")
+        view = view[count:]
+
+
+def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
+    """A buffer of ``size`` bytes that begins with ``head``; without a head copied from the kernel only."""
+    if readonly:
+        parts = [head]
+        missing = size - len(head)
+        while missing:
+            part = sock.recv(missing, socket.MSG_WAITALL)  # less than all only after a signal, or at the end
+            if not part:
+                raise Truncated("the connection ended within a frame")
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts) if head or len(parts) > 2 else parts[-1]
+    whole = bytearray(size)
+    whole[: len(head)] = head
+    _receive_into(sock, memoryview(whole)[len(head) :])
+    return whole

@@ -1,0 +1,50 @@
+"""One connection of a link: its socket, and writing to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from multiprocessing.connection import Connection
+
+_SEND_BYTES = 512 * 1024  # at most so much in one call, so that progress is seen
+
+
+class Session:
+    """One connection of a link."""
+
+    __slots__ = ("failed", "max_message", "socket")
+
+    def __init__(self, connection: Connection, max_message: int | None) -> None:
+        """Take the connection over; ``max_message`` is the limit of a record in bytes, None for none."""
+        self.socket = socket.socket(fileno=os.dup(connection.fileno()))
+        connection.close()
+        self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
+        self.max_message = max_message
+        self.failed = False  # writing is over
+
+
+def send_parts(sock: socket.socket, parts: list[memoryview], flags: int) -> list[memoryview]:
+    """Send as much of the parts as one call takes; returns what is left. A full kernel takes nothing."""
+    first = parts[0]
+    try:
+        if len(parts) == 1 or len(first) >= _SEND_BYTES:
+            count = sock.send(first[:_SEND_BYTES], flags | socket.MSG_NOSIGNAL)
+        else:
+            count = sock.sendmsg([first, parts[1][:_SEND_BYTES]], [], flags | socket.MSG_NOSIGNAL)
+    except BlockingIOError:
+        return parts
+    if count < len(first):
+        return [first[count:], *parts[1:]]
+    count -= len(first)
+    rest = parts[1:]
+    if count:
+        rest[0] = rest[0][count:]
+    return [part for part in rest if len(part)]
+
+
+def shut_down(sock: socket.socket, how: int) -> None:
+    """End one or both directions; that they have ended already is no error."""
+    try:
+        sock.shutdown(how)
+    except OSError:  # not connected any more, or closed: that is what was wanted
+        return

@@ -1,0 +1,87 @@
+"""Every benchmark runs, and counts exactly; how fast it is, is not judged here."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+TINY = {
+    "oneway": [100],
+    "pingpong": [20],
+    "chain": [20],
+    "fanout": [100, "children=2"],
+    "relay": [100],
+    "bubble16": [100, "levels=2"],
+    "blob": [20],
+    "array": [2, "size=8000000"],
+    "start": [1],
+    "broadcast200": [20, "children=3"],
+}
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(HERE / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def result(name: str, *arguments: object) -> dict:
+    found = json.loads(run(name, *arguments))
+    assert found.pop("rate") > 0
+    return found
+
+
+@pytest.mark.parametrize("workload", TINY)
+def test_a_workload_counts_each_event_once(workload):
+    if workload == "array":
+        pytest.importorskip("numpy")
+
+    found = result("workloads.py", workload, *TINY[workload])
+
+    assert (found["peer"], found["workload"], found["n"]) == ("ipevents", workload, TINY[workload][0])
+
+
+def test_the_one_way_workload_runs_over_both_kinds_of_socket(port):
+    assert result("workloads.py", "oneway_tcp", 100, f"port={port}")["n"] == 100
+    assert result("workloads.py", "oneway_unix", 100)["n"] == 100
+
+
+@pytest.mark.parametrize("workload", ["array", "broadcast200"])
+def test_the_bare_connection_does_the_same_work(workload):
+    if workload == "array":
+        pytest.importorskip("numpy")
+
+    found = result("baselines.py", "bare", workload, *TINY[workload])
+
+    assert (found["peer"], found["workload"], found["n"]) == ("bare", workload, TINY[workload][0])
+
+
+def test_the_report_compares_and_says_what_is_met(tmp_path):
+    run("report.py", "--rounds", 1, "--scale", 0.001, "--only", "oneway", "--out", tmp_path)
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    systems = {row["system"] for row in report["results"]}
+    assert {"ipevents", "bare"} <= systems
+    assert all(isinstance(row["met"], bool) for row in report["targets"])
+    assert report["targets"]
+
+
+@pytest.mark.parametrize("grown", ["listeners=3", "sent_names=5"])
+def test_a_point_of_growing_work_counts_each_event_once(grown):
+    assert result("scaling.py", "point", 100, grown)["n"] == 100
+
+
+def test_the_workloads_use_nothing_private():
+    for name in ("workloads.py", "scaling.py"):
+        tree = ast.parse((HERE / name).read_text())
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not {attr for attr in names if attr.startswith("_") and attr != "__name__"}
+        assert not {module for module in modules if module and module.startswith("ipevents.")}
