@@ -36,6 +36,8 @@ class Expectation:
         life.check_wait("waiting for an event")
         life.node.dispatcher.add(self._event, self._heard)
         life.waiters.add(self._came)
+        if life.stopping.is_set():  # the stop may have looked at the waiters already
+            self._came.set()
         life.first_use()
         return self
 

@@ -1,4 +1,4 @@
-"""What the benchmark programs share: memory, events, the form of a result. Imports little: children load it."""
+"""What the benchmark programs share: events, memory, the form of a result. Imports little: children do it."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/scaling.py [--rounds R] [--scale S] [--only SERIES,...] [--out FOLDER]
 
-Each point is a program of its own, ``scaling.py point N [NAME=VALUE ...]``; the points of a series take turns.
+Each point is a program of its own, ``scaling.py point N [NAME=VALUE ...]``; they take turns.
 Prints a table and writes ``scaling.json`` and a ``scaling_SERIES.png`` each.
 
-The cost of an event is the time for one; "growth" is how much more it costs than at the first point, divided
-by how much more there is of what grows. So 1 is linear, and what is no more than that is as it should be.
+The cost of an event is the time for one, here as a multiple of that at the first point. "Growth" and "step"
+are how much more it is than at the first point and at the one before, divided by how much more there is of
+what grows: 1 is linear, and what is no more than that is as it should be.
 """
 
 from __future__ import annotations
@@ -146,27 +147,29 @@ def events(series, value, scale):
     return max(FEWEST, 10 * value if series.name == "children" else 0, round(count))
 
 
-HEAD = ["series", "value", "median/s", "min/s", "max/s", "cost", "growth", ""]
+HEAD = ["series", "value", "median/s", "min/s", "max/s", "cost", "growth", "step", ""]
 
 
 def judged(series, rates):
     """The rows of the table of one series."""
     rows = []
-    first = None
+    first = before = None
     for value, found in rates.items():
         median = statistics.median(found)
         first = first or (value, median)
+        before = before or first
         cost = first[1] / median
-        more = value / first[0]
-        growth = cost / more
+        growth = cost / (value / first[0])
+        step = (before[1] / median) / (value / before[0])
+        before = (value, median)
         if value == first[0]:
             verdict = ""
         elif series.name.endswith("names"):
             verdict = ("within" if 1 / cost >= NAMES_BOUND else "not within") + " 10 % of one"
         else:
-            verdict = "linear or better" if growth <= SLACK else "worse than linear"
+            verdict = "linear or better" if max(growth, step) <= SLACK else "worse than linear"
         spread = [number(median), number(min(found)), number(max(found))]
-        rows.append([series.name, value, *spread, f"{cost:.2f}x", f"{growth:.2f}", verdict])
+        rows.append([series.name, value, *spread, f"{cost:.2f}x", f"{growth:.2f}", f"{step:.2f}", verdict])
     return rows
 
 
@@ -195,6 +198,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["point"]:
         import measuring
         import scaling  # as a module's, its functions travel to the children by name
+
         from ipevents import ipem
 
         ipem.options(useSocket=False).start()
