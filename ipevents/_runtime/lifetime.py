@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .programs import execute
-from .threads import AGAIN_SECONDS, Latch, main_ident, start_thread
+from .threads import AGAIN_SECONDS, Latch, MainBell, forget_main_bell, main_ident, start_thread
 
 if TYPE_CHECKING:
     from .life import Life
@@ -34,7 +34,7 @@ _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
 _LIBRARY = (os.path.dirname(os.__file__), "<frozen")  # sysconfig would say it, and take long to import
 # Where an exception may be raised although it is our code: there we only wait.
-_WAITS = frozenset({Latch.wait.__code__})
+_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
@@ -297,6 +297,7 @@ def _end_in_own_way() -> None:
 def _forked() -> None:
     """In a process made by os.fork(): the emitters belong to the parent, and so do the handlers."""
     global _child
+    forget_main_bell()
     for life in list(_lives):
         life.abandon()
     _open.clear()

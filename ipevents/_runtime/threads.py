@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 import threading
 import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 
-# CPython blocks in a lock although a signal came, if that was between its last look and the system call:
-# the main thread, which runs the handlers, looks again.
-LOOK_SECONDS = 0.5
 AGAIN_SECONDS = 0.002  # after which a signal that came at a bad moment is sent again
 
 
@@ -62,6 +61,8 @@ class Latch:
             self._is_set = True
             with contextlib.suppress(RuntimeError):  # two threads set it at once
                 self._lock.release()
+            if _main_bell.is_waited_for:
+                _main_bell.ring()
 
     def is_set(self) -> bool:
         return self._is_set
@@ -70,13 +71,11 @@ class Latch:
         """Block until set, at most ``timeout`` seconds; returns whether it is set."""
         if self.is_set():
             return True
-        look = LOOK_SECONDS if get_ident() == main_ident() else threading.TIMEOUT_MAX
-        until = None if timeout is None else time.monotonic() + timeout
+        if get_ident() == main_ident():
+            _main_bell.wait(self.is_set, Deadline(timeout))
+            return self.is_set()
         try:
-            while not self.is_set():
-                left = look if until is None else min(look, until - time.monotonic())
-                if self._lock.acquire(timeout=max(0.0, left)) or left < look:
-                    break
+            self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         finally:  # a turnstile, also when a signal handler raises here: open for the next waiter
             if self.is_set():
                 with contextlib.suppress(RuntimeError):
@@ -86,6 +85,8 @@ class Latch:
 
 class Wakeup:
     """Interrupts a thread that waits on descriptors. ``ring`` may be called by a signal handler."""
+
+    RING = b"\x00"  # the number of no signal
 
     def __init__(self) -> None:
         # Guards the life of the writing descriptor: nobody rings at a number that is somebody else's by
@@ -103,13 +104,22 @@ class Wakeup:
         with self._lock:
             if self._writer >= 0:
                 with contextlib.suppress(BlockingIOError):  # full: a ring waits already
-                    os.write(self._writer, b"!")
+                    os.write(self._writer, self.RING)
 
-    def clear(self) -> None:
-        """Forget the rings so far; called by the waiter before it looks at what it is woken for."""
+    def writer(self) -> int:
+        """The descriptor that rings when anything is written to it."""
+        return self._writer
+
+    def clear(self) -> bytes:
+        """Forget the rings so far; called by the waiter before it looks at what it is woken for.
+
+        Returns what was written, RING for each ring.
+        """
+        written = b""
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._reader, 4096):
-                pass
+            while part := os.read(self._reader, 4096):
+                written += part
+        return written
 
     def close(self) -> None:
         """Give the descriptors back; called by the owner when nobody waits any more."""
@@ -120,6 +130,65 @@ class Wakeup:
             if descriptor >= 0:
                 os.close(descriptor)
 
+
+class MainBell:
+    """What the main thread waits for, because it runs the signal handlers.
+
+    CPython blocks in a lock although a signal came, if that was between its last look and the system
+    call; so here the main thread polls a descriptor, to which every signal writes as well
+    (``signal.set_wakeup_fd``). Another owner of that gets it back, with the signals that came meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.is_waited_for = False
+        self._wakeup: Wakeup | None = None  # made with the first wait
+
+    def ring(self) -> None:
+        """Have the main thread look again at what it waits for. Never blocks."""
+        wakeup = self._wakeup
+        if wakeup is not None:
+            wakeup.ring()
+
+    def wait(self, is_over: Callable[[], bool], deadline: Deadline) -> None:
+        """In the main thread: block until ``is_over()`` after a ring, or until the deadline.
+
+        A signal handler may raise in here.
+        """
+        if self._wakeup is None:
+            self._wakeup = Wakeup()
+        wakeup = self._wakeup
+        poll = select.poll()
+        poll.register(wakeup.fileno(), select.POLLIN)
+        outer = self.is_waited_for  # a signal handler may wait in the middle of a wait
+        others = wakeup.writer()
+        try:
+            others = signal.set_wakeup_fd(wakeup.writer(), warn_on_full_buffer=False)
+            self.is_waited_for = True  # from here on, whoever makes it over rings
+            while not is_over() and not deadline.passed():
+                left = deadline.left()
+                poll.poll(None if left is None else min(left * 1000 + 1, _LONGEST_POLL))
+                signals = wakeup.clear().replace(Wakeup.RING, b"")
+                if signals and others >= 0 and not outer:
+                    with contextlib.suppress(OSError):
+                        os.write(others, signals)
+        finally:
+            self.is_waited_for = outer
+            if outer:
+                wakeup.ring()  # the outer wait may have lost its ring to this one
+            with contextlib.suppress(ValueError, OSError):  # its owner has closed it meanwhile
+                signal.set_wakeup_fd(others, warn_on_full_buffer=False)
+
+    def forget(self) -> None:
+        """In a process made by os.fork(): the descriptors are shared with the parent."""
+        self.is_waited_for = False
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
+
+
+_LONGEST_POLL = 2**31 - 1
+_main_bell = MainBell()
+forget_main_bell = _main_bell.forget
 
 library_threads: set[int] = set()  # idents; code that runs in one of them never waits for room
 

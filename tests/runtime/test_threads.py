@@ -104,7 +104,7 @@ def test_a_wakeup_is_readable_from_a_ring_until_it_is_cleared():
     wakeup = Wakeup()
     try:
         wakeup.ring()
-        assert os.read(wakeup.fileno(), 1) == b"!"
+        assert os.read(wakeup.fileno(), 1) == Wakeup.RING
         for _ in range(100_000):  # more than a pipe holds
             wakeup.ring()
         wakeup.clear()

@@ -78,6 +78,8 @@ def test_a_signal_to_the_top_alone_ends_the_tree(last, number):
 
 
 FLOOD = """
+from ipevents import OutboxFull, SlowPeer
+
 def work():
     ipem.on("down", lambda message, data: None)
     ipem.start()
@@ -85,6 +87,8 @@ def work():
     while True:
         ipem.sendToParents("up", b"x" * 500)
 
+# A listener that meets a full outbox is told so, and so is who listens to error: that is in order here.
+ipem.on("error", lambda message, error: isinstance(error, (OutboxFull, SlowPeer)) or say(repr(error)))
 ipem.on("up", lambda message, data: ipem.sendToChilds("echo", data))
 ipem.start()
 children = [ipem.worker(work) for _ in range(2)]
@@ -110,7 +114,8 @@ def test_a_signal_ends_a_flooded_tree(last, number, status):
     with running(FLOOD, last) as script:
         script.wait_line("flooded", count=2)
         script.signal_group(number)
-        check(script, status)
+        lines = check(script, status)
+    assert {line.split()[0] for line in lines} == {"flooded"}
 
 
 @pytest.mark.parametrize("last", [RUNS, STAYS], ids=["run", "stay"])
