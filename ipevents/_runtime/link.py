@@ -30,7 +30,7 @@ from .._core.flow import Outbox
 from .._core.messages import MESSAGE_ITEMS, PAYLOADS, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, encode, encode_large, frame_header, is_large
 from .reading import Truncated, Turn, read_frames
-from .session import Session, send_parts, shut_down
+from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
 from .threads import Deadline, Latch, join_thread, start_thread
 
 log = logging.getLogger("ipevents.link")
@@ -121,19 +121,23 @@ class Link:
         self.outbox.put(record, CONTROL_BYTES)
         self.prompt()
 
-    def claim(self) -> list[Record] | None:
+    def claim(self, links: int = 1) -> list[Record] | None:
         """The right to write a frame at once, and the frame, for a link that is idle; else the writer is
         woken.
 
         Idle is a link that wrote nothing for a moment, or whose peer has said something since: the next word
-        in a conversation does not wait for the writer.
+        in a conversation does not wait for the writer. The moment is as long as one turn over all ``links`` of
+        the same fan-out takes.
 
         Whoever gets records calls ``write_now`` with them after releasing the lock.
         """
         session = self.session
         if session is None or session.failed or self._writing or not self.outbox.count:
             return None
-        if self.received == self._received_then and time.monotonic() - self._last_write < QUIET_SECONDS:
+        if (
+            self.received == self._received_then
+            and time.monotonic() - self._last_write < links * QUIET_SECONDS
+        ):
             self.prompt()
             return None
         return self._take_out()
@@ -192,7 +196,7 @@ class Link:
         if session is not None:
             parts = self._encode(records)
             try:
-                parts = send_parts(session.socket, parts, socket.MSG_DONTWAIT)
+                parts = send_parts(session.socket, parts, AT_ONCE)
             except OSError as exc:
                 self._write_failed(session, exc)
                 parts = []
@@ -285,7 +289,7 @@ class Link:
                 parts = rest or self._encode(records or [])
                 try:
                     while parts:
-                        parts = send_parts(session.socket, parts, 0)
+                        parts = send_parts(session.socket, parts, WAITING)
                         self.progress = self._last_write = time.monotonic()
                 except OSError as exc:
                     self._write_failed(session, exc)

@@ -109,7 +109,7 @@ class Outgoing:
                         self._put_slowly(links, full, header, payload, size)
                     for link in links:  # after all waiting: who has claimed a link writes to it at once
                         if not link.attended:
-                            records = link.claim()
+                            records = link.claim(len(links))
                             if records is not None:
                                 if direct is None:
                                     direct = []

@@ -18,7 +18,7 @@ from typing import Any
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload
 
-LARGE_BYTES = 64 * 1024  # what is at least so large travels beside the pickle
+LARGE_BYTES = 32 * 1024  # what is at least so large travels beside the pickle
 _SMALL_INT = 1 << 256
 _PLAIN_ARGS_BYTES = 32 * 1024  # more text than this is pickled on its own, once, not at every hop
 _NO_KWARGS: dict[str, Any] = {}

@@ -6,6 +6,9 @@ import os
 import socket
 from multiprocessing.connection import Connection
 
+# Plain numbers: an operation on the constants of socket takes longer than the test for a full kernel.
+WAITING = int(socket.MSG_NOSIGNAL)
+AT_ONCE = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 _SEND_BYTES = 512 * 1024  # at most so much in one call, so that progress is seen
 
 
@@ -28,9 +31,9 @@ def send_parts(sock: socket.socket, parts: list[memoryview], flags: int) -> list
     first = parts[0]
     try:
         if len(parts) == 1 or len(first) >= _SEND_BYTES:
-            count = sock.send(first[:_SEND_BYTES], flags | socket.MSG_NOSIGNAL)
+            count = sock.send(first[:_SEND_BYTES], flags)
         else:
-            count = sock.sendmsg([first, parts[1][:_SEND_BYTES]], [], flags | socket.MSG_NOSIGNAL)
+            count = sock.sendmsg([first, parts[1][:_SEND_BYTES]], [], flags)
     except BlockingIOError:
         return parts
     if count < len(first):

@@ -298,4 +298,4 @@ def test_a_payload_that_is_none_has_a_size_and_can_be_passed_on(payload):
 def test_nothing_large_is_copied_into_the_pickle():
     meta, _ = encode((LARGE, numpy.zeros(20_000)), {})[0]
     assert len(meta) < 1000
-    assert payloads.LARGE_BYTES == 64 * 1024
+    assert payloads.LARGE_BYTES == 32 * 1024
