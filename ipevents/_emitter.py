@@ -435,6 +435,7 @@ class Emitter:
                 "unheard": incoming.unheard,
                 **incoming.counters,
                 "links": links,
+                "past": {**node.past, "dropped": dict(node.past["dropped"])},
             }
 
     def __repr__(self) -> str:

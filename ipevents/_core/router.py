@@ -237,11 +237,15 @@ class Router:
             here = self.here[kind]
             plan = here.get(event)
             if plan is None:
+                if len(here) >= _MAX_PLANS:
+                    here.clear()
                 plan = here[event] = self._decide(kind, event, None)
             return plan
         key = (kind, event, link)
         plan = self._plans.get(key)
         if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
             plan = self._plans[key] = self._decide(kind, event, link)
         return plan
 
@@ -329,4 +333,5 @@ class Router:
         return Plan(deliver, tuple(forward), report, lost_up, header)
 
 
+_MAX_PLANS = 16_384  # kept for messages from here of one kind, and for those that pass; names can be many
 _MAX_PATHS = 4096  # paths kept for each link; more are worked out anew

@@ -2,7 +2,8 @@
 
 Locks. ``_running`` (re-entrant) is held while listeners run: one at a time in a process. It is taken
 with no other lock held and may be followed by the state lock (a listener sends), never the other way
-round. ``_registry`` guards the making of signals; nothing is called under it.
+round. Signals are made and listeners registered
+without a lock: each step is one operation of a dict or a set.
 Every thread that runs listeners may block in them as long as the user's code likes; nobody
 who holds the state lock waits for one.
 """
@@ -48,13 +49,22 @@ class Dispatcher:
         self._on_exit = on_exit
         self._on_idle = on_idle
         self._signals: dict[str, EventSignal] = {}
-        self._registry = threading.Lock()
         self._running = threading.RLock()
         self._depth = 0  # written by the owner of _running
         self.owner = 0  # the thread that runs listeners now
         # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
         # when its signal changes.
         self.kept: dict[str, Receivers] = {}
+
+    def forget_owner(self) -> None:
+        """In a process made by os.fork(): a thread that was running listeners is not in this process.
+
+        The forking thread may run one itself; it goes on to hold what it holds.
+        """
+        if not self._running._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
+            self._running = threading.RLock()
+            self._depth = 0
+            self.owner = 0
 
     # Registration
 
@@ -64,8 +74,7 @@ class Dispatcher:
         if signal is None:
             from .signals import EventSignal  # late: importing blinker takes as long as everything else
 
-            with self._registry:
-                signal = self._signals.setdefault(event, EventSignal(event, self._changed))
+            signal = self._signals.setdefault(event, EventSignal(event, self._changed))
         return signal
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:

@@ -53,6 +53,8 @@ class Gate:
         self._on_lost = on_lost
         self._key = keys.derive(keys.tree_key(options.authkey), PURPOSE)
         self._clients: dict[Link, int] = {}  # incarnation by link; guarded by the state lock
+        # What takes the place of a stale link once that is read to its end; guarded by the state lock.
+        self._successors: dict[Link, tuple[Link, Session, Identity, str]] = {}
         self._acceptor: Acceptor | None = None
         self._connector: Connector | None = None
         self._agreed = ""  # the pid that a server gave us
@@ -199,11 +201,28 @@ class Gate:
             self._node.incoming.count("refused no-thread")
             node.error(LinkError(f"client {pid} was refused: {exc}"))
             return
+        try:
+            session = Session(connection, limit)
+        except OSError:
+            with node.lock:
+                link.end()
+            raise
         with node.lock:
-            for stale, number in list(self._clients.items()):
-                if number == identity.incarnation:
-                    self._remove(stale)
-        node.after_offlines(lambda: self._attach(link, Session(connection, limit), identity, pid))
+            known = [old for old, number in self._clients.items() if number == identity.incarnation]
+            stale = known[0] if known else None
+            if stale is not None:
+                self._drop_successor(stale)
+                self._successors[stale] = (link, session, identity, pid)
+                stale.close_session()  # what has arrived is read first; then _client_closed goes on
+        if stale is None:
+            node.after_offlines(lambda: self._attach(link, session, identity, pid))
+
+    def _drop_successor(self, stale: Link) -> None:
+        """Lock held: a still newer connection takes the place, or nobody does."""
+        successor = self._successors.pop(stale, None)
+        if successor is not None:
+            successor[1].socket.close()
+            successor[0].end()
 
     def _attach(self, link: Link, session: Session, identity: Identity, pid: str) -> None:
         node = self._node
@@ -222,13 +241,17 @@ class Gate:
             return
         _, notices = self._node.child_gone(link, None)
         self._node.tell_offlines(notices)
+        self._node.remember(link)
         link.end()
 
     def _client_closed(self, link: Link, error: Exception | None) -> None:
         if isinstance(error, ProtocolError):
             self._node.error(error)
         with self._node.lock:
+            successor = self._successors.pop(link, None)
             self._remove(link)
+        if successor is not None:
+            self._node.after_offlines(lambda: self._attach(*successor))
 
     def _refused(self, cause: str, address: str) -> None:
         self._node.incoming.count(f"refused {cause}")

@@ -197,6 +197,7 @@ class Incoming:
         with self._node.lock:
             router = self._node.router
             if link not in router.neighbours:
+                link.drop("link-cut", len(messages))
                 return _STALE
             if link.decided != router.version or len(link.decisions) >= _MAX_DECISIONS:
                 link.decisions.clear()
@@ -361,6 +362,8 @@ class Incoming:
         with node.lock:
             node.router.parent_renamed(pid)
             link.name = pid
+            if not node.announced:
+                return  # only a new name; the answer to our online is still to come
         own = node.router.pid
         envelope = Envelope(TO_CHILD, (pid, own), "parent", node.reply, to=own)
         node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)

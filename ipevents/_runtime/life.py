@@ -52,6 +52,7 @@ class Life:
             on_control=self._control,
             on_first_use=self.first_use,
             on_exit=self._listener_exit,
+            on_unheard=self._look_again,
         )
         self.options = Options()
         self.incarnation = int.from_bytes(os.urandom(8), "big")
@@ -102,7 +103,7 @@ class Life:
                 on_stop=self._stop_links,
                 on_stopped=self._end_links,
                 on_orphaned=self._parent_ended,
-                on_empty=self._child_ended,
+                on_empty=self._look_again,
                 is_done=lambda: not self.is_child or self._target_done.is_set(),
                 interrupt=self._interrupt_target,
             )
@@ -386,7 +387,8 @@ class Life:
         self.request_stop(None)
         self._wait_over(None)
 
-    def _child_ended(self) -> None:
+    def _look_again(self) -> None:
+        """A child or the last listener of an event is gone: perhaps nothing keeps this process any more."""
         if self._recheck is not None:
             self._recheck.set()
 
@@ -546,8 +548,10 @@ class Life:
         # a parent is gone, nobody is left to be told anything.
         deadline = deadline.at_least(LAST_SECONDS if self._orphaned else GOODBYE_SECONDS)
         notices = node.notices
-        if notices is not None and not notices.close(deadline):
-            log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
+        if notices is not None:
+            told = Latch()  # all that was noticed so far: its listeners may still send
+            notices.put(told.set)
+            told.wait(deadline.left())
         self._flush(deadline)
         with node.lock:
             node.stage = Stage.CLOSED  # STOPPING -> CLOSED
@@ -560,6 +564,9 @@ class Life:
         with node.lock:
             for link in links:
                 link.end()
+        # Behind the ends of the clients' links, whose offline is told as well.
+        if notices is not None and not notices.close(deadline):
+            log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
         last = deadline if self._orphaned else Deadline(GOODBYE_SECONDS)
         for link in links + (self.supervisor.retired if self.supervisor else []):
             if not link.join(last):
@@ -590,9 +597,11 @@ class Life:
         """In a process made by os.fork(): the emitter belongs to the parent; ours is disarmed."""
         node = self.node
         node.forget_lock_owner()
+        node.dispatcher.forget_owner()
         if node.stage is Stage.NEW:
             return
         node.stage = Stage.FORKED
+        node.notices = None  # its thread is not here: what it would tell is told where it comes up
         if self.supervisor is not None:
             self.supervisor.abandon()
         if self.gate is not None:

@@ -20,14 +20,13 @@ import errno
 import logging
 import queue
 import socket
-import threading
 import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 from typing import Any
 
 from .._core.flow import Outbox
-from .._core.messages import MESSAGE_ITEMS, PAYLOADS, Record
+from .._core.messages import PAYLOADS, SEND_TO, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, encode, encode_large, frame_header, is_large
 from .reading import Truncated, Turn, read_frames
 from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
@@ -84,6 +83,7 @@ class Link:
         self._writing = 0  # the thread that has the right to write, 0 for none
         self._rest: list[memoryview] = []  # what the kernel did not take yet, owned by the writing one
         self._rest_of: Session | None = None  # the connection that took the beginning of it
+        self._claimed: Session | None = None  # the connection for which the right to write was given
         self._dead: Session | None = None  # read to its end, its socket not closed yet
         self._asleep = True  # the writer waits without a limit
         self._prompted = False  # _wakeup is released and not yet consumed
@@ -125,9 +125,9 @@ class Link:
         """The right to write a frame at once, and the frame, for a link that is idle; else the writer is
         woken.
 
-        Idle is a link that wrote nothing for a moment, or whose peer has said something since: the next word
-        in a conversation does not wait for the writer. The moment is as long as one turn over all ``links`` of
-        the same fan-out takes.
+        Idle is a link that wrote nothing for a moment, or whose peer has said something since: the next
+        word in a conversation does not wait for the writer. The moment is as long as one turn over all
+        ``links`` of the same fan-out takes.
 
         Whoever gets records calls ``write_now`` with them after releasing the lock.
         """
@@ -176,6 +176,7 @@ class Link:
 
     def _take_out(self) -> list[Record]:
         self._writing = get_ident()
+        self._claimed = self.session
         self.attended = True
         self._received_then = self.received
         self._taken += 1
@@ -191,32 +192,59 @@ class Link:
     # Sending, without the lock.
 
     def write_now(self, records: list[Record]) -> None:
-        """Write a claimed frame as far as the kernel takes it at once; the writer does the rest."""
-        session = self.session
-        if session is not None:
+        """Write a claimed frame as far as the kernel takes it at once; the writer does the rest.
+
+        Also where a signal handler of the user raises in the middle: what was not begun is left to the
+        writer, and a connection on which it is not known how much was written is ended.
+        """
+        session = self._claimed
+        assert session is not None
+        parts: list[memoryview] | None = None
+        is_known = True  # how much of the parts the kernel has taken
+        try:
             parts = self._encode(records)
-            try:
-                parts = send_parts(session.socket, parts, AT_ONCE)
-            except OSError as exc:
-                self._write_failed(session, exc)
+            is_known = False
+            parts = send_parts(session.socket, parts, AT_ONCE)
+            is_known = True
+            self._last_write = self.progress = time.monotonic()
+        except OSError as exc:
+            self._write_failed(session, exc)
+            parts, is_known = [], True
+        except Exception:  # no memory for the frame, or a fault of the library
+            log.exception("! writing to %s failed", self.name)
+            self._break(session)
+            parts, is_known = [], True
+        finally:
+            if not is_known:
+                self._break(session)
                 parts = []
-            self._rest = parts
-            self._rest_of = session
-            now = time.monotonic()
-            self._last_write = now
-            self.progress = now
+            self._leave_to_writer(session, self._encode(records) if parts is None else parts)
+
+    def leave_unwritten(self, records: list[Record]) -> None:
+        """A claimed frame that its claimer cannot write: the writer does it."""
+        assert self._claimed is not None
+        self._leave_to_writer(self._claimed, self._encode(records))
+
+    def _leave_to_writer(self, session: Session, rest: list[memoryview]) -> None:
+        """Give the right to write back; the writer goes on with what is left of the frame, and behind it."""
         with self._lock:
-            if self._rest:
-                self._writing = _THE_WRITER  # it goes on with the rest
+            if rest:
+                self._rest, self._rest_of = rest, session
+                self._writing = _THE_WRITER
                 self.prompt()
                 return
             self._release_writing()
             if self.outbox.count:
                 self.prompt()
 
+    def _break(self, session: Session) -> None:
+        """End a connection whose stream cannot go on; the reader closes it."""
+        session.failed = True
+        shut_down(session.socket, socket.SHUT_RDWR)
+
     def _encode(self, records: list[Record]) -> list[memoryview]:
         for record in records:
-            if len(record) == MESSAGE_ITEMS:
+            if record[0] <= SEND_TO:
                 self.sent += len(record[PAYLOADS])
         if is_large(records[0]):
             frame, buffers = encode_large(records[0])
@@ -260,13 +288,16 @@ class Link:
                     self._wakeup.acquire()  # released between our time-out and now
                 self._prompted = False
                 self._asleep = False
-                if self._ended and not self._rest:
+                mine = self._writing == _THE_WRITER
+                if self._ended:
+                    self._rest = []
+                    if mine:
+                        self._release_writing()
                     self._close_dead()
                     return
                 urgent, self._urgent = self._urgent, False
                 session = self.session
                 records = None
-                mine = bool(self._rest)
                 waits = bool(self.outbox.count) and session is not None and not session.failed
                 if waits and not mine and not self._writing:
                     if urgent or seen == self._taken:
@@ -286,13 +317,16 @@ class Link:
             if rest and self._rest_of is not session:
                 rest = []  # its beginning went with a connection that is gone
             if session is not None and not session.failed:
-                parts = rest or self._encode(records or [])
                 try:
+                    parts = rest or (self._encode(records) if records else [])
                     while parts:
                         parts = send_parts(session.socket, parts, WAITING)
                         self.progress = self._last_write = time.monotonic()
                 except OSError as exc:
                     self._write_failed(session, exc)
+                except Exception:  # no memory for the frame, or a fault of the library
+                    log.exception("! writing to %s failed", self.name)
+                    self._break(session)
             with self._lock:
                 session = self.session
                 if session is None or session.failed or not self.outbox.count or self._ended:
@@ -369,10 +403,6 @@ class Link:
         """Whether this thread holds the right to write: it is in the middle of it."""
         return self._writing == ident
 
-    def reads_here(self) -> bool:
-        """Whether the calling thread is this link's reader."""
-        return threading.current_thread() is self._reader
-
     def abandon(self) -> None:
         """In a forked child, where the threads do not exist: give the descriptor back, touch nothing else."""
         session = self.session
@@ -399,9 +429,9 @@ class Link:
             except OSError as exc:  # a ProtocolError is one
                 if exc.errno != errno.ECONNRESET:
                     error = exc
-            except Exception as exc:  # a fault of the library: this connection ends, the process lives
+            except BaseException as exc:  # a fault of the library: this connection ends, the process lives
                 log.exception("! reading from %s failed", self.name)
-                error = exc
+                error = exc if isinstance(exc, Exception) else None
             shut_down(session.socket, socket.SHUT_RDWR)
             with self._lock:
                 self.session = None
@@ -409,8 +439,10 @@ class Link:
                 self.wake_waiters()
                 self._close_dead()
                 closed = self._closed
-            self._on_closed(self, error)
-            closed.set()
+            try:
+                self._on_closed(self, error)
+            finally:
+                closed.set()
 
     def _frame_read(self, records: list[Record], size: int) -> None:
         self._on_records(self, records, size)

@@ -42,7 +42,7 @@ _NO_KWARGS: dict[str, Any] = {}
 class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
     """A lock whose ``with`` block runs what was deferred within, when its thread has left it altogether."""
 
-    def __init__(self, deferred: deque[Any], run_deferred: Callable[[], None]) -> None:
+    def __init__(self, deferred: dict[int, Any], run_deferred: Callable[[], None]) -> None:
         super().__init__()
         self._deferred = deferred
         self._run_deferred = run_deferred
@@ -68,8 +68,9 @@ class Node:
         on_control: Callable[[Link, Record], None],
         on_first_use: Callable[[], None],
         on_exit: Callable[[SystemExit], None],
+        on_unheard: Callable[[], None] = lambda: None,
     ) -> None:
-        self.deferred: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self.deferred: dict[int, deque[tuple[Callable[..., Any], tuple[Any, ...]]]] = {}  # by thread
         self.lock = StateLock(self.deferred, self.run_deferred)
         self.router = Router(pid)
         self.stage = Stage.NEW
@@ -78,6 +79,7 @@ class Node:
         self.notices: Notices | None = None
         self.reply = reply
         self.on_first_use = on_first_use
+        self._on_unheard = on_unheard
         self.outgoing = Outgoing(self)
         self.incoming = Incoming(self, on_control)
         self.dispatcher = Dispatcher(
@@ -90,6 +92,8 @@ class Node:
         self.send_route = self.outgoing.send_route
         self.send_child = self.outgoing.send_child
         self.receive = self.incoming.receive
+        # The counters of links that are gone.
+        self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
         self._offlines = 0  # notices of offline that are queued
         self._logged: dict[type, tuple[float, int]] = {}
 
@@ -106,19 +110,20 @@ class Node:
 
     def defer(self, call: Callable[..., Any], *args: Any) -> None:
         """Queue a call for the moment at which this thread leaves the state lock."""
-        self.deferred.append((call, args))
+        self.deferred.setdefault(get_ident(), deque()).append((call, args))
 
     def run_deferred(self) -> None:
-        """Lock not held: run what was queued from inside."""
-        while self.deferred and not self.inside():
-            try:
-                call, args = self.deferred.popleft()
-            except IndexError:  # another thread took it
-                return
+        """Lock not held: run what this thread queued from inside, in order."""
+        ident = get_ident()
+        mine = self.deferred.get(ident)
+        while mine and not self.inside():
+            call, args = mine.popleft()
             try:
                 call(*args)
             except IPEventsError as exc:  # nobody is left to raise it at
                 self.error(exc)
+        if mine is not None and not mine:
+            self.deferred.pop(ident, None)
 
     # Stages
 
@@ -272,6 +277,14 @@ class Node:
             notices.append(self._offline_notice(path[0], code))
         return online, notices
 
+    def remember(self, link: Link) -> None:
+        """Lock held: keep the counters of a link that is gone for good."""
+        past = self.past
+        for name in ("sent", "received", "forwarded", "delivered"):
+            past[name] += getattr(link, name)
+        for cause, count in link.dropped.items():
+            past["dropped"][cause] = past["dropped"].get(cause, 0) + count
+
     def tell_offlines(self, notices: list[Callable[[], None]]) -> None:
         """Lock held: queue what ``child_gone`` returned."""
         if notices:
@@ -310,6 +323,8 @@ class Node:
 
     def _interest_changed(self, event: str) -> None:
         """The listeners of an event changed, in whatever thread, perhaps inside the state lock."""
+        if not self.dispatcher.listens_to(event):
+            self._on_unheard()
         if event in _PRIVATE:
             return
         if self.inside():

@@ -63,6 +63,7 @@ class Outgoing:
         """
         node = self._node
         lock = node.lock
+        direct: list[tuple[Link, list[Record]]] | None = None
         if lock._is_owned():  # type: ignore[attr-defined]  # see Node.inside
             node.defer(self.send, kind, event, args, kwargs)
             return
@@ -78,7 +79,6 @@ class Outgoing:
             )
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
-            direct: list[tuple[Link, list[Record]]] | None = None
             lock.acquire()
             try:
                 if node.stage is not _OPEN:
@@ -117,14 +117,17 @@ class Outgoing:
                 self.sent += 1
             finally:
                 lock.release()
-            if direct is not None:
-                for link, records in direct:
-                    link.write_now(records)
+            while direct:
+                link, records = direct.pop()
+                link.write_now(records)
             if deliver:
                 node.deliver_local(event, args, kwargs)
         except IPEventsError as exc:
             node.fail(exc)
         finally:
+            if direct:  # a signal handler of the user raised
+                for link, records in direct:
+                    link.leave_unwritten(records)
             if node.deferred:
                 node.run_deferred()
 
@@ -141,6 +144,8 @@ class Outgoing:
                 link.drop("link-cut")
             elif self.wait_for_room(link, size, 1, sender, header[2]):
                 link.outbox.put((*header, [payload]), size)
+                if not link.attended:
+                    link.prompt()  # nor does this one wait for the next
 
     def _put_to_top(self, header: Header, payload: Payload, size: int) -> None:
         """Lock held: an addressed message of an application thread; decided anew after each wait for room."""

@@ -99,7 +99,7 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
             args, kwargs = pickle.loads(meta, buffers=buffers)
         else:
             args, kwargs = pickle.loads(payload)
-    except Exception as exc:  # whatever the classes' own code raises
+    except BaseException as exc:  # whatever the classes' own code raises, SystemExit as well
         raise UnreadablePayload(f"its arguments cannot be unpickled: {exc!r:.300}") from exc
     return args, kwargs
 

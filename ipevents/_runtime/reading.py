@@ -36,7 +36,7 @@ class Truncated(Exception):
 
 
 class Turn:
-    """How long a reader has run without blocking: a flooding link would keep the interpreter from the others."""
+    """How long a reader has run without blocking: a flooding link would keep the others waiting."""
 
     __slots__ = ("_began",)
 

@@ -17,6 +17,7 @@ import select
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -81,6 +82,7 @@ class Slot:
         self.sent_before = 0  # events on its link until this start
         self.admitted_at: float | None = None
         self.attached = False
+        self.early: Connection | None = None  # a connection that came before the start had returned
         self.online = False
         self.link_read = False
         self.exited_at: float | None = None
@@ -97,7 +99,12 @@ class Slot:
         return self.process is not None and self.exited_at is None
 
     def times(self) -> list[float | None]:
-        return [self.restart_at, self.warn_at, self.term_at, self.kill_at, self._admission_ends()]
+        """When something is to be done for it: only what can still be done, or the thread would spin."""
+        if self.process is None:
+            return [self.restart_at]
+        if self.exited_at is None:
+            return [self.warn_at, self.term_at, self.kill_at]
+        return [self._admission_ends()]
 
     def _admission_ends(self) -> float | None:
         if self.exited_at is None or self.admitted_at is None or self.attached:
@@ -155,7 +162,7 @@ class Supervisor:
         self._address = ""
         self._deadline: Deadline | None = None  # of the stop that was asked for
         self._parent_fd: int | None = None
-        self._resend: list[tuple[float, int]] = []  # signals that came at a bad moment
+        self._resend: deque[tuple[float, int]] = deque()  # signals that came at a bad moment
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
 
@@ -262,6 +269,9 @@ class Supervisor:
             link.name = slot.pid
             link.progress = time.monotonic()
             self._node.router.add_child(link, slot.pid)
+            if slot.early is not None:
+                link.attach(Session(slot.early, None))
+                slot.early = None
             stopping = self._node.stage is not Stage.OPEN
             if stopping or slot.wanted:
                 slot.kill_at = time.monotonic()
@@ -298,7 +308,10 @@ class Supervisor:
                 connection.close()
                 return
             slot.attached = True
-            link.attach(Session(connection, None))
+            if slot.process is None:  # faster than the thread that starts it: it attaches the link
+                slot.early = connection
+            else:
+                link.attach(Session(connection, None))
         self._wakeup.ring()
 
     def _refused(self, cause: str, address: str) -> None:
@@ -397,7 +410,7 @@ class Supervisor:
             self._acceptor.abandon()
         if self._directory is not None:
             self._directory.abandon()
-        self._wakeup.close()
+        self._wakeup.abandon()
         if self._parent_fd is not None:
             os.close(self._parent_fd)
 
@@ -420,7 +433,7 @@ class Supervisor:
         with self._node.lock:
             times = [at for slot in self.slots for at in slot.times() if at is not None]
             new = [s for s in self.slots if s.process is not None and s.exited_at is None]
-        times += [at for at, _ in self._resend]
+        times += [at for at, _ in list(self._resend)]
         times += [at for at in (until, self._warn_held_at) if at is not None]
         for slot in new:
             assert slot.process is not None
@@ -448,9 +461,8 @@ class Supervisor:
             return list(self.slots)
 
     def _resend_due(self, now: float) -> None:
-        due = [number for at, number in self._resend if at <= now]
-        self._resend = [(at, number) for at, number in self._resend if at > now]
-        for number in due:
+        while self._resend and self._resend[0][0] <= now:  # in order of time, each the same while later
+            _, number = self._resend.popleft()
             signal.pthread_kill(main_ident(), number)
         if self._warn_held_at is not None and self._warn_held_at <= now:
             self._warn_held_at = None
@@ -502,7 +514,7 @@ class Supervisor:
     def _warn(self, slot: Slot) -> None:
         link = slot.link
         assert link is not None
-        waiting = link.sent - slot.sent_before + link.outbox.count - 1  # the program was the first
+        waiting = link.sent - slot.sent_before + link.outbox.count
         if waiting > 0:
             log.warning("! %d events for child %s wait: it has not said online yet", waiting, slot.pid)
 
@@ -555,6 +567,7 @@ class Supervisor:
                 self.slots.remove(slot)
             assert slot.link is not None
             slot.link.end()
+            self._node.remember(slot.link)
             self.retired = [link for link in self.retired if link.is_alive()]
             self.retired.append(slot.link)
         slot.ended.set()
@@ -566,7 +579,7 @@ class Supervisor:
             return
         try:
             self._start(slot)
-        except OSError as exc:
+        except Exception as exc:  # the system, or a forkserver that is gone, refuses in many ways
             now = time.monotonic()
             with self._node.lock:
                 self._by_key.pop(slot.key, None)

@@ -75,7 +75,7 @@ class Latch:
             _main_bell.wait(self.is_set, Deadline(timeout))
             return self.is_set()
         try:
-            self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+            self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX))
         finally:  # a turnstile, also when a signal handler raises here: open for the next waiter
             if self.is_set():
                 with contextlib.suppress(RuntimeError):
@@ -130,6 +130,14 @@ class Wakeup:
             if descriptor >= 0:
                 os.close(descriptor)
 
+    def abandon(self) -> None:
+        """In a process made by os.fork(): close our copies of the descriptors.
+
+        Not under the lock that was there: a thread that held it, ringing, is not in this process.
+        """
+        self._lock = threading.RLock()
+        self.close()
+
 
 class MainBell:
     """What the main thread waits for, because it runs the signal handlers.
@@ -180,9 +188,12 @@ class MainBell:
 
     def forget(self) -> None:
         """In a process made by os.fork(): the descriptors are shared with the parent."""
-        self.is_waited_for = False
+        if self.is_waited_for:  # the fork was made by a signal handler, in the middle of a wait
+            with contextlib.suppress(ValueError):
+                signal.set_wakeup_fd(-1)
+            self.is_waited_for = False
         if self._wakeup is not None:
-            self._wakeup.close()
+            self._wakeup.abandon()
             self._wakeup = None
 
 

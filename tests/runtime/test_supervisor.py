@@ -140,7 +140,7 @@ def test_each_start_has_a_token_of_its_own():
 def test_a_start_that_was_not_attached_is_read_when_it_can_be_no_more():
     one = slot()
     assert one.is_read(100.0)
-    one.exited_at, one.admitted_at = 100.0, 99.5
+    one.process, one.exited_at, one.admitted_at = object(), 100.0, 99.5
     assert not one.is_read(100.0)
     assert one.times()[-1] == 99.5 + supervisor.ADMITTED_SECONDS
     assert one.is_read(99.5 + supervisor.ADMITTED_SECONDS)

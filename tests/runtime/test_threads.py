@@ -129,6 +129,24 @@ def test_a_closed_wakeup_rings_at_nobody():
         os.close(writer)
 
 
+def test_a_wakeup_is_abandoned_though_somebody_was_ringing():
+    wakeup = Wakeup()
+    held, done = threading.Event(), threading.Event()
+
+    def ring() -> None:
+        with wakeup._lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=ring)
+    thread.start()
+    held.wait()
+    wakeup.abandon()
+    done.set()
+    thread.join()
+    wakeup.ring()
+
+
 def test_a_thread_is_a_named_daemon():
     seen: list[threading.Thread] = []
     thread = start_thread("something", lambda: seen.append(threading.current_thread()))

@@ -660,6 +660,40 @@ def test_a_forked_process_has_a_disarmed_emitter_and_the_parent_goes_on():
     assert lines_of(text) == ["forked 5", "answer 2"]
 
 
+@pytest.mark.parametrize("where", ["main", "listener"])
+def test_listeners_can_be_called_in_a_fork_made_while_one_was_running(where):
+    text = f"""
+    import warnings
+    warnings.simplefilter("ignore")
+
+    def fork():
+        pid = os.fork()
+        if not pid:
+            ipem.on("here", lambda message: say("here"))
+            ipem.emit("here")
+            os._exit(0)
+        say("forked", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    runs, done = threading.Event(), threading.Event()
+
+    @ipem.on("online")
+    def online(message):
+        if message.from_ != ipem.pid:
+            if {where!r} == "listener":
+                fork()
+            runs.set()
+            done.wait()
+
+    child = ipem.worker(ipem.run)
+    runs.wait()
+    if {where!r} == "main":
+        fork()
+    done.set()
+    ipem.stop()
+    """
+    assert lines_of(text) == ["here", "forked 0"]
+
+
 def test_a_fork_that_just_ends_takes_nothing_with_it():
     text = """
     import warnings
