@@ -22,8 +22,9 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .again import AGAIN_SECONDS
 from .programs import execute
-from .threads import AGAIN_SECONDS, Latch, MainBell, forget_main_bell, main_ident, start_thread
+from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
 
 if TYPE_CHECKING:
     from .life import Life

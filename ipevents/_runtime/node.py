@@ -220,6 +220,8 @@ class Node:
     def _listener_failed(self, exc: BaseException, message: Message, listener: Listener) -> None:
         if message.event == "error":
             log.error("! the error listener %r failed", listener, exc_info=exc)
+        elif isinstance(exc, Closed) and self.stage in (Stage.STOPPING, Stage.CLOSED):
+            log.debug("! the stop overtook the listener %r: %s", listener, exc)
         else:
             self.error(exc)
 

@@ -17,7 +17,6 @@ import select
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -27,6 +26,7 @@ from .._core.restarts import GiveUp, Restart, RestartPolicy
 from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
 from . import payload
 from .acceptor import Acceptor, listen
+from .again import AGAIN_SECONDS, Again
 from .keys import PrivateDirectory, derive
 from .link import Link
 from .node import Node
@@ -35,7 +35,7 @@ from .programs import Program
 from .session import Session
 from .socketfile import SocketFile
 from .stage import Stage
-from .threads import AGAIN_SECONDS, Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
+from .threads import Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
 
 log = logging.getLogger("ipevents.supervisor")
 
@@ -44,7 +44,7 @@ LEAVING_SECONDS = 2.0  # a child whose link is closed has so long to end before 
 ADMITTED_SECONDS = 1.0  # from a child's handshake to its link
 STEP = 0.05  # of a stop's time is kept for each level of the tree,
 LEAST_STEP_SECONDS = 0.2  # but at least so much
-INTERRUPT_SECONDS = 0.1  # a signal to the main thread may be lost or come at a bad moment: it is sent again
+INTERRUPT_SECONDS = 0.1  # a signal may be swallowed (by a finalizer, say), so it is sent until it has worked
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
 
 
@@ -162,7 +162,8 @@ class Supervisor:
         self._address = ""
         self._deadline: Deadline | None = None  # of the stop that was asked for
         self._parent_fd: int | None = None
-        self._resend: deque[tuple[float, int]] = deque()  # signals that came at a bad moment
+        self._again = Again(self._wakeup.ring)
+        self._interrupt_at = 0.0  # the thread's own
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
 
@@ -381,8 +382,7 @@ class Supervisor:
 
     def resend(self, number: int) -> None:
         """Send the main thread this signal again in a moment. Takes no lock."""
-        self._resend.append((time.monotonic() + AGAIN_SECONDS, number))
-        self._wakeup.ring()
+        self._again.put(number)
 
     def kill_all(self) -> None:
         """KILL all children now; this thread ends the process next. Takes no lock, for a signal handler."""
@@ -433,8 +433,8 @@ class Supervisor:
         with self._node.lock:
             times = [at for slot in self.slots for at in slot.times() if at is not None]
             new = [s for s in self.slots if s.process is not None and s.exited_at is None]
-        times += [at for at, _ in list(self._resend)]
-        times += [at for at in (until, self._warn_held_at) if at is not None]
+        look_at = self._again.next_look(time.monotonic())
+        times += [at for at in (until, look_at, self._warn_held_at) if at is not None]
         for slot in new:
             assert slot.process is not None
             descriptor = slot.process.fileno()
@@ -452,7 +452,9 @@ class Supervisor:
                 self._poll.unregister(descriptor)
                 self._exited(self._watched.pop(descriptor))
         now = time.monotonic()
-        self._resend_due(now)
+        for number in self._again.take(now):
+            signal.pthread_kill(main_ident(), number)
+        self._warn_held(now)
         for slot in self._all():
             self._due(slot, now)
 
@@ -460,10 +462,7 @@ class Supervisor:
         with self._node.lock:
             return list(self.slots)
 
-    def _resend_due(self, now: float) -> None:
-        while self._resend and self._resend[0][0] <= now:  # in order of time, each the same while later
-            _, number = self._resend.popleft()
-            signal.pthread_kill(main_ident(), number)
+    def _warn_held(self, now: float) -> None:
         if self._warn_held_at is not None and self._warn_held_at <= now:
             self._warn_held_at = None
             if self._node.incoming.held_count:
@@ -530,8 +529,8 @@ class Supervisor:
             stopping = self._deadline is not None
             self._by_key.pop(slot.key, None)
             online, notices = self._node.child_gone(link, code)
-            if not online:  # what it was sent waited there for its online; the first was the program
-                link.drop("link-cut", link.sent - slot.sent_before - 1)
+            if not online:  # what it was sent waited there for its online
+                link.drop("link-cut", link.sent - slot.sent_before)
             decision = slot.policy.exited(
                 slot.exited_at,
                 code,
@@ -619,9 +618,11 @@ class Supervisor:
         # Also without children: until the main thread has left its program.
         while self._all() or not (self._is_done() or deadline.passed()):
             until = None if deadline.passed() else deadline.at
-            if self._interrupt():
-                again = time.monotonic() + INTERRUPT_SECONDS
-                until = again if until is None else min(until, again)
+            now = time.monotonic()
+            if now >= self._interrupt_at and self._interrupt():
+                self._interrupt_at = now + INTERRUPT_SECONDS
+            if now < self._interrupt_at:
+                until = self._interrupt_at if until is None else min(until, self._interrupt_at)
             self._step(until)
             self._hurry(deadline)
         if self._acceptor is not None:

@@ -11,8 +11,6 @@ import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 
-AGAIN_SECONDS = 0.002  # after which a signal that came at a bad moment is sent again
-
 
 class Deadline:
     """A budget in seconds that several steps share; None lasts for ever."""

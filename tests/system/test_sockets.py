@@ -22,7 +22,7 @@ from ipevents import (
     MessageTooLarge,
     Undeliverable,
 )
-from ipevents._runtime import link
+from ipevents._runtime import reading
 
 KEY = b"sixteen bytes or more"
 
@@ -502,7 +502,7 @@ def test_no_byte_of_a_stranger_is_unpickled(recorders, address, monkeypatch):
         return call
 
     monkeypatch.setattr(pickle, "loads", watched(pickle.loads))
-    monkeypatch.setattr(link, "decode", watched(link.decode))
+    monkeypatch.setattr(reading, "decode", watched(reading.decode))
     server = recorders(**address).start()
     bomb = pickle.dumps([(5, ("x",), "evt", Bomb(), None)])
     frame = struct.pack("!i", len(bomb)) + bomb

@@ -1,0 +1,46 @@
+"""Signals that came while the library was in the middle of something: they are sent again in a moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+AGAIN_SECONDS = 0.002  # after which it is sent again
+ATTENTION_SECONDS = 0.5  # how long its next bad moment is waited for
+
+
+class Again:
+    """What a signal handler puts in and the supervisor takes out, each number once.
+
+    ``ring`` wakes the supervisor. It is called for the first of a series only: it lets other threads run,
+    so the signal may come again within it; a handler that rang each time would be called within itself
+    without end. After that the supervisor looks by itself for a while.
+    """
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._due: dict[int, float] = {}
+        self._attentive = False  # written by the supervisor
+        self._until = 0.0
+
+    def put(self, number: int) -> None:
+        """In a signal handler; takes no lock but that of ``ring``."""
+        self._due[number] = time.monotonic() + AGAIN_SECONDS
+        if not self._attentive:
+            self._ring()
+
+    def next_look(self, now: float) -> float | None:
+        """In the supervisor, before it waits: when it has to look here again, None for not before a ring."""
+        if self._attentive and now >= self._until:
+            self._attentive = False  # before the line below: who puts from here on rings
+        if self._due:
+            self._attentive = True
+            self._until = now + ATTENTION_SECONDS
+        return now + AGAIN_SECONDS if self._attentive else None
+
+    def take(self, now: float) -> list[int]:
+        """In the supervisor: the signals to be sent now."""
+        due = [number for number, at in list(self._due.items()) if at <= now]
+        for number in due:
+            self._due.pop(number, None)
+        return due
