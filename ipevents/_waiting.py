@@ -19,17 +19,24 @@ Where = Callable[..., Any]
 class Expectation:
     """A context manager that listens before its block runs and waits at its end.
 
-    ``message`` is what came, None before that. Leaving the block by an exception does not wait.
+    ``message`` is what came. Leaving the block by an exception does not wait.
     """
 
     def __init__(self, life: Life, event: str, timeout: float | None, where: Where | None) -> None:
-        self.message: Message | None = None
+        self._message: Message | None = None
         self._life = life
         self._event = event
         self._timeout = timeout
         self._where = where
         self._came = Latch()
         self._failure: BaseException | None = None
+
+    @property
+    def message(self) -> Message:
+        """The event that came. Raises AttributeError before that."""
+        if self._message is None:
+            raise AttributeError(f"no matching event {self._event!r} has come yet")
+        return self._message
 
     def __enter__(self) -> Expectation:
         life = self._life
@@ -56,7 +63,7 @@ class Expectation:
         self._came.wait(deadline.left())
         if self._failure is not None:
             raise self._failure
-        if self.message is not None:
+        if self._message is not None:
             return
         if self._life.stopping.is_set():
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
@@ -73,5 +80,5 @@ class Expectation:
                 self._failure = exc
                 self._came.set()
                 return
-        self.message = message
+        self._message = message
         self._came.set()

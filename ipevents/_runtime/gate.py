@@ -59,6 +59,7 @@ class Gate:
         self._connector: Connector | None = None
         self._agreed = ""  # the pid that a server gave us
         self._closing = False
+        self._is_server = False
         self.parent: Link | None = None
 
     def join(self) -> Joined:
@@ -79,6 +80,7 @@ class Gate:
         Returns the session, our pid and the server's if there is a connection.
         """
         if isinstance(joined, Listening):
+            self._is_server = True  # before the acceptor's thread asks who we are
             self._acceptor = Acceptor(
                 joined.listener,
                 name="socket",
@@ -135,7 +137,7 @@ class Gate:
 
     def _me(self) -> Identity:
         pid = self._node.router.pid
-        if self._acceptor is None and self._options.socket_path is None:
+        if not self._is_server and self._options.socket_path is None:
             pid = self._agreed  # "" until a server has named us after our address
         return Identity(pid, self._incarnation, sys.version_info[:2], self._options.max_message)
 

@@ -587,7 +587,9 @@ class Life:
     # Children
 
     def add_child(self, slot: Slot) -> None:
-        """Start a child under this emitter. Raises IPEventsError or OSError."""
+        """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed."""
+        if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
+            raise self.node.stage_error()
         self.open()
         self.first_use()
         assert self.supervisor is not None
