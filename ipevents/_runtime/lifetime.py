@@ -22,6 +22,7 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import payload
 from .again import AGAIN_SECONDS
 from .programs import execute
 from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
@@ -34,8 +35,9 @@ log = logging.getLogger("ipevents.lifetime")
 _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
 _LIBRARY = (os.path.dirname(os.__file__), "<frozen")  # sysconfig would say it, and take long to import
-# Where an exception may be raised although it is our code: there we only wait.
-_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__})
+# Where an exception may be raised although it is our code: there we only wait, or look at the arguments of a
+# send with nothing held. The latter is where a flooding main thread is often enough to be interrupted soon.
+_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__, payload.plain.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
