@@ -252,6 +252,10 @@ class Outgoing:
             if node.deferred:
                 node.run_deferred()
 
+    def when_done(self, call: Callable[..., None], *args: Any) -> None:
+        """In a signal handler that interrupted a send: have this called when that is about to return."""
+        self._node.defer(call, *args)
+
     def _target(self, kind: int, route: tuple[str, ...], event: str, listener: bool) -> tuple[Link, Any]:
         """Lock held: the link of an addressed message, and what is left of its route behind that."""
         node = self._node

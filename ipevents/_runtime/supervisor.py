@@ -24,7 +24,7 @@ from .._core.handshake import Identity, Refusal
 from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.restarts import GiveUp, Restart, RestartPolicy
 from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
-from . import payload
+from . import again, payload
 from .acceptor import Acceptor, listen
 from .again import AGAIN_SECONDS, Again
 from .keys import PrivateDirectory, derive
@@ -35,7 +35,7 @@ from .programs import Program
 from .session import Session
 from .socketfile import SocketFile
 from .stage import Stage
-from .threads import Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
+from .threads import Deadline, Latch, Wakeup, join_thread, start_thread
 
 log = logging.getLogger("ipevents.supervisor")
 
@@ -453,7 +453,7 @@ class Supervisor:
                 self._exited(self._watched.pop(descriptor))
         now = time.monotonic()
         for number in self._again.take(now):
-            signal.pthread_kill(main_ident(), number)
+            again.send(number)
         self._warn_held(now)
         for slot in self._all():
             self._due(slot, now)
