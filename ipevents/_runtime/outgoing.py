@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core.actions import Plan, Report
@@ -73,7 +74,10 @@ class Outgoing:
                 node.on_first_use()
             if type(event) is not str:
                 event = check_event(event, sending=True)
-            payload, size = payloads.plain(args, kwargs) or self._pickled(kind, event, args, kwargs)
+            payload: Payload = args
+            size = payloads.plain_size(args, kwargs)
+            if size is None:
+                payload, size = self._pickled(kind, event, args, kwargs)
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
             lock.acquire()
@@ -125,7 +129,7 @@ class Outgoing:
         """The payload of arguments that are not all plain."""
         router = self._node.router
         return payloads.pickled(
-            args, kwargs, lambda size: self._wait_to_copy(lambda: router.plan(kind, event).forward, size)
+            args, kwargs, partial(self._wait_to_copy, lambda: router.plan(kind, event).forward)
         )
 
     def _plan(self, kind: int, event: str, listener: bool) -> Plan:
@@ -227,11 +231,12 @@ class Outgoing:
                 node.on_first_use()
             event = check_event(event, sending=True)
             _check_route(route)
-            payload, size = payloads.plain(args, kwargs) or payloads.pickled(
-                args,
-                kwargs,
-                lambda size: self._wait_to_copy(lambda: (self._target(kind, route, event, False)[0],), size),
-            )
+            payload: Payload = args
+            size = payloads.plain_size(args, kwargs)
+            if size is None:
+                payload, size = payloads.pickled(
+                    args, kwargs, partial(self._wait_to_copy, partial(self._link_to, kind, route, event))
+                )
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
             records = None
@@ -260,6 +265,10 @@ class Outgoing:
         finally:
             if node.deferred:
                 node.run_deferred()
+
+    def _link_to(self, kind: int, route: tuple[str, ...], event: str) -> tuple[Link]:
+        """Lock held: the one link of an addressed message, as ``_wait_to_copy`` wants it."""
+        return (self._target(kind, route, event, False)[0],)
 
     def when_done(self, call: Callable[..., None], *args: Any) -> None:
         """In a signal handler that interrupted a send: have this called when that is about to return."""
