@@ -15,6 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Modules that compute and touch nothing: no thread, lock, clock, socket, process, file, environment, log.
 PURE = {
     "__future__",
+    "_blake2",
+    "_operator",
     "collections",
     "collections.abc",
     "dataclasses",
