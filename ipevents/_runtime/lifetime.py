@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -24,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import payload
 from .again import AGAIN_SECONDS
+from .logs import Log
 from .programs import execute
 from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
 
 if TYPE_CHECKING:
     from .life import Life
 
-log = logging.getLogger("ipevents.lifetime")
+log = Log("ipevents.lifetime")
 
 _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
