@@ -7,7 +7,6 @@ until it gets through. Every handshake has one deadline for the whole of it.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import threading
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._core.handshake import ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .acceptor import HANDSHAKE_SECONDS, connection_from, listen
+from .logs import Log
 from .socketfile import SocketFile, bind, check_path, locked
 from .threads import Deadline, join_thread, start_thread
 
@@ -34,7 +34,7 @@ MIN_DELAY_SECONDS = 0.05
 CLOSE_SECONDS = 1.0
 MAX_REPORTED = 16  # distinct causes of failure in one episode
 
-log = logging.getLogger("ipevents.connector")
+log = Log("ipevents.connector")
 
 
 class Connected(NamedTuple):

@@ -7,13 +7,11 @@ OPEN, and nobody who holds it waits for a listener. Both are taken before the st
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +24,7 @@ from . import keys, lifetime, payload, programs
 from .connector import Waiting, dial
 from .gate import Gate
 from .link import Link
+from .logs import Log, traceback_of
 from .node import Node
 from .notices import Notices
 from .process import Launch
@@ -35,7 +34,7 @@ from .stage import Stage
 from .supervisor import LEAST_STEP_SECONDS, ORPHAN_SECONDS, Slot, Supervisor
 from .threads import Deadline, Latch, main_ident
 
-log = logging.getLogger("ipevents.life")
+log = Log("ipevents.life")
 
 GOODBYE_SECONDS = 0.5  # for the other end to read what was written
 LAST_SECONDS = 0.1  # the same where nobody is left who reads
@@ -353,7 +352,7 @@ class Life:
         except Exception as exc:
             if not (isinstance(exc, Closed) and self.stopping.is_set()):  # else a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not self.stopping.is_set()
-                self._tell_parent((FAILED, traceback.format_exc(), refused))
+                self._tell_parent((FAILED, traceback_of(exc), refused))
                 raise
         finally:
             self._end_child()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import stat
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._exceptions import AddressInUse, LinkError
 from .acceptor import listen
+from .logs import Log
 from .threads import Deadline
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ LOCK_SECONDS = 5.0
 LOCK_STEP_SECONDS = 0.01
 MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path without its end
 
-log = logging.getLogger("ipevents.acceptor")
+log = Log("ipevents.acceptor")
 
 
 class SocketFile(NamedTuple):

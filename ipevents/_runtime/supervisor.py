@@ -11,7 +11,6 @@ steps of a stop (each under its deadline). It never runs a listener and never wa
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
@@ -29,6 +28,7 @@ from .acceptor import Acceptor, listen
 from .again import AGAIN_SECONDS, Again
 from .keys import PrivateDirectory, derive
 from .link import Link
+from .logs import Log
 from .node import Node
 from .process import ChildProcess, Launch, open_pidfd
 from .programs import Program
@@ -37,7 +37,7 @@ from .socketfile import SocketFile
 from .stage import Stage
 from .threads import Deadline, Latch, Wakeup, join_thread, start_thread
 
-log = logging.getLogger("ipevents.supervisor")
+log = Log("ipevents.supervisor")
 
 SILENT_SECONDS = 10.0  # what waits for an online is named after this (DESIGN section 3)
 LEAVING_SECONDS = 2.0  # a child whose link is closed has so long to end before it is told with TERM
