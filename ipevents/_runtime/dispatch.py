@@ -178,6 +178,15 @@ class Dispatcher:
         except BaseException as exc:  # a user's code: it raises what it likes
             self.failed(exc, message, receiver)
 
+    def call_all(self, receivers: Receivers, message: Message) -> None:
+        """As ``call``, several listeners with a message without keyword arguments."""
+        args = message.args
+        for receiver in receivers:
+            try:
+                receiver(message, *args)
+            except BaseException as exc:  # a user's code: it raises what it likes
+                self.failed(exc, message, receiver)
+
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
         """A listener raised: SystemExit ends the process, the rest is reported and the others go on.
 

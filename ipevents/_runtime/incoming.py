@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice, repeat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.actions import Report
@@ -67,6 +67,7 @@ class Decision(NamedTuple):
     to: Any = None  # the rest of the route behind the next hop
     report: Report | None = None
     lost_up: bool = False
+    goes_on: bool = False  # there is something to be done beside delivering
 
     def goes_like(self, other: Decision) -> bool:
         """Whether what goes on from here is the same."""
@@ -108,7 +109,21 @@ class Incoming:
                 if record[0] > SEND_TO:
                     self._control(link, record)
                     continue
-                self._receive_messages(link, record, size if len(records) == 1 else None)
+                _, _, event, _, messages = record
+                exact = size if len(records) == 1 else None  # None: to be worked out where it is needed
+                link.received += len(messages)
+                if type(event) is list:
+                    self._receive_several(link, record, exact)
+                    continue
+                decision = self._decision(link, record, event)
+                if decision.goes_on:
+                    self._forward(link, record, decision, exact)
+                if decision.envelope is None:
+                    continue
+                if self.holding and link is node.router.parent:
+                    self._hold(link, {event: decision}, repeat(event), messages)
+                else:
+                    self._deliver(link, decision, messages)
         except Closed:  # stop() ended a wait for room; this link ends as well
             return
         except IPEventsError:
@@ -121,73 +136,102 @@ class Incoming:
         if node.deferred:
             node.run_deferred()
 
-    def _receive_messages(self, link: Link, record: Record, size: int | None) -> None:
-        """Handle one message record; ``size`` None if that is to be worked out."""
-        _, _, event, _, messages = record
-        link.received += len(messages)
-        if type(event) is not list:
-            decision = self._decision(link, record, event)
-            decisions = {event: decision}
-            events: Iterable[str] = repeat(event)
-            self._forward(link, record, decision, size)
-        else:
-            if type(messages) is not list or len(event) != len(messages):
-                raise ProtocolError(f"{link.name} sent a record that has not a name for each message")
-            decisions = {name: self._decision(link, record, name) for name in dict.fromkeys(event)}
-            events = event
-            decision = decisions[event[0]]
-            alike = all(other.goes_like(decision) for other in decisions.values())
-            if not alike or not self._forward(link, record, decision, size):
-                for part in runs(record):
+    def _receive_several(self, link: Link, record: Record, size: int | None) -> None:
+        """Handle a message record of several events."""
+        _, _, events, _, messages = record
+        if type(messages) is not list or len(events) != len(messages):
+            raise ProtocolError(f"{link.name} sent a record that has not a name for each message")
+        decisions = {event: self._decision(link, record, event) for event in dict.fromkeys(events)}
+        first = decisions[events[0]]
+        alike = all(other.goes_like(first) for other in decisions.values())
+        if not alike or (first.goes_on and not self._forward(link, record, first, size)):
+            for part in runs(record):
+                if decisions[part[EVENT]].goes_on:
                     self._forward(link, part, decisions[part[EVENT]], None)
-        if decision.envelope is None:  # whether there is one does not depend on the event
+        if first.envelope is None:  # whether there is one does not depend on the event
             return
         if self.holding and link is self._node.router.parent:
             self._hold(link, decisions, events, messages)
         else:
-            self._deliver(link, decisions, events, messages)
+            self._deliver_several(link, decisions, events, messages)
 
     # Delivering
 
-    def _deliver(
-        self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
-    ) -> None:
-        """Call the listeners for messages that have all but events and arguments in common."""
+    def _deliver(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
+        """Call the listeners for messages of one event."""
         dispatcher = self._node.dispatcher
         kept = dispatcher.kept
-        envelopes: dict[str, Any] = {event: decision.envelope for event, decision in decisions.items()}
-        origin = next(iter(decisions.values())).pids[0]
-        if not any(kept.get(event) or dispatcher.find(event, origin) for event in envelopes):
+        envelope = decision.envelope
+        assert envelope is not None
+        event, origin = envelope.event, envelope.pids[0]
+        if not (kept.get(event) or dispatcher.find(event, origin)):
             self.unheard += len(messages)
             return
-        named = zip(events, messages, strict=False)  # one name may stand for all
+        count = 0
         dispatcher.enter()
         try:
-            for begin in range(0, len(messages), _BATCH):
-                if begin and link.turn.is_long():
-                    dispatcher.leave()
-                    link.turn.breathe()
-                    dispatcher.enter()
-                for event, payload in islice(named, _BATCH):
-                    receivers = kept.get(event)
-                    if receivers is None:
-                        receivers = dispatcher.find(event, origin)
-                    if type(payload) is not tuple:
-                        self._open(decisions[event], receivers, payload)
-                        continue
-                    message = Message(envelopes[event], payload)
+            for payload in messages:
+                receivers = kept.get(event)
+                if receivers is None:
+                    receivers = dispatcher.find(event, origin)
+                count += 1
+                if type(payload) is tuple:
+                    message = Message(envelope, payload)
                     for receiver in receivers:
                         try:
                             receiver(message, *payload)
                         except BaseException as exc:  # a user's code: it raises what it likes
                             dispatcher.failed(exc, message, receiver)
+                else:
+                    self._open(decision, receivers, payload)
+                if not count % _BATCH and link.turn.is_long():
+                    self._let_others_in(link)
         finally:
             dispatcher.leave()
-            link.delivered += len(messages)
-            self.delivered += len(messages)
+            link.delivered += count
+            self.delivered += count
+
+    def _deliver_several(
+        self, link: Link, decisions: Mapping[str, Decision], events: Sequence[str], messages: list[Payload]
+    ) -> None:
+        """Call the listeners for messages of several events."""
+        dispatcher = self._node.dispatcher
+        kept = dispatcher.kept
+        origin = decisions[events[0]].pids[0]
+        if not any(kept.get(event) or dispatcher.find(event, origin) for event in decisions):
+            self.unheard += len(messages)
+            return
+        count = heard = 0
+        dispatcher.enter()
+        try:
+            for event, payload in zip(events, messages, strict=True):
+                receivers = kept.get(event)
+                if receivers is None:
+                    receivers = dispatcher.find(event, origin)
+                count += 1
+                if receivers:
+                    heard += 1
+                    if type(payload) is tuple:
+                        envelope: Any = decisions[event].envelope
+                        dispatcher.call_all(receivers, Message(envelope, payload))
+                    else:
+                        self._open(decisions[event], receivers, payload)
+                if not count % _BATCH and link.turn.is_long():
+                    self._let_others_in(link)
+        finally:
+            dispatcher.leave()
+            link.delivered += heard
+            self.delivered += heard
+            self.unheard += count - heard
+
+    def _let_others_in(self, link: Link) -> None:
+        """Between two messages, the dispatcher entered: this reader has run for long without blocking."""
+        self._node.dispatcher.leave()
+        link.turn.breathe()
+        self._node.dispatcher.enter()
 
     def _open(self, decision: Decision, receivers: tuple[Listener, ...], payload: Payload) -> None:
-        """Unpickle a payload and call the listeners; the dispatcher is entered."""
+        """Call the listeners with a payload, unpickled if need be; the dispatcher is entered."""
         if not receivers:
             return
         envelope = decision.envelope
@@ -237,21 +281,20 @@ class Incoming:
             target, route = to
             next_link, report = router.hop(route)
             rest = (target, route[:-1]) if len(route) > 1 else None
-            return Decision(pids, None, () if next_link is None else (next_link,), rest, report)
+            return Decision(pids, None, () if next_link is None else (next_link,), rest, report, goes_on=True)
         reply = self._node.reply
         if kind in (SEND_TO, TO_CHILD):
             return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
         plan = router.plan(kind, event, link)
         envelope = Envelope(kind, pids, event, reply) if plan.deliver else None
-        return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
+        goes_on = bool(plan.forward) or plan.report is not None or plan.lost_up
+        return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up, goes_on)
 
     def _forward(self, link: Link, record: Record, decision: Decision, size: int | None) -> bool:
-        """Pass messages on, if they are to be; ``size`` bytes in all, None if that is to be worked out.
+        """Pass messages on; ``size`` bytes in all, None if that is to be worked out.
 
         Returns False, having done nothing, where messages of several events need to be decided again.
         """
-        if not decision.forward and decision.report is None and not decision.lost_up:
-            return True
         kind, path, event, to, messages = record
         node = self._node
         count = len(messages)
@@ -328,7 +371,8 @@ class Incoming:
         if self._held_bytes >= _MAX_HELD_BYTES or len(self._held) >= _MAX_HELD:
             self._online_said.wait()
             self.release_held()
-            self._deliver(link, decisions, events, messages)
+            for event, payload in zip(events, messages, strict=False):
+                self._deliver(link, decisions[event], [payload])
             return
         self._held += [
             (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
@@ -342,9 +386,7 @@ class Incoming:
         held, self._held = self._held, []
         self._held_bytes = self.held_count = 0
         for link, decision, payload in held:
-            assert decision.envelope is not None
-            event = decision.envelope.event
-            self._deliver(link, {event: decision}, (event,), [payload])
+            self._deliver(link, decision, [payload])
 
     def online_said(self) -> None:
         """The held may come: lets a reader that waits with a full store go on."""
