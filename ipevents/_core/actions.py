@@ -23,7 +23,8 @@ class Plan(NamedTuple):
 
     ``deliver`` to the listeners here, ``forward`` to these links, ``report`` a failure to the origin,
     ``lost_up``: a part that should go up is lost because the server is away. ``header`` and ``event``:
-    for the records of messages that start here; None and "" for those that only pass.
+    for the records of messages that start here; None and "" for those that only pass. ``only``: the link
+    of a message that starts here and does nothing but go there.
     """
 
     deliver: bool = False
@@ -32,6 +33,7 @@ class Plan(NamedTuple):
     lost_up: bool = False
     header: Header | None = None
     event: str = ""
+    only: Any = None
 
 
 NOTHING = Plan()

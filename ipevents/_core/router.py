@@ -347,7 +347,8 @@ class Router:
             forward += [child for child in self._links.values() if child != link and self.wants(child, event)]
         if link is not None:
             return Plan(deliver, tuple(forward), report, lost_up)
-        return Plan(deliver, tuple(forward), report, lost_up, self.header(kind), event)
+        only = forward[0] if len(forward) == 1 and not (deliver or report or lost_up) else None
+        return Plan(deliver, tuple(forward), report, lost_up, self.header(kind), event, only)
 
 
 _MAX_PLANS = 16_384  # kept for messages from here of one kind, and for those that pass; names can be many

@@ -96,8 +96,8 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     for record in records:
         if not record or (type(record) is not tuple and type(record) is not list):
             raise ProtocolError(f"a frame holds a {type(record).__name__} or an empty record")
-        if is_large(record) and len(records) > 1:
-            raise ProtocolError("a frame holds a record with buffers beside others")
+    if len(records) > 1 and any(map(is_large, records)):
+        raise ProtocolError("a frame holds a record with buffers beside others")
     return records
 
 

@@ -132,7 +132,8 @@ class Incoming:
             # Listeners do not raise up to here: the record is to blame.
             raise ProtocolError(f"{link.name} sent a record that makes no sense: {exc!r:.200}") from exc
         finally:
-            node.outgoing.write_dirty()
+            if node.outgoing.dirty:
+                node.outgoing.write_dirty()
         if node.deferred:
             node.run_deferred()
 

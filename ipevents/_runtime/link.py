@@ -145,7 +145,7 @@ class Link:
     def claim_now(self) -> list[Record] | None:
         """As ``claim``, for the end of a batch: writes even if the link was busy just now."""
         session = self.session
-        if session is None or session.failed or self._writing or not self.outbox.count:
+        if self._writing or session is None or session.failed or not self.outbox.count:
             return None
         return self._take_out()
 
@@ -261,7 +261,8 @@ class Link:
         self._writing = 0
         self.outbox.written()
         self.attended = self._prompted and self._urgent
-        self._close_dead()
+        if self._dead is not None:
+            self._close_dead()
         if self._waiters and not self.outbox.count:
             self.wake_waiters()
 

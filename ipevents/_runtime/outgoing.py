@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .node import Node
 
 LOOK_SECONDS = 1.0  # a wait for room looks so often whether the link still exists
+_Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
 _ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
 # Looking a member up in its class takes longer than all else that a send asks of it.
 _OPEN = Stage.OPEN
@@ -54,7 +55,7 @@ class Outgoing:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._dirty: list[Link] = []  # links with records that a batch put; guarded by the state lock
+        self.dirty: list[Link] = []  # links with records that a batch put; guarded by the state lock
         self.sent = 0  # events that user code sent; guarded by the state lock
         self.outage_told = False  # the error of this outage was given
 
@@ -68,7 +69,7 @@ class Outgoing:
         if lock._is_owned():  # type: ignore[attr-defined]  # see Node.inside
             node.defer(self.send, kind, event, args, kwargs)
             return
-        claimed: list[tuple[Link, list[Record]]] | None = None
+        claimed: _Claimed | None = None
         try:
             if not node.announced:
                 node.on_first_use()
@@ -78,41 +79,30 @@ class Outgoing:
             size = payloads.plain_size(args, kwargs)
             if size is None:
                 payload, size = self._pickled(kind, event, args, kwargs)
-            owner = node.dispatcher.owner
-            listener = owner != 0 and owner == get_ident()
+            listeners_run = node.dispatcher.owner != 0  # perhaps not in this thread
             lock.acquire()
             try:
                 plan = node.router.here[kind].get(event)
                 if plan is None or node.stage is not _OPEN:
-                    plan = self._plan(kind, event, listener)
-                deliver, links, report, lost_up, header, event = plan
-                assert header is not None
-                if report is not None:
-                    raise refusal(event, report)
-                if lost_up:
-                    self.lose_up()
-                if listener:
-                    self._put_for_listener(links, header, event, payload, size)
+                    plan = self._plan(kind, event)
+                link = plan.only
+                if (
+                    link is not None
+                    and not listeners_run
+                    and size <= _ANY_LIMIT
+                    and link.outbox.offer(plan.header, plan.event, payload, size)
+                ):
+                    if not link.attended:
+                        claimed = _claim([link], 1)
                 else:
-                    if size > _ANY_LIMIT:
-                        _check_sizes(links, event, payload, size)
-                    idle = full = None
-                    for link in links:
-                        if not link.outbox.offer(header, event, payload, size):
-                            full = _with(full, link)
-                        elif not link.attended:
-                            idle = _with(idle, link)
-                    if full is not None:
-                        self._put_slowly(kind, idle, full, plan, payload, size)
-                    elif idle is not None:
-                        claimed = _claim(idle, len(links))
+                    claimed = self._put(kind, plan, payload, size)
                 self.sent += 1
             finally:
                 lock.release()
             while claimed:
                 link, records = claimed.pop()
                 link.write_now(records)
-            if deliver:
+            if plan.deliver:
                 node.deliver_local(event, args, kwargs)
         except IPEventsError as exc:
             node.fail(exc)
@@ -132,18 +122,44 @@ class Outgoing:
             args, kwargs, partial(self._wait_to_copy, lambda: router.plan(kind, event).forward)
         )
 
-    def _plan(self, kind: int, event: str, listener: bool) -> Plan:
+    def _plan(self, kind: int, event: str) -> Plan:
         """Lock held: what ``send`` finds kept in the router from the second time on."""
         node = self._node
         if node.stage is not _OPEN:
-            node.check_stage(listener)
+            node.check_stage(node.dispatcher.runs_here())
         return node.router.plan(kind, check_event(event, sending=True))
 
+    def _put(self, kind: int, plan: Plan, payload: Payload, size: int) -> _Claimed | None:
+        """Lock held: a message for the outboxes of all links that it goes to, by the rules of the flow."""
+        deliver, links, report, lost_up, header, event, _ = plan
+        assert header is not None
+        if report is not None:
+            raise refusal(event, report)
+        if lost_up:
+            self.lose_up()
+        if size > _ANY_LIMIT:
+            for link in links:  # all are asked before the first gets it
+                _check_size(link, event, payload, size)
+        if self._node.dispatcher.runs_here():
+            self._put_for_listener(links, header, event, payload, size)
+            return None
+        idle: list[Link] = []
+        full: list[Link] = []
+        for link in links:
+            if not link.outbox.offer(header, event, payload, size):
+                full.append(link)
+            elif not link.attended:
+                idle.append(link)
+        if full:
+            self._put_slowly(kind, idle, full, plan, payload, size)
+            return None
+        return _claim(idle, len(links))
+
     def _put_slowly(
-        self, kind: int, idle: list[Link] | None, full: list[Link], plan: Plan, payload: Payload, size: int
+        self, kind: int, idle: list[Link], full: list[Link], plan: Plan, payload: Payload, size: int
     ) -> None:
         """Lock held: a message of an application thread for those of the links that had no room at once."""
-        for link in idle or ():
+        for link in idle:
             link.prompt()  # who had room does not wait for the others
         if kind == TO_GRAND_MASTER:
             self._put_to_top(plan.event, payload, size)
@@ -163,7 +179,7 @@ class Outgoing:
         """Lock held: an addressed message of an application thread; decided anew after each wait for room."""
         sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
         while True:
-            plan = self._plan(TO_GRAND_MASTER, event, False)
+            plan = self._plan(TO_GRAND_MASTER, event)
             if plan.report is not None:
                 raise refusal(event, plan.report)
             (link,) = plan.forward
@@ -178,8 +194,9 @@ class Outgoing:
         self, links: tuple[Any, ...], header: Header, event: str, payload: Payload, size: int
     ) -> None:
         """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
-        if size > _ANY_LIMIT:
-            _check_sizes(links, event, payload, size)
+        if len(links) == 1 and links[0].outbox.offer(header, event, payload, size):
+            self.mark_dirty(links[0])
+            return
         for link in links:
             if not link.outbox.has_room(size):
                 raise _full(link, event)
@@ -338,17 +355,17 @@ class Outgoing:
         """Lock held: a listener, or a reader that forwards, put something that leaves after the batch."""
         if not link.dirty:
             link.dirty = True
-            self._dirty.append(link)
+            self.dirty.append(link)
         link.defer()
 
     def write_dirty(self) -> None:
         """Lock not held: write what was put during a batch."""
         lock = self._node.lock
-        while self._dirty:
+        while self.dirty:
             with lock:
-                if not self._dirty:
+                if not self.dirty:
                     return
-                link = self._dirty.pop()
+                link = self.dirty.pop()
                 link.dirty = False
                 records = link.claim_now()
             if records is not None:
@@ -379,15 +396,7 @@ def _check_route(route: tuple[str, ...]) -> None:
         raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
 
 
-def _with(links: list[Link] | None, link: Link) -> list[Link]:
-    """The same list with one more; it is made when the first comes."""
-    if links is None:
-        return [link]
-    links.append(link)
-    return links
-
-
-def _claim(links: list[Link], count: int) -> list[tuple[Link, list[Record]]]:
+def _claim(links: list[Link], count: int) -> _Claimed:
     """Lock held: the frames that the caller has to write at once, of links that he found idle."""
     claimed = []
     for link in links:
@@ -395,11 +404,6 @@ def _claim(links: list[Link], count: int) -> list[tuple[Link, list[Record]]]:
         if records is not None:
             claimed.append((link, records))
     return claimed
-
-
-def _check_sizes(links: tuple[Any, ...], event: str, payload: Payload, size: int) -> None:
-    for link in links:  # all are asked before the first gets it
-        _check_size(link, event, payload, size)
 
 
 def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:

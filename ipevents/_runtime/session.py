@@ -29,16 +29,21 @@ class Session:
 def send_parts(sock: socket.socket, parts: list[memoryview], flags: int) -> list[memoryview]:
     """Send as much of the parts as one call takes; returns what is left. A full kernel takes nothing."""
     first = parts[0]
+    size = len(first)
     try:
-        if len(parts) == 1 or len(first) >= _SEND_BYTES:
+        if size >= _SEND_BYTES:
             count = sock.send(first[:_SEND_BYTES], flags)
+        elif len(parts) == 1:
+            count = sock.send(first, flags)
+            if count == size:
+                return []
         else:
             count = sock.sendmsg([first, parts[1][:_SEND_BYTES]], [], flags)
     except BlockingIOError:
         return parts
-    if count < len(first):
+    if count < size:
         return [first[count:], *parts[1:]]
-    count -= len(first)
+    count -= size
     rest = parts[1:]
     if count:
         rest[0] = rest[0][count:]
