@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
@@ -20,9 +20,10 @@ from ._core.messages import (
     check_name,
 )
 from ._core.restarts import RestartPolicy
-from ._exceptions import IPEventsError, Unpicklable, WorkerRefused
-from ._options import child_options
+from ._exceptions import InvalidListener, IPEventsError, Unpicklable, WorkerRefused, shown
+from ._options import MAX_STOP_SECONDS, child_options, seconds
 from ._runtime import programs
+from ._runtime.dispatch import check_listener
 from ._runtime.life import Life
 from ._runtime.link import Link
 from ._runtime.programs import Program
@@ -94,7 +95,7 @@ class Emitter:
         children are killed. In a listener or a signal handler it only asks for it and returns. May be
         called several times; afterwards ``start()`` may follow, the listeners are still there.
         """
-        self._life.stop(timeout)
+        self._life.stop(seconds(timeout, MAX_STOP_SECONDS))
 
     @property
     def stopping(self) -> bool:
@@ -108,10 +109,11 @@ class Emitter:
         so is the SystemExit of a listener. Returns at once if it was stopped since it was started.
         """
         life = self._life
+        given = seconds(timeout)
         if self._node.stage not in (Stage.STOPPING, Stage.CLOSED):
             life.start()
         try:
-            done = life.wait_stopped(timeout)
+            done = life.wait_stopped(given)
         except KeyboardInterrupt:
             life.stop(None)
             raise SystemExit(130) from None
@@ -155,8 +157,14 @@ class Emitter:
         return self._register(event, listener, sender, once=True)
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> Emitter:
-        """Remove the newest registration of a listener, all of an event, or all; returns the emitter."""
+        """Remove the newest registration of a listener, all of an event, or all; returns the emitter.
+
+        A listener that is not registered changes nothing. Raises InvalidEvent; InvalidListener for what could
+        not be one.
+        """
         name = None if event is None else check_name(event)
+        if listener is not None:
+            _check_callable("off()", listener)
         self._node.dispatcher.remove(name, listener)
         return self
 
@@ -166,10 +174,12 @@ class Emitter:
 
     def addListener(self, event: str, listener: Listener) -> Emitter:
         """``on(event, listener)``."""
+        _check_callable("addListener()", listener)
         return self.on(event, listener)
 
     def removeListener(self, event: str, listener: Listener) -> Emitter:
         """``off(event, listener)``."""
+        _check_callable("removeListener()", listener)
         return self.off(event, listener)
 
     def listeners(self, event: str) -> list[Listener]:
@@ -191,6 +201,8 @@ class Emitter:
     def _register(self, event: str, listener: Listener | None, sender: Pid | None, *, once: bool) -> Any:
         event = check_name(event)
         origin = None if sender is None else _pid(sender)
+        if origin == "":
+            raise ValueError("sender is the pid of an origin, and no process has the pid ''")
         if listener is None:
 
             def decorate(function: F) -> F:
@@ -219,7 +231,10 @@ class Emitter:
         Nothing that the block provokes is missed. ``with ipem.expecting("done") as got: ...``, then
         ``got.message``. Arguments and errors as for ``waitFor``.
         """
-        return Expectation(self._life, check_name(event), timeout, where)
+        name, given = check_name(event), seconds(timeout)
+        if where is not None:
+            check_listener(where, "where")
+        return Expectation(self._life, name, given, where)
 
     # Sending
 
@@ -289,9 +304,13 @@ class Emitter:
 
         That is what ``message.pids`` holds, so ``sendTo(message.pids, ...)`` is the reply. Raises
         UnknownProcess for an unknown next hop; a hop that is unknown further on comes back as an
-        ``error`` event with Undeliverable.
+        ``error`` event with Undeliverable. TypeError for what is no pid.
         """
-        route = [_pid(pids)] if isinstance(pids, (str, int, Child)) else [_pid(pid) for pid in pids]
+        kind = type(pids)
+        if kind is tuple or kind is list:
+            route = [_pid(pid) for pid in pids]  # type: ignore[union-attr]  # mypy does not follow kind
+        else:
+            route = _route(pids)
         self._node.send_route(route, event, args, kwargs)
         return self
 
@@ -314,18 +333,24 @@ class Emitter:
         Blocks for the start of the process, some milliseconds, not for its ``online``.
 
         Raises Unpicklable; WorkerRefused without a target inside a worker, or where there is no script;
-        OptionsError; Closed; OSError where the system has no more processes.
+        OptionsError; TypeError for arguments of a wrong type; Closed; OSError where the system has no more
+        processes.
         """
+        arguments = programs.arguments(args)
         if target is None and self._life.is_worker:
             raise WorkerRefused(
                 "worker() without a target was called in a worker, which runs the same script: "
                 "call it only if ipem.isMaster is true, or pass a function"
             )
         if target is None:
+            if arguments or kwargs:
+                raise TypeError(
+                    "args and kwargs are for a target; worker() without one runs this script again"
+                )
             program = programs.this_script()
         else:
-            program = programs.function(target, tuple(args), kwargs or {})
-            name = name or getattr(target, "__name__", None)
+            program = programs.function(target, arguments, kwargs)
+        name = programs.name(name, getattr(target, "__name__", None))
         return self._begin(program, True, name, restart, delayRestart)
 
     def fork(
@@ -339,17 +364,18 @@ class Emitter:
     ) -> Child:
         """Start a child process that runs another script, with ``sys.argv = [path, *args]``.
 
-        It is a master there (``isMaster``). The rest as for ``worker``. Raises FileNotFoundError.
+        Arguments that are no texts become texts. It is a master there (``isMaster``). The rest as for
+        ``worker``. Raises FileNotFoundError for no script, or a directory without a ``__main__.py``.
         """
-        program = programs.other_script(path, tuple(args))
-        name = name or os.path.basename(os.fspath(path))
+        program = programs.other_script(path, programs.arguments(args))
+        name = programs.name(name, os.path.basename(program.argv[0]))
         return self._begin(program, False, name, restart, delayRestart)
 
     def _begin(
         self,
         program: Program,
         is_worker: bool,
-        name: str | None,
+        name: str,
         restart: bool | str | None,
         delay: float | None,
     ) -> Child:
@@ -361,7 +387,7 @@ class Emitter:
                 f"a tree has at most {MAX_DEPTH} levels; does the script start itself endlessly?"
             )
         slot = Slot(
-            name or "worker",
+            name,
             program,
             is_worker,
             RestartPolicy(policy, seconds, options.max_restarts),
@@ -460,10 +486,24 @@ def _pid(value: object) -> str:
     if isinstance(value, str):
         return str.__str__(value)  # plain, whatever it was: headers hold plain values only
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        return int.__repr__(value)  # not the name of a member of an enum
     if isinstance(value, Child):
         return value.pid
-    raise TypeError(f"a pid is a str, an int or a Child, not {value!r}")
+    raise TypeError(f"a pid is a str, an int or a Child, not {shown(value)}")
+
+
+def _route(pids: object) -> list[str]:
+    """The route that ``sendTo`` was given in another form than a tuple or a list. Raises TypeError."""
+    if isinstance(pids, (str, int, Child)):
+        return [_pid(pids)]
+    if isinstance(pids, Iterable) and not isinstance(pids, (bytes, bytearray, Mapping, Set)):
+        return [_pid(pid) for pid in pids]
+    raise TypeError(f"sendTo() takes a pid, or pids in the order of message.pids, not {shown(pids)}")
+
+
+def _check_callable(what: str, listener: object) -> None:
+    if not callable(listener):
+        raise InvalidListener(f"{what} takes a listener, a function, not {shown(listener)}")
 
 
 def _indented(tree: Mapping[str, Any], depth: int) -> list[str]:

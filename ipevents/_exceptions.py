@@ -74,6 +74,18 @@ __all__ = [
 ]
 
 
+_SHOWN = 80  # characters
+
+
+def shown(value: object) -> str:
+    """A value as the text of an error names it: short, whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except Exception:  # a repr of the user's that fails
+        text = f"<{type(value).__name__} object at {id(value):#x}>"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 class IPEventsError(Exception):
     """Base of everything the library raises or reports."""
 

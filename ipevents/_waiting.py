@@ -35,7 +35,9 @@ class Expectation:
     def message(self) -> Message:
         """The event that came. Raises AttributeError before that."""
         if self._message is None:
-            raise AttributeError(f"no matching event {self._event!r} has come yet")
+            raise AttributeError(
+                f"no matching event {self._event!r} has come yet; its message is there after the with block"
+            )
         return self._message
 
     def __enter__(self) -> Expectation:
@@ -67,7 +69,7 @@ class Expectation:
             return
         if self._life.stopping.is_set():
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
-        raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout} s")
+        raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout:g} s")
 
     def _heard(self, message: Message, *args: Any, **kwargs: Any) -> None:
         if self._came.is_set():

@@ -6,6 +6,7 @@ import enum
 import gc
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -156,6 +157,30 @@ def test_what_cannot_take_a_message_is_refused(ipem):
     assert ipem.eventNames() == []
 
 
+@pytest.mark.parametrize("method", ["off", "addListener", "removeListener", "on", "once"])
+@pytest.mark.parametrize("listener", ["", 0, b"x", ["x"], None])
+def test_what_is_no_function_is_no_listener(ipem, heard, method, listener):
+    ipem.on("x", hears(heard))
+    if listener is None and method in ("off", "on", "once"):
+        return  # all of them, a decorator
+    with pytest.raises(InvalidListener, match=rf"not {re.escape(repr(listener))}"):
+        getattr(ipem, method)("x", listener)
+    assert ipem.listenerCount("x") == 1
+
+
+def test_a_value_with_a_repr_that_raises_is_refused_like_others(started):
+    class Nasty:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(InvalidEvent, match="Nasty object"):
+        started.broadcast(Nasty())
+    with pytest.raises(InvalidListener, match="Nasty object"):
+        started.on("x", Nasty())
+    with pytest.raises(TypeError, match="Nasty object"):
+        started.sendTo(Nasty(), "x")
+
+
 def test_who_connects_to_the_signal_listens(ipem, heard):
     receiver = hears(heard)
     ipem.signal("x").connect(receiver)
@@ -285,6 +310,33 @@ def test_a_pid_is_a_text_a_number_or_a_child(started, pid):
     if pid is not None:
         with pytest.raises(TypeError):
             started.on("x", print, sender=pid)
+
+
+@pytest.mark.parametrize("pids", [None, 1.5, True, b"12", {"12"}, {"12": 1}, print])
+def test_a_route_is_a_pid_or_pids_in_order(started, pids):
+    with pytest.raises(TypeError, match=rf"a pid.*, not {re.escape(repr(pids))}"):
+        started.sendTo(pids, "x")
+    assert started.stats()["sent"] == 0
+
+
+def test_a_route_may_be_any_row_of_pids(started, heard):
+    started.on("x", hears(heard))
+    started.sendTo(iter([started.pid]), "x")
+    started.sendTo([started.pid], "x")
+    started.sendTo((started.pid,), "x")
+    assert heard == ["x"] * 3
+
+
+@pytest.mark.parametrize("send", ["sendTo", "sendToChild"])
+def test_an_empty_pid_is_nobodys(started, send):
+    with pytest.raises(UnknownProcess, match="''"):
+        getattr(started, send)("", "x")
+
+
+def test_no_process_is_called_nothing(ipem):
+    with pytest.raises(ValueError, match="sender"):
+        ipem.on("x", print, sender="")
+    assert ipem.eventNames() == []
 
 
 def test_a_route_to_oneself_is_a_local_event(started, heard):
@@ -554,6 +606,30 @@ def test_a_block_that_raises_is_not_waited_for(started):
     assert started.eventNames() == []
 
 
+@pytest.mark.parametrize("timeout", ["3", True, -1, float("nan")])
+@pytest.mark.parametrize("method", ["waitFor", "expecting", "run", "stop"])
+def test_a_timeout_that_is_none_is_refused_at_the_call(started, method, timeout):
+    event = ["x"] if method in ("waitFor", "expecting") else []
+    with pytest.raises((TypeError, ValueError), match="a timeout is a number of seconds"):
+        getattr(started, method)(*event, timeout)
+    assert not started.stopping
+    assert started.eventNames() == []
+
+
+def test_run_with_a_wrong_timeout_does_not_start(ipem):
+    with pytest.raises(TypeError):
+        ipem.run("3")
+    assert not ipem.isGrandMaster
+
+
+@pytest.mark.parametrize("where", ["", 0, "name", lambda: True])
+@pytest.mark.parametrize("method", ["waitFor", "expecting"])
+def test_where_takes_a_message(started, method, where):
+    with pytest.raises(InvalidListener, match="where is"):
+        getattr(started, method)("x", 0, where)
+    assert started.eventNames() == []
+
+
 def test_waiting_in_a_listener_would_deadlock(started):
     failures = []
 
@@ -576,6 +652,44 @@ def test_a_stop_ends_a_wait(started):
     thread.join(CEILING)
     with pytest.raises(Closed):
         started.waitFor("x")
+
+
+# Starting children: what is refused starts none
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error"),
+    [
+        ((print, "abc"), {}, "'abc'"),
+        ((print, 5), {}, "5"),
+        ((print,), {"kwargs": [("a", 1)]}, "dict"),
+        ((print,), {"kwargs": {1: 2}}, "1 is no name"),
+        ((print,), {"name": 3}, "not 3"),
+        (("notcallable",), {}, "'notcallable'"),
+        ((None, (1,)), {}, "for a target"),
+        ((None,), {"kwargs": {"a": 1}}, "for a target"),
+    ],
+)
+def test_a_worker_that_could_not_be_run_is_refused_at_the_call(started, args, options, error):
+    with pytest.raises(TypeError, match=error):
+        started.worker(*args, **options)
+    assert started.childsOnline == 0
+
+
+@pytest.mark.parametrize("option", [{"restart": "x"}, {"restart": 1}, {"delayRestart": float("nan")}])
+def test_options_of_a_child_are_checked_at_the_call(started, option):
+    with pytest.raises(OptionsError):
+        started.worker(print, **option)
+    assert started.childsOnline == 0
+
+
+def test_a_script_that_could_not_be_run_is_refused_at_the_call(started, tmp_path):
+    for path, error in ((tmp_path, FileNotFoundError), ("", FileNotFoundError), (None, TypeError)):
+        with pytest.raises(error):
+            started.fork(path)
+    with pytest.raises(TypeError, match="'abc'"):
+        started.fork(__file__, "abc")
+    assert started.childsOnline == 0
 
 
 # The default emitter and further ones

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent
+from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent, shown
 
 # Kinds of message records.
 TO_PARENTS = 1
@@ -70,7 +70,7 @@ def check_name(event: object) -> str:
     A header holds plain values only, and a member is no plain str. Raises InvalidEvent.
     """
     if not isinstance(event, str) or not event:
-        raise InvalidEvent(f"an event name is a non-empty str, not {event!r}")
+        raise InvalidEvent(f"an event name is a non-empty str, not {shown(event)}")
     if _is_long(event):
         raise InvalidEvent(f"an event name has at most {MAX_EVENT_BYTES} bytes, {event[:40]!r}... has more")
     return str.__str__(event)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
-from .._exceptions import InvalidListener
+from .._exceptions import InvalidListener, shown
 
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers
@@ -200,16 +200,16 @@ class Dispatcher:
             self._on_failure(exc, message, _listener_of(receiver))
 
 
-def check_listener(listener: object) -> None:
-    """Refuse what cannot be called as ``listener(message)``."""
+def check_listener(listener: object, what: str = "a listener") -> None:
+    """Refuse what cannot be called as ``listener(message)``; ``what`` it is named in the error."""
     if not callable(listener):
-        raise InvalidListener(f"a listener is a function that takes a message, not {listener!r}")
+        raise InvalidListener(f"{what} is a function that takes a message, not {shown(listener)}")
     code = getattr(listener, "__code__", None)
     if code is not None and type(listener).__name__ == "function":
         keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
         missing = [name for name in keyword_only if name not in (listener.__kwdefaults__ or ())]  # type: ignore[attr-defined]
         if (
-            not code.co_flags & _CO_SUSPENDS
+            not code.co_flags & CO_SUSPENDS
             and (code.co_argcount or code.co_flags & _CO_VARARGS)
             and not missing
         ):
@@ -223,10 +223,12 @@ def check_listener(listener: object) -> None:
     for function in (listener, getattr(type(listener), "__call__", None)):  # noqa: B004  # the method itself
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidListener(
-                f"{listener!r} is a coroutine function; listeners are plain, nothing awaits them"
+                f"{shown(listener)} is a coroutine function; {what} is a plain one, nothing awaits it"
             )
         if inspect.isgeneratorfunction(function):
-            raise InvalidListener(f"{listener!r} is a generator function; calling it would run nothing of it")
+            raise InvalidListener(
+                f"{shown(listener)} is a generator function; calling it would run nothing of it"
+            )
     takes = any(
         parameter.kind
         in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
@@ -234,12 +236,12 @@ def check_listener(listener: object) -> None:
     )
     if not takes:
         raise InvalidListener(
-            f"{listener!r} takes no positional argument; a listener is called as listener(message, *args)"
+            f"{shown(listener)} takes no positional argument; {what} is called with (message, *args)"
         )
 
 
 _CO_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
-_CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
 def _listener_of(item: Listener) -> Listener:

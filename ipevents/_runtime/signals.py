@@ -11,6 +11,9 @@ from weakref import ref
 from blinker import ANY, Signal
 from blinker.base import ANY_ID
 
+from .._exceptions import shown
+from .dispatch import check_listener
+
 F = TypeVar("F", bound=Callable[..., Any])
 Receivers = tuple[Callable[..., Any], ...]
 
@@ -64,7 +67,15 @@ class EventSignal(Signal):
             self._change()
 
     def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
-        """As in blinker; the receiver is called as ``receiver(message, *args, **kwargs)``."""
+        """As in blinker; the receiver is called as ``receiver(message, *args, **kwargs)``.
+
+        ``sender`` is the pid of an origin. Raises InvalidListener as ``on`` does; TypeError for another
+        sender, which no event would ever have.
+        """
+        if type(receiver) is not Registration:  # else it was checked by who made it
+            check_listener(receiver, "a receiver")
+        if sender is not ANY and not isinstance(sender, str):
+            raise TypeError(f"the sender of an event is a pid, a str, not {shown(sender)}")
         before = set(self.receivers)
         super().connect(receiver, sender, weak)
         for receiver_id in self.receivers.keys() - before:

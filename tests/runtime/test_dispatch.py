@@ -223,6 +223,20 @@ def test_a_receiver_for_a_sender_hears_that_origin_only(dispatcher, heard):
     assert heard == ["you"]
 
 
+@pytest.mark.parametrize("receiver", [None, 5, lambda: None])
+def test_what_cannot_take_a_message_is_no_receiver(dispatcher, receiver):
+    with pytest.raises(InvalidListener, match="receiver"):
+        dispatcher.signal("x").connect(receiver)
+    assert not dispatcher.listens_to("x")
+
+
+@pytest.mark.parametrize("sender", [None, 4711, b"4711"])
+def test_a_sender_that_no_event_has_is_refused(dispatcher, sender):
+    with pytest.raises(TypeError, match=f"a pid, a str, not {sender!r}"):
+        dispatcher.signal("x").connect(print, sender=sender)
+    assert not dispatcher.listens_to("x")
+
+
 def test_a_receiver_that_left_its_only_sender_does_not_count(dispatcher, heard):
     receiver = hears(heard, "you")
     signal = dispatcher.signal("x")
