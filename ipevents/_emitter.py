@@ -46,8 +46,9 @@ class Emitter:
     A process has one that is made for it, ``ipevents.ipem``. Everything may be called from any thread.
     Listeners are called one at a time, in library threads, as ``listener(message, *args, **kwargs)``.
 
-    What a call gets wrong (an unknown child, an argument that cannot be pickled, ...) is an ``error``
-    event if anyone listens to ``error``, else it is raised at the call.
+    What a send gets wrong (an unknown child, a reserved name, an argument that cannot be pickled, ...) is an
+    ``error`` event if anyone listens to ``error``, else it is raised at the call, and always in a listener
+    of ``error`` itself. Arguments of a wrong type, and whatever other calls get wrong, are always raised.
     """
 
     def __init__(self) -> None:
@@ -241,14 +242,20 @@ class Emitter:
     def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
         """An event for the listeners of this process only, in this thread. Returns whether there were any.
 
-        Raises InvalidEvent, ReservedEvent.
+        Raises InvalidEvent, ReservedEvent, as the sends do: only where nobody listens to ``error``.
         """
-        return self._node.emit(check_event(event, sending=False), args, kwargs)
+        node = self._node
+        try:
+            name = check_event(event, sending=False)
+        except IPEventsError as exc:
+            node.fail(exc)
+            return False
+        return node.emit(name, args, kwargs)
 
     def bubble(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To the listeners here, then to every process between here and the grand master.
 
-        Returns the emitter.
+        Returns the emitter. The listeners here have heard it also where the arguments are then refused.
         """
         node = self._node
         try:

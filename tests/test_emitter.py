@@ -255,11 +255,40 @@ def test_error_can_be_emitted_but_not_sent(started, heard):
     started.emit("error", ValueError("mine"))
     assert isinstance(heard.pop(), ValueError)
     for method in SENDS:
-        if method != "bubble":
-            getattr(started, method)("error", 1)
-    while len(heard) < len(SENDS) - 1:
-        started.waitFor("error", CEILING)
-    assert all(isinstance(exc, ReservedEvent) for exc in heard)
+        getattr(started, method)("error", 1)
+    started.stop()
+    assert [type(exc) for exc in heard] == [ReservedEvent] * len(SENDS)
+
+
+@pytest.mark.parametrize("event", ["ready", "", None])
+def test_a_wrong_name_is_an_error_event_from_all_that_send(started, heard, event):
+    started.on("error", lambda message, exc: heard.append(exc))
+    for method in SENDS:
+        assert getattr(started, method)(event) is started
+    assert started.emit(event) is False
+    started.sendTo([started.pid], event)
+    started.sendToChild("1", event)
+    started.stop()
+    assert len(heard) == len(SENDS) + 3
+    assert all(isinstance(exc, InvalidEvent) for exc in heard)
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_a_send_that_an_error_listener_gets_wrong_is_raised_there_and_does_not_go_round(
+    ipem, heard, caplog, is_started
+):
+    def listener(message, exc):
+        heard.append(exc)
+        ipem.sendToChild("4711", "trouble", str(exc))
+
+    ipem.on("error", listener)
+    if is_started:
+        ipem.start()
+    ipem.broadcast("ready")
+    ipem.stop()
+    assert [type(exc) for exc in heard] == [ReservedEvent if is_started else NotStarted]
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info[0] is (UnknownProcess if is_started else NotStarted)
 
 
 # A grand master alone
