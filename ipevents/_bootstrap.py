@@ -17,4 +17,11 @@ def run(launch: Launch) -> None:
 
     life = ipem._life
     program = life.become_child(launch)
-    life.run_child(program)
+    try:
+        life.run_child(program)
+    except Exception:
+        # multiprocessing prints the traceback under this name: it shall be clear whose it is.
+        import multiprocessing
+
+        multiprocessing.current_process().name += f" ({life.node.router.pid})"
+        raise

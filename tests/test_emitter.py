@@ -291,6 +291,18 @@ def test_a_send_that_an_error_listener_gets_wrong_is_raised_there_and_does_not_g
     assert record.exc_info[0] is (UnknownProcess if is_started else NotStarted)
 
 
+def test_a_stop_that_overtakes_an_error_listener_is_no_failure(started, heard, caplog):
+    def listener(message, exc):
+        heard.append(exc)
+        started.broadcast("trouble")
+
+    started.stop()
+    started.on("error", listener)
+    assert started.broadcast("x") is started
+    assert [type(exc) for exc in heard] == [Closed]
+    assert caplog.records == []
+
+
 # A grand master alone
 
 
@@ -659,6 +671,27 @@ def test_where_takes_a_message(started, method, where):
     assert started.eventNames() == []
 
 
+def test_a_wait_that_cannot_begin_leaves_nothing_behind(started, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(started._life, "first_use", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        started.waitFor("x", CEILING)
+    assert started.eventNames() == []
+    assert started._life.waiters == set()
+
+
+def test_an_expectation_may_be_used_again(started):
+    expectation = started.expecting("x", CEILING)
+    for value in range(2):
+        with expectation as got:
+            started.emit("x", value)
+        assert got.message.args == (value,)
+    with pytest.raises(AttributeError, match="after the with block"), expectation:
+        _ = expectation.message
+
+
 def test_waiting_in_a_listener_would_deadlock(started):
     failures = []
 
@@ -672,6 +705,7 @@ def test_waiting_in_a_listener_would_deadlock(started):
     started.on("x", listener)
     started.emit("x")
     assert len(failures) == 3
+    assert all("register a listener" in str(exc) for exc in failures)
 
 
 def test_a_stop_ends_a_wait(started):

@@ -87,6 +87,20 @@ def test_the_text_of_an_exception_survives_a_pickle():
         assert str(pickle.loads(pickle.dumps(exception))) == str(exception)
 
 
+@pytest.mark.parametrize(
+    ("traceback", "words"),
+    [
+        ("", ""),
+        ("LookupError: mine\n", ": LookupError: mine"),
+        ("Traceback:\n  File x\n    code\n    ^^^\nLookupError: a\nb\na note\n", ": LookupError: a"),
+    ],
+)
+def test_a_failed_start_says_what_was_raised_and_not_where(traceback, words):
+    error = ipevents.StartFailed("1", 3, traceback)
+    assert str(error) == f"child 1 ended before it was online, exit code 3{words}"
+    assert error.traceback == traceback
+
+
 CAMEL = re.compile(r"[a-z]+[A-Z][A-Za-z]*")
 # Names of the standard library that are spelled so, as attributes of it.
 FOREIGN = {"getLogger", "isEnabledFor", "addHandler", "setLevel", "excepthook"}

@@ -442,7 +442,7 @@ class Stranger:
 def test_a_stranger_at_the_address_is_an_error_that_names_it(recorders, address, answer, expected):
     with Stranger(address, answer):
         where = str(address.get("port") or address["socketPath"])
-        with pytest.raises(expected, match=where):
+        with pytest.raises(expected, match=f"{where}.*choose another socket.port or socketPath"):
             recorders(**address).start()
 
 
