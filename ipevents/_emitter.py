@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Set
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._child import Child
 from ._core.messages import (
@@ -30,6 +30,9 @@ from ._runtime.programs import Program
 from ._runtime.stage import Stage
 from ._runtime.supervisor import Slot
 from ._waiting import Expectation
+
+if TYPE_CHECKING:
+    from blinker import Signal
 
 Listener = Callable[..., Any]
 F = TypeVar("F", bound=Listener)
@@ -195,8 +198,11 @@ class Emitter:
         """The events that have listeners."""
         return self._node.dispatcher.events()
 
-    def signal(self, event: str) -> Any:
-        """The ``blinker.Signal`` behind an event. What is connected to it is called like a listener."""
+    def signal(self, event: str) -> Signal:
+        """The ``blinker.Signal`` behind an event. What is connected to it is called like a listener.
+
+        It is the same one as long as something is connected to it, or you hold it.
+        """
         return self._node.dispatcher.signal(check_name(event))
 
     def _register(self, event: str, listener: Listener | None, sender: Pid | None, *, once: bool) -> Any:

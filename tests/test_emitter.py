@@ -405,6 +405,15 @@ def test_a_refused_send_is_not_counted(started):
     assert started.stats()["sent"] == 1
 
 
+def test_names_of_events_that_were_waited_for_once_are_forgotten(started):
+    for number in range(100):
+        with started.expecting(f"reply-{number}", CEILING):
+            started.emit(f"reply-{number}")
+        started.once(f"answer-{number}", lambda message: None).sendTo(started.pid, f"answer-{number}")
+    assert started._node.dispatcher._alive == {}
+    assert started._node.dispatcher._signals == {}
+
+
 # Failing listeners
 
 

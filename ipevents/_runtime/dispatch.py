@@ -2,8 +2,8 @@
 
 Locks. ``_running`` (re-entrant) is held while listeners run: one at a time in a process. It is taken
 with no other lock held and may be followed by the state lock (a listener sends), never the other way
-round. Signals are made and listeners registered
-without a lock: each step is one operation of a dict or a set.
+round. Signals are made, kept and forgotten, and listeners registered, without a lock, because collected
+receivers and signal handlers do so in the middle of anything: each step is one operation of a dict or a set.
 Every thread that runs listeners may block in them as long as the user's code likes; nobody
 who holds the state lock waits for one.
 """
@@ -11,7 +11,11 @@ who holds the state lock waits for one.
 from __future__ import annotations
 
 import threading
+import weakref
 from _thread import get_ident
+
+# What WeakValueDictionary is built on: looks whether it is dead and removes it in one step.
+from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]  # not in typeshed
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +27,13 @@ if TYPE_CHECKING:
 
 
 Listener = Callable[..., Any]
+
+
+class _Reference(weakref.ref["EventSignal"]):
+    """To the signal of an event; knows the event when the signal is gone."""
+
+    __slots__ = ("event",)
+    event: str
 
 
 class Dispatcher:
@@ -46,7 +57,11 @@ class Dispatcher:
         self._on_failure = on_failure
         self._on_exit = on_exit
         self._on_idle = on_idle
+        # The signals that something is connected to (or that are muted): what keeps them. See _keep.
         self._signals: dict[str, EventSignal] = {}
+        # All signals that anybody holds, at most one for an event. A name that is no longer used, such as
+        # `reply-<id>`, costs nothing.
+        self._alive: dict[str, _Reference] = {}
         self._running = threading.RLock()
         self._depth = 0  # written by the owner of _running
         self.owner = 0  # the thread that runs listeners now
@@ -67,13 +82,27 @@ class Dispatcher:
     # Registration
 
     def signal(self, event: str) -> EventSignal:
-        """The signal of an event, made on first use."""
-        signal = self._signals.get(event)
-        if signal is None:
-            from .signals import EventSignal  # late: importing blinker takes as long as everything else
+        """The signal of an event, made on first use.
 
-            signal = self._signals.setdefault(event, EventSignal(event, self._changed))
-        return signal
+        The same one as long as anybody holds it or something is connected.
+        """
+        signal = self._signals.get(event)
+        if signal is not None:
+            return signal
+        from .signals import EventSignal  # late: importing blinker takes as long as everything else
+
+        made = EventSignal(event, self._changed)
+        reference = _Reference(made, self._forget)
+        reference.event = event
+        while True:
+            found = self._alive.setdefault(event, reference)()  # made, or that of who was faster
+            if found is not None:
+                return found
+            _remove_dead_weakref(self._alive, event)  # its own callback is about to
+
+    def _forget(self, reference: _Reference) -> None:
+        """A signal is gone: its place is free, unless another one has it already."""
+        _remove_dead_weakref(self._alive, reference.event)
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
@@ -113,12 +142,29 @@ class Dispatcher:
         return signal is not None and bool(signal.receivers)
 
     def events(self) -> list[str]:
-        """The events with a listener, in the order in which they first had one."""
+        """The events with a listener, in the order in which they got their first."""
         return [event for event, signal in list(self._signals.items()) if signal.receivers]
 
-    def _changed(self, event: str) -> None:
+    def _changed(self, signal: EventSignal) -> None:
+        event = signal.event
+        self._keep(signal)
         self.kept.pop(event, None)
         self._on_interest(event)
+
+    def _keep(self, signal: EventSignal) -> None:
+        """Hold a signal while it is of use.
+
+        Two threads may change it at once. Whoever writes looks again afterwards, and who changes a signal
+        comes here behind that: so the last one to write has seen the last change.
+        """
+        while True:
+            used = signal.is_used()
+            if used:
+                self._signals[signal.event] = signal
+            else:
+                self._signals.pop(signal.event, None)
+            if signal.is_used() is used:
+                return
 
     # Calling
 

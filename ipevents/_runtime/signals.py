@@ -45,7 +45,7 @@ class EventSignal(Signal):
     must not block.
     """
 
-    def __init__(self, event: str, on_changed: Callable[[str], None]) -> None:
+    def __init__(self, event: str, on_changed: Callable[[EventSignal], None]) -> None:
         self.event = event
         self.version = 0  # counts changes, so that a list made meanwhile is not kept
         self._on_changed = on_changed
@@ -101,6 +101,10 @@ class EventSignal(Signal):
             self._order.pop(receiver_id, None)
         self._change()
 
+    def is_used(self) -> bool:
+        """Whether it makes a difference that there is this signal, and not a new one of the same name."""
+        return bool(self.receivers) or self._muted
+
     def in_order(self, origin: str) -> tuple[Receivers, bool]:
         """What to call for an event of ``origin``, in the order of registration.
 
@@ -136,7 +140,7 @@ class EventSignal(Signal):
 
     def _change(self) -> None:
         self.version += 1
-        self._on_changed(self.event)
+        self._on_changed(self)
 
 
 def _callable(item: Any) -> Callable[..., Any]:

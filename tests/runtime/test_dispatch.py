@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import threading
+import weakref
 
 import blinker
 import pytest
 
 from ipevents._core.messages import Envelope, Message
 from ipevents._exceptions import InvalidListener
+from ipevents._runtime import signals
 from ipevents._runtime.dispatch import Dispatcher, check_listener
 
 CEILING = 30.0  # reached only in a deadlock
@@ -529,6 +532,166 @@ def test_kept_receivers_are_forgotten_at_every_change(dispatcher, heard):
     dispatcher.emit("x")
     dispatcher.remove("x", None)
     assert "x" not in dispatcher.kept
+
+
+# What is kept of an event
+
+
+def holds_nothing(dispatcher):
+    return (dispatcher._signals, dispatcher._alive, dispatcher.kept) == ({}, {}, {})
+
+
+def test_an_event_that_nobody_uses_any_more_is_forgotten(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.add("x", hears(heard, "once"), sender="me", once=True)
+    dispatcher.emit("x")
+    dispatcher.remove("x", None)
+    dispatcher.signal("y")
+    assert heard == ["x", "once"]
+    assert holds_nothing(dispatcher)
+
+
+def test_an_event_whose_weak_receiver_is_collected_is_forgotten(dispatcher, heard):
+    receiver = hears(heard, "weak")
+    dispatcher.signal("x").connect(receiver)
+    dispatcher.emit("x")
+    assert heard == ["weak"]
+    del receiver
+    gc.collect()
+    assert holds_nothing(dispatcher)
+
+
+def test_ten_thousand_names_that_are_used_once_leave_nothing(dispatcher, heard):
+    def use(names):
+        for number in names:
+            dispatcher.add(f"reply-{number}", heard.append, once=True)
+            dispatcher.emit(f"reply-{number}")
+        count = len(heard)
+        heard.clear()
+        dispatcher.interest.clear()
+        gc.collect()
+        return count, len(gc.get_objects())
+
+    use(range(100))
+    _, before = use(range(100))
+    count, after = use(range(10_000))
+    assert count == 10_000
+    assert after - before < 100
+    assert holds_nothing(dispatcher)
+
+
+def test_a_signal_that_somebody_holds_is_the_signal_of_its_event(dispatcher, heard):
+    signal = dispatcher.signal("x")
+    listener = hears(heard, "on")
+    dispatcher.add("x", listener)
+    dispatcher.remove("x", listener)
+    gc.collect()
+    assert dispatcher.signal("x") is signal
+    signal.connect(hears(heard, "connected"), weak=False)
+    dispatcher.add("x", listener)
+    assert dispatcher.emit("x")
+    assert heard == ["connected", "on"]
+    assert dispatcher.events() == ["x"]
+
+
+def test_a_muted_signal_stays_so_although_nobody_holds_it(dispatcher, heard):
+    dispatcher.signal("x").is_muted = True
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.emit("x")
+    assert heard == []
+    dispatcher.signal("x").is_muted = False
+    dispatcher.remove("x", None)
+    assert holds_nothing(dispatcher)
+
+
+def between_look_and_write(signal, call):
+    """Have the next look at whether it is of use followed by what another thread does just then."""
+    look = signal.is_used
+    calls = [call]
+
+    def is_used():
+        used = look()
+        if calls:
+            calls.pop()()
+        return used
+
+    signal.is_used = is_used
+
+
+def test_who_connects_while_the_last_one_leaves_is_heard(dispatcher, heard):
+    first, second = hears(heard, "first"), hears(heard, "second")
+    dispatcher.add("x", first)
+    signal = dispatcher.signal("x")
+    between_look_and_write(signal, lambda: dispatcher.add("x", second))
+    dispatcher.remove("x", first)
+    assert dispatcher.emit("x")
+    assert heard == ["second"]
+    assert dispatcher.signal("x") is signal
+
+
+def test_who_leaves_while_it_connects_leaves_nothing(dispatcher, heard):
+    signal, listener = dispatcher.signal("x"), hears(heard, "x")
+    between_look_and_write(signal, functools.partial(signal.disconnect, listener))
+    signal.connect(listener)
+    assert not dispatcher.listens_to("x")
+    del signal.is_used, signal
+    gc.collect()
+    assert holds_nothing(dispatcher)
+
+
+def test_two_threads_that_make_the_signal_of_an_event_at_once_get_the_same(dispatcher, monkeypatch):
+    real, found = signals.EventSignal, []
+
+    def slow(event, on_changed):
+        made = real(event, on_changed)
+        if not found:  # another thread is faster
+            found.append(None)
+            found.append(dispatcher.signal(event))
+        return made
+
+    monkeypatch.setattr(signals, "EventSignal", slow)
+    assert dispatcher.signal("x") is found[1]
+
+
+def test_a_signal_that_is_gone_is_replaced_before_its_end_was_told(dispatcher, heard):
+    signal = dispatcher.signal("x")
+    dispatcher._alive["x"] = weakref.ref(signal)  # without the callback, as just before it
+    del signal
+    gc.collect()
+    dispatcher.add("x", hears(heard, "x"))
+    assert dispatcher.emit("x")
+    dispatcher.remove("x", None)
+    assert holds_nothing(dispatcher)
+
+
+def test_threads_that_come_and_go_at_one_event_are_heard_while_they_are_there(dispatcher):
+    failures = []
+
+    def use(number):
+        for turn in range(300):
+            calls = []
+            listener = hears(calls, turn)
+            if turn % 3:
+                dispatcher.add("x", listener)
+            else:
+                dispatcher.signal("x").connect(listener, weak=False)
+            if not dispatcher.emit("x") or not calls:
+                failures.append((number, turn))
+            dispatcher.remove("x", listener)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(CEILING)
+    finally:
+        sys.setswitchinterval(interval)
+    gc.collect()
+    assert failures == []
+    assert holds_nothing(dispatcher)
 
 
 # Which listeners are refused
