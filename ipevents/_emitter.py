@@ -455,7 +455,8 @@ class Emitter:
     def stats(self) -> dict[str, Any]:
         """Counters since the start, as plain dicts: of this process, and by peer under ``links``.
 
-        Events: sent, received, forwarded, delivered, dropped by cause, queued now and peak.
+        Events: sent, received, forwarded, delivered, dropped by cause, queued now and peak. Handshakes:
+        ``refused`` by cause.
         """
         node = self._node
         with node.lock:
@@ -472,6 +473,7 @@ class Emitter:
                 "delivered": incoming.delivered,
                 "unheard": incoming.unheard,
                 **incoming.counters,
+                "refused": dict(incoming.refused),
                 "links": links,
                 "past": {**node.past, "dropped": dict(node.past["dropped"])},
             }

@@ -848,6 +848,7 @@ def test_the_repr_is_a_status_line(ipem):
 def test_stats_are_plain_values(started):
     stats = started.stats()
     assert (stats["pid"], stats["restarts"], stats["sent"], stats["links"]) == (started.pid, 0, 0, {})
+    assert stats["refused"] == {}
     assert pickle.loads(pickle.dumps(stats)) == stats
 
 

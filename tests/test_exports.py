@@ -3,8 +3,8 @@ from __future__ import annotations
 import ast
 import builtins
 import configparser
-import inspect
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -132,11 +132,11 @@ def test_the_originals_spelling_occurs_in_two_files_only(file):
     assert {name for name in defined_names(file) if CAMEL.fullmatch(name)} - FOREIGN == set()
 
 
-def test_every_public_method_has_a_docstring():
+def test_every_public_method_and_attribute_has_a_docstring():
     for owner in (ipevents.Emitter, ipevents.Child, ipevents.Message):
         assert owner.__doc__
         for name, value in vars(owner).items():
-            if not name.startswith("_") and inspect.isfunction(value):
+            if not name.startswith("_") and isinstance(value, (types.FunctionType, property)):
                 assert value.__doc__, f"{owner.__name__}.{name}"
 
 
