@@ -19,8 +19,7 @@ def run(launch: Launch) -> None:
     program = life.become_child(launch)
     try:
         life.run_child(program)
-    except Exception:
-        # multiprocessing prints the traceback under this name: it shall be clear whose it is.
+    except Exception:  # the program's own: multiprocessing prints it under this name, which shall tell whose
         import multiprocessing
 
         multiprocessing.current_process().name += f" ({life.node.router.pid})"

@@ -1,4 +1,8 @@
-"""The public API. The only place, with ``_options.py``, that knows its spelling."""
+"""The public API. The only place, with ``_options.py``, that knows its spelling.
+
+Longer than other files because it is one class with all public names: contracts in docstrings, aliases and
+signatures. What a call does stands in ``_runtime``; only what a caller got wrong is told apart here.
+"""
 
 from __future__ import annotations
 

@@ -253,7 +253,8 @@ def check_listener(listener: object, what: str = "a listener") -> None:
     code = getattr(listener, "__code__", None)
     if code is not None and type(listener).__name__ == "function":
         keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-        missing = [name for name in keyword_only if name not in (listener.__kwdefaults__ or ())]  # type: ignore[attr-defined]
+        defaults = listener.__kwdefaults__ or ()  # type: ignore[attr-defined]  # it is a function, see above
+        missing = [name for name in keyword_only if name not in defaults]
         if (
             not code.co_flags & CO_SUSPENDS
             and (code.co_argcount or code.co_flags & _CO_VARARGS)
