@@ -48,8 +48,8 @@ def name(given: object, default: object) -> str:
         raise TypeError(f"the name of a child is a str, not {shown(given)}")
     if given is not None and len(given) > MAX_NAME:
         raise ValueError(f"the name of a child has at most {MAX_NAME} characters, {shown(given)} has more")
-    default = default[:MAX_NAME] if isinstance(default, str) else ""
-    return given or default or "worker"
+    chosen = given or (default[:MAX_NAME] if isinstance(default, str) else "") or "worker"
+    return chosen.encode("utf-8", "backslashreplace").decode()  # it is printed; a file's may hold surrogates
 
 
 def function(target: Any, args: tuple[Any, ...], kwargs: object = None) -> Program:

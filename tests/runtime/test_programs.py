@@ -87,6 +87,7 @@ def test_a_name_is_what_was_given_or_the_targets():
     assert programs.name(None, "its") == programs.name("", "its") == "its"
     assert programs.name(None, None) == programs.name(None, 5) == "worker"
     assert programs.name(None, "x" * 300) == "x" * 256
+    assert programs.name("a\udcff", "its") == programs.name(None, "a\udcff") == "a\\udcff"
 
 
 def test_a_name_is_a_short_text():
