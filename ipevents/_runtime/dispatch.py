@@ -30,10 +30,14 @@ Listener = Callable[..., Any]
 
 
 class _Reference(weakref.ref["EventSignal"]):
-    """To the signal of an event; knows the event when the signal is gone."""
+    """To the signal of an event; holds it while it is of use, and knows the event when it is gone."""
 
-    __slots__ = ("event",)
-    event: str
+    __slots__ = ("event", "held")
+
+    # ref has taken both in __new__
+    def __init__(self, signal: EventSignal, on_gone: Callable[[_Reference], None]) -> None:
+        self.event = signal.event
+        self.held: EventSignal | None = None
 
 
 class Dispatcher:
@@ -57,11 +61,9 @@ class Dispatcher:
         self._on_failure = on_failure
         self._on_exit = on_exit
         self._on_idle = on_idle
-        # The signals that something is connected to (or that are muted): what keeps them. See _keep.
-        self._signals: dict[str, EventSignal] = {}
-        # All signals that anybody holds, at most one for an event. A name that is no longer used, such as
-        # `reply-<id>`, costs nothing.
-        self._alive: dict[str, _Reference] = {}
+        # At most one signal for an event, held here only while something is connected to it, see _keep; so
+        # a name that is no longer used, such as `reply-<id>`, costs nothing.
+        self._signals: dict[str, _Reference] = {}
         self._running = threading.RLock()
         self._depth = 0  # written by the owner of _running
         self.owner = 0  # the thread that runs listeners now
@@ -86,23 +88,26 @@ class Dispatcher:
 
         The same one as long as anybody holds it or something is connected.
         """
-        signal = self._signals.get(event)
+        signal = self._find_signal(event)
         if signal is not None:
             return signal
         from .signals import EventSignal  # late: importing blinker takes as long as everything else
 
         made = EventSignal(event, self._changed)
         reference = _Reference(made, self._forget)
-        reference.event = event
         while True:
-            found = self._alive.setdefault(event, reference)()  # made, or that of who was faster
+            found = self._signals.setdefault(event, reference)()  # made, or that of who was faster
             if found is not None:
                 return found
-            _remove_dead_weakref(self._alive, event)  # its own callback is about to
+            _remove_dead_weakref(self._signals, event)  # its own callback is about to
+
+    def _find_signal(self, event: str) -> EventSignal | None:
+        reference = self._signals.get(event)
+        return None if reference is None else reference.held or reference()
 
     def _forget(self, reference: _Reference) -> None:
         """A signal is gone: its place is free, unless another one has it already."""
-        _remove_dead_weakref(self._alive, reference.event)
+        _remove_dead_weakref(self._signals, reference.event)
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
@@ -120,7 +125,7 @@ class Dispatcher:
         """Remove the newest registration of a listener, all of an event, or (both None) all."""
         names = list(self._signals) if event is None else [event]
         for name in names:
-            signal = self._signals.get(name)
+            signal = self._find_signal(name)
             if signal is None:
                 continue
             found = signal.registrations()
@@ -130,20 +135,20 @@ class Dispatcher:
                 signal.disconnect(item)
 
     def listeners(self, event: str) -> list[Listener]:
-        signal = self._signals.get(event)
+        signal = self._find_signal(event)
         return [] if signal is None else [_listener_of(item) for item in signal.registrations()]
 
     def count(self, event: str) -> int:
-        signal = self._signals.get(event)
+        signal = self._find_signal(event)
         return 0 if signal is None else len(signal.registrations())
 
     def listens_to(self, event: str) -> bool:
-        signal = self._signals.get(event)
+        signal = self._find_signal(event)
         return signal is not None and bool(signal.receivers)
 
     def events(self) -> list[str]:
         """The events with a listener, in the order in which they got their first."""
-        return [event for event, signal in list(self._signals.items()) if signal.receivers]
+        return [event for event in list(self._signals) if self.listens_to(event)]
 
     def _changed(self, signal: EventSignal) -> None:
         event = signal.event
@@ -155,14 +160,13 @@ class Dispatcher:
         """Hold a signal while it is of use.
 
         Two threads may change it at once. Whoever writes looks again afterwards, and who changes a signal
-        comes here behind that: so the last one to write has seen the last change.
+        comes here behind that: so the last one to write has seen the last change. Meanwhile the signal is
+        found all the same, because we hold it.
         """
+        reference = self._signals[signal.event]  # it is there as long as the signal is
         while True:
             used = signal.is_used()
-            if used:
-                self._signals[signal.event] = signal
-            else:
-                self._signals.pop(signal.event, None)
+            reference.held = signal if used else None
             if signal.is_used() is used:
                 return
 
@@ -170,7 +174,10 @@ class Dispatcher:
 
     def find(self, event: str, origin: str) -> Receivers:
         """What to call for an event of ``origin``; an empty tuple if nobody listens."""
-        signal = self._signals.get(event)
+        reference = self._signals.get(event)
+        if reference is None:
+            return ()
+        signal = reference.held or reference()
         if signal is None:
             return ()
         version = signal.version

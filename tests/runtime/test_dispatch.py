@@ -4,14 +4,13 @@ import functools
 import gc
 import sys
 import threading
-import weakref
 
 import blinker
 import pytest
 
 from ipevents._core.messages import Envelope, Message
 from ipevents._exceptions import InvalidListener
-from ipevents._runtime import signals
+from ipevents._runtime import dispatch, signals
 from ipevents._runtime.dispatch import Dispatcher, check_listener
 
 CEILING = 30.0  # reached only in a deadlock
@@ -538,7 +537,7 @@ def test_kept_receivers_are_forgotten_at_every_change(dispatcher, heard):
 
 
 def holds_nothing(dispatcher):
-    return (dispatcher._signals, dispatcher._alive, dispatcher.kept) == ({}, {}, {})
+    return (dispatcher._signals, dispatcher.kept) == ({}, {})
 
 
 def test_an_event_that_nobody_uses_any_more_is_forgotten(dispatcher, heard):
@@ -604,15 +603,15 @@ def test_a_muted_signal_stays_so_although_nobody_holds_it(dispatcher, heard):
     assert holds_nothing(dispatcher)
 
 
-def between_look_and_write(signal, call):
-    """Have the next look at whether it is of use followed by what another thread does just then."""
+def between_look_and_write(signal, *calls):
+    """Have the next looks at whether it is of use followed by what another thread does just then."""
     look = signal.is_used
-    calls = [call]
+    left = list(calls)
 
     def is_used():
         used = look()
-        if calls:
-            calls.pop()()
+        if left:
+            left.pop(0)()
         return used
 
     signal.is_used = is_used
@@ -627,6 +626,17 @@ def test_who_connects_while_the_last_one_leaves_is_heard(dispatcher, heard):
     assert dispatcher.emit("x")
     assert heard == ["second"]
     assert dispatcher.signal("x") is signal
+
+
+def test_who_has_connected_while_the_last_one_leaves_is_heard_at_once(dispatcher, heard):
+    first, second = hears(heard, "first"), hears(heard, "second")
+    dispatcher.add("x", first)
+    signal = dispatcher.signal("x")
+    connect = functools.partial(signal.connect, second)
+    # The third look is that after the writing, and both looks of connect come before it.
+    between_look_and_write(signal, connect, int, int, functools.partial(dispatcher.emit, "x"))
+    dispatcher.remove("x", first)
+    assert heard == ["second"]
 
 
 def test_who_leaves_while_it_connects_leaves_nothing(dispatcher, heard):
@@ -655,7 +665,7 @@ def test_two_threads_that_make_the_signal_of_an_event_at_once_get_the_same(dispa
 
 def test_a_signal_that_is_gone_is_replaced_before_its_end_was_told(dispatcher, heard):
     signal = dispatcher.signal("x")
-    dispatcher._alive["x"] = weakref.ref(signal)  # without the callback, as just before it
+    dispatcher._signals["x"] = dispatch._Reference(signal, lambda reference: None)  # just before its callback
     del signal
     gc.collect()
     dispatcher.add("x", hears(heard, "x"))
