@@ -17,4 +17,10 @@ def run(launch: Launch) -> None:
 
     life = ipem._life
     program = life.become_child(launch)
-    life.run_child(program)
+    try:
+        life.run_child(program)
+    except Exception:  # the program's own: multiprocessing prints it under this name, which shall tell whose
+        import multiprocessing
+
+        multiprocessing.current_process().name += f" ({life.node.router.pid})"
+        raise

@@ -5,8 +5,8 @@ from __future__ import annotations
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from ._exceptions import UnknownProcess
-from ._options import child_options
+from ._exceptions import UnknownProcess, shown
+from ._options import MAX_STOP_SECONDS, seconds
 
 if TYPE_CHECKING:
     from ._runtime.life import Life
@@ -55,12 +55,15 @@ class Child:
 
     @property
     def restart(self) -> bool | str:
-        """The restart policy: True, False or ``"on-failure"``. May be set; it counts from the next exit."""
+        """The restart policy: True, False or ``"on-failure"``. May be set; it counts from the next exit.
+
+        Setting anything else raises OptionsError.
+        """
         return self._slot.policy.policy
 
     @restart.setter
     def restart(self, value: bool | str) -> None:
-        policy, _ = child_options(value, None, self._life.options)
+        policy = self._life.options.merged(None, {"restart": value}, started=True).restart
         with self._life.node.lock:
             self._slot.policy.policy = policy
             self._slot.explicit = policy is True
@@ -69,8 +72,8 @@ class Child:
         """``sendToChild(self.pid, event, ...)``, whatever pid it has now. Errors as there."""
         node = self._life.node
         if not self._slot.alive:
-            what = "ended" if self._slot.ended.is_set() else "is about to be started again"
-            node.fail(UnknownProcess(f"event {event!r} was not sent: child {self._slot.name} {what}"))
+            what = "has ended" if self._slot.ended.is_set() else "is about to be started again"
+            node.fail(UnknownProcess(f"event {shown(event)} was not sent: child {self._slot.name} {what}"))
             return
         node.send_child(self._slot.pid, event, args, kwargs)
 
@@ -80,13 +83,14 @@ class Child:
         Waits for the end, except in a listener, where it returns at once. ``timeout`` in seconds, None for
         the option ``stopTimeout``: after it the process is killed.
         """
+        given = seconds(timeout, MAX_STOP_SECONDS)
         supervisor = self._life.supervisor
         if supervisor is None or self._slot.ended.is_set():
             return
-        seconds = self._life.options.stop_timeout if timeout is None else timeout
-        supervisor.stop_child(self._slot, seconds)
+        allowed = self._life.options.stop_timeout if given is None else given
+        supervisor.stop_child(self._slot, allowed)
         if self._life.may_wait():
-            self._slot.ended.wait(seconds + 1.0)
+            self._slot.ended.wait(allowed + 1.0)
 
     def kill(self) -> None:
         """KILL it at once; it is not started again. Does not wait."""
@@ -99,8 +103,9 @@ class Child:
 
         Returns whether it has come. Raises WouldDeadlock in a listener.
         """
+        given = seconds(timeout)
         self._life.check_wait("join()")
-        return self._slot.ended.wait(timeout)
+        return self._slot.ended.wait(given)
 
     def __repr__(self) -> str:
         state = "alive" if self.alive else "ended" if self._slot.ended.is_set() else "restarting"

@@ -1,12 +1,16 @@
-"""The public API. The only place, with ``_options.py``, that knows its spelling."""
+"""The public API. The only place, with ``_options.py``, that knows its spelling.
+
+Longer than other files because it is one class with all public names: contracts in docstrings, aliases and
+signatures. What a call does stands in ``_runtime``; only what a caller got wrong is told apart here.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._child import Child
 from ._core.messages import (
@@ -20,15 +24,19 @@ from ._core.messages import (
     check_name,
 )
 from ._core.restarts import RestartPolicy
-from ._exceptions import IPEventsError, Unpicklable, WorkerRefused
-from ._options import child_options
+from ._exceptions import InvalidListener, IPEventsError, Unpicklable, WorkerRefused, shown
+from ._options import MAX_STOP_SECONDS, child_options, seconds
 from ._runtime import programs
+from ._runtime.dispatch import check_listener
 from ._runtime.life import Life
 from ._runtime.link import Link
 from ._runtime.programs import Program
 from ._runtime.stage import Stage
 from ._runtime.supervisor import Slot
 from ._waiting import Expectation
+
+if TYPE_CHECKING:
+    from blinker import Signal
 
 Listener = Callable[..., Any]
 F = TypeVar("F", bound=Listener)
@@ -45,8 +53,9 @@ class Emitter:
     A process has one that is made for it, ``ipevents.ipem``. Everything may be called from any thread.
     Listeners are called one at a time, in library threads, as ``listener(message, *args, **kwargs)``.
 
-    What a call gets wrong (an unknown child, an argument that cannot be pickled, ...) is an ``error``
-    event if anyone listens to ``error``, else it is raised at the call.
+    What a send gets wrong (an unknown child, a reserved name, an argument that cannot be pickled, ...) is an
+    ``error`` event if anyone listens to ``error``, else it is raised at the call, and always in a listener
+    of ``error`` itself. Arguments of a wrong type, and whatever other calls get wrong, are always raised.
     """
 
     def __init__(self) -> None:
@@ -94,7 +103,7 @@ class Emitter:
         children are killed. In a listener or a signal handler it only asks for it and returns. May be
         called several times; afterwards ``start()`` may follow, the listeners are still there.
         """
-        self._life.stop(timeout)
+        self._life.stop(seconds(timeout, MAX_STOP_SECONDS))
 
     @property
     def stopping(self) -> bool:
@@ -108,10 +117,11 @@ class Emitter:
         so is the SystemExit of a listener. Returns at once if it was stopped since it was started.
         """
         life = self._life
+        given = seconds(timeout)
         if self._node.stage not in (Stage.STOPPING, Stage.CLOSED):
             life.start()
         try:
-            done = life.wait_stopped(timeout)
+            done = life.wait_stopped(given)
         except KeyboardInterrupt:
             life.stop(None)
             raise SystemExit(130) from None
@@ -155,8 +165,14 @@ class Emitter:
         return self._register(event, listener, sender, once=True)
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> Emitter:
-        """Remove the newest registration of a listener, all of an event, or all; returns the emitter."""
+        """Remove the newest registration of a listener, all of an event, or all; returns the emitter.
+
+        A listener that is not registered changes nothing. Raises InvalidEvent; InvalidListener for what could
+        not be one.
+        """
         name = None if event is None else check_name(event)
+        if listener is not None:
+            _check_callable("off()", listener)
         self._node.dispatcher.remove(name, listener)
         return self
 
@@ -166,10 +182,12 @@ class Emitter:
 
     def addListener(self, event: str, listener: Listener) -> Emitter:
         """``on(event, listener)``."""
+        _check_callable("addListener()", listener)
         return self.on(event, listener)
 
     def removeListener(self, event: str, listener: Listener) -> Emitter:
         """``off(event, listener)``."""
+        _check_callable("removeListener()", listener)
         return self.off(event, listener)
 
     def listeners(self, event: str) -> list[Listener]:
@@ -184,13 +202,18 @@ class Emitter:
         """The events that have listeners."""
         return self._node.dispatcher.events()
 
-    def signal(self, event: str) -> Any:
-        """The ``blinker.Signal`` behind an event. What is connected to it is called like a listener."""
+    def signal(self, event: str) -> Signal:
+        """The ``blinker.Signal`` behind an event. What is connected to it is called like a listener.
+
+        It is the same one as long as something is connected to it, or you hold it.
+        """
         return self._node.dispatcher.signal(check_name(event))
 
     def _register(self, event: str, listener: Listener | None, sender: Pid | None, *, once: bool) -> Any:
         event = check_name(event)
         origin = None if sender is None else _pid(sender)
+        if origin == "":
+            raise ValueError("sender is the pid of an origin, and no process has the pid ''")
         if listener is None:
 
             def decorate(function: F) -> F:
@@ -219,21 +242,30 @@ class Emitter:
         Nothing that the block provokes is missed. ``with ipem.expecting("done") as got: ...``, then
         ``got.message``. Arguments and errors as for ``waitFor``.
         """
-        return Expectation(self._life, check_name(event), timeout, where)
+        name, given = check_name(event), seconds(timeout)
+        if where is not None:
+            check_listener(where, "where")
+        return Expectation(self._life, name, given, where)
 
     # Sending
 
     def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
         """An event for the listeners of this process only, in this thread. Returns whether there were any.
 
-        Raises InvalidEvent, ReservedEvent.
+        Raises InvalidEvent, ReservedEvent, as the sends do: only where nobody listens to ``error``.
         """
-        return self._node.emit(check_event(event, sending=False), args, kwargs)
+        node = self._node
+        try:
+            name = check_event(event, sending=False)
+        except IPEventsError as exc:
+            node.fail(exc)
+            return False
+        return node.emit(name, args, kwargs)
 
     def bubble(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To the listeners here, then to every process between here and the grand master.
 
-        Returns the emitter.
+        Returns the emitter. The listeners here have heard it also where the arguments are then refused.
         """
         node = self._node
         try:
@@ -289,9 +321,13 @@ class Emitter:
 
         That is what ``message.pids`` holds, so ``sendTo(message.pids, ...)`` is the reply. Raises
         UnknownProcess for an unknown next hop; a hop that is unknown further on comes back as an
-        ``error`` event with Undeliverable.
+        ``error`` event with Undeliverable. TypeError for what is no pid.
         """
-        route = [_pid(pids)] if isinstance(pids, (str, int, Child)) else [_pid(pid) for pid in pids]
+        kind = type(pids)
+        if kind is tuple or kind is list:
+            route = [_pid(pid) for pid in pids]  # type: ignore[union-attr]  # mypy does not follow kind
+        else:
+            route = _route(pids)
         self._node.send_route(route, event, args, kwargs)
         return self
 
@@ -314,18 +350,24 @@ class Emitter:
         Blocks for the start of the process, some milliseconds, not for its ``online``.
 
         Raises Unpicklable; WorkerRefused without a target inside a worker, or where there is no script;
-        OptionsError; Closed; OSError where the system has no more processes.
+        OptionsError; TypeError for arguments of a wrong type; Closed; OSError where the system has no more
+        processes.
         """
+        arguments = programs.arguments(args)
         if target is None and self._life.is_worker:
             raise WorkerRefused(
                 "worker() without a target was called in a worker, which runs the same script: "
                 "call it only if ipem.isMaster is true, or pass a function"
             )
         if target is None:
+            if arguments or kwargs:
+                raise TypeError(
+                    "args and kwargs are for a target; worker() without one runs this script again"
+                )
             program = programs.this_script()
         else:
-            program = programs.function(target, tuple(args), kwargs or {})
-            name = name or getattr(target, "__name__", None)
+            program = programs.function(target, arguments, kwargs)
+        name = programs.name(name, getattr(target, "__name__", None))
         return self._begin(program, True, name, restart, delayRestart)
 
     def fork(
@@ -339,17 +381,18 @@ class Emitter:
     ) -> Child:
         """Start a child process that runs another script, with ``sys.argv = [path, *args]``.
 
-        It is a master there (``isMaster``). The rest as for ``worker``. Raises FileNotFoundError.
+        Arguments that are no texts become texts. It is a master there (``isMaster``). The rest as for
+        ``worker``. Raises FileNotFoundError for no script, or a directory without a ``__main__.py``.
         """
-        program = programs.other_script(path, tuple(args))
-        name = name or os.path.basename(os.fspath(path))
+        program = programs.other_script(path, programs.arguments(args))
+        name = programs.name(name, os.path.basename(program.argv[0]))
         return self._begin(program, False, name, restart, delayRestart)
 
     def _begin(
         self,
         program: Program,
         is_worker: bool,
-        name: str | None,
+        name: str,
         restart: bool | str | None,
         delay: float | None,
     ) -> Child:
@@ -361,7 +404,7 @@ class Emitter:
                 f"a tree has at most {MAX_DEPTH} levels; does the script start itself endlessly?"
             )
         slot = Slot(
-            name or "worker",
+            name,
             program,
             is_worker,
             RestartPolicy(policy, seconds, options.max_restarts),
@@ -416,7 +459,8 @@ class Emitter:
     def stats(self) -> dict[str, Any]:
         """Counters since the start, as plain dicts: of this process, and by peer under ``links``.
 
-        Events: sent, received, forwarded, delivered, dropped by cause, queued now and peak.
+        Events: sent, received, forwarded, delivered, dropped by cause, queued now and peak. Handshakes:
+        ``refused`` by cause.
         """
         node = self._node
         with node.lock:
@@ -433,6 +477,7 @@ class Emitter:
                 "delivered": incoming.delivered,
                 "unheard": incoming.unheard,
                 **incoming.counters,
+                "refused": dict(incoming.refused),
                 "links": links,
                 "past": {**node.past, "dropped": dict(node.past["dropped"])},
             }
@@ -460,10 +505,24 @@ def _pid(value: object) -> str:
     if isinstance(value, str):
         return str.__str__(value)  # plain, whatever it was: headers hold plain values only
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        return int.__repr__(value)  # not the name of a member of an enum
     if isinstance(value, Child):
         return value.pid
-    raise TypeError(f"a pid is a str, an int or a Child, not {value!r}")
+    raise TypeError(f"a pid is a str, an int or a Child, not {shown(value)}")
+
+
+def _route(pids: object) -> list[str]:
+    """The route that ``sendTo`` was given in another form than a tuple or a list. Raises TypeError."""
+    if isinstance(pids, (str, int, Child)):
+        return [_pid(pids)]
+    if isinstance(pids, Iterable) and not isinstance(pids, (bytes, bytearray, Mapping, Set)):
+        return [_pid(pid) for pid in pids]
+    raise TypeError(f"sendTo() takes a pid, or pids in the order of message.pids, not {shown(pids)}")
+
+
+def _check_callable(what: str, listener: object) -> None:
+    if not callable(listener):
+        raise InvalidListener(f"{what} takes a listener, a function, not {shown(listener)}")
 
 
 def _indented(tree: Mapping[str, Any], depth: int) -> list[str]:

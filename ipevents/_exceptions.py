@@ -74,6 +74,18 @@ __all__ = [
 ]
 
 
+_SHOWN = 80  # characters
+
+
+def shown(value: object) -> str:
+    """A value as the text of an error names it: short, whatever its ``repr`` does."""
+    try:
+        text = repr(value)
+    except Exception:  # a repr of the user's that fails
+        text = f"<{type(value).__name__} object at {id(value):#x}>"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 class IPEventsError(Exception):
     """Base of everything the library raises or reports."""
 
@@ -108,6 +120,9 @@ class ForkedError(IPEventsError, RuntimeError):
 
 class WouldDeadlock(IPEventsError, RuntimeError):
     """A listener tried to wait for an event; no event is delivered while a listener runs."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; register a listener for what is to come, or wait in the main thread"
 
 
 class SendError(IPEventsError):
@@ -173,7 +188,8 @@ class StartFailed(ProcessError):
     """A child ended before it was online.
 
     Attributes: ``pid``, ``exitcode`` (None where it is not known), ``traceback`` the child's own
-    (or ``""``).
+    (or ``""``), ``why`` it could not be started again (or ``""``). The child has shown its traceback on
+    stderr itself, so the text of the exception has the last line of it only.
     """
 
     def __init__(self, pid: str, exitcode: int | None, traceback: str = "", why: str = "") -> None:
@@ -184,10 +200,17 @@ class StartFailed(ProcessError):
         self.why = why
 
     def __str__(self) -> str:
+        # Not the whole traceback: the child has shown it on stderr.
         text = f"child {self.pid} ended before it was online, exit code {self.exitcode}"
-        if self.why:
-            text += f": {self.why}"
-        return f"{text}\n{self.traceback}" if self.traceback else text
+        why = self.why or _last_words(self.traceback)
+        return f"{text}: {why}" if why else text
+
+
+def _last_words(traceback: str) -> str:
+    """The exception at the end of a traceback, the first line of its text."""
+    lines = traceback.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
+    return next(iter(lines[frames[-1] + 1 :] if frames else lines), "")
 
 
 class GaveUp(ProcessError):

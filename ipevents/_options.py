@@ -10,11 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from ._exceptions import OptionsError
+from ._exceptions import OptionsError, shown
 from ._runtime.keys import MIN_KEY_BYTES
 
 # Node's longest timer, 24.8 days; far below what threading can wait for.
 _MAX_MILLISECONDS = 2**31 - 1
+# The same in seconds: the longest that a stop may take, whatever it was given.
+MAX_STOP_SECONDS = _MAX_MILLISECONDS / 1000
+_MAX_SECONDS = float(2**31)  # 68 years: nobody sees the end of a longer wait
 # What sockaddr_un has room for, without the final zero byte.
 _MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 # Below this not even a long path of pids has room; above it multiprocessing has another frame header.
@@ -121,9 +124,7 @@ class _Option:
         if self.secret:
             size = f" of {len(value)}" if isinstance(value, str | bytes | bytearray) else ""
             return f"{type(value).__name__}{size}"
-        import reprlib  # late: needed for an error only; survives a repr that raises
-
-        return reprlib.repr(value)
+        return shown(value)
 
 
 _TIME = f"a number of milliseconds from 0 to {_MAX_MILLISECONDS}"
@@ -255,6 +256,21 @@ class Options:
     def __repr__(self) -> str:
         shown = {**self._values(), "authkey": "set" if self.authkey else None}
         return f"<Options {' '.join(f'{name}={value!r}' for name, value in shown.items())}>"
+
+
+def seconds(value: object, most: float = _MAX_SECONDS) -> float | None:
+    """Return what was given as a ``timeout``: seconds, ``most`` of them, or None for what that means there.
+
+    Raises TypeError or ValueError, naming the value. bool is not a number here either.
+    """
+    right = "a timeout is a number of seconds from 0 on, or None"
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{right}, not {shown(value)}")
+    if not value >= 0:  # NaN as well
+        raise ValueError(f"{right}, not {shown(value)}")
+    return float(min(value, most))
 
 
 def child_options(restart: object, delayRestart: object, defaults: Options) -> tuple[bool | str, float]:

@@ -35,17 +35,25 @@ class Expectation:
     def message(self) -> Message:
         """The event that came. Raises AttributeError before that."""
         if self._message is None:
-            raise AttributeError(f"no matching event {self._event!r} has come yet")
+            raise AttributeError(
+                f"no matching event {self._event!r} has come yet; its message is there after the with block"
+            )
         return self._message
 
     def __enter__(self) -> Expectation:
         life = self._life
         life.check_wait("waiting for an event")
-        life.node.dispatcher.add(self._event, self._heard)
-        life.waiters.add(self._came)
-        if life.stopping.is_set():  # the stop may have looked at the waiters already
-            self._came.set()
-        life.first_use()
+        # Anew, for who enters it a second time: what came then has nothing to say now.
+        self._came, self._message, self._failure = Latch(), None, None
+        try:
+            life.node.dispatcher.add(self._event, self._heard)
+            life.waiters.add(self._came)
+            if life.stopping.is_set():  # the stop may have looked at the waiters already
+                self._came.set()
+            life.first_use()
+        except BaseException:  # a listener of ready may raise it, or Ctrl-C: then __exit__ is not called
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -55,8 +63,11 @@ class Expectation:
             if exc is None:
                 self._wait()
         finally:
-            self._life.waiters.discard(self._came)
-            self._life.node.dispatcher.remove(self._event, self._heard)
+            self._end()
+
+    def _end(self) -> None:
+        self._life.waiters.discard(self._came)
+        self._life.node.dispatcher.remove(self._event, self._heard)
 
     def _wait(self) -> None:
         deadline = Deadline(self._timeout)
@@ -67,7 +78,7 @@ class Expectation:
             return
         if self._life.stopping.is_set():
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
-        raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout} s")
+        raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout:g} s")
 
     def _heard(self, message: Message, *args: Any, **kwargs: Any) -> None:
         if self._came.is_set():

@@ -6,6 +6,7 @@ import enum
 import gc
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -156,6 +157,30 @@ def test_what_cannot_take_a_message_is_refused(ipem):
     assert ipem.eventNames() == []
 
 
+@pytest.mark.parametrize("method", ["off", "addListener", "removeListener", "on", "once"])
+@pytest.mark.parametrize("listener", ["", 0, b"x", ["x"], None])
+def test_what_is_no_function_is_no_listener(ipem, heard, method, listener):
+    ipem.on("x", hears(heard))
+    if listener is None and method in ("off", "on", "once"):
+        return  # all of them, a decorator
+    with pytest.raises(InvalidListener, match=rf"not {re.escape(repr(listener))}"):
+        getattr(ipem, method)("x", listener)
+    assert ipem.listenerCount("x") == 1
+
+
+def test_a_value_with_a_repr_that_raises_is_refused_like_others(started):
+    class Nasty:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(InvalidEvent, match="Nasty object"):
+        started.broadcast(Nasty())
+    with pytest.raises(InvalidListener, match="Nasty object"):
+        started.on("x", Nasty())
+    with pytest.raises(TypeError, match="Nasty object"):
+        started.sendTo(Nasty(), "x")
+
+
 def test_who_connects_to_the_signal_listens(ipem, heard):
     receiver = hears(heard)
     ipem.signal("x").connect(receiver)
@@ -230,11 +255,52 @@ def test_error_can_be_emitted_but_not_sent(started, heard):
     started.emit("error", ValueError("mine"))
     assert isinstance(heard.pop(), ValueError)
     for method in SENDS:
-        if method != "bubble":
-            getattr(started, method)("error", 1)
-    while len(heard) < len(SENDS) - 1:
-        started.waitFor("error", CEILING)
-    assert all(isinstance(exc, ReservedEvent) for exc in heard)
+        getattr(started, method)("error", 1)
+    started.stop()
+    assert [type(exc) for exc in heard] == [ReservedEvent] * len(SENDS)
+
+
+@pytest.mark.parametrize("event", ["ready", "", None])
+def test_a_wrong_name_is_an_error_event_from_all_that_send(started, heard, event):
+    started.on("error", lambda message, exc: heard.append(exc))
+    for method in SENDS:
+        assert getattr(started, method)(event) is started
+    assert started.emit(event) is False
+    started.sendTo([started.pid], event)
+    started.sendToChild("1", event)
+    started.stop()
+    assert len(heard) == len(SENDS) + 3
+    assert all(isinstance(exc, InvalidEvent) for exc in heard)
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_a_send_that_an_error_listener_gets_wrong_is_raised_there_and_does_not_go_round(
+    ipem, heard, caplog, is_started
+):
+    def listener(message, exc):
+        heard.append(exc)
+        ipem.sendToChild("4711", "trouble", str(exc))
+
+    ipem.on("error", listener)
+    if is_started:
+        ipem.start()
+    ipem.broadcast("ready")
+    ipem.stop()
+    assert [type(exc) for exc in heard] == [ReservedEvent if is_started else NotStarted]
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info[0] is (UnknownProcess if is_started else NotStarted)
+
+
+def test_a_stop_that_overtakes_an_error_listener_is_no_failure(started, heard, caplog):
+    def listener(message, exc):
+        heard.append(exc)
+        started.broadcast("trouble")
+
+    started.stop()
+    started.on("error", listener)
+    assert started.broadcast("x") is started
+    assert [type(exc) for exc in heard] == [Closed]
+    assert caplog.records == []
 
 
 # A grand master alone
@@ -287,6 +353,33 @@ def test_a_pid_is_a_text_a_number_or_a_child(started, pid):
             started.on("x", print, sender=pid)
 
 
+@pytest.mark.parametrize("pids", [None, 1.5, True, b"12", {"12"}, {"12": 1}, print])
+def test_a_route_is_a_pid_or_pids_in_order(started, pids):
+    with pytest.raises(TypeError, match=rf"a pid.*, not {re.escape(repr(pids))}"):
+        started.sendTo(pids, "x")
+    assert started.stats()["sent"] == 0
+
+
+def test_a_route_may_be_any_row_of_pids(started, heard):
+    started.on("x", hears(heard))
+    started.sendTo(iter([started.pid]), "x")
+    started.sendTo([started.pid], "x")
+    started.sendTo((started.pid,), "x")
+    assert heard == ["x"] * 3
+
+
+@pytest.mark.parametrize("send", ["sendTo", "sendToChild"])
+def test_an_empty_pid_is_nobodys(started, send):
+    with pytest.raises(UnknownProcess, match="''"):
+        getattr(started, send)("", "x")
+
+
+def test_no_process_is_called_nothing(ipem):
+    with pytest.raises(ValueError, match="sender"):
+        ipem.on("x", print, sender="")
+    assert ipem.eventNames() == []
+
+
 def test_a_route_to_oneself_is_a_local_event(started, heard):
     started.on("x", hears(heard))
     started.sendTo([started.pid], "x")
@@ -310,6 +403,14 @@ def test_a_refused_send_is_not_counted(started):
     assert started.stats()["sent"] == 0
     started.broadcast("x")
     assert started.stats()["sent"] == 1
+
+
+def test_names_of_events_that_were_waited_for_once_are_forgotten(started):
+    for number in range(100):
+        with started.expecting(f"reply-{number}", CEILING):
+            started.emit(f"reply-{number}")
+        started.once(f"answer-{number}", lambda message: None).sendTo(started.pid, f"answer-{number}")
+    assert started._node.dispatcher._signals == {}
 
 
 # Failing listeners
@@ -554,6 +655,51 @@ def test_a_block_that_raises_is_not_waited_for(started):
     assert started.eventNames() == []
 
 
+@pytest.mark.parametrize("timeout", ["3", True, -1, float("nan")])
+@pytest.mark.parametrize("method", ["waitFor", "expecting", "run", "stop"])
+def test_a_timeout_that_is_none_is_refused_at_the_call(started, method, timeout):
+    event = ["x"] if method in ("waitFor", "expecting") else []
+    with pytest.raises((TypeError, ValueError), match="a timeout is a number of seconds"):
+        getattr(started, method)(*event, timeout)
+    assert not started.stopping
+    assert started.eventNames() == []
+
+
+def test_run_with_a_wrong_timeout_does_not_start(ipem):
+    with pytest.raises(TypeError):
+        ipem.run("3")
+    assert not ipem.isGrandMaster
+
+
+@pytest.mark.parametrize("where", ["", 0, "name", lambda: True])
+@pytest.mark.parametrize("method", ["waitFor", "expecting"])
+def test_where_takes_a_message(started, method, where):
+    with pytest.raises(InvalidListener, match="where is"):
+        getattr(started, method)("x", 0, where)
+    assert started.eventNames() == []
+
+
+def test_a_wait_that_cannot_begin_leaves_nothing_behind(started, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(started._life, "first_use", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        started.waitFor("x", CEILING)
+    assert started.eventNames() == []
+    assert started._life.waiters == set()
+
+
+def test_an_expectation_may_be_used_again(started):
+    expectation = started.expecting("x", CEILING)
+    for value in range(2):
+        with expectation as got:
+            started.emit("x", value)
+        assert got.message.args == (value,)
+    with pytest.raises(AttributeError, match="after the with block"), expectation:
+        _ = expectation.message
+
+
 def test_waiting_in_a_listener_would_deadlock(started):
     failures = []
 
@@ -567,6 +713,7 @@ def test_waiting_in_a_listener_would_deadlock(started):
     started.on("x", listener)
     started.emit("x")
     assert len(failures) == 3
+    assert all("register a listener" in str(exc) for exc in failures)
 
 
 def test_a_stop_ends_a_wait(started):
@@ -576,6 +723,44 @@ def test_a_stop_ends_a_wait(started):
     thread.join(CEILING)
     with pytest.raises(Closed):
         started.waitFor("x")
+
+
+# Starting children: what is refused starts none
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error"),
+    [
+        ((print, "abc"), {}, "'abc'"),
+        ((print, 5), {}, "5"),
+        ((print,), {"kwargs": [("a", 1)]}, "dict"),
+        ((print,), {"kwargs": {1: 2}}, "1 is no name"),
+        ((print,), {"name": 3}, "not 3"),
+        (("notcallable",), {}, "'notcallable'"),
+        ((None, (1,)), {}, "for a target"),
+        ((None,), {"kwargs": {"a": 1}}, "for a target"),
+    ],
+)
+def test_a_worker_that_could_not_be_run_is_refused_at_the_call(started, args, options, error):
+    with pytest.raises(TypeError, match=error):
+        started.worker(*args, **options)
+    assert started.childsOnline == 0
+
+
+@pytest.mark.parametrize("option", [{"restart": "x"}, {"restart": 1}, {"delayRestart": float("nan")}])
+def test_options_of_a_child_are_checked_at_the_call(started, option):
+    with pytest.raises(OptionsError):
+        started.worker(print, **option)
+    assert started.childsOnline == 0
+
+
+def test_a_script_that_could_not_be_run_is_refused_at_the_call(started, tmp_path):
+    for path, error in ((tmp_path, FileNotFoundError), ("", FileNotFoundError), (None, TypeError)):
+        with pytest.raises(error):
+            started.fork(path)
+    with pytest.raises(TypeError, match="'abc'"):
+        started.fork(__file__, "abc")
+    assert started.childsOnline == 0
 
 
 # The default emitter and further ones
@@ -642,6 +827,7 @@ def test_an_emitter_that_nobody_holds_is_collected():
     import weakref
 
     emitter = Emitter()
+    emitter.on("x", lambda message, own=emitter: own.stop()).signal("y").connect(print)
     reference = weakref.ref(emitter)
     del emitter
     gc.collect()
@@ -662,6 +848,7 @@ def test_the_repr_is_a_status_line(ipem):
 def test_stats_are_plain_values(started):
     stats = started.stats()
     assert (stats["pid"], stats["restarts"], stats["sent"], stats["links"]) == (started.pid, 0, 0, {})
+    assert stats["refused"] == {}
     assert pickle.loads(pickle.dumps(stats)) == stats
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import ast
 import builtins
 import configparser
-import inspect
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,20 @@ def test_the_text_of_an_exception_survives_a_pickle():
         assert str(pickle.loads(pickle.dumps(exception))) == str(exception)
 
 
+@pytest.mark.parametrize(
+    ("traceback", "words"),
+    [
+        ("", ""),
+        ("LookupError: mine\n", ": LookupError: mine"),
+        ("Traceback:\n  File x\n    code\n    ^^^\nLookupError: a\nb\na note\n", ": LookupError: a"),
+    ],
+)
+def test_a_failed_start_says_what_was_raised_and_not_where(traceback, words):
+    error = ipevents.StartFailed("1", 3, traceback)
+    assert str(error) == f"child 1 ended before it was online, exit code 3{words}"
+    assert error.traceback == traceback
+
+
 CAMEL = re.compile(r"[a-z]+[A-Z][A-Za-z]*")
 # Names of the standard library that are spelled so, as attributes of it.
 FOREIGN = {"getLogger", "isEnabledFor", "addHandler", "setLevel", "excepthook"}
@@ -118,11 +132,11 @@ def test_the_originals_spelling_occurs_in_two_files_only(file):
     assert {name for name in defined_names(file) if CAMEL.fullmatch(name)} - FOREIGN == set()
 
 
-def test_every_public_method_has_a_docstring():
+def test_every_public_method_and_attribute_has_a_docstring():
     for owner in (ipevents.Emitter, ipevents.Child, ipevents.Message):
         assert owner.__doc__
         for name, value in vars(owner).items():
-            if not name.startswith("_") and inspect.isfunction(value):
+            if not name.startswith("_") and isinstance(value, (types.FunctionType, property)):
                 assert value.__doc__, f"{owner.__name__}.{name}"
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import pickle
+import re
 from multiprocessing.process import AuthenticationString
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipevents._exceptions import OptionsError
-from ipevents._options import Options, child_options
+from ipevents._options import Options, child_options, seconds
 
 KEY = b"sixteen bytes!!!"
 NAN = float("nan")
@@ -117,7 +118,7 @@ def test_a_wrong_value_whose_repr_raises_is_refused_like_others():
         def __repr__(self):
             raise RuntimeError("no")
 
-    with pytest.raises(OptionsError, match="option 'restart' must be .* not <Nasty instance"):
+    with pytest.raises(OptionsError, match="option 'restart' must be .* not <Nasty object"):
         setting("restart", Nasty())
 
 
@@ -125,6 +126,29 @@ def test_a_wrong_value_with_an_endless_repr_is_shown_in_part():
     with pytest.raises(OptionsError) as caught:
         setting("restart", "x" * 10**6)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", ["3", b"3", True, [], 3j])
+def test_a_timeout_is_a_number(value):
+    with pytest.raises(TypeError, match=rf"number of seconds.*, not {re.escape(repr(value))}"):
+        seconds(value)
+
+
+@pytest.mark.parametrize("value", [-1, -0.001, float("nan"), float("-inf")])
+def test_a_timeout_is_not_negative(value):
+    with pytest.raises(ValueError, match=f"number of seconds from 0 on.*, not {value}"):
+        seconds(value)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, None), (0, 0.0), (1.5, 1.5), (True + 1, 2.0)])
+def test_seconds_stay_what_they_are(value, expected):
+    assert seconds(value) == expected
+
+
+@pytest.mark.parametrize("value", [float("inf"), 1e300, 10**400])
+def test_a_time_without_end_is_one_that_the_system_can_wait(value):
+    assert seconds(value) == 2.0**31
+    assert seconds(value, 5.0) == 5.0
 
 
 def test_fork_is_refused_with_the_reason():

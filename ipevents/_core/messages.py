@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent
+from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent, shown
 
 # Kinds of message records.
 TO_PARENTS = 1
@@ -70,7 +70,7 @@ def check_name(event: object) -> str:
     A header holds plain values only, and a member is no plain str. Raises InvalidEvent.
     """
     if not isinstance(event, str) or not event:
-        raise InvalidEvent(f"an event name is a non-empty str, not {event!r}")
+        raise InvalidEvent(f"an event name is a non-empty str, not {shown(event)}")
     if _is_long(event):
         raise InvalidEvent(f"an event name has at most {MAX_EVENT_BYTES} bytes, {event[:40]!r}... has more")
     return str.__str__(event)
@@ -179,11 +179,7 @@ class Envelope:
 class Message:
     """What a listener gets as its first argument: one event with where it comes from. Immutable.
 
-    Attributes: ``from_`` pid of the origin; ``pids`` tuple of every process passed, origin first, the
-    receiver last; ``to`` the addressed pid, for ``toChild`` and ``sendTo``; ``route`` the hops still to
-    go, ``()`` at the target of ``sendTo``, else None; ``type`` how it was sent (``toParents toChilds
-    toSiblings toGM broadcast toChild sendTo``, ``""`` for an event of this process); ``event``, ``args``,
-    ``kwargs``; ``exitcode`` of the process that an ``offline`` is about, else None.
+    Complete for events of this process as well.
     """
 
     __slots__ = ("_args", "_envelope", "_kwargs")
@@ -197,44 +193,56 @@ class Message:
 
     @property
     def from_(self) -> str:
+        """The pid of the origin."""
         return self._envelope.pids[0]
 
     @property
     def pids(self) -> tuple[str, ...]:
+        """Every process passed: the origin first, the receiver last. What ``sendTo`` takes for a reply."""
         return self._envelope.pids
 
     @property
     def to(self) -> str | None:
+        """The addressed pid, for ``toChild`` and ``sendTo``; else None."""
         return self._envelope.to
 
     @property
     def route(self) -> tuple[str, ...] | None:
+        """The hops still to go: ``()`` at the target of a ``sendTo``; else None."""
         return () if self._envelope.kind == SEND_TO else None
 
     @property
     def type(self) -> str:
+        """How it was sent: ``toParents toChilds toSiblings toGM broadcast toChild sendTo``.
+
+        ``""`` for an event of this process.
+        """
         return TYPE_NAMES.get(self._envelope.kind, "")
 
     @property
     def event(self) -> str:
+        """The event's name."""
         return self._envelope.event
 
     @property
     def args(self) -> tuple[Any, ...]:
+        """The positional arguments of the event."""
         return self._args
 
     @property
     def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments of the event; a new dict at each look."""
         return dict(self._kwargs)
 
     @property
     def exitcode(self) -> int | None:
+        """multiprocessing's exit code of the process that an ``offline`` is about; None where not known."""
         return self._envelope.exitcode
 
     def reply(self, event: str, *args: Any, **kwargs: Any) -> None:
         """Send an event back to where this one came from: ``sendTo(message.pids, event, ...)``.
 
-        Errors as for ``sendTo``. The answer to an event of this process is a local ``emit``.
+        Returns None. Errors as for ``sendTo``. The answer to an event of this process is a local ``emit``.
         """
         self._envelope.send_to(self._envelope.pids, event, *args, **kwargs)
 
@@ -260,4 +268,5 @@ class Message:
 
     def __repr__(self) -> str:
         how = f"{self.type} " if self.type else ""
-        return f"<Message {how}{self.event!r} {'>'.join(self.pids)} args={self._args!r}>"
+        kwargs = f" kwargs={dict(self._kwargs)!r}" if self._kwargs else ""
+        return f"<Message {how}{self.event!r} {'>'.join(self.pids)} args={self._args!r}{kwargs}>"

@@ -274,7 +274,7 @@ class Router:
             return None, Report(f"the server {pid} is away", pid, connected=False)
         link = self._links.get(pid)
         if link is None:
-            return None, Report(f"{pid} is no parent or child of {self.pid}", pid)
+            return None, Report(f"{pid!r} is no parent or child of {self.pid}", pid)
         return link, None
 
     def accept(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:

@@ -160,6 +160,8 @@ def join(
             # Perhaps no stranger but a server that was just stopping: it hangs up on who is still
             # in its backlog. A stranger does it again.
             return once()
+    except (AddressInUse, HandshakeTimeout) as error:
+        raise type(error)(f"{error}; choose another socket.port or socketPath") from error.__cause__
     except LinkError:
         raise
     except OSError as error:
@@ -260,7 +262,8 @@ def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadli
             raise AddressInUse(f"something that is not ipevents answers at {where}: {error}") from error
         raise type(error)(f"{where}: {error}") from error
     except TimeoutError as error:
-        raise HandshakeTimeout(f"{where} accepted, but did not finish its handshake in time") from error
+        text = f"{where} accepted, but did not finish its handshake in time: too busy, or not ipevents"
+        raise HandshakeTimeout(text) from error
     except OSError as error:
         if is_stranger:
             text = f"what listens at {where} hung up without a word: it may not be ipevents"

@@ -2,8 +2,8 @@
 
 Locks. ``_running`` (re-entrant) is held while listeners run: one at a time in a process. It is taken
 with no other lock held and may be followed by the state lock (a listener sends), never the other way
-round. Signals are made and listeners registered
-without a lock: each step is one operation of a dict or a set.
+round. Signals are made, kept and forgotten, and listeners registered, without a lock, because collected
+receivers and signal handlers do so in the middle of anything: each step is one operation of a dict or a set.
 Every thread that runs listeners may block in them as long as the user's code likes; nobody
 who holds the state lock waits for one.
 """
@@ -11,18 +11,33 @@ who holds the state lock waits for one.
 from __future__ import annotations
 
 import threading
+import weakref
 from _thread import get_ident
+
+# What WeakValueDictionary is built on: looks whether it is dead and removes it in one step.
+from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]  # not in typeshed
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
-from .._exceptions import InvalidListener
+from .._exceptions import InvalidListener, shown
 
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers
 
 
 Listener = Callable[..., Any]
+
+
+class _Reference(weakref.ref["EventSignal"]):
+    """To the signal of an event; holds it while it is of use, and knows the event when it is gone."""
+
+    __slots__ = ("event", "held")
+
+    # ref has taken both in __new__
+    def __init__(self, signal: EventSignal, on_gone: Callable[[_Reference], None]) -> None:
+        self.event = signal.event
+        self.held: EventSignal | None = None
 
 
 class Dispatcher:
@@ -46,7 +61,9 @@ class Dispatcher:
         self._on_failure = on_failure
         self._on_exit = on_exit
         self._on_idle = on_idle
-        self._signals: dict[str, EventSignal] = {}
+        # At most one signal for an event, held here only while something is connected to it, see _keep; so
+        # a name that is no longer used, such as `reply-<id>`, costs nothing.
+        self._signals: dict[str, _Reference] = {}
         self._running = threading.RLock()
         self._depth = 0  # written by the owner of _running
         self.owner = 0  # the thread that runs listeners now
@@ -67,13 +84,30 @@ class Dispatcher:
     # Registration
 
     def signal(self, event: str) -> EventSignal:
-        """The signal of an event, made on first use."""
-        signal = self._signals.get(event)
-        if signal is None:
-            from .signals import EventSignal  # late: importing blinker takes as long as everything else
+        """The signal of an event, made on first use.
 
-            signal = self._signals.setdefault(event, EventSignal(event, self._changed))
-        return signal
+        The same one as long as anybody holds it or something is connected.
+        """
+        signal = self._find_signal(event)
+        if signal is not None:
+            return signal
+        from .signals import EventSignal  # late: importing blinker takes as long as everything else
+
+        made = EventSignal(event, self._changed)
+        reference = _Reference(made, self._forget)
+        while True:
+            found = self._signals.setdefault(event, reference)()  # made, or that of who was faster
+            if found is not None:
+                return found
+            _remove_dead_weakref(self._signals, event)  # its own callback is about to
+
+    def _find_signal(self, event: str) -> EventSignal | None:
+        reference = self._signals.get(event)
+        return None if reference is None else reference.held or reference()
+
+    def _forget(self, reference: _Reference) -> None:
+        """A signal is gone: its place is free, unless another one has it already."""
+        _remove_dead_weakref(self._signals, reference.event)
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
@@ -91,7 +125,7 @@ class Dispatcher:
         """Remove the newest registration of a listener, all of an event, or (both None) all."""
         names = list(self._signals) if event is None else [event]
         for name in names:
-            signal = self._signals.get(name)
+            signal = self._find_signal(name)
             if signal is None:
                 continue
             found = signal.registrations()
@@ -101,30 +135,49 @@ class Dispatcher:
                 signal.disconnect(item)
 
     def listeners(self, event: str) -> list[Listener]:
-        signal = self._signals.get(event)
+        signal = self._find_signal(event)
         return [] if signal is None else [_listener_of(item) for item in signal.registrations()]
 
     def count(self, event: str) -> int:
-        signal = self._signals.get(event)
+        signal = self._find_signal(event)
         return 0 if signal is None else len(signal.registrations())
 
     def listens_to(self, event: str) -> bool:
-        signal = self._signals.get(event)
+        signal = self._find_signal(event)
         return signal is not None and bool(signal.receivers)
 
     def events(self) -> list[str]:
-        """The events with a listener, in the order in which they first had one."""
-        return [event for event, signal in list(self._signals.items()) if signal.receivers]
+        """The events with a listener, in the order in which they got their first."""
+        return [event for event in list(self._signals) if self.listens_to(event)]
 
-    def _changed(self, event: str) -> None:
+    def _changed(self, signal: EventSignal) -> None:
+        event = signal.event
+        self._keep(signal)
         self.kept.pop(event, None)
         self._on_interest(event)
+
+    def _keep(self, signal: EventSignal) -> None:
+        """Hold a signal while it is of use.
+
+        Two threads may change it at once. Whoever writes looks again afterwards, and who changes a signal
+        comes here behind that: so the last one to write has seen the last change. Meanwhile the signal is
+        found all the same, because we hold it.
+        """
+        reference = self._signals[signal.event]  # it is there as long as the signal is
+        while True:
+            used = signal.is_used()
+            reference.held = signal if used else None
+            if signal.is_used() is used:
+                return
 
     # Calling
 
     def find(self, event: str, origin: str) -> Receivers:
         """What to call for an event of ``origin``; an empty tuple if nobody listens."""
-        signal = self._signals.get(event)
+        reference = self._signals.get(event)
+        if reference is None:
+            return ()
+        signal = reference.held or reference()
         if signal is None:
             return ()
         version = signal.version
@@ -200,16 +253,17 @@ class Dispatcher:
             self._on_failure(exc, message, _listener_of(receiver))
 
 
-def check_listener(listener: object) -> None:
-    """Refuse what cannot be called as ``listener(message)``."""
+def check_listener(listener: object, what: str = "a listener") -> None:
+    """Refuse what cannot be called as ``listener(message)``; ``what`` it is named in the error."""
     if not callable(listener):
-        raise InvalidListener(f"a listener is a function that takes a message, not {listener!r}")
+        raise InvalidListener(f"{what} is a function that takes a message, not {shown(listener)}")
     code = getattr(listener, "__code__", None)
     if code is not None and type(listener).__name__ == "function":
         keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-        missing = [name for name in keyword_only if name not in (listener.__kwdefaults__ or ())]  # type: ignore[attr-defined]
+        defaults = listener.__kwdefaults__ or ()  # type: ignore[attr-defined]  # it is a function, see above
+        missing = [name for name in keyword_only if name not in defaults]
         if (
-            not code.co_flags & _CO_SUSPENDS
+            not code.co_flags & CO_SUSPENDS
             and (code.co_argcount or code.co_flags & _CO_VARARGS)
             and not missing
         ):
@@ -223,10 +277,12 @@ def check_listener(listener: object) -> None:
     for function in (listener, getattr(type(listener), "__call__", None)):  # noqa: B004  # the method itself
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidListener(
-                f"{listener!r} is a coroutine function; listeners are plain, nothing awaits them"
+                f"{shown(listener)} is a coroutine function; {what} is a plain one, nothing awaits it"
             )
         if inspect.isgeneratorfunction(function):
-            raise InvalidListener(f"{listener!r} is a generator function; calling it would run nothing of it")
+            raise InvalidListener(
+                f"{shown(listener)} is a generator function; calling it would run nothing of it"
+            )
     takes = any(
         parameter.kind
         in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
@@ -234,12 +290,12 @@ def check_listener(listener: object) -> None:
     )
     if not takes:
         raise InvalidListener(
-            f"{listener!r} takes no positional argument; a listener is called as listener(message, *args)"
+            f"{shown(listener)} takes no positional argument; {what} is called with (message, *args)"
         )
 
 
 _CO_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
-_CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
 def _listener_of(item: Listener) -> Listener:

@@ -197,7 +197,7 @@ class Gate:
             link = Link(pid, node.lock, node.receive, self._client_closed)
         except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
             connection.close()
-            self._node.incoming.count("refused no-thread")
+            self._node.incoming.count_refused("no-thread")
             node.error(LinkError(f"client {pid} was refused: {exc}"))
             return
         try:
@@ -253,7 +253,7 @@ class Gate:
             self._node.after_offlines(lambda: self._attach(*successor))
 
     def _refused(self, cause: str, address: str) -> None:
-        self._node.incoming.count(f"refused {cause}")
+        self._node.incoming.count_refused(cause)
         if cause not in ("hung-up", "evicted"):
             where = f" from {address}" if address else ""
             self._node.error(LinkError(f"a connection{where} was refused: {cause}"))

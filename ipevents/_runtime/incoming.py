@@ -92,6 +92,7 @@ class Incoming:
         self.delivered = 0
         self.unheard = 0  # messages for us that nobody listened to
         self.counters: dict[str, int] = {}  # rare things by cause
+        self.refused: dict[str, int] = {}  # handshakes by cause
         self._controls: dict[int, Callable[[Link, Record], None]] = {
             INTEREST: self._take_interest,
             INTERESTS: self._take_interests,
@@ -252,6 +253,10 @@ class Incoming:
     def count(self, cause: str) -> None:
         """Count something rare, for stats()."""
         self.counters[cause] = self.counters.get(cause, 0) + 1
+
+    def count_refused(self, cause: str) -> None:
+        """Count a handshake that came to nothing, for stats()."""
+        self.refused[cause] = self.refused.get(cause, 0) + 1
 
     # Deciding and passing on
 

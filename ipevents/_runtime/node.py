@@ -95,6 +95,7 @@ class Node:
         # The counters of links that are gone.
         self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
         self._offlines = 0  # notices of offline that are queued
+        self._telling_errors: set[int] = set()  # threads that run the listeners of error
         self._logged: dict[type, tuple[float, int]] = {}
 
     # Re-entrancy
@@ -190,8 +191,15 @@ class Node:
     # Errors
 
     def fail(self, exc: IPEventsError) -> None:
-        """A mistake of the caller: an ``error`` event if anyone listens to it, else raised here."""
-        if not self.dispatcher.listens_to("error") or self.stage is Stage.FORKED:
+        """A mistake of the caller: an ``error`` event if anyone listens to it, else raised here.
+
+        Raised also in a listener of ``error``: it would be told of it, make the same mistake, and so on.
+        """
+        if (
+            not self.dispatcher.listens_to("error")
+            or self.stage is Stage.FORKED
+            or get_ident() in self._telling_errors
+        ):
             raise exc
         self.error(exc)
 
@@ -206,7 +214,15 @@ class Node:
             self._tell_error(exc)
 
     def _tell_error(self, exc: BaseException) -> None:
-        if self.deliver_local("error", (exc,)):
+        ident = get_ident()
+        outer = ident in self._telling_errors
+        self._telling_errors.add(ident)
+        try:
+            heard = self.deliver_local("error", (exc,))
+        finally:
+            if not outer:
+                self._telling_errors.discard(ident)
+        if heard:
             return
         now = time.monotonic()
         last, hidden = self._logged.get(type(exc), (-REPEAT_SECONDS, 0))
@@ -218,10 +234,10 @@ class Node:
         log.error("! %s: %s%s", type(exc).__name__, exc, more, exc_info=exc if exc.__traceback__ else None)
 
     def _listener_failed(self, exc: BaseException, message: Message, listener: Listener) -> None:
-        if message.event == "error":
-            log.error("! the error listener %r failed", listener, exc_info=exc)
-        elif isinstance(exc, Closed) and self.stage in (Stage.STOPPING, Stage.CLOSED):
+        if isinstance(exc, Closed) and self.stage in (Stage.STOPPING, Stage.CLOSED):
             log.debug("! the stop overtook the listener %r: %s", listener, exc)
+        elif message.event == "error":
+            log.error("! the error listener %r failed", listener, exc_info=exc)
         else:
             self.error(exc)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._core.messages import Payload
-from .._exceptions import Unpicklable, UnreadablePayload
+from .._exceptions import Unpicklable, UnreadablePayload, shown
 
 LARGE_BYTES = 32 * 1024  # what is at least so large travels beside the pickle
 _SMALL_INT_BITS = 256
@@ -174,13 +174,5 @@ def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklabl
         try:
             _dump(value, [], None, name)
         except Unpicklable as exc:
-            return Unpicklable(f"{name}, {_shown(value)}, cannot be pickled: {exc.__cause__!r}")
+            return Unpicklable(f"{name}, {shown(value)}, cannot be pickled: {exc.__cause__!r}")
     return first
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # a repr of the user's that fails
-        text = object.__repr__(value)
-    return text if len(text) <= 80 else text[:77] + "..."

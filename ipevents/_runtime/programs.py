@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import os
 import pickle
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
-from .._exceptions import Unpicklable, WorkerRefused
-from . import payload
+from .._exceptions import WorkerRefused, shown
+from . import dispatch, payload
 
 FUNCTION = "function"
 SCRIPT = "script"  # a file, run as __main__
 MODULE = "module"  # python -m name
 CONTAINER = "container"  # a directory or archive with a __main__ in it
+
+MAX_NAME = 256  # characters; it goes through the pipe of the start, see Launch
 
 
 class Program(NamedTuple):
@@ -28,14 +32,58 @@ class Program(NamedTuple):
     path: tuple[str, ...] = ()
 
 
-def function(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
-    """The call of a function, pickled now. Raises Unpicklable, naming the culprit."""
-    if not callable(target):
-        raise Unpicklable(f"the target of a worker is a function, not {target!r}; a script is for fork(path)")
-    name = getattr(target, "__qualname__", repr(target))
-    data = payload.dumps(target, f"the target {name}")
-    call, _ = payload.encode(tuple(args), dict(kwargs))
+def arguments(args: object) -> tuple[Any, ...]:
+    """The positional arguments of a child. Raises TypeError for what is no row of them.
+
+    A str is one argument and not its letters; a set has no order.
+    """
+    if isinstance(args, Iterable) and not isinstance(args, (str, bytes, bytearray, Mapping, Set)):
+        return tuple(args)
+    raise TypeError(f"args is a list or tuple of arguments, not {shown(args)}; a single one is args=[...]")
+
+
+def name(given: object, default: object) -> str:
+    """What a child is called: what it was given, else its target's name. Raises TypeError, ValueError."""
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"the name of a child is a str, not {shown(given)}")
+    if given is not None and len(given) > MAX_NAME:
+        raise ValueError(f"the name of a child has at most {MAX_NAME} characters, {shown(given)} has more")
+    chosen = given or (default[:MAX_NAME] if isinstance(default, str) else "") or "worker"
+    return chosen.encode("utf-8", "backslashreplace").decode()  # it is printed; a file's may hold surrogates
+
+
+def function(target: Any, args: tuple[Any, ...], kwargs: object = None) -> Program:
+    """The call of a function, pickled now.
+
+    Raises Unpicklable, naming the culprit; TypeError for what could not be called so.
+    """
+    _check_target(target)
+    kwargs = {} if kwargs is None else kwargs
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs is a dict of arguments by name, not {shown(kwargs)}")
+    for key in kwargs:
+        if not isinstance(key, str):
+            raise TypeError(f"kwargs is a dict of arguments by name, and {shown(key)} is no name")
+    data = payload.dumps(target, f"the target {getattr(target, '__qualname__', None) or shown(target)}")
+    call, _ = payload.encode(args, dict(kwargs))
     return Program(FUNCTION, (data, call), ())
+
+
+def _check_target(target: Any) -> None:
+    """Refuse what a worker cannot run. Raises TypeError."""
+    if not callable(target):
+        raise TypeError(
+            f"the target of a worker is a function, not {shown(target)}; a script is for fork(path)"
+        )
+    inner = target
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    code = getattr(inner, "__code__", None)
+    if isinstance(code, types.CodeType) and code.co_flags & dispatch.CO_SUSPENDS:
+        raise TypeError(
+            f"calling the target {shown(target)} would run nothing of it: a worker runs a plain function, no "
+            "coroutine or generator (asyncio.run() in one runs a coroutine)"
+        )
 
 
 def this_script() -> Program:
@@ -60,18 +108,27 @@ def this_script() -> Program:
 
 
 def other_script(path: str | os.PathLike[str], args: tuple[Any, ...]) -> Program:
-    """Another script with ``sys.argv = [path, *args]``. Raises FileNotFoundError where there is none."""
-    name = os.fspath(path)
-    if not os.path.exists(name):
-        raise FileNotFoundError(errno_not_found(), "fork(): there is no script", name)
-    kind = CONTAINER if os.path.isdir(name) else SCRIPT
-    return Program(kind, os.path.abspath(name), (name, *(str(arg) for arg in args)))
+    """Another script, or a directory with a ``__main__``, with ``sys.argv = [path, *args]``.
+
+    Raises FileNotFoundError, PermissionError or TypeError where that is not to be run.
+    """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"fork() takes the path of a script, not {shown(path)}")
+    file = os.fsdecode(path)
+    if not os.path.exists(file):
+        raise FileNotFoundError(errno.ENOENT, "fork(): there is no script", file)
+    if not os.access(file, os.R_OK):
+        raise PermissionError(errno.EACCES, "fork(): the script cannot be read", file)
+    kind = SCRIPT
+    if os.path.isdir(file):
+        kind = CONTAINER
+        if not any(os.path.exists(os.path.join(file, f"__main__{end}")) for end in (".py", ".pyc")):
+            raise FileNotFoundError(errno.ENOENT, "fork(): there is no __main__.py in the directory", file)
+    return Program(kind, os.path.abspath(file), (file, *map(_text, args)))
 
 
-def errno_not_found() -> int:
-    import errno
-
-    return errno.ENOENT
+def _text(arg: object) -> str:
+    return os.fsdecode(arg) if isinstance(arg, (bytes, os.PathLike)) else str(arg)
 
 
 def execute(program: Program) -> None:

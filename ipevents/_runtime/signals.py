@@ -11,6 +11,9 @@ from weakref import ref
 from blinker import ANY, Signal
 from blinker.base import ANY_ID
 
+from .._exceptions import shown
+from .dispatch import check_listener
+
 F = TypeVar("F", bound=Callable[..., Any])
 Receivers = tuple[Callable[..., Any], ...]
 
@@ -42,7 +45,7 @@ class EventSignal(Signal):
     must not block.
     """
 
-    def __init__(self, event: str, on_changed: Callable[[str], None]) -> None:
+    def __init__(self, event: str, on_changed: Callable[[EventSignal], None]) -> None:
         self.event = event
         self.version = 0  # counts changes, so that a list made meanwhile is not kept
         self._on_changed = on_changed
@@ -64,7 +67,15 @@ class EventSignal(Signal):
             self._change()
 
     def connect(self, receiver: F, sender: Any = ANY, weak: bool = True) -> F:
-        """As in blinker; the receiver is called as ``receiver(message, *args, **kwargs)``."""
+        """As in blinker; the receiver is called as ``receiver(message, *args, **kwargs)``.
+
+        ``sender`` is the pid of an origin. Raises InvalidListener as ``on`` does; TypeError for another
+        sender, which no event would ever have.
+        """
+        if type(receiver) is not Registration:  # else it was checked by who made it
+            check_listener(receiver, "a receiver")
+        if sender is not ANY and not isinstance(sender, str):
+            raise TypeError(f"the sender of an event is a pid, a str, not {shown(sender)}")
         before = set(self.receivers)
         super().connect(receiver, sender, weak)
         for receiver_id in self.receivers.keys() - before:
@@ -89,6 +100,10 @@ class EventSignal(Signal):
             self.receivers.pop(receiver_id, None)
             self._order.pop(receiver_id, None)
         self._change()
+
+    def is_used(self) -> bool:
+        """Whether it makes a difference that there is this signal, and not a new one of the same name."""
+        return bool(self.receivers) or self._muted
 
     def in_order(self, origin: str) -> tuple[Receivers, bool]:
         """What to call for an event of ``origin``, in the order of registration.
@@ -125,7 +140,7 @@ class EventSignal(Signal):
 
     def _change(self) -> None:
         self.version += 1
-        self._on_changed(self.event)
+        self._on_changed(self)
 
 
 def _callable(item: Any) -> Callable[..., Any]:

@@ -87,10 +87,14 @@ def locked(path: str) -> Iterator[None]:
     """Hold the lock of ``path``; blocks for ``LOCK_SECONDS`` at most.
 
     It is held for a connect, a bind or an unlink, and across no handshake. Raises :exc:`LinkError` if the
-    lock file is not a plain file of ours or stays locked, OSError if it cannot be opened.
+    lock file is not a plain file of ours, stays locked, or has no directory, OSError if it cannot be opened.
     """
     name = f"{path}.lock"
-    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as error:
+        folder = os.path.dirname(path) or os.curdir
+        raise LinkError(f"cannot listen at {path}: the directory {folder} does not exist") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():

@@ -316,7 +316,7 @@ class Supervisor:
         self._wakeup.ring()
 
     def _refused(self, cause: str, address: str) -> None:
-        self._node.incoming.count(f"refused {cause}")
+        self._node.incoming.count_refused(cause)
 
     # What children say: in their links' readers
 

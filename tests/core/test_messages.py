@@ -208,6 +208,9 @@ def test_a_reply_goes_back_along_the_pids():
 def test_the_repr_is_a_status_line():
     assert repr(message(1)) == "<Message toParents 'hello' a>b args=(1,)>"
     assert repr(message(kind=0, pids=("a",))) == "<Message 'hello' a args=()>"
+    assert (
+        repr(message(1, key="value")) == "<Message toParents 'hello' a>b args=(1,) kwargs={'key': 'value'}>"
+    )
 
 
 def test_a_message_can_be_sent_on_as_an_argument():

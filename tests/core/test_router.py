@@ -176,7 +176,7 @@ def test_the_next_hop_is_the_parent_or_a_child():
 def test_a_hop_that_is_no_neighbour_is_reported_with_its_name():
     link, report = middle().hop(("target", "stranger"))
     assert link is None
-    assert report == Report("stranger is no parent or child of me", "stranger")
+    assert report == Report("'stranger' is no parent or child of me", "stranger")
 
 
 def test_in_an_outage_the_way_over_the_parent_is_interrupted():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import threading
 
 import blinker
@@ -9,6 +10,7 @@ import pytest
 
 from ipevents._core.messages import Envelope, Message
 from ipevents._exceptions import InvalidListener
+from ipevents._runtime import dispatch, signals
 from ipevents._runtime.dispatch import Dispatcher, check_listener
 
 CEILING = 30.0  # reached only in a deadlock
@@ -221,6 +223,20 @@ def test_a_receiver_for_a_sender_hears_that_origin_only(dispatcher, heard):
     dispatcher.emit("x", origin="me")
     dispatcher.emit("x", origin="you")
     assert heard == ["you"]
+
+
+@pytest.mark.parametrize("receiver", [None, 5, lambda: None])
+def test_what_cannot_take_a_message_is_no_receiver(dispatcher, receiver):
+    with pytest.raises(InvalidListener, match="receiver"):
+        dispatcher.signal("x").connect(receiver)
+    assert not dispatcher.listens_to("x")
+
+
+@pytest.mark.parametrize("sender", [None, 4711, b"4711"])
+def test_a_sender_that_no_event_has_is_refused(dispatcher, sender):
+    with pytest.raises(TypeError, match=f"a pid, a str, not {sender!r}"):
+        dispatcher.signal("x").connect(print, sender=sender)
+    assert not dispatcher.listens_to("x")
 
 
 def test_a_receiver_that_left_its_only_sender_does_not_count(dispatcher, heard):
@@ -515,6 +531,177 @@ def test_kept_receivers_are_forgotten_at_every_change(dispatcher, heard):
     dispatcher.emit("x")
     dispatcher.remove("x", None)
     assert "x" not in dispatcher.kept
+
+
+# What is kept of an event
+
+
+def holds_nothing(dispatcher):
+    return (dispatcher._signals, dispatcher.kept) == ({}, {})
+
+
+def test_an_event_that_nobody_uses_any_more_is_forgotten(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.add("x", hears(heard, "once"), sender="me", once=True)
+    dispatcher.emit("x")
+    dispatcher.remove("x", None)
+    dispatcher.signal("y")
+    assert heard == ["x", "once"]
+    assert holds_nothing(dispatcher)
+
+
+def test_an_event_whose_weak_receiver_is_collected_is_forgotten(dispatcher, heard):
+    receiver = hears(heard, "weak")
+    dispatcher.signal("x").connect(receiver)
+    dispatcher.emit("x")
+    assert heard == ["weak"]
+    del receiver
+    gc.collect()
+    assert holds_nothing(dispatcher)
+
+
+def test_ten_thousand_names_that_are_used_once_leave_nothing(dispatcher, heard):
+    def use(names):
+        for number in names:
+            dispatcher.add(f"reply-{number}", heard.append, once=True)
+            dispatcher.emit(f"reply-{number}")
+        count = len(heard)
+        heard.clear()
+        dispatcher.interest.clear()
+        gc.collect()
+        return count, len(gc.get_objects())
+
+    use(range(100))
+    _, before = use(range(100))
+    count, after = use(range(10_000))
+    assert count == 10_000
+    assert after - before < 100
+    assert holds_nothing(dispatcher)
+
+
+def test_a_signal_that_somebody_holds_is_the_signal_of_its_event(dispatcher, heard):
+    signal = dispatcher.signal("x")
+    listener = hears(heard, "on")
+    dispatcher.add("x", listener)
+    dispatcher.remove("x", listener)
+    gc.collect()
+    assert dispatcher.signal("x") is signal
+    signal.connect(hears(heard, "connected"), weak=False)
+    dispatcher.add("x", listener)
+    assert dispatcher.emit("x")
+    assert heard == ["connected", "on"]
+    assert dispatcher.events() == ["x"]
+
+
+def test_a_muted_signal_stays_so_although_nobody_holds_it(dispatcher, heard):
+    dispatcher.signal("x").is_muted = True
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.emit("x")
+    assert heard == []
+    dispatcher.signal("x").is_muted = False
+    dispatcher.remove("x", None)
+    assert holds_nothing(dispatcher)
+
+
+def between_look_and_write(signal, *calls):
+    """Have the next looks at whether it is of use followed by what another thread does just then."""
+    look = signal.is_used
+    left = list(calls)
+
+    def is_used():
+        used = look()
+        if left:
+            left.pop(0)()
+        return used
+
+    signal.is_used = is_used
+
+
+def test_who_connects_while_the_last_one_leaves_is_heard(dispatcher, heard):
+    first, second = hears(heard, "first"), hears(heard, "second")
+    dispatcher.add("x", first)
+    signal = dispatcher.signal("x")
+    between_look_and_write(signal, lambda: dispatcher.add("x", second))
+    dispatcher.remove("x", first)
+    assert dispatcher.emit("x")
+    assert heard == ["second"]
+    assert dispatcher.signal("x") is signal
+
+
+def test_who_has_connected_while_the_last_one_leaves_is_heard_at_once(dispatcher, heard):
+    first, second = hears(heard, "first"), hears(heard, "second")
+    dispatcher.add("x", first)
+    signal = dispatcher.signal("x")
+    connect = functools.partial(signal.connect, second)
+    # The third look is that after the writing, and both looks of connect come before it.
+    between_look_and_write(signal, connect, int, int, functools.partial(dispatcher.emit, "x"))
+    dispatcher.remove("x", first)
+    assert heard == ["second"]
+
+
+def test_who_leaves_while_it_connects_leaves_nothing(dispatcher, heard):
+    signal, listener = dispatcher.signal("x"), hears(heard, "x")
+    between_look_and_write(signal, functools.partial(signal.disconnect, listener))
+    signal.connect(listener)
+    assert not dispatcher.listens_to("x")
+    del signal.is_used, signal
+    gc.collect()
+    assert holds_nothing(dispatcher)
+
+
+def test_two_threads_that_make_the_signal_of_an_event_at_once_get_the_same(dispatcher, monkeypatch):
+    real, found = signals.EventSignal, []
+
+    def slow(event, on_changed):
+        made = real(event, on_changed)
+        if not found:  # another thread is faster
+            found.append(None)
+            found.append(dispatcher.signal(event))
+        return made
+
+    monkeypatch.setattr(signals, "EventSignal", slow)
+    assert dispatcher.signal("x") is found[1]
+
+
+def test_a_signal_that_is_gone_is_replaced_before_its_end_was_told(dispatcher, heard):
+    signal = dispatcher.signal("x")
+    dispatcher._signals["x"] = dispatch._Reference(signal, lambda reference: None)  # just before its callback
+    del signal
+    gc.collect()
+    dispatcher.add("x", hears(heard, "x"))
+    assert dispatcher.emit("x")
+    dispatcher.remove("x", None)
+    assert holds_nothing(dispatcher)
+
+
+def test_threads_that_come_and_go_at_one_event_are_heard_while_they_are_there(dispatcher):
+    failures = []
+
+    def use(number):
+        for turn in range(300):
+            calls = []
+            listener = hears(calls, turn)
+            if turn % 3:
+                dispatcher.add("x", listener)
+            else:
+                dispatcher.signal("x").connect(listener, weak=False)
+            if not dispatcher.emit("x") or not calls:
+                failures.append((number, turn))
+            dispatcher.remove("x", listener)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(CEILING)
+    finally:
+        sys.setswitchinterval(interval)
+    gc.collect()
+    assert failures == []
+    assert holds_nothing(dispatcher)
 
 
 # Which listeners are refused

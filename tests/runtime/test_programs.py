@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import os
+import re
 import sys
 import threading
 import types
@@ -40,8 +42,59 @@ def test_a_function_travels_with_its_arguments_and_closure():
 
 @pytest.mark.parametrize("target", [None, 3, "script.py"])
 def test_what_cannot_be_called_is_no_target(target):
-    with pytest.raises(Unpicklable, match="function"):
+    with pytest.raises(TypeError, match=f"is a function, not {target!r}"):
         programs.function(target, (), {})
+
+
+async def coroutine():
+    """Awaited by nobody."""
+
+
+def generator():
+    yield
+
+
+@pytest.mark.parametrize("target", [coroutine, generator, functools.partial(coroutine)])
+def test_what_would_run_nothing_is_no_target(target):
+    with pytest.raises(TypeError, match="would run nothing"):
+        programs.function(target, (), {})
+
+
+@pytest.mark.parametrize("kwargs", [5, "abc", b"ab", [("a", 1)], {"a"}, False])
+def test_kwargs_that_are_no_mapping_are_refused(kwargs):
+    with pytest.raises(TypeError, match=rf"kwargs is a dict.*, not {re.escape(repr(kwargs))}"):
+        programs.function(print, (), kwargs)
+
+
+def test_the_keys_of_kwargs_are_names():
+    with pytest.raises(TypeError, match="and 1 is no name"):
+        programs.function(print, (), {"a": 1, 1: 2})
+
+
+@pytest.mark.parametrize("args", [None, 5, "abc", b"abc", bytearray(b"a"), {"a": 1}, {1}, print])
+def test_what_is_no_row_of_arguments_is_refused(args):
+    with pytest.raises(TypeError, match=rf"args is a list or tuple.*, not {re.escape(repr(args))}"):
+        programs.arguments(args)
+
+
+@pytest.mark.parametrize("args", [(1, "b"), [1, "b"], iter([1, "b"])])
+def test_any_row_of_arguments_will_do(args):
+    assert programs.arguments(args) == (1, "b")
+
+
+def test_a_name_is_what_was_given_or_the_targets():
+    assert programs.name("mine", "its") == "mine"
+    assert programs.name(None, "its") == programs.name("", "its") == "its"
+    assert programs.name(None, None) == programs.name(None, 5) == "worker"
+    assert programs.name(None, "x" * 300) == "x" * 256
+    assert programs.name("a\udcff", "its") == programs.name(None, "a\udcff") == "a\\udcff"
+
+
+def test_a_name_is_a_short_text():
+    with pytest.raises(TypeError, match="is a str, not 3"):
+        programs.name(3, "its")
+    with pytest.raises(ValueError, match="at most 256"):
+        programs.name("x" * 257, "its")
 
 
 def test_a_target_that_cannot_be_pickled_is_named():
@@ -92,12 +145,33 @@ def test_another_script_has_its_own_arguments(tmp_path, monkeypatch):
     assert programs.other_script("other.py", (1, "b")) == Program(
         SCRIPT, str(tmp_path / "other.py"), ("other.py", "1", "b")
     )
+    assert programs.other_script(b"other.py", (b"a", tmp_path)) == Program(
+        SCRIPT, str(tmp_path / "other.py"), ("other.py", "a", str(tmp_path))
+    )
+    with pytest.raises(FileNotFoundError, match=r"no __main__\.py"):
+        programs.other_script(tmp_path, ())
+    (tmp_path / "__main__.py").write_text("")
     assert programs.other_script(tmp_path, ())[:2] == (CONTAINER, str(tmp_path))
 
 
 def test_a_script_that_is_not_there_is_refused_at_once(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no script"):
-        programs.other_script(tmp_path / "none.py", ())
+    for path in (tmp_path / "none.py", "", "a\0b", "\ud800"):
+        with pytest.raises(FileNotFoundError, match="no script"):
+            programs.other_script(path, ())
+
+
+@pytest.mark.parametrize("path", [None, 5, ["other.py"]])
+def test_what_is_no_path_is_refused_at_once(path):
+    with pytest.raises(TypeError, match=rf"path of a script, not {re.escape(repr(path))}"):
+        programs.other_script(path, ())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_script_that_cannot_be_read_is_refused_at_once(tmp_path):
+    path = tmp_path / "other.py"
+    path.touch(0o000)
+    with pytest.raises(PermissionError, match="cannot be read"):
+        programs.other_script(path, ())
 
 
 def test_a_script_runs_as_main_and_stays_there(tmp_path, own_main):

@@ -235,6 +235,28 @@ def test_start_failed_carries_the_traceback_of_the_child():
     assert ended.err.count("Traceback") == 1  # multiprocessing's own, of the child
 
 
+@pytest.mark.parametrize("before", ["", "ipem.start()"])
+def test_a_failing_worker_shows_one_traceback_that_says_whose_it_is(before):
+    text = f"""
+    def work():
+        {before}
+        raise LookupError("mine")
+
+    child = ipem.worker(work, restart=False)
+    child.join()
+    say(child.pid)
+    ipem.stop()
+    """
+    with running(text) as script:
+        ended = script.ended(20.0)
+    pid = ended.out.strip()
+    lines = ended.err.splitlines()
+    assert lines[:2] == [f"Process work ({pid}):", "Traceback (most recent call last):"]
+    assert ended.err.count("Traceback") == 1
+    told = f"! StartFailed: child {pid} ended before it was online, exit code 1: LookupError: mine"
+    assert lines[-1] == ("LookupError: mine" if before else told)
+
+
 # What has finished.
 
 

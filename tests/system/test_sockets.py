@@ -442,7 +442,7 @@ class Stranger:
 def test_a_stranger_at_the_address_is_an_error_that_names_it(recorders, address, answer, expected):
     with Stranger(address, answer):
         where = str(address.get("port") or address["socketPath"])
-        with pytest.raises(expected, match=where):
+        with pytest.raises(expected, match=f"{where}.*choose another socket.port or socketPath"):
             recorders(**address).start()
 
 
@@ -454,7 +454,7 @@ def test_different_keys_are_refused_at_both_ends_with_the_cause(recorders, addre
     with pytest.raises(AuthenticationFailed):
         recorders(**address, authkey=b"another key, as long").start()
     assert "key" in str(server.wait("error").args[0])
-    assert server.emitter.stats()["refused wrong-key"] == 1
+    assert server.emitter.stats()["refused"] == {"wrong-key": 1}
     assert server.emitter.childsOnline == 0
     recorders(**address, authkey=KEY).joined()
 
@@ -471,7 +471,7 @@ def test_clients_that_say_nothing_delay_nobody(recorders, address):
     silent = [connect(address) for _ in range(20)]
     client = recorders(**address).joined()
     assert server.emitter.childsOnline == 1
-    assert not [name for name in server.emitter.stats() if name.startswith("refused")]  # they all still wait
+    assert server.emitter.stats()["refused"] == {}  # they all still wait
     client.emitter.sendToParents("evt")
     server.wait("evt")
     for connection in silent:

@@ -682,6 +682,49 @@ def test_a_child_that_ends_before_its_online_is_a_failed_start_with_its_tracebac
     assert ended.stderr.count("ValueError: no good") == 1  # the child's own
 
 
+def test_a_wrong_wish_for_a_child_is_refused_and_changes_nothing(place):
+    script = write(
+        place / "script.py",
+        """
+        from ipevents import ipem
+
+        def stay():
+            ipem.start()
+
+        def refused(call, *args):
+            try:
+                call(*args)
+            except (TypeError, ValueError) as exc:
+                print(type(exc).__name__, exc)
+
+        ipem.options(useSocket=False, restart="on-failure").start()
+        child = ipem.worker(stay)
+        refused(child.stop, "3")
+        refused(child.stop, float("nan"))
+        refused(child.join, "x")
+        refused(child.join, -1)
+        refused(setattr, child, "restart", "sometimes")
+        refused(setattr, child, "restart", None)
+        print(child.alive, child.restart)
+        child.stop()
+        refused(child.stop, "3")
+        ipem.stop()
+        """,
+    )
+    right = "a timeout is a number of seconds from 0 on, or None"
+    option = "option 'restart' must be True, False or \"on-failure\""
+    assert printed(script) == [
+        f"TypeError {right}, not '3'",
+        f"ValueError {right}, not nan",
+        f"TypeError {right}, not 'x'",
+        f"ValueError {right}, not -1",
+        f"OptionsError {option}, not 'sometimes'",
+        f"OptionsError {option}, not None",
+        "True on-failure",
+        f"TypeError {right}, not '3'",
+    ]
+
+
 def test_a_child_is_reached_through_its_handle_over_its_restarts(place):
     script = write(
         place / "script.py",
