@@ -15,6 +15,5 @@ def run(launch: Launch) -> None:
     lifetime.ignore_interrupt()
     from . import ipem
 
-    life = ipem._life
-    program = life.become_child(launch)
-    life.run_child(program)
+    childhood = ipem._life.become_child(launch)
+    childhood.run(childhood.connect())

@@ -26,8 +26,8 @@ from ._runtime import programs
 from ._runtime.life import Life
 from ._runtime.link import Link
 from ._runtime.programs import Program
+from ._runtime.slot import Slot
 from ._runtime.stage import Stage
-from ._runtime.supervisor import Slot
 from ._waiting import Expectation
 
 Listener = Callable[..., Any]

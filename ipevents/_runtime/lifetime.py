@@ -28,6 +28,7 @@ from .programs import execute
 from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
 
 if TYPE_CHECKING:
+    from .childhood import Childhood
     from .life import Life
 
 log = logging.getLogger("ipevents.lifetime")
@@ -43,7 +44,7 @@ _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 _registered = False
 _lives: weakref.WeakSet[Life] = weakref.WeakSet()  # all emitters of this process, for forks
 _open: list[Life] = []  # the open ones of a top process, oldest first
-_child: Life | None = None  # the one that serves as somebody's child
+_child: Childhood | None = None  # of the emitter that serves as somebody's child
 _module_frame: Any = None  # of the script's body
 _interrupted = 0  # the signal that ended the body, or that came while the hook waited
 _in_hook = False
@@ -86,15 +87,15 @@ def unwatch(life: Life) -> None:
         _open.remove(life)
 
 
-def serve_child(life: Life) -> None:
+def serve_child(childhood: Childhood) -> None:
     """The signals of a child: the terminal's Ctrl-C is the root's business, TERM ends it orderly."""
     global _child
-    _child = life
+    _child = childhood
     _install(signal.SIGTERM, signal.SIG_DFL, _on_terminate)
 
 
 def ignore_interrupt() -> None:
-    """First thing in a child: SIGINT does nothing, but in Python, see Life._interrupt_target."""
+    """First thing in a child: SIGINT does nothing, but in Python, see Childhood.interrupt_target."""
     signal.signal(signal.SIGINT, _on_child_interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
 
@@ -181,18 +182,18 @@ def _raise_or_end(number: int, frame: types.FrameType | None, exc: BaseException
 
 
 def _on_child_interrupt(number: int, frame: types.FrameType | None) -> None:
-    life = _child
-    if life is None or not life.stopping.is_set() or life.target_is_done():
+    child = _child
+    if child is None or not child.life.stopping.is_set() or child.target_is_done():
         return  # Ctrl-C in the terminal: the grand master stops the tree
     if not _may_raise(frame):
         _again(number)
         return
-    life.target_interrupted()
+    child.target_interrupted()
     raise SystemExit(0)
 
 
 def _again(number: int) -> None:
-    for life in ([_child] if _child else []) + _open:
+    for life in ([_child.life] if _child else []) + _open:
         if life.supervisor is not None:
             life.supervisor.resend(number)
             return

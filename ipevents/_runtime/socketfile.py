@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._exceptions import AddressInUse, LinkError
-from .acceptor import listen
+from .sockets import listen
 from .threads import Deadline
 
 if TYPE_CHECKING:
