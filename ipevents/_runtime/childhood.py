@@ -87,6 +87,8 @@ class Childhood:
         link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
         self.link = link
         with node.lock:
+            if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
+                node.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Session(connection, None))
         life.supervisor.begin()

@@ -68,9 +68,27 @@ class PrivateSocket:
         """State lock held: this start of a child may connect."""
         self._expected[slot.key] = slot
 
+    def name(self, slot: Slot, pid: str) -> None:
+        """State lock held: what this start of a child is called, and its place in the tree.
+
+        Its OS pid, unless this process or a neighbour, in another container, say, goes by that already.
+        Called by who learns the pid first, the thread that starts the child or its handshake.
+        """
+        link, router = slot.link, self._node.router
+        assert link is not None
+        if not slot.is_named:
+            slot.is_named = True
+            slot.pid = link.name = f"{pid}-{slot.key.hex()[:6]}" if router.is_taken(pid) else pid
+            router.add_child(link, slot.pid)
+
     def forget(self, slot: Slot) -> None:
         """State lock held: nothing more can come from this start."""
         self._expected.pop(slot.key, None)
+        if slot.process is None and slot.link is not None:  # it failed, perhaps behind the handshake
+            self._node.router.remove_child(slot.link)
+        if slot.early is not None:
+            slot.early.close()
+            slot.early = None
 
     def close(self) -> None:
         """End the acceptor, and remove the directory. Links stay."""
@@ -106,7 +124,8 @@ class PrivateSocket:
             if slot is None or slot.admitted_at is not None:
                 return Refusal("unknown", "no child is expected under this token")
             slot.admitted_at = time.monotonic()
-        return identity.pid
+            self.name(slot, identity.pid)
+            return slot.pid
 
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key: bytes) -> None:
         self._node.after_offlines(lambda: self._attach(connection, key))

@@ -59,6 +59,7 @@ class Slot:
         self.token = os.urandom(32)
         self.sent_before = 0  # events on its link until this start
         self.admitted_at: float | None = None
+        self.is_named = False
         self.attached = False
         self.early: Connection | None = None  # a connection that came before the start had returned
         self.online = False

@@ -130,11 +130,9 @@ class Supervisor:
         with self._node.lock:
             slot.starts += 1
             slot.process = process
-            slot.pid = str(process.pid)
+            self._socket.name(slot, str(process.pid))
             slot.warn_at = time.monotonic() + SILENT_SECONDS
-            link.name = slot.pid
             link.progress = time.monotonic()
-            self._node.router.add_child(link, slot.pid)
             if slot.early is not None:
                 link.attach(Session(slot.early, None))
                 slot.early = None
