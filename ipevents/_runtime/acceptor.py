@@ -160,6 +160,13 @@ class Acceptor:
         state = "closed" if self._closing else "open"
         return f"<Acceptor {self._name} {state}, {len(self._pending)} in handshake>"
 
+    def begin_close(self) -> None:
+        """Accept nothing more; the thread is about to end. Never blocks; idempotent."""
+        with self._lock:
+            if not self._closing:
+                self._closing = True  # OPEN -> CLOSING, before the thread can wake
+                self._shut_down()
+
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
         """End the thread, close the listener and what is in its handshake; return whether all ended.
 
@@ -169,12 +176,10 @@ class Acceptor:
         The thread blocks in ``select`` only. ``shutdown`` wakes it, where ``close`` would not: a TCP
         socket leaves LISTEN for CLOSE, an AF_UNIX one is marked as shut on both sides, and both are
         then reported as hung up, whatever events were asked for, also during a pause. From the shutdown
-        on further connects are refused.
+        on further connects are refused. At its end the thread may wait for the lock of a contested socket
+        file, 5 s at most: then this returns False, and the thread, a daemon, ends by itself.
         """
-        with self._lock:
-            if not self._closing:
-                self._closing = True  # OPEN -> CLOSING, before the thread can wake
-                self._shut_down()
+        self.begin_close()
         if threading.current_thread() is self._thread:
             return False
         if join_thread(self._thread, Deadline(timeout_seconds)):

@@ -73,9 +73,13 @@ class Client:
         self._connector.begin()
         return None
 
-    def close(self, timeout_seconds: float) -> None:
-        """No new connections: the connector ends. The link stays."""
+    def begin_close(self) -> None:
+        """No new connections. The link stays. Never blocks."""
         self._closing = True
+        self._connector.begin_close()
+
+    def close(self, timeout_seconds: float) -> None:
+        """Wait for the end of the connector."""
         self._connector.close(timeout_seconds)
 
     def abandon(self) -> None:

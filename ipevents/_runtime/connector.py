@@ -210,6 +210,14 @@ class Connector:
             self._due = time.monotonic() + (0.0 if immediately else self._delay_seconds)
             self._changed.notify_all()
 
+    def begin_close(self) -> None:
+        """Dial no more; the thread is about to end. Never blocks; idempotent."""
+        with self._changed:
+            self._closing = True
+            if self._attempt is not None:
+                self._attempt.break_off()
+            self._changed.notify_all()
+
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
         """End the thread; return whether it has ended. From any thread, any number of times.
 
@@ -219,11 +227,7 @@ class Connector:
         comes too late is closed. The caller holds no lock that a callback needs; from a callback it
         only requests.
         """
-        with self._changed:
-            self._closing = True
-            if self._attempt is not None:
-                self._attempt.break_off()
-            self._changed.notify_all()
+        self.begin_close()
         if threading.current_thread() is self._thread:
             return False
         return join_thread(self._thread, Deadline(timeout_seconds))

@@ -15,8 +15,9 @@ from .._core.messages import MAX_ROUTE
 from .._exceptions import LinkError, ProtocolError
 from .._options import Options
 from . import keys
-from .acceptor import Acceptor
+from .acceptor import CLOSE_SECONDS, Acceptor
 from .client import Arrival, Client
+from .connector import CLOSE_SECONDS as CLIENT_CLOSE_SECONDS
 from .connector import Joined, Listening, join
 from .dial import Connected
 from .link import Link
@@ -81,13 +82,20 @@ class Gate:
         self.client = Client(self._node, self._options, key=self._key, me=self._me, say_ready=self._say_ready)
         return self.client.begin(joined if isinstance(joined, Connected) else None)
 
+    def begin_close(self) -> None:
+        """No new links, from now on; those that there are stay. Never blocks."""
+        if self._acceptor is not None:
+            self._acceptor.begin_close()
+        if self.client is not None:
+            self.client.begin_close()
+
     def close(self, deadline: Deadline) -> None:
-        """No new links: acceptor and connector end. Links stay."""
+        """Wait for the ends of acceptor and connector, behind ``begin_close``."""
         left = deadline.left()
         if self._acceptor is not None:
-            self._acceptor.close(5.0 if left is None else left)
+            self._acceptor.close(CLOSE_SECONDS if left is None else left)
         if self.client is not None:
-            self.client.close(1.0 if left is None else min(1.0, left))
+            self.client.close(CLIENT_CLOSE_SECONDS if left is None else min(CLIENT_CLOSE_SECONDS, left))
 
     def clients(self) -> list[Link]:
         """State lock held: the links to connected clients."""

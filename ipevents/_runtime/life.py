@@ -311,7 +311,7 @@ class Life:
             self.exit = exc
         self.request_stop(None)
 
-    def _stop_links(self, deadline: Deadline) -> None:
+    def _stop_links(self) -> None:
         """In the supervisor's thread, first: nothing new comes in; the main thread of a child is told."""
         node = self.node
         self.stopping.set()
@@ -323,7 +323,7 @@ class Life:
         for waiter in list(self.waiters):
             waiter.set()
         if self.gate is not None:
-            self.gate.close(deadline)
+            self.gate.begin_close()
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end."""
@@ -357,6 +357,8 @@ class Life:
         for link in links + (self.supervisor.retired if self.supervisor else []):
             if not link.join(last):
                 log.warning("! the reader of %r does not end: a listener keeps it", link)
+        if self.gate is not None:
+            self.gate.close(deadline.at_least(LAST_SECONDS))
         node.notices = None
         if self.childhood is not None:
             self.childhood.sweep()

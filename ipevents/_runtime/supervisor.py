@@ -42,9 +42,9 @@ INTERRUPT_SECONDS = 0.1  # a signal may be swallowed (by a finalizer, say), so i
 
 
 class Supervisor:
-    """Owner of the children. ``on_stop(deadline)`` and ``on_stopped(deadline)`` are called in its thread,
-    before the children are told to stop and after they ended and the main thread of this child has left its
-    program (else the deadline has passed). Meanwhile that is interrupted every now and then.
+    """Owner of the children. In its thread ``on_stop()``, which does not block, is called before the children
+    are told to stop, and ``on_stopped(deadline)`` after they ended and the main thread of this child has left
+    its program (else the deadline has passed). Meanwhile that is interrupted every now and then.
     ``on_empty()`` is called when a child has ended for good. ``childhood`` is None in a top process.
     """
 
@@ -54,7 +54,7 @@ class Supervisor:
         *,
         depth: int,
         incarnation: int,
-        on_stop: Callable[[Deadline], None],
+        on_stop: Callable[[], None],
         on_stopped: Callable[[Deadline], None],
         on_empty: Callable[[], None],
         childhood: Childhood | None,
@@ -117,15 +117,8 @@ class Supervisor:
             slot.sent_before = link.sent
             link.outbox.put((PROGRAM, (), "", None, [slot.program]), slot.program_size)
             slot.policy.started(now)
-        launch = Launch(
-            self._socket.address,
-            slot.key,
-            slot.token,
-            os.getpid(),
-            self._depth + 1,
-            slot.is_worker,
-            slot.start_method,
-        )
+        secrets = (self._socket.address, slot.key, slot.token)
+        launch = Launch(*secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method)
         process = ChildProcess(launch, slot.name)
         with self._node.lock:
             slot.starts += 1
@@ -374,7 +367,7 @@ class Supervisor:
 
     def _stop(self, deadline: Deadline) -> None:
         """End everything below, then the rest, within the deadline."""
-        self._on_stop(deadline)
+        self._on_stop()
         with self._node.lock:
             for slot in self.slots:
                 slot.tell_stop(deadline)

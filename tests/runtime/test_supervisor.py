@@ -31,7 +31,7 @@ class Watched:
             node,
             depth=0,
             incarnation=1,
-            on_stop=lambda deadline: self.called.put("stop"),
+            on_stop=lambda: self.called.put("stop"),
             on_stopped=lambda deadline: self.called.put("stopped"),
             on_empty=lambda: self.called.put("empty"),
             childhood=self,  # type: ignore[arg-type]  # as much of it as a supervisor needs
