@@ -139,6 +139,13 @@ class Router:
         self.neighbours[link] = Neighbour(self._call_parent(pid) if pid else "", is_parent=True)
         self.changed()
 
+    def remove_parent(self) -> None:
+        """The link upwards is gone for good."""
+        self.neighbours.pop(self.parent, None)
+        self.parent = None
+        self.up = Up.NONE
+        self.changed()
+
     def set_up(self, up: Up) -> None:
         self.up = up
         self.changed()

@@ -97,6 +97,10 @@ class Gate:
         if self.client is not None:
             self.client.close(CLIENT_CLOSE_SECONDS if left is None else min(CLIENT_CLOSE_SECONDS, left))
 
+    def cannot_serve(self) -> bool:
+        """Whether new clients need threads that this Python cannot start once the script has ended."""
+        return (3, 12, 0) <= sys.version_info[:3] <= (3, 12, 2) and self.client is None
+
     def clients(self) -> list[Link]:
         """State lock held: the links to connected clients."""
         return list(self._clients)

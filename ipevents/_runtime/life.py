@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from .._core.flow import count_messages
 from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
 from .._exceptions import Closed, WouldDeadlock
@@ -146,11 +146,8 @@ class Life:
         if not self._starting.acquire(blocking=not self.node.dispatcher.runs_here()):
             return
         try:
-            if self._started:
-                if self.node.stage is Stage.CLOSED and not self.is_child:
-                    self._started = False
-                else:
-                    return
+            if self._started and (self.is_child or self.node.stage is not Stage.CLOSED):
+                return
             if self.is_child:
                 self._started = True
                 self._announce(None)
@@ -237,11 +234,6 @@ class Life:
 
     def _is_orphaned(self) -> bool:
         return self.childhood is not None and self.childhood.orphaned
-
-    def gate_cannot_serve(self) -> bool:
-        """Whether new clients need threads that this Python cannot start once the script has ended."""
-        broken = (3, 12, 0) <= sys.version_info[:3] <= (3, 12, 2)
-        return broken and self.gate is not None and self.gate.client is None
 
     # Stopping
 
@@ -357,6 +349,12 @@ class Life:
         for link in links + (self.supervisor.retired if self.supervisor else []):
             if not link.join(last):
                 log.warning("! the reader of %r does not end: a listener keeps it", link)
+        with node.lock:
+            parent = node.router.parent
+            if isinstance(parent, Link):  # what it never came to take, and all that it took
+                parent.drop("closed", count_messages(parent.outbox.clear()))
+                node.remember(parent)
+                node.router.remove_parent()
         if self.gate is not None:
             self.gate.close(deadline.at_least(LAST_SECONDS))
         node.notices = None

@@ -408,3 +408,11 @@ def test_a_name_that_was_ours_and_is_the_parents_leads_to_the_parent():
     router.set_parent("parent link", "4711", Up.OPEN)
     assert router.names == {"4711-3fa9c2"}
     assert router.hop(("4711",)) == ("parent link", None)
+
+
+def test_a_parent_that_was_removed_gets_nothing_more():
+    router = middle()
+    router.plan(TO_PARENTS, "x")
+    router.remove_parent()
+    assert router.plan(TO_PARENTS, "x") == Plan(False, (), None, False, head(TO_PARENTS))
+    assert (router.parent_pid(), "parent link" in router.neighbours) == (None, False)

@@ -75,3 +75,40 @@ def test_a_client_with_the_name_of_its_server_takes_another_one(place):
         assert client.pid.startswith(f"{server.pid}-")
         server.on("ask", lambda message: message.reply("answer", "the server"))
         assert ask(client, (server.pid,)) == ("the server",)
+
+
+@pytest.fixture
+def waiting(place):
+    """A client whose server never comes."""
+    client = Emitter().options(socket={"socketPath": str(place / "s"), "onlyConnect": True}).start()
+    yield client
+    client.stop()
+
+
+def test_what_a_server_never_came_to_take_is_counted_by_the_stop(waiting):
+    for number in range(3):
+        waiting.sendToParents("x", number)
+    assert waiting.stats()["links"]["server"]["queued"] == 3
+    waiting.stop()
+    stats = waiting.stats()
+    assert (stats["sent"], stats["links"], stats["past"]["dropped"]) == (3, {}, {"closed": 3})
+
+
+def test_what_was_lost_before_a_stop_is_still_told_after_the_next_start(waiting):
+    waiting.sendToParents("x")
+    waiting.stop()
+    waiting.start()
+    waiting.broadcast("x")
+    waiting.stop()
+    assert waiting.stats()["past"]["dropped"] == {"closed": 2}
+
+
+def test_what_a_server_took_is_still_told_after_the_stop(pair):
+    server, client = pair
+    with server.expecting("x", CEILING_SECONDS):
+        client.start()
+        client.sendToParents("x")
+    assert client.parentPid == server.pid
+    client.stop()
+    past = client.stats()["past"]
+    assert (past["sent"], past["dropped"], client.parentPid) == (1, {}, None)
