@@ -27,7 +27,7 @@ from .process import Launch
 from .programs import Program
 from .session import Session
 from .slot import LEAST_STEP_SECONDS
-from .threads import Deadline, Latch, main_ident
+from .threads import Deadline, Latch, main_ident, start_thread
 
 if TYPE_CHECKING:
     from .life import Life
@@ -56,6 +56,7 @@ class Childhood:
         self._told = False  # run() returned True: what follows it is how the target ends
         self._interrupted = False  # SystemExit was raised in the main thread
         self._recheck: Latch | None = None
+        self._leaving: threading.Thread | None = None  # waits for threads of the user
 
     def connect(self) -> Program:
         """Connect to the parent that started this process, and return what it wants to be run.
@@ -136,14 +137,33 @@ class Childhood:
             recheck = self._recheck = Latch()
             if life.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
                 return
-            if not (life.was_started_by_user or life.node.dispatcher.events() or life.supervisor.slots):
+            kept = life.was_started_by_user or life.node.dispatcher.events() or life.supervisor.slots
+            if not kept and not self._wait_for_threads():
                 if self._kind == programs.FUNCTION:
                     self.tell_parent((FINISHED,))
                 return
             recheck.wait()
 
+    def _wait_for_threads(self) -> bool:
+        """Whether threads of the user keep this process, as in any other; if so, look again when they ended.
+
+        A stop does not wait for them; then this thread of ours ends with the process.
+        """
+        threads = _user_threads()
+        if threads and (self._leaving is None or not self._leaving.is_alive()):
+
+            def wait() -> None:
+                for leave in reversed(getattr(threading, "_threading_atexits", ())):
+                    leave()  # as the interpreter does: executors finish their work, then their threads end
+                for thread in threads:
+                    thread.join()
+                self.look_again()
+
+            self._leaving = start_thread("leaving", wait)
+        return bool(threads)
+
     def look_again(self) -> None:
-        """A stop, or a child or the last listener of an event is gone: perhaps nothing keeps this process.
+        """A stop, or a child, a thread or the last listener of an event is gone: perhaps nothing keeps us.
 
         From any thread, also for signal handlers.
         """
@@ -256,3 +276,9 @@ class Childhood:
         supervisor = self.life.supervisor
         if self.orphaned and supervisor is not None and supervisor.watch.parent_is_gone(LAST_SECONDS):
             keys.sweep()
+
+
+def _user_threads() -> list[threading.Thread]:
+    """What the interpreter waits for at its end; all threads of the library are daemons."""
+    main = threading.main_thread()
+    return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
