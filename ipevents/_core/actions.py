@@ -22,8 +22,8 @@ class Plan(NamedTuple):
     """Where one event goes from this process.
 
     ``deliver`` to the listeners here, ``forward`` to these links, ``report`` a failure to the origin,
-    ``lost_up``: a part that should go up is lost because the server is away. ``header`` is what all such
-    messages that start here have in common; None for those that only pass.
+    ``lost_up``: a part that should go up is lost because the server is away. ``header`` and ``event``:
+    for the records of messages that start here; None and "" for those that only pass.
     """
 
     deliver: bool = False
@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     report: Report | None = None
     lost_up: bool = False
     header: Header | None = None
+    event: str = ""
 
 
 NOTHING = Plan()

@@ -10,7 +10,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from .messages import INTEREST, INTERESTS, MESSAGE_ITEMS, PAYLOADS, TYPE_NAMES, Header, Payload, Record
+from .messages import (
+    INTEREST,
+    INTERESTS,
+    MESSAGE_ITEMS,
+    PAYLOADS,
+    TYPE_NAMES,
+    Header,
+    Payload,
+    Record,
+    make_record,
+)
 from .wire import FRAME_BYTES, is_large
 
 OUTBOX_BYTES = 64 << 20
@@ -43,12 +53,15 @@ class Outbox:
     """
 
     __slots__ = (
+        "_event",
+        "_events",
         "_frames",
         "_framed",
         "_framed_size",
         "_header",
         "_pending_interest",
         "_run",
+        "_simple_up_to",
         "_tail",
         "_tail_count",
         "_tail_size",
@@ -62,22 +75,28 @@ class Outbox:
         self._framed = 0  # messages and control records in them
         self._framed_size = 0  # bytes in them
         self._tail: list[Record] = []  # the frame that is being filled
-        self._tail_count = 0
+        self._tail_count = 0  # messages and control records in it, those of the run apart
         self._tail_size = 0
-        self._header: Header | None = None  # of the last record of the tail, if a message may still join it
-        self._run: list[Payload] = []  # and its payloads
+        # The last record of the tail, if messages may still join it: what all of them have in common, the
+        # event of all or a name for each, and their payloads.
+        self._header: Header | None = None
+        self._event = ""
+        self._events: list[str] | None = None
+        self._run: list[Payload] = []
+        # Up to this size of the tail a message can be taken without a look at any limit.
+        self._simple_up_to = FRAME_BYTES
         self._pending_interest: dict[str, list[object]] = {}
         self.being_written = 0  # bytes of the frame that was taken last, until ``written``
         self.peak = 0
         self.dropping = False  # an episode of a slow peer, until half empty
 
     def __len__(self) -> int:
-        return self._framed + self._tail_count
+        return self._framed + self._tail_count + len(self._run)
 
     @property
     def count(self) -> int:
         """Messages and control records in it."""
-        return self._framed + self._tail_count
+        return self._framed + self._tail_count + len(self._run)
 
     @property
     def size(self) -> int:
@@ -86,7 +105,7 @@ class Outbox:
 
     def has_room(self, size: int, count: int = 1) -> bool:
         """Whether ``count`` messages of ``size`` bytes in all fit; an empty outbox takes any."""
-        there = self._framed + self._tail_count
+        there = self.count
         return not there or (
             there + count <= OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
         )
@@ -100,49 +119,57 @@ class Outbox:
         """What was taken last has left the process."""
         self.being_written = 0
 
-    def offer(self, header: Header, payload: Payload, size: int) -> bool:
+    def offer(self, header: Header, event: str, payload: Payload, size: int) -> bool:
         """Take a message if there is room and no episode; else ``decide`` tells what to do with it.
 
         It joins the record before it if that was made from the very same header.
         """
         tail_size = self._tail_size + size + OVERHEAD
-        if tail_size > FRAME_BYTES or self._frames or self.dropping or type(payload) is list:
-            return self._offer_with_care(header, payload, size)
-        # A single frame that is not full: far below every limit.
-        if header is self._header:
-            self._run.append(payload)
-        else:
-            self._begin_run(header, payload)
-        self._tail_size = tail_size
-        self._tail_count += 1
-        return True
-
-    def _offer_with_care(self, header: Header, payload: Payload, size: int) -> bool:
-        if self.dropping or not self.has_room(size):
-            return False
-        if (
-            header is not self._header
-            or self._tail_size + size + OVERHEAD > FRAME_BYTES
-            or type(payload) is list
-        ):
-            self.put((*header, [payload]), size)
-            if self._tail:
-                self._header, self._run = header, self._tail[-1][PAYLOADS]
-            return True
+        if tail_size > self._simple_up_to or type(payload) is list:
+            if self.dropping or not self.has_room(size):
+                return False
+            if tail_size > FRAME_BYTES or type(payload) is list:
+                self.put(make_record(header, event, [payload]), size)
+                return True
+        if header is not self._header:
+            self._begin_run(header, event)
+        events = self._events
+        if events is not None:
+            events.append(event)
+        elif event is not self._event:
+            self._mix(event)
         self._run.append(payload)
-        self._tail_size += size + OVERHEAD
-        self._tail_count += 1
+        self._tail_size = tail_size
         return True
 
-    def _begin_run(self, header: Header, payload: Payload) -> None:
-        self._header = header
-        self._run = [payload]
-        self._tail.append((*header, self._run))
+    def _begin_run(self, header: Header, event: str) -> None:
+        self._end_run()
+        self._header, self._event, self._events = header, event, None
+        self._tail.append(make_record(header, event, self._run))
+
+    def _end_run(self) -> None:
+        """No message joins the last record of the tail any more."""
+        self._tail_count += len(self._run)
+        self._run = []
+        self._header = None
+
+    def _mix(self, event: str) -> None:
+        """The run goes on with a message of perhaps another event: from then on it has a name for each."""
+        if event != self._event:
+            assert self._header is not None
+            self._events = [self._event] * len(self._run) + [event]
+            self._tail[-1] = make_record(self._header, self._events, self._run)
+
+    def begin_dropping(self) -> None:
+        """An episode of a slow peer begins."""
+        self.dropping = True
+        self._simple_up_to = 0
 
     def decide(self, size: int, sender: Sender, now: float, progress: float, count: int = 1) -> Verdict:
         """What to do with ``count`` messages; ``progress`` is when the peer last took something."""
         if self.dropping:
             self.dropping = self.size > OUTBOX_BYTES // 2 or self.count > OUTBOX_RECORDS // 2
+            self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
             if self.dropping and sender is Sender.FANOUT:
                 return Verdict.DROP
         if self.has_room(size, count):
@@ -158,10 +185,10 @@ class Outbox:
         large = is_large(record)
         if self._tail and (large or self._tail_size + size > FRAME_BYTES):
             self._close_tail()
+        self._end_run()
         self._tail.append(record)
         self._tail_count += count
         self._tail_size += size
-        self._header = None
         if large:
             self._close_tail()
 
@@ -182,7 +209,7 @@ class Outbox:
 
     def take(self) -> list[Record]:
         """The records of the next frame, taken out; empty if nothing waits."""
-        there = self._framed + self._tail_count
+        there = self.count
         if there > self.peak:
             self.peak = there
         if self._pending_interest:
@@ -192,12 +219,12 @@ class Outbox:
             self._framed -= count
             self._framed_size -= size
             self.being_written = size
+            if not self._frames and not self.dropping:
+                self._simple_up_to = FRAME_BYTES
             return records
         records = self._tail
         self.being_written = self._tail_size
-        self._tail = []
-        self._tail_count = self._tail_size = 0
-        self._header = None
+        self._begin_tail()
         return records
 
     def clear(self) -> list[Record]:
@@ -212,12 +239,18 @@ class Outbox:
         yield from self._tail
 
     def _close_tail(self) -> None:
+        self._end_run()
         self._frames.append((self._tail, self._tail_count, self._tail_size))
         self._framed += self._tail_count
         self._framed_size += self._tail_size
+        self._simple_up_to = 0
+        self._begin_tail()
+
+    def _begin_tail(self) -> None:
         self._tail = []
-        self._tail_count = self._tail_size = 0
+        self._run = []
         self._header = None
+        self._tail_count = self._tail_size = 0
 
 
 def count_messages(records: Iterable[Record]) -> int:

@@ -2,14 +2,15 @@
 
 A *record* is the unit on the wire: a tuple whose first item is its kind. A message record is
 ``(kind, path, event, to, payloads)``: one or more messages that follow each other and have everything
-but their arguments in common. ``path`` names the processes they have left behind, origin first; ``to`` is
+but their arguments in common, or everything but their events and arguments; then ``event`` is a list with
+a name for each. ``path`` names the processes they have left behind, origin first; ``to`` is
 ``(target, hops still to go)`` on the way of a ``sendTo``, else None.
 Control records carry what the library says to itself; no user code can make one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent
@@ -49,7 +50,7 @@ FINISHED = 25  # the target returned and nothing keeps this process
 # The items of a message record. No control record has as many.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
-Header = tuple[int, tuple[str, ...], str, Any]  # kind, path, event, to
+Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
 Record = Any  # tuple, or list where a pending record may still change; see flow.py
 Payload = Any  # tuple | bytes | list; see _runtime/payload.py
 
@@ -101,6 +102,23 @@ def check_received(kind: object, event: object, to: object, messages: object) ->
         raise ProtocolError("a message record without messages")
     if to is not None and not (kind == SEND_TO and _is_rest(to)):
         raise ProtocolError(f"a record of kind {kind} with a route that makes no sense")
+
+
+def make_record(header: Header, event: str | list[str], payloads: list[Payload]) -> Record:
+    """A message record from what its messages have in common and what they have not."""
+    kind, path, to = header
+    return (kind, path, event, to, payloads)
+
+
+def runs(record: Record) -> Iterator[Record]:
+    """The messages of a record that has a name for each, in order, as records of one event each."""
+    kind, path, events, to, messages = record
+    begin = 0
+    for index, event in enumerate(events):
+        if event != events[begin]:
+            yield (kind, path, events[begin], to, messages[begin:index])
+            begin = index
+    yield (kind, path, events[begin], to, messages[begin:])
 
 
 def check_names(events: object) -> tuple[str, ...]:

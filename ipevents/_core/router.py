@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._exceptions import Forged
 from .actions import NOTHING, Plan, Report
@@ -21,6 +21,7 @@ from .messages import (
     TO_GRAND_MASTER,
     TO_PARENTS,
     TO_SIBLINGS,
+    Header,
     check_names,
     is_pids,
 )
@@ -97,6 +98,7 @@ class Router:
         self.here: dict[int, dict[str, Plan]] = {kind: {} for kind in RULES}
         # ... and for those that arrive by kind, event and link.
         self._plans: dict[tuple[int, str, Hashable], Plan] = {}
+        self._headers: dict[tuple[int, Any], Header] = {}  # the same object for as long as we have our name
 
     # Topology
 
@@ -105,6 +107,7 @@ class Router:
         self.pid = pid
         self.path = (pid,)
         self.names.add(pid)
+        self._headers.clear()
         for neighbour in self.neighbours.values():
             neighbour.paths.clear()
         self.changed()
@@ -270,6 +273,19 @@ class Router:
             plan = self._plans[key] = self._decide(kind, event, link)
         return plan
 
+    def header(self, kind: int, to: Any = None) -> Header:
+        """What all records of this kind and route that start here begin with.
+
+        The same object each time, by which an outbox tells what may travel in one record.
+        """
+        key = (kind, to)
+        header = self._headers.get(key)
+        if header is None:
+            if len(self._headers) >= _MAX_PLANS:
+                self._headers.clear()
+            header = self._headers[key] = (kind, self.path, to)
+        return header
+
     def hop(self, route: tuple[str, ...]) -> tuple[Hashable | None, Report | None]:
         """The link towards ``route[-1]``, or why there is none."""
         pid = route[-1]
@@ -353,8 +369,9 @@ class Router:
                 lost_up = True
         if down:
             forward += [child for child in self._links.values() if child != link and self.wants(child, event)]
-        header = (kind, self.path, event, None) if link is None else None
-        return Plan(deliver, tuple(forward), report, lost_up, header)
+        if link is not None:
+            return Plan(deliver, tuple(forward), report, lost_up)
+        return Plan(deliver, tuple(forward), report, lost_up, self.header(kind), event)
 
 
 _MAX_PLANS = 16_384  # kept for messages from here of one kind, and for those that pass; names can be many

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
+
+from .threads import main_ident
 
 AGAIN_SECONDS = 0.002  # after which it is sent again
 ATTENTION_SECONDS = 0.5  # how long its next bad moment is waited for
@@ -44,3 +47,34 @@ class Again:
         for number in due:
             self._due.pop(number, None)
         return due
+
+
+# In this process's main thread, where all handlers run: signals that have not counted yet.
+pending: set[int] = set()
+_sent: set[int] = set()  # on their way once more
+
+
+def send(number: int) -> None:
+    """Send the main thread a pending signal once more; in any other thread."""
+    _sent.add(number)
+    signal.pthread_kill(main_ident(), number)
+
+
+def send_later(number: int) -> None:
+    """As ``send``, in a moment, for which the calling thread sleeps."""
+    time.sleep(AGAIN_SECONDS)
+    send(number)
+
+
+def counts(number: int) -> bool:
+    """In a handler: whether this signal means something, or was sent again and has counted meanwhile."""
+    if number not in _sent:
+        return True
+    _sent.discard(number)
+    return number in pending
+
+
+def forget() -> None:
+    """In a process made by os.fork(): what was pending concerns the parent."""
+    pending.clear()
+    _sent.clear()

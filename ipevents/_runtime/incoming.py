@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.actions import Report
 from .._core.flow import Sender
 from .._core.messages import (
+    EVENT,
     INTEREST,
     INTERESTS,
     OFFLINE,
@@ -31,6 +33,7 @@ from .._core.messages import (
     Payload,
     Record,
     check_received,
+    runs,
 )
 from .._exceptions import (
     Closed,
@@ -51,7 +54,7 @@ log = logging.getLogger("ipevents.incoming")
 
 REPEAT_SECONDS = 1.0  # the same failure is told to an origin at most so often
 _BATCH = 64  # messages between two looks at the clock in a long frame
-_MAX_DECISIONS = 1024  # kept for a link
+_MAX_DECISIONS = 16_384  # kept for a link; names of events can be many
 _MAX_HELD_BYTES = 64 << 20  # what waits for our own online, as much as an outbox holds
 _MAX_HELD = 100_000
 _NO_KWARGS: dict[str, Any] = {}
@@ -67,6 +70,10 @@ class Decision(NamedTuple):
     report: Report | None = None
     lost_up: bool = False
 
+    def goes_like(self, other: Decision) -> bool:
+        """Whether what goes on from here is the same."""
+        return self[2:] == other[2:]
+
 
 _STALE = Decision()  # of a link that is gone
 
@@ -79,7 +86,7 @@ class Incoming:
         self._on_control = on_control
         self.holding = False  # what comes from the parent for us waits for our online
         self.held_count = 0
-        self._held: list[tuple[Link, Envelope, Payload]] = []
+        self._held: list[tuple[Link, Decision, Payload]] = []
         self._held_bytes = 0
         self._online_said = threading.Event()
         self._reported: dict[tuple[str, str], float] = {}
@@ -103,21 +110,7 @@ class Incoming:
                 if record[0] > SEND_TO:
                     self._control(link, record)
                     continue
-                kind, path, event, to, messages = record
-                link.received += len(messages)
-                key = (kind, path, event, to)
-                decision = link.decisions.get(key) if link.decided == node.router.version else None
-                if decision is None:
-                    decision = self._decide(link, record)
-                if decision.forward or decision.report is not None or decision.lost_up:
-                    exact = size if len(records) == 1 else sum(map(payloads.size_of, messages))
-                    self._forward(link, record, decision, exact)
-                if decision.envelope is None:
-                    continue
-                if self.holding and link is node.router.parent:
-                    self._hold(link, decision.envelope, messages)
-                else:
-                    self._deliver(link, decision, messages)
+                self._receive_messages(link, record, size if len(records) == 1 else None)
         except Closed:  # stop() ended a wait for room; this link ends as well
             return
         except IPEventsError:
@@ -130,50 +123,79 @@ class Incoming:
         if node.deferred:
             node.run_deferred()
 
+    def _receive_messages(self, link: Link, record: Record, size: int | None) -> None:
+        """Handle one message record; ``size`` None if that is to be worked out."""
+        _, _, event, _, messages = record
+        link.received += len(messages)
+        if type(event) is not list:
+            decision = self._decision(link, record, event)
+            decisions = {event: decision}
+            events: Iterable[str] = repeat(event)
+            self._forward(link, record, decision, size)
+        else:
+            if type(messages) is not list or len(event) != len(messages):
+                raise ProtocolError(f"{link.name} sent a record that has not a name for each message")
+            decisions = {name: self._decision(link, record, name) for name in dict.fromkeys(event)}
+            events = event
+            decision = decisions[event[0]]
+            alike = all(other.goes_like(decision) for other in decisions.values())
+            if not alike or not self._forward(link, record, decision, size):
+                for part in runs(record):
+                    self._forward(link, part, decisions[part[EVENT]], None)
+        if decision.envelope is None:  # whether there is one does not depend on the event
+            return
+        if self.holding and link is self._node.router.parent:
+            self._hold(link, decisions, events, messages)
+        else:
+            self._deliver(link, decisions, events, messages)
+
     # Delivering
 
-    def _deliver(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
-        """Call the listeners for messages that have their header in common."""
+    def _deliver(
+        self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
+    ) -> None:
+        """Call the listeners for messages that have all but events and arguments in common."""
         dispatcher = self._node.dispatcher
         kept = dispatcher.kept
-        envelope = decision.envelope
-        assert envelope is not None
-        event, origin = envelope.event, envelope.pids[0]
-        if not (kept.get(event) or dispatcher.find(event, origin)):
+        envelopes: dict[str, Any] = {event: decision.envelope for event, decision in decisions.items()}
+        origin = next(iter(decisions.values())).pids[0]
+        if not any(kept.get(event) or dispatcher.find(event, origin) for event in envelopes):
             self.unheard += len(messages)
             return
-        count = 0
+        named = zip(events, messages, strict=False)  # one name may stand for all
         dispatcher.enter()
         try:
-            for payload in messages:
-                receivers = kept.get(event)
-                if receivers is None:
-                    receivers = dispatcher.find(event, origin)
-                count += 1
-                if type(payload) is tuple:
-                    message = Message(envelope, payload)
+            for begin in range(0, len(messages), _BATCH):
+                if begin and link.turn.is_long():
+                    dispatcher.leave()
+                    link.turn.breathe()
+                    dispatcher.enter()
+                for event, payload in islice(named, _BATCH):
+                    receivers = kept.get(event)
+                    if receivers is None:
+                        receivers = dispatcher.find(event, origin)
+                    if type(payload) is not tuple:
+                        self._open(decisions[event], receivers, payload)
+                        continue
+                    message = Message(envelopes[event], payload)
                     for receiver in receivers:
                         try:
                             receiver(message, *payload)
                         except BaseException as exc:  # a user's code: it raises what it likes
                             dispatcher.failed(exc, message, receiver)
-                else:
-                    self._open(envelope, receivers, payloads.own(payload) if decision.forward else payload)
-                if not count % _BATCH and link.turn.is_long():
-                    dispatcher.leave()
-                    link.turn.breathe()
-                    dispatcher.enter()
         finally:
             dispatcher.leave()
-            link.delivered += count
-            self.delivered += count
+            link.delivered += len(messages)
+            self.delivered += len(messages)
 
-    def _open(self, envelope: Envelope, receivers: tuple[Listener, ...], payload: Payload) -> None:
+    def _open(self, decision: Decision, receivers: tuple[Listener, ...], payload: Payload) -> None:
         """Unpickle a payload and call the listeners; the dispatcher is entered."""
         if not receivers:
             return
+        envelope = decision.envelope
+        assert envelope is not None
         try:
-            args, kwargs = payloads.decode(payload)
+            args, kwargs = payloads.decode(payloads.own(payload) if decision.forward else payload)
         except UnreadablePayload as exc:
             error = UnreadablePayload(f"event {envelope.event!r} from {envelope.pids[0]}: {exc}")
             error.__cause__ = exc.__cause__
@@ -190,9 +212,13 @@ class Incoming:
 
     # Deciding and passing on
 
-    def _decide(self, link: Link, record: Record) -> Decision:
-        """What to do with messages like these; kept at the link. Raises ProtocolError."""
-        kind, path, event, to, messages = record
+    def _decision(self, link: Link, record: Record, event: str) -> Decision:
+        """What to do with those of one event in a record; kept at the link. Raises ProtocolError."""
+        kind, path, _, to, messages = record
+        if link.decided == self._node.router.version:
+            decision: Decision | None = link.decisions.get((kind, path, event, to))
+            if decision is not None:
+                return decision
         check_received(kind, event, to, messages)
         with self._node.lock:
             router = self._node.router
@@ -221,16 +247,25 @@ class Incoming:
         envelope = Envelope(kind, pids, event, reply) if plan.deliver else None
         return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
 
-    def _forward(self, link: Link, record: Record, decision: Decision, size: int) -> None:
-        """Pass messages on, ``size`` bytes in all."""
+    def _forward(self, link: Link, record: Record, decision: Decision, size: int | None) -> bool:
+        """Pass messages on, if they are to be; ``size`` bytes in all, None if that is to be worked out.
+
+        Returns False, having done nothing, where messages of several events need to be decided again.
+        """
+        if not decision.forward and decision.report is None and not decision.lost_up:
+            return True
         kind, path, event, to, messages = record
         node = self._node
         count = len(messages)
+        if size is None:
+            size = sum(map(payloads.size_of, messages))
         with node.lock:
             router = node.router
             if link not in router.neighbours:
-                return
+                return True
             if link.decided != router.version:  # it changed since the decision was made
+                if type(event) is list:
+                    return False
                 decision = self._decided(link, kind, path, event, to)
             if decision.lost_up:
                 node.outgoing.lose_up(count)
@@ -248,13 +283,14 @@ class Incoming:
                 outbox = target.outbox
                 if outbox.dropping or not outbox.has_room(size, count):
                     sender = Sender.BACK if target is link else Sender.FANOUT
-                    if not node.outgoing.wait_for_room(target, size, count, sender, event):
+                    if not node.outgoing.wait_for_room(target, size, count, sender):
                         if kind == SEND_TO or sender is Sender.BACK:
                             self._report_back(link, record, f"{target.name} takes nothing", target.name)
                         continue
                 outbox.put(passed, size)
                 target.forwarded += count
                 node.outgoing.mark_dirty(target)
+        return True
 
     def _fits(self, link: Link, record: Record, target: Link) -> bool:
         """Lock held: whether each message is within what the target takes; else they are reported."""
@@ -269,6 +305,8 @@ class Incoming:
     def _report_back(self, link: Link, record: Record, cause: str, target: str | None) -> None:
         """Lock held: tell the origin that its messages broke off here; at most once a second for a cause."""
         _, path, event, _, _ = record
+        if type(event) is list:
+            event = event[0]
         key = (path[0], cause)
         now = time.monotonic()
         if now - self._reported.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
@@ -285,14 +323,18 @@ class Incoming:
 
     # What waits for our own online
 
-    def _hold(self, link: Link, envelope: Envelope, messages: list[Payload]) -> None:
+    def _hold(
+        self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
+    ) -> None:
         """In the parent link's reader: keep messages for us until ``online`` was said and answered."""
         if self._held_bytes >= _MAX_HELD_BYTES or len(self._held) >= _MAX_HELD:
             self._online_said.wait()
             self.release_held()
-            self._deliver(link, Decision(envelope.pids, envelope), messages)
+            self._deliver(link, decisions, events, messages)
             return
-        self._held += [(link, envelope, payload) for payload in messages]
+        self._held += [
+            (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
+        ]
         self._held_bytes += sum(map(payloads.size_of, messages))
         self.held_count = len(self._held)
 
@@ -301,8 +343,10 @@ class Incoming:
         self.holding = False
         held, self._held = self._held, []
         self._held_bytes = self.held_count = 0
-        for link, envelope, payload in held:
-            self._deliver(link, Decision(envelope.pids, envelope), [payload])
+        for link, decision, payload in held:
+            assert decision.envelope is not None
+            event = decision.envelope.event
+            self._deliver(link, {event: decision}, (event,), [payload])
 
     def online_said(self) -> None:
         """The held may come: lets a reader that waits with a full store go on."""

@@ -3,7 +3,8 @@
 A top process whose script just ends after ``start()`` stays: one ``atexit`` hook waits for the stop if the
 script's body ended normally. Signal handlers are set only over Python's defaults, only in the main
 thread. A handler never raises in the middle of the library's own code: it looks at the frame that it
-interrupted, and where that is ours it has the signal sent again in a moment.
+interrupted, and where that is ours the signal is pending: it counts when the send that it interrupted
+is done, or when it comes again in a moment (see ``again.py``) and finds a better place.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import payload
-from .again import AGAIN_SECONDS
+from . import again
+from .outgoing import Outgoing
 from .programs import execute
 from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
 
@@ -36,9 +37,10 @@ log = logging.getLogger("ipevents.lifetime")
 _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
 _LIBRARY = (os.path.dirname(os.__file__), "<frozen")  # sysconfig would say it, and take long to import
-# Where an exception may be raised although it is our code: there we only wait, or look at the arguments of a
-# send with nothing held. The latter is where a flooding main thread is often enough to be interrupted soon.
-_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__, payload.plain.__code__})
+# Where an exception may be raised although it is our code: there we only wait.
+_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__})
+# These run what was deferred before they return, holding nothing any more.
+_SENDS = frozenset({Outgoing.send.__code__, Outgoing._addressed.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
@@ -49,7 +51,6 @@ _module_frame: Any = None  # of the script's body
 _interrupted = 0  # the signal that ended the body, or that came while the hook waited
 _in_hook = False
 _own_way: int | SystemExit | None = None  # the signal or the exit that the process is to end with
-_handling = 0  # depth of our own handlers on the main thread
 _previous: dict[int, Any] = {}
 
 
@@ -152,47 +153,101 @@ def _is_ours(frame: types.FrameType) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] in _OURS
 
 
+def _is_runtime(frame: types.FrameType) -> bool:
+    return frame.f_globals.get("__package__") == __package__
+
+
 def _is_library(frame: types.FrameType) -> bool:
     path = frame.f_code.co_filename
     return path.startswith(_LIBRARY) and "site-packages" not in path
 
 
 def _on_interrupt(number: int, frame: types.FrameType | None) -> None:
-    _raise_or_end(number, frame, KeyboardInterrupt())
+    if again.counts(number):
+        _interrupt(number, frame)
 
 
 def _on_terminate(number: int, frame: types.FrameType | None) -> None:
-    _raise_or_end(number, frame, SystemExit(128 + number))
-
-
-def _raise_or_end(number: int, frame: types.FrameType | None, exc: BaseException) -> None:
-    global _interrupted
-    if _interrupted and any(life.stopping.is_set() for life in _open):
-        _end_now(number)
-    if not _may_raise(frame):
-        _again(number)
-        return
-    if _in_hook:
-        _interrupted = number
-        for life in list(_open):
-            life.request_stop(None)
-        return
-    _interrupted = number
-    raise exc
+    if again.counts(number):
+        _terminate(number, frame)
 
 
 def _on_child_interrupt(number: int, frame: types.FrameType | None) -> None:
+    if again.counts(number):
+        _interrupt_child(number, frame)
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    if _may_act(number, frame, _interrupt):
+        _raise_or_end(number, frame, KeyboardInterrupt())
+
+
+def _terminate(number: int, frame: types.FrameType | None) -> None:
+    if _may_act(number, frame, _terminate):
+        _raise_or_end(number, frame, SystemExit(128 + number))
+
+
+def _interrupt_child(number: int, frame: types.FrameType | None) -> None:
     child = _child
     if child is None or not child.life.stopping.is_set() or child.target_is_done():
         return  # Ctrl-C in the terminal: the grand master stops the tree
-    if not _may_raise(frame):
-        _again(number)
-        return
-    child.target_interrupted()
-    raise SystemExit(0)
+    if _may_act(number, frame, _interrupt_child):
+        child.target_interrupted()
+        raise SystemExit(0)
 
 
-def _again(number: int) -> None:
+def _raise_or_end(number: int, frame: types.FrameType | None, exc: BaseException) -> None:
+    global _interrupted, _own_way
+    _interrupted = number
+    if _in_hook:
+        for life in list(_open):
+            life.request_stop(None)
+    elif _waits_for_threads(frame):
+        # Nobody is left to raise it at: the script is over, but for threads that would outlive the tree.
+        _own_way = number
+        atexit._run_exitfuncs()  # the last of them ends the process
+    else:
+        raise exc
+
+
+def _waits_for_threads(frame: types.FrameType | None) -> bool:
+    """Whether the main thread is behind the script and waits for the user's threads to end."""
+    while frame is not None:
+        if frame.f_code is threading._shutdown.__code__:  # type: ignore[attr-defined]  # Python's own last wait
+            return True
+        frame = frame.f_back
+    return False
+
+
+# Signals that came at a bad moment
+
+
+Action = Callable[[int, types.FrameType | None], None]
+
+
+def _may_act(number: int, frame: types.FrameType | None, action: Action) -> bool:
+    """Whether a signal may have its effect now; if not, ``action`` is called again with a better frame.
+
+    The second signal ends the process here, whatever was interrupted.
+    """
+    if _interrupted and any(life.stopping.is_set() for life in _open):
+        _end_now(number)
+    if _may_raise(frame):
+        again.pending.discard(number)
+        return True
+    again.pending.add(number)
+    _postpone(number, frame, action)
+    return False
+
+
+def _postpone(number: int, frame: types.FrameType | None, action: Action) -> None:
+    inner = frame
+    while inner is not None and (_is_ours(inner) or _is_library(inner)):
+        if inner.f_code in _SENDS:
+            inner.f_locals["self"].when_done(_send_is_done, number, action)
+            break
+        inner = inner.f_back
+    # Also if it is in a send: that may just have looked at what was deferred for the last time.
     for life in ([_child.life] if _child else []) + _open:
         if life.supervisor is not None:
             life.supervisor.resend(number)
@@ -200,12 +255,19 @@ def _again(number: int) -> None:
     # Nothing is open: in a start(), or in the last line of a stop. A thread as threading makes it would
     # need a lock that the code below us may hold.
     with contextlib.suppress(RuntimeError):
-        start_new_thread(_send_later, (number,))
+        start_new_thread(again.send_later, (number,))
 
 
-def _send_later(number: int) -> None:
-    time.sleep(AGAIN_SECONDS)
-    signal.pthread_kill(main_ident(), number)
+def _send_is_done(number: int, action: Action) -> None:
+    """What the interrupted send has deferred. Raises what the action raises, where user code follows."""
+    frame: types.FrameType | None = sys._getframe(2)
+    if number not in again.pending or frame is None or frame.f_code not in _SENDS:
+        return  # deferred to a moment within something else: the signal comes again
+    frame = frame.f_back
+    while frame is not None and _is_ours(frame) and not _is_runtime(frame):
+        frame = frame.f_back
+    if frame is None or not _is_runtime(frame):  # else that send was a deferred one itself
+        action(number, frame)
 
 
 def _end_now(number: int) -> None:
@@ -305,6 +367,7 @@ def _forked() -> None:
     for life in list(_lives):
         life.abandon()
     _open.clear()
+    again.forget()
     _child = None
     atexit.unregister(_at_exit)
     for number, default in _previous.items():

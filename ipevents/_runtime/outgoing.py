@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._core.actions import Report
+from .._core.actions import Plan, Report
 from .._core.flow import Sender, Verdict
 from .._core.messages import (
     MAX_PID,
@@ -23,6 +24,7 @@ from .._core.messages import (
     Payload,
     Record,
     check_event,
+    make_record,
 )
 from .._exceptions import (
     IPEventsError,
@@ -63,116 +65,127 @@ class Outgoing:
         """
         node = self._node
         lock = node.lock
-        direct: list[tuple[Link, list[Record]]] | None = None
         if lock._is_owned():  # type: ignore[attr-defined]  # see Node.inside
             node.defer(self.send, kind, event, args, kwargs)
             return
+        claimed: list[tuple[Link, list[Record]]] | None = None
         try:
             if not node.announced:
                 node.on_first_use()
             if type(event) is not str:
                 event = check_event(event, sending=True)
-            payload, size = payloads.plain(args, kwargs) or payloads.pickled(
-                args,
-                kwargs,
-                lambda size: self._wait_to_copy(lambda: node.router.plan(kind, event).forward, size),
-            )
+            payload: Payload = args
+            size = payloads.plain_size(args, kwargs)
+            if size is None:
+                payload, size = self._pickled(kind, event, args, kwargs)
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
             lock.acquire()
             try:
-                if node.stage is not _OPEN:
-                    node.check_stage(listener)
                 plan = node.router.here[kind].get(event)
-                if plan is None:
-                    check_event(event, sending=True)
-                    plan = node.router.plan(kind, event)
-                deliver, links, report, lost_up, header = plan
+                if plan is None or node.stage is not _OPEN:
+                    plan = self._plan(kind, event, listener)
+                deliver, links, report, lost_up, header, event = plan
                 assert header is not None
                 if report is not None:
                     raise refusal(event, report)
                 if lost_up:
                     self.lose_up()
                 if listener:
-                    self._put_for_listener(links, header, payload, size)
+                    self._put_for_listener(links, header, event, payload, size)
                 else:
                     if size > _ANY_LIMIT:
-                        for link in links:  # all are asked before the first gets it
-                            _check_size(link, event, payload, size)
-                    full: list[Link] | None = None
+                        _check_sizes(links, event, payload, size)
+                    idle = full = None
                     for link in links:
-                        if not link.outbox.offer(header, payload, size):
-                            full = [*(full or ()), link]
-                    if full is not None and kind == TO_GRAND_MASTER:
-                        self._put_to_top(header, payload, size)
-                    elif full is not None:
-                        self._put_slowly(links, full, header, payload, size)
-                    for link in links:  # after all waiting: who has claimed a link writes to it at once
-                        if not link.attended:
-                            records = link.claim(len(links))
-                            if records is not None:
-                                if direct is None:
-                                    direct = []
-                                direct.append((link, records))
+                        if not link.outbox.offer(header, event, payload, size):
+                            full = _with(full, link)
+                        elif not link.attended:
+                            idle = _with(idle, link)
+                    if full is not None:
+                        self._put_slowly(kind, idle, full, plan, payload, size)
+                    elif idle is not None:
+                        claimed = _claim(idle, len(links))
                 self.sent += 1
             finally:
                 lock.release()
-            while direct:
-                link, records = direct.pop()
+            while claimed:
+                link, records = claimed.pop()
                 link.write_now(records)
             if deliver:
                 node.deliver_local(event, args, kwargs)
         except IPEventsError as exc:
             node.fail(exc)
         finally:
-            if direct:  # a signal handler of the user raised
-                for link, records in direct:
+            if claimed:  # a signal handler of the user raised
+                for link, records in claimed:
                     link.leave_unwritten(records)
             if node.deferred:
                 node.run_deferred()
 
+    def _pickled(
+        self, kind: int, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Payload, int]:
+        """The payload of arguments that are not all plain."""
+        router = self._node.router
+        return payloads.pickled(
+            args, kwargs, partial(self._wait_to_copy, lambda: router.plan(kind, event).forward)
+        )
+
+    def _plan(self, kind: int, event: str, listener: bool) -> Plan:
+        """Lock held: what ``send`` finds kept in the router from the second time on."""
+        node = self._node
+        if node.stage is not _OPEN:
+            node.check_stage(listener)
+        return node.router.plan(kind, check_event(event, sending=True))
+
     def _put_slowly(
-        self, links: tuple[Any, ...], full: list[Link], header: Header, payload: Payload, size: int
+        self, kind: int, idle: list[Link] | None, full: list[Link], plan: Plan, payload: Payload, size: int
     ) -> None:
-        """Lock held: a fan-out of an application thread, for those of the links that had no room at once."""
-        for link in links:
-            if link not in full and not link.attended:
-                link.prompt()  # who had room does not wait for the others
+        """Lock held: a message of an application thread for those of the links that had no room at once."""
+        for link in idle or ():
+            link.prompt()  # who had room does not wait for the others
+        if kind == TO_GRAND_MASTER:
+            self._put_to_top(plan.event, payload, size)
+            return
+        header, event = plan.header, plan.event
+        assert header is not None
         sender = Sender.LISTENER if get_ident() in library_threads else Sender.FANOUT
         for link in full:
             if link not in self._node.router.neighbours:  # gone while we waited for another one
                 link.drop("link-cut")
-            elif self.wait_for_room(link, size, 1, sender, header[2]):
-                link.outbox.put((*header, [payload]), size)
+            elif self.wait_for_room(link, size, 1, sender, event):
+                link.outbox.put(make_record(header, event, [payload]), size)
                 if not link.attended:
                     link.prompt()  # nor does this one wait for the next
 
-    def _put_to_top(self, header: Header, payload: Payload, size: int) -> None:
+    def _put_to_top(self, event: str, payload: Payload, size: int) -> None:
         """Lock held: an addressed message of an application thread; decided anew after each wait for room."""
-        node = self._node
         sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
         while True:
-            if node.stage is not _OPEN:
-                node.check_stage(False)
-            plan = node.router.plan(TO_GRAND_MASTER, header[2])
+            plan = self._plan(TO_GRAND_MASTER, event, False)
             if plan.report is not None:
-                raise refusal(header[2], plan.report)
+                raise refusal(event, plan.report)
             (link,) = plan.forward
-            if self.wait_for_room(link, size, 1, sender, header[2]):
+            if self.wait_for_room(link, size, 1, sender, event):
                 assert plan.header is not None
-                link.outbox.put((*plan.header, [payload]), size)
+                link.outbox.put(make_record(plan.header, event, [payload]), size)
+                if not link.attended:
+                    link.prompt()
                 return
 
-    def _put_for_listener(self, links: tuple[Any, ...], header: Header, payload: Payload, size: int) -> None:
+    def _put_for_listener(
+        self, links: tuple[Any, ...], header: Header, event: str, payload: Payload, size: int
+    ) -> None:
         """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
+        if size > _ANY_LIMIT:
+            _check_sizes(links, event, payload, size)
         for link in links:
-            if size > _ANY_LIMIT:
-                _check_size(link, header[2], payload, size)
             if not link.outbox.has_room(size):
-                raise _full(link, header[2])
+                raise _full(link, event)
         for link in links:
-            if not link.outbox.offer(header, payload, size):
-                link.outbox.put((*header, [payload]), size)  # an episode: it has room again
+            if not link.outbox.offer(header, event, payload, size):
+                link.outbox.put(make_record(header, event, [payload]), size)  # an episode: it has room again
             self.mark_dirty(link)
 
     def send_route(
@@ -218,11 +231,12 @@ class Outgoing:
                 node.on_first_use()
             event = check_event(event, sending=True)
             _check_route(route)
-            payload, size = payloads.plain(args, kwargs) or payloads.pickled(
-                args,
-                kwargs,
-                lambda size: self._wait_to_copy(lambda: (self._target(kind, route, event, False)[0],), size),
-            )
+            payload: Payload = args
+            size = payloads.plain_size(args, kwargs)
+            if size is None:
+                payload, size = payloads.pickled(
+                    args, kwargs, partial(self._wait_to_copy, partial(self._link_to, kind, route, event))
+                )
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
             records = None
@@ -230,15 +244,15 @@ class Outgoing:
                 link, to = self._target(kind, route, event, listener)
                 if size > _ANY_LIMIT:
                     _check_size(link, event, payload, size)
-                header = (kind, node.router.path, event, to)
-                while not link.outbox.offer(header, payload, size):
+                header = node.router.header(kind, to)
+                while not link.outbox.offer(header, event, payload, size):
                     waits = not listener and get_ident() not in library_threads
                     sender = Sender.APPLICATION if waits else Sender.LISTENER
                     if self.wait_for_room(link, size, 1, sender, event):
-                        link.outbox.put((*header, [payload]), size)
+                        link.outbox.put(make_record(header, event, [payload]), size)
                         break
                     link, to = self._target(kind, route, event, listener)  # decided again after each wait
-                    header = (kind, node.router.path, event, to)
+                    header = node.router.header(kind, to)
                 self.sent += 1
                 if listener:
                     self.mark_dirty(link)
@@ -251,6 +265,14 @@ class Outgoing:
         finally:
             if node.deferred:
                 node.run_deferred()
+
+    def _link_to(self, kind: int, route: tuple[str, ...], event: str) -> tuple[Link]:
+        """Lock held: the one link of an addressed message, as ``_wait_to_copy`` wants it."""
+        return (self._target(kind, route, event, False)[0],)
+
+    def when_done(self, call: Callable[..., None], *args: Any) -> None:
+        """In a signal handler that interrupted a send: have this called when that is about to return."""
+        self._node.defer(call, *args)
 
     def _target(self, kind: int, route: tuple[str, ...], event: str, listener: bool) -> tuple[Link, Any]:
         """Lock held: the link of an addressed message, and what is left of its route behind that."""
@@ -283,7 +305,7 @@ class Outgoing:
             if verdict is Verdict.DROP:
                 link.drop("slow-peer" if sender is Sender.FANOUT else "full", count)
                 if sender is Sender.FANOUT and not link.outbox.dropping:
-                    link.outbox.dropping = True
+                    link.outbox.begin_dropping()
                     node.error(SlowPeer(f"{link.name} takes nothing; events to it are dropped until it does"))
                 return False
             link.wait_room(LOOK_SECONDS)
@@ -355,6 +377,29 @@ def _check_route(route: tuple[str, ...]) -> None:
         raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {len(route)}")
     if max(map(len, route)) > MAX_PID:
         raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
+
+
+def _with(links: list[Link] | None, link: Link) -> list[Link]:
+    """The same list with one more; it is made when the first comes."""
+    if links is None:
+        return [link]
+    links.append(link)
+    return links
+
+
+def _claim(links: list[Link], count: int) -> list[tuple[Link, list[Record]]]:
+    """Lock held: the frames that the caller has to write at once, of links that he found idle."""
+    claimed = []
+    for link in links:
+        records = link.claim(count)
+        if records is not None:
+            claimed.append((link, records))
+    return claimed
+
+
+def _check_sizes(links: tuple[Any, ...], event: str, payload: Payload, size: int) -> None:
+    for link in links:  # all are asked before the first gets it
+        _check_size(link, event, payload, size)
 
 
 def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:

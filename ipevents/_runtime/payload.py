@@ -19,7 +19,7 @@ from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload
 
 LARGE_BYTES = 32 * 1024  # what is at least so large travels beside the pickle
-_SMALL_INT = 1 << 256
+_SMALL_INT_BITS = 256
 _PLAIN_ARGS_BYTES = 32 * 1024  # more text than this is pickled on its own, once, not at every hop
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -29,29 +29,28 @@ def encode(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, i
 
     Raises Unpicklable, naming the argument.
     """
-    return plain(args, kwargs) or pickled(args, kwargs)
+    size = plain_size(args, kwargs)
+    return pickled(args, kwargs) if size is None else (args, size)
 
 
-def plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int] | None:
-    """As ``encode``, where all arguments are of plain immutable types and small; else None."""
+def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    """The size of arguments that are their own payload: small, and all of plain immutable types; else None.
+
+    Called for every event that is sent: counted in nanoseconds.
+    """
     if kwargs:
         return None
-    size = 0
+    size = 8 * len(args)
     for arg in args:
         kind = type(arg)
-        if kind is str:
-            size += len(arg)
+        if kind is str or kind is bytes:
+            size += len(arg) - 8
         elif kind is int:
-            if not -_SMALL_INT < arg < _SMALL_INT:
+            if arg.bit_length() > _SMALL_INT_BITS:
                 return None
-            size += 8
-        elif kind is bytes:
-            size += len(arg)
-        elif kind is float or kind is bool or arg is None:
-            size += 8
-        else:
+        elif kind is not float and kind is not bool and arg is not None:
             return None
-    return (args, size) if size < _PLAIN_ARGS_BYTES else None
+    return size if size < _PLAIN_ARGS_BYTES else None
 
 
 def pickled(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from .._core.messages import PROGRAM, Record
 from .._core.restarts import GiveUp, Restart
 from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
+from . import again
 from .again import AGAIN_SECONDS, Again
 from .link import Link
 from .node import Node
@@ -28,7 +29,7 @@ from .process import ChildProcess, Launch
 from .session import Session
 from .slot import Slot
 from .stage import Stage
-from .threads import Deadline, join_thread, main_ident, start_thread
+from .threads import Deadline, join_thread, start_thread
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class Supervisor:
             self._exited(slot)
         now = time.monotonic()
         for number in self._again.take(now):
-            signal.pthread_kill(main_ident(), number)
+            again.send(number)
         self._warn_held(now)
         for slot in self._all():
             self._due(slot, now)

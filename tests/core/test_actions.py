@@ -4,7 +4,7 @@ from ipevents._core.actions import NOTHING, Plan, Report
 
 
 def test_the_empty_plan_does_nothing():
-    assert Plan() == NOTHING == (False, (), None, False, None)
+    assert Plan() == NOTHING == (False, (), None, False, None, "")
 
 
 def test_a_report_is_about_a_connected_way_unless_said_otherwise():

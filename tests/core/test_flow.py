@@ -18,13 +18,12 @@ from ipevents._core.flow import (
 from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS
 from ipevents._core.wire import FRAME_BYTES
 
-
-def header(name: object) -> tuple[object, ...]:
-    return (BROADCAST, ("a",), name, None)
+SAME = (BROADCAST, ("a",), None)
+OTHER = (BROADCAST, ("b",), None)
 
 
 def record(name: object, *payloads: object) -> tuple[object, ...]:
-    return (*header(name), list(payloads or [b""]))
+    return (BROADCAST, ("a",), name, None, list(payloads or [b""]))
 
 
 def drained(outbox: Outbox) -> list[list[object]]:
@@ -99,9 +98,9 @@ def test_the_limits_are_those_of_the_design():
 def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monkeypatch):
     monkeypatch.setattr(flow, "FRAME_BYTES", 1)  # a frame for each record
     outbox = full_of_records(monkeypatch)
-    outbox.dropping = True
+    outbox.begin_dropping()
     outbox.take()
-    assert not outbox.offer(header("x"), b"", 1)
+    assert not outbox.offer(SAME, "x", b"", 1)
     assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.DROP
     assert outbox.decide(1, Sender.APPLICATION, 0.0, 0.0) is Verdict.TAKE
     assert outbox.decide(1, Sender.LISTENER, 0.0, 0.0) is Verdict.TAKE
@@ -116,7 +115,7 @@ def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monk
 def test_an_offer_is_taken_where_there_is_room(size, payload):
     outbox = Outbox()
     outbox.put(record("first"), 1)
-    assert outbox.offer(header("second"), payload, size)
+    assert outbox.offer(SAME, "second", payload, size)
     assert [item[2] for frame in drained(outbox) for item in frame] == ["first", "second"]
 
 
@@ -125,7 +124,7 @@ def test_an_offer_to_a_full_outbox_changes_nothing(monkeypatch):
         before = (len(outbox), outbox.size)
         monkeypatch.setattr(flow, "FRAME_BYTES", 1)
         outbox._close_tail()
-        assert not outbox.offer(header("x"), b"", 1)
+        assert not outbox.offer(SAME, "x", b"", 1)
         assert (len(outbox), outbox.size) == before
 
 
@@ -134,34 +133,54 @@ def test_an_offer_to_a_full_outbox_changes_nothing(monkeypatch):
 
 def test_messages_with_the_same_header_travel_in_one_record():
     outbox = Outbox()
-    same, other = header("x"), header("y")
-    for head, payload in [(same, b"1"), (same, b"2"), (other, b"3"), (same, b"4")]:
-        assert outbox.offer(head, payload, 1)
+    for head, payload in [(SAME, b"1"), (SAME, b"2"), (OTHER, b"3"), (SAME, b"4")]:
+        assert outbox.offer(head, "x", payload, 1)
     assert len(outbox) == 4
-    assert outbox.take() == [record("x", b"1", b"2"), record("y", b"3"), record("x", b"4")]
+    assert outbox.take() == [
+        record("x", b"1", b"2"),
+        (BROADCAST, ("b",), "x", None, [b"3"]),
+        record("x", b"4"),
+    ]
+
+
+def test_messages_of_several_events_travel_in_one_record_that_has_a_name_for_each():
+    outbox = Outbox()
+    for event, payload in [("x", b"1"), ("x", b"2"), ("y", b"3"), ("x", b"4")]:
+        assert outbox.offer(SAME, event, payload, 1)
+    assert len(outbox) == 4
+    outbox.offer(OTHER, "z", b"5", 1)
+    assert outbox.take() == [
+        record(["x", "x", "y", "x"], b"1", b"2", b"3", b"4"),
+        (BROADCAST, ("b",), "z", None, [b"5"]),
+    ]
+
+
+def test_an_event_whose_name_is_another_object_is_the_same_event():
+    outbox = Outbox()
+    for name in ("again", "".join(["ag", "ain"])):
+        outbox.offer(SAME, name, b"", 1)
+    assert outbox.take() == [record("again", b"", b"")]
 
 
 def test_messages_do_not_join_a_record_before_something_else():
     outbox = Outbox()
-    same = header("x")
-    outbox.offer(same, b"1", 1)
+    outbox.offer(SAME, "x", b"1", 1)
     outbox.put_interest("x", True)
-    outbox.offer(same, b"2", 1)
+    outbox.offer(SAME, "x", b"2", 1)
     outbox.put(record("x", b"3"), 1)
-    outbox.offer(same, b"4", 1)
+    outbox.offer(SAME, "x", b"4", 1)
     assert [item[-1] for item in outbox.take()] == [[b"1"], True, [b"2"], [b"3"], [b"4"]]
 
 
 def test_messages_do_not_join_a_record_that_was_taken_or_is_large_or_full():
     outbox = Outbox()
-    same = header("x")
-    outbox.offer(same, b"1", 1)
+    outbox.offer(SAME, "x", b"1", 1)
     first = outbox.take()
-    outbox.offer(same, b"2", 1)
-    outbox.offer(same, [b"meta", [b"buffer"]], 1)
-    outbox.offer(same, b"3", 1)
-    outbox.offer(same, b"4", FRAME_BYTES)
-    outbox.offer(same, b"5", 1)
+    outbox.offer(SAME, "x", b"2", 1)
+    outbox.offer(SAME, "x", [b"meta", [b"buffer"]], 1)
+    outbox.offer(SAME, "x", b"3", 1)
+    outbox.offer(SAME, "x", b"4", FRAME_BYTES)
+    outbox.offer(SAME, "x", b"5", 1)
     assert first == [record("x", b"1")]
     frames = [[item[-1] for item in frame] for frame in drained(outbox)]
     assert frames == [[[b"2"]], [[[b"meta", [b"buffer"]]]], [[b"3"]], [[b"4"]], [[b"5"]]]
@@ -169,10 +188,9 @@ def test_messages_do_not_join_a_record_that_was_taken_or_is_large_or_full():
 
 def test_a_record_that_was_passed_on_is_not_changed_by_what_follows():
     outbox = Outbox()
-    same = header("x")
-    passed = (*same, [b"1"])
+    passed = record("x", b"1")
     outbox.put(passed, 1)
-    outbox.offer(same, b"2", 1)
+    outbox.offer(SAME, "x", b"2", 1)
     assert passed[-1] == [b"1"]
 
 
@@ -229,21 +247,21 @@ def test_clearing_returns_everything_in_order_and_leaves_nothing():
             st.just("large"),
             st.just("interest"),
             st.just("run"),
+            st.just("other"),
         )
     )
 )
 def test_the_accounts_agree_with_what_is_there(steps):
     outbox = Outbox()
     put = taken = 0
-    run = header("run")
     for step in steps:
         if step == "take":
             taken += counted(outbox.take())
         elif step == "large":
             outbox.put(record(put, [b"", []]), 100)
             put += 1
-        elif step == "run":
-            assert outbox.offer(run, b"", 10)
+        elif step in ("run", "other"):
+            assert outbox.offer(SAME, step, b"", 10)
             put += 1
         elif step == "interest":
             before = len(outbox)

@@ -33,9 +33,9 @@ def middle(up: Up = Up.OPEN) -> Router:
     return router
 
 
-def head(kind: int, event: str = "x") -> Header:
-    """What messages that start here have in common."""
-    return (kind, ("me",), event, None)
+def from_here(kind: int, event: str = "x") -> tuple[Header, str]:
+    """What the plan for messages that start here says of their records."""
+    return (kind, ("me",), None), event
 
 
 # Every kind at every place: what is done with it, whether the parent gets it, which children do.
@@ -76,7 +76,11 @@ TABLE = [
 def test_where_a_message_goes(kind, link, up, deliver, forward):
     plan = middle(up).plan(kind, "x", link)
     assert plan == Plan(
-        deliver, tuple(pid + " link" for pid in forward), header=head(kind) if link is None else None
+        deliver,
+        tuple(pid + " link" for pid in forward),
+        None,
+        False,
+        *(from_here(kind) if link is None else ()),
     )
 
 
@@ -95,12 +99,12 @@ def test_the_table_has_every_kind_at_every_place():
 @pytest.mark.parametrize("kind", [TO_PARENTS, TO_SIBLINGS, BROADCAST])
 def test_in_an_outage_what_goes_up_is_lost(kind):
     plan = middle(Up.AWAY).plan(kind, "z")
-    assert plan == Plan(lost_up=True, header=head(kind, "z"))
+    assert plan == Plan(False, (), None, True, *from_here(kind, "z"))
 
 
 def test_in_an_outage_a_broadcast_still_goes_down():
     assert middle(Up.AWAY).plan(BROADCAST, "x") == Plan(
-        False, ("a link", "b link"), None, True, head(BROADCAST)
+        False, ("a link", "b link"), None, True, *from_here(BROADCAST)
     )
 
 
@@ -111,7 +115,7 @@ def test_in_an_outage_what_comes_from_below_is_delivered_here():
 @pytest.mark.parametrize("link", [None, "a link"])
 def test_in_an_outage_nobody_stands_in_for_the_grand_master(link):
     assert middle(Up.AWAY).plan(TO_GRAND_MASTER, "x", link) == Plan(
-        False, (), AWAY, header=None if link else head(TO_GRAND_MASTER)
+        False, (), AWAY, False, *(() if link else from_here(TO_GRAND_MASTER))
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 
+from ipevents._runtime import again as module
 from ipevents._runtime.again import AGAIN_SECONDS, ATTENTION_SECONDS, Again
 
 
@@ -70,3 +71,17 @@ def test_what_is_put_within_the_ring_is_not_lost():
     again.put(2)
     assert len(calls) == 1
     assert again.take(1e9) == [2]
+
+
+def test_a_signal_that_was_sent_again_counts_once(monkeypatch):
+    monkeypatch.setattr(module.signal, "pthread_kill", lambda ident, number: None)
+    module.pending.add(15)
+    try:
+        module.send(15)
+        assert module.counts(15)
+        module.pending.discard(15)  # its handler has done its work, before it came once more
+        module.send(15)
+        assert not module.counts(15)
+        assert module.counts(15)  # that one is new
+    finally:
+        module.forget()

@@ -46,8 +46,8 @@ class End:
 
     def put(self, event, payload=(), size=10):
         """State lock held: something waits, and nobody writes it yet."""
-        header = self._headers.setdefault(event, (BROADCAST, (self.name,), event, None))
-        assert self.link.outbox.offer(header, payload, size)
+        header = self._headers.setdefault(event, (BROADCAST, (self.name,), None))  # a record for each event
+        assert self.link.outbox.offer(header, event, payload, size)
 
     def send(self, event, payload=(), size=10):
         """As an application thread does."""
@@ -254,8 +254,7 @@ def test_a_listeners_record_leaves_soon_also_while_the_listener_runs_on(joined):
 
     def listener(record):
         with b.lock:
-            header = (BROADCAST, ("b",), "answer", None)
-            b.link.outbox.offer(header, (), 10)
+            b.link.outbox.offer((BROADCAST, ("b",), None), "answer", (), 10)
             b.link.defer()
         assert go.wait(CEILING)
 
@@ -273,7 +272,7 @@ def test_at_the_end_of_a_batch_a_busy_link_is_written_at_once(joined):
     a, b = joined
     for number in range(100):
         with a.lock:
-            a.link.outbox.offer((BROADCAST, ("a",), "x", None), (number,), 10)
+            a.link.outbox.offer((BROADCAST, ("a",), None), "x", (number,), 10)
             records = a.link.claim_now()
         if records is not None:
             a.link.write_now(records)

@@ -801,13 +801,45 @@ def test_what_a_forwarder_cannot_pass_on_is_told_to_its_origin(places):
     assert client.link_to(top).dropped == {"too-large": 1}
 
 
+SEVERAL = ["a", "b", "b", "c", "a"], None, [(1,), b"2", (3,), (4,), (5,)]
+
+
+def test_a_record_of_several_events_is_passed_on_whole_where_all_go_the_same_way(places, raw):
+    top = places("top")
+    one, other = raw(top, "one"), raw(top, "other")  # not online: whatever it will want is not known
+    one.send((BROADCAST, ("one",), *SEVERAL))
+    assert other.next_records() == [(BROADCAST, ("one", "top"), *SEVERAL)]
+
+
+def test_a_record_of_several_events_is_divided_where_they_part(places, raw):
+    top = places("top").listen("a", "online")
+    one, other = raw(top, "one"), raw(top, "other")
+    other.send((INTERESTS, ("b", "c")), (ONLINE, ("other",)))
+    assert top.next()[0] == "online"
+    one.send((BROADCAST, ("one",), *SEVERAL))
+    assert other.next_event() == ("b", [b"2", (3,)])
+    assert [top.next()[:2] for _ in range(2)] == [("a", (1,)), ("a", (5,))]
+    assert top.node.incoming.unheard == 0
+
+
+def test_what_waits_for_our_online_may_be_of_several_events(places, raw):
+    top, child = places("top"), places("child").listen("a", "b")
+    child.node.incoming.holding = True
+    join(top, child, online=False)
+    for event, number in [("a", 1), ("b", 2), ("a", 3)]:
+        top.send(TO_CHILDS, event, number)
+    with child.node.lock:
+        child.node.announce()
+    assert [child.next()[:2] for _ in range(3)] == [("a", (1,)), ("b", (2,)), ("a", (3,))]
+
+
 def test_many_different_events_pass_a_relay_without_filling_it(line):
     top, middle, leaf = line
     top.listen("a", "b")
     with leaf.node.lock:
         for number in range(5000):
-            header = leaf.node.router.plan(TO_PARENTS, "ab"[number % 2]).header
-            assert leaf.links[0].outbox.offer(header, (number,), 10)
+            header = leaf.node.router.header(TO_PARENTS)
+            assert leaf.links[0].outbox.offer(header, "ab"[number % 2], (number,), 10)
         leaf.links[0].prompt()
     assert [top.next()[1] for _ in range(5000)] == [(number,) for number in range(5000)]
     assert middle.link_to(top).dropped == {}
@@ -945,7 +977,14 @@ HOSTILE = {
     "a reserved event": (TO_PARENTS, ("raw",), "online", None, [()]),
     "an error": (TO_PARENTS, ("raw",), "error", None, [()]),
     "an event that is a number": (TO_PARENTS, ("raw",), 5, None, [()]),
-    "an event that is a list": (TO_PARENTS, ("raw",), ["x"], None, [()]),
+    "events that are numbers": (TO_PARENTS, ("raw",), [5], None, [()]),
+    "events that are lists": (TO_PARENTS, ("raw",), [["x"]], None, [()]),
+    "no events": (TO_PARENTS, ("raw",), [], None, []),
+    "more events than messages": (TO_PARENTS, ("raw",), ["x", "x"], None, [()]),
+    "more messages than events": (TO_PARENTS, ("raw",), ["x"], None, [(), ()]),
+    "a reserved event among others": (TO_PARENTS, ("raw",), ["x", "offline"], None, [(), ()]),
+    "a long event among others": (TO_PARENTS, ("raw",), ["x", "x" * 1000], None, [(), ()]),
+    "events without messages": (TO_PARENTS, ("raw",), ["x"], None, None),
     "a long event": (TO_PARENTS, ("raw",), "x" * 1000, None, [()]),
     "no messages": (TO_PARENTS, ("raw",), "x", None, []),
     "messages that are none": (TO_PARENTS, ("raw",), "x", None, 5),

@@ -77,6 +77,20 @@ def test_a_signal_to_the_top_alone_ends_the_tree(last, number):
         check(script, 128 + number if last is RUNS else -number, within=AT_ONCE_SECONDS)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_script_that_is_over_but_for_a_thread_of_the_user(number):
+    text = """
+    import atexit
+    atexit.register(say, "the exit hook")
+    threading.Thread(target=threading.Event().wait).start()
+    """
+    with running(text, WORKER, STAYS) as script:
+        ready(script)
+        script.signal_group(number)
+        lines = check(script, -number, within=AT_ONCE_SECONDS)
+    assert lines[-1] == "the exit hook"
+
+
 FLOOD = """
 from ipevents import OutboxFull, SlowPeer
 
