@@ -19,12 +19,11 @@ the deadline and never reads past the end of a frame (:class:`FrameReader`).
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._exceptions import AuthenticationFailed, LinkError, ProtocolError
+from .mac import MAC_BYTES, compare_digest, mac
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +73,6 @@ _LAYOUTS = {
     _WELCOME: struct.Struct("!65p32s"),
     _REFUSED: struct.Struct("!17p201p"),  # cause, text; never to be changed
 }
-_MAC_BYTES = 32
 _KEY_ID_BYTES, _PID_BYTES, _CAUSE_BYTES, _TEXT_BYTES = 16, 64, 16, 200
 
 _LENGTH = struct.Struct("!i")  # multiprocessing.connection's, in front of every frame
@@ -256,9 +254,9 @@ class ClientHandshake(_Side):
         return None
 
     def _challenged(self, frame: bytes, fields: tuple[Any, ...]) -> bytes:
-        *who, _nonce, mac = fields
-        said = (self._hello, frame[:-_MAC_BYTES])
-        if not hmac.compare_digest(mac, _mac(self._key, b"server", *said)):
+        *who, _nonce, theirs = fields
+        said = (self._hello, frame[:-MAC_BYTES])
+        if not compare_digest(theirs, _mac(self._key, b"server", *said)):
             raise self._failed(WRONG_KEY, _wrong_key(), Refusal(WRONG_KEY))
         self._server = self._identity(*who)
         proof = _frame(_PROOF, _mac(self._key, b"client", self._hello, frame))
@@ -266,9 +264,9 @@ class ClientHandshake(_Side):
         self._awaited = _WELCOME
         return proof
 
-    def _welcomed(self, frame: bytes, pid: bytes, mac: bytes) -> None:
-        said = (*self._transcript, frame[:-_MAC_BYTES])
-        if not hmac.compare_digest(mac, _mac(self._key, b"welcome", *said)):
+    def _welcomed(self, frame: bytes, pid: bytes, theirs: bytes) -> None:
+        said = (*self._transcript, frame[:-MAC_BYTES])
+        if not compare_digest(theirs, _mac(self._key, b"welcome", *said)):
             raise self._failed(WRONG_KEY, _wrong_key())
         assert self._server is not None
         self.outcome = Welcomed(self._decoded(pid), self._server)
@@ -322,23 +320,23 @@ class ServerHandshake(_Side):
         key = self._find_key(key_id)
         # A client with an unknown key id goes through the same steps against a key that nobody has.
         # What is sent as the nonce is another hash of the same secret, so it tells nothing of that key.
-        self._key = hashlib.sha256(b"decoy" + self._nonce).digest() if key is None else _checked(key)
-        nonce = hashlib.sha256(b"nonce" + self._nonce).digest()
-        unsigned = _frame(_CHALLENGE, *_who(self._me), nonce, bytes(_MAC_BYTES))[:-_MAC_BYTES]
+        self._key = mac(self._nonce, b"decoy") if key is None else _checked(key)
+        nonce = mac(self._nonce, b"nonce")
+        unsigned = _frame(_CHALLENGE, *_who(self._me), nonce, bytes(MAC_BYTES))[:-MAC_BYTES]
         challenge = unsigned + _mac(self._key, b"server", hello, unsigned)
         self._transcript = (hello, challenge)
         self._awaited = _PROOF
         return challenge
 
-    def _proved(self, frame: bytes, mac: bytes) -> None:
-        if not hmac.compare_digest(mac, _mac(self._key, b"client", *self._transcript)):
+    def _proved(self, frame: bytes, theirs: bytes) -> None:
+        if not compare_digest(theirs, _mac(self._key, b"client", *self._transcript)):
             raise self._failed(WRONG_KEY, _wrong_key(), Refusal(WRONG_KEY))
         self._proof = frame
 
     def welcome(self, pid: str) -> bytes:
         """Return the last frame: the client is admitted and is ``pid`` from now on."""
         self._assert_authenticated()
-        unsigned = _frame(_WELCOME, _encoded_pid(pid), bytes(_MAC_BYTES))[:-_MAC_BYTES]
+        unsigned = _frame(_WELCOME, _encoded_pid(pid), bytes(MAC_BYTES))[:-MAC_BYTES]
         return unsigned + _mac(self._key, b"welcome", *self._transcript, self._proof, unsigned)
 
     def refuse(self, refusal: Refusal) -> bytes:
@@ -352,9 +350,7 @@ class ServerHandshake(_Side):
 
 
 def _mac(key: bytes, label: bytes, *parts: bytes) -> bytes:
-    # Every part carries its length, so that no two different transcripts read the same.
-    said = b"".join(struct.pack("!H", len(part)) + part for part in (label, *parts))
-    return hmac.digest(key, b"ipevents handshake" + said, "sha256")
+    return mac(key, b"ipevents handshake", label, *parts)
 
 
 def _frame(kind: int, *fields: bytes | int) -> bytes:

@@ -9,9 +9,7 @@ milliseconds.
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import resource
 import selectors
 import socket
 import sys
@@ -31,6 +29,7 @@ from .._core.handshake import (
     framed,
 )
 from .._exceptions import LinkError
+from .logs import Log
 from .sockets import connection_from, peer_uid
 from .threads import Deadline, join_thread, start_thread
 
@@ -56,7 +55,7 @@ _PASSING = {errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.E
 # Linux wakes a select on a listening socket that is shut down. Elsewhere it may not: look this often.
 _LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 
-log = logging.getLogger("ipevents.acceptor")
+log = Log("ipevents.acceptor")
 
 
 class _Pending:
@@ -375,8 +374,8 @@ class Acceptor:
         now = time.monotonic()
         if now - self._logged.get(cause, -LOG_EVERY_SECONDS) >= LOG_EVERY_SECONDS:
             self._logged[cause] = now
-            level = logging.DEBUG if cause == HUNG_UP else logging.WARNING  # a port probe is no news
-            log.log(level, "! refused a connection from %s: %s", address or "this machine", cause)
+            say = log.debug if cause == HUNG_UP else log.warning  # a port probe is no news
+            say("! refused a connection from %s: %s", address or "this machine", cause)
         try:
             self._on_refused(cause, address)
         except Exception:
@@ -384,6 +383,8 @@ class Acceptor:
 
 
 def _bounded(max_pending: int) -> int:
+    import resource  # late: a child without children of its own needs none
+
     # Held open, 1,024 silent connections would be all the descriptors that a process usually has.
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max_pending if soft == resource.RLIM_INFINITY else max(1, min(max_pending, soft // 4))

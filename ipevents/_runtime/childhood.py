@@ -7,13 +7,11 @@ thread blocks in the user's program, in ``_stay`` and in the wait for the end; a
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import signal
 import sys
 import threading
-import traceback
 from typing import TYPE_CHECKING
 
 from .._core.handshake import Identity
@@ -23,6 +21,7 @@ from .._exceptions import Closed, LinkError, WorkerRefused
 from . import keys, lifetime, payload, programs
 from .dial import dial
 from .link import Link
+from .logs import Log, traceback_of
 from .process import Launch
 from .programs import Program
 from .session import Session
@@ -32,7 +31,7 @@ from .threads import Deadline, Latch, main_ident, start_thread
 if TYPE_CHECKING:
     from .life import Life
 
-log = logging.getLogger("ipevents.life")
+log = Log("ipevents.life")
 
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
 GONE_SECONDS = 0.5  # a parent that is not to be reached is about to end, or is none
@@ -122,7 +121,7 @@ class Childhood:
             stopping = life.stopping.is_set()
             if not (isinstance(exc, Closed) and stopping):  # else a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping
-                self.tell_parent((FAILED, traceback.format_exc(), refused))
+                self.tell_parent((FAILED, traceback_of(exc), refused))
                 raise
         finally:
             self._end()

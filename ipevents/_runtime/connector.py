@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from .._core.handshake import Welcomed
 from .._exceptions import AddressInUse, LinkError
 from .acceptor import HANDSHAKE_SECONDS
 from .dial import Attempt, Connected, connect, shake_hands, spelled
+from .logs import Log
 from .socketfile import SocketFile, bind, check_path, locked
 from .sockets import listen
 from .threads import Deadline, join_thread, start_thread
@@ -34,7 +34,7 @@ MIN_DELAY_SECONDS = 0.05
 CLOSE_SECONDS = 1.0
 MAX_REPORTED = 16  # distinct causes of failure in one episode
 
-log = logging.getLogger("ipevents.connector")
+log = Log("ipevents.connector")
 
 
 class Listening(NamedTuple):

@@ -6,7 +6,6 @@ Every handshake has one deadline for the whole of it.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import threading
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._core.handshake import ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .acceptor import HANDSHAKE_SECONDS
+from .logs import Log
 from .sockets import connection_from
 from .threads import Deadline
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "Connected", "connect", "dial", "shake_hands", "spelled"]
 
-log = logging.getLogger("ipevents.connector")
+log = Log("ipevents.connector")
 
 
 class Connected(NamedTuple):

@@ -10,7 +10,6 @@ who holds the state lock waits for one.
 
 from __future__ import annotations
 
-import logging
 import threading
 from _thread import get_ident
 from collections.abc import Callable, Mapping
@@ -22,7 +21,6 @@ from .._exceptions import InvalidListener
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers
 
-log = logging.getLogger("ipevents.dispatch")
 
 Listener = Callable[..., Any]
 

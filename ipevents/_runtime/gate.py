@@ -5,7 +5,6 @@ Workers and forked children never open it; sockets make exactly one level of the
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -25,8 +24,6 @@ from .node import Node
 from .session import Session
 from .stage import Stage
 from .threads import Deadline
-
-log = logging.getLogger("ipevents.gate")
 
 PURPOSE = b"link"  # the key of the public socket's handshake is derived from the tree's key for this
 

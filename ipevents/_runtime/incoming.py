@@ -7,7 +7,6 @@ room in another link only with the dispatcher left, and never for the link that 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +49,6 @@ from .link import CONTROL_BYTES, Link
 if TYPE_CHECKING:
     from .node import Node
 
-log = logging.getLogger("ipevents.incoming")
 
 REPEAT_SECONDS = 1.0  # the same failure is told to an origin at most so often
 _BATCH = 64  # messages between two looks at the clock in a long frame

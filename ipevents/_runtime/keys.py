@@ -15,6 +15,7 @@ import os
 import stat
 import sys
 
+from .._core.mac import mac
 from .._exceptions import KeyFileError, OptionsError, WorkerRefused
 
 MIN_KEY_BYTES = 16
@@ -51,9 +52,7 @@ def tree_key(option: bytes | None) -> bytes:
 
 def derive(key: bytes, purpose: bytes) -> bytes:
     """Return the 32-byte key for one ``purpose``, a label; from it ``key`` cannot be computed."""
-    import hmac  # late: loads OpenSSL, and a tree without a socket needs none
-
-    return hmac.digest(key, b"ipevents key 1: " + purpose, "sha256")
+    return mac(key, b"ipevents key 1", purpose)
 
 
 def _take_from_environment() -> bytes | None:

@@ -8,7 +8,6 @@ before the state lock.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from .client import Arrival
 from .connector import Waiting
 from .gate import Gate
 from .link import Link
+from .logs import Log
 from .node import Node
 from .notices import Notices
 from .process import Launch
@@ -33,7 +33,7 @@ from .stage import Stage
 from .supervisor import Supervisor
 from .threads import Deadline, Latch
 
-log = logging.getLogger("ipevents.life")
+log = Log("ipevents.life")
 
 GOODBYE_SECONDS = 0.5  # for the other end to read what was written
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import again
+from .logs import Log
 from .outgoing import Outgoing
 from .programs import execute
 from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .childhood import Childhood
     from .life import Life
 
-log = logging.getLogger("ipevents.lifetime")
+log = Log("ipevents.lifetime")
 
 _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})

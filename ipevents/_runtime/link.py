@@ -20,7 +20,6 @@ blocks in ``send`` (ended by the shutdown) and on ``_wakeup`` (released by ``end
 from __future__ import annotations
 
 import errno
-import logging
 import queue
 import socket
 import time
@@ -31,11 +30,12 @@ from typing import Any
 from .._core.flow import Outbox
 from .._core.messages import PAYLOADS, SEND_TO, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, encode, encode_large, frame_header, is_large
+from .logs import Log
 from .reading import Truncated, Turn, read_frames
 from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
 from .threads import Deadline, Latch, join_thread, start_thread
 
-log = logging.getLogger("ipevents.link")
+log = Log("ipevents.link")
 
 QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
 LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)

@@ -13,7 +13,6 @@ Order: the dispatcher's lock first, then the state lock, nothing after it.
 
 from __future__ import annotations
 
-import logging
 import time
 from _thread import RLock, get_ident
 from collections import deque
@@ -28,12 +27,13 @@ from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .dispatch import Dispatcher, Listener
 from .incoming import Incoming
 from .link import Link
+from .logs import Log
 from .notices import Notices
 from .outgoing import Outgoing
 from .stage import Stage
 from .threads import library_threads
 
-log = logging.getLogger("ipevents")
+log = Log("ipevents")
 
 REPEAT_SECONDS = 1.0  # the same failure is logged at most so often
 _NO_KWARGS: dict[str, Any] = {}

@@ -7,14 +7,14 @@ are queued here and run in order.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
 
+from .logs import Log
 from .threads import Deadline, join_thread, start_thread
 
-log = logging.getLogger("ipevents.notices")
+log = Log("ipevents.notices")
 
 Notice = Callable[[], None]
 

@@ -5,7 +5,6 @@ All fields are guarded by the state lock, unless only the supervisor's thread us
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -15,11 +14,12 @@ from .._core.messages import FAILED, FINISHED, ONLINE, STOP, Record
 from .._core.restarts import RestartPolicy
 from . import payload
 from .link import Link
+from .logs import Log
 from .process import ChildProcess
 from .programs import Program
 from .threads import Deadline, Latch
 
-log = logging.getLogger("ipevents.supervisor")
+log = Log("ipevents.supervisor")
 
 ADMITTED_SECONDS = 1.0  # from a child's handshake to its link
 STEP = 0.05  # of a stop's time is kept for each level of the tree,

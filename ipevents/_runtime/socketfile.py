@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import stat
 import sys
@@ -17,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._exceptions import AddressInUse, LinkError
+from .logs import Log
 from .sockets import listen
 from .threads import Deadline
 
@@ -30,7 +30,7 @@ LOCK_SECONDS = 5.0
 LOCK_STEP_SECONDS = 0.01
 MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path without its end
 
-log = logging.getLogger("ipevents.acceptor")
+log = Log("ipevents.acceptor")
 
 
 class SocketFile(NamedTuple):

@@ -9,7 +9,6 @@ It never runs a listener and never waits for one.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -23,6 +22,7 @@ from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, Wor
 from . import again
 from .again import AGAIN_SECONDS, Again
 from .link import Link
+from .logs import Log
 from .node import Node
 from .privatesocket import PrivateSocket
 from .process import ChildProcess, Launch
@@ -35,7 +35,7 @@ from .watch import Watch
 if TYPE_CHECKING:
     from .childhood import Childhood
 
-log = logging.getLogger("ipevents.supervisor")
+log = Log("ipevents.supervisor")
 
 SILENT_SECONDS = 10.0  # what waits for an online is named after this (DESIGN section 3)
 LEAVING_SECONDS = 2.0  # a child whose link is closed has so long to end before it is told with TERM

@@ -1,6 +1,6 @@
 """What ipevents costs before it does anything: import, start, memory of a link, an idle tree.
 
-    python tests/benchmarks/costs.py [--rounds R] [--idle SECONDS] [--links N]
+    python tests/benchmarks/costs.py [--rounds R] [--idle SECONDS] [--links N] [--children N]
 
 Prints a table with each target met or missed. Memory and the idle tree need /proc. What an idle tree does is
 counted by strace if that may be used, else by the switches of the threads of its processes.
@@ -25,6 +25,8 @@ from running import HERE, call, environment, progress, table
 IMPORT_MILLISECONDS = 40
 START_RATIO = 1.3
 LINK_KIB = 100
+ONLINE_RATIO = 1.5
+SETTLE_SECONDS = 12.0  # 10 s after a start it is looked at once whether the child has said online
 
 IMPORT = """
 import time
@@ -39,12 +41,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--idle", type=float, default=60.0, help="seconds to watch an idle tree")
     parser.add_argument("--links", type=int, default=100, help="children more, to measure the memory of one")
+    parser.add_argument("--children", type=int, default=200, help="children that come online at once")
     arguments = parser.parse_args()
     rows = []
     with environment() as env:
         for measured in (
             imports(arguments.rounds, env),
             starts(arguments.rounds, env),
+            online(arguments.rounds, arguments.children, env),
             link_memory(arguments.links, env),
             idle(arguments.idle, env),
         ):
@@ -91,6 +95,28 @@ def starts(rounds, env):
             f"at most {START_RATIO}x that",
             f"{ours:.0f} ms, {ratio:.2f}x",
             verdict(ratio <= START_RATIO),
+        ],
+    ]
+
+
+def online(rounds, children, env):
+    commands = {"baselines.py": ["bare"], "workloads.py": []}
+    times = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, more in commands.items():
+            progress(f"{children} children {name}")
+            command = [sys.executable, HERE / name, *more, "broadcast200", 20, f"children={children}"]
+            found = call(command, env)
+            if found is not None:
+                times[name].append(found["online_seconds"])
+    base, ours = (statistics.median(found) for found in times.values())
+    return [
+        [f"{children} bare children connected back", "", f"{base:.2f} s", ""],
+        [
+            f"{children} children online",
+            f"at most {ONLINE_RATIO}x that",
+            f"{ours:.2f} s, {ours / base:.2f}x",
+            verdict(ours / base <= ONLINE_RATIO),
         ],
     ]
 
@@ -159,6 +185,7 @@ def idle(seconds, env):
     progress(f"idle for {seconds:.0f} s")
     process = start_tree([1], env)
     pids = json.loads(process.stdout.readline())["pids"]
+    time.sleep(SETTLE_SECONDS)
     tracers = [trace(pid) for pid in pids]
     time.sleep(1)  # the tracer stops each thread once
     before = [switches(pid) for pid in pids]

@@ -33,9 +33,19 @@ WORKLOADS = {
     "oneway_unix": (100_000, "events/s"),
 }
 LEAST = {"array": 3, "start": 3, "broadcast200": 20, "blob": 50}  # else 500, however small the scale
-OWN = {"chain", "bubble16", "oneway_tcp", "oneway_unix"}  # nobody else has them
-PEERS = {"bare": "raw_connection", "pyzmq": "pyzmq"}  # our names, and those of other people's scripts
-RAW = {"bare_raw": {"blob", "array"}, "pyzmq_raw": {"blob", "array"}}
+# Nobody else has these: in the plot they stand beside the workload that they are like.
+OWN = {"chain": "pingpong", "bubble16": "oneway", "oneway_tcp": "oneway", "oneway_unix": "oneway"}
+# The programs that run the others, what they need, and what they can.
+COMMON = {"oneway", "pingpong", "fanout", "relay"}
+LARGE = {"blob", "array"}
+SYSTEMS = {
+    "bare": ("baselines.py", None, set(WORKLOADS) - set(OWN)),
+    "bare_raw": ("baselines.py", None, LARGE),
+    "pyzmq": ("baselines.py", "zmq", set(WORKLOADS) - set(OWN)),
+    "pyzmq_raw": ("baselines.py", "zmq", LARGE),
+    "queue": ("others.py", None, COMMON),
+    "execnet": ("others.py", "execnet", COMMON),
+}
 
 
 class Target(NamedTuple):
@@ -94,13 +104,6 @@ def main():
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of events")
     parser.add_argument("--only", help="workloads, with commas between them")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of report.json and report.png")
-    parser.add_argument(
-        "--peers",
-        type=Path,
-        default=HERE.parents[2] / "shared" / "bench" / "peers",
-        help="folder of other scripts of this form; those in it come instead of our own or in addition",
-    )
-    parser.add_argument("--all", action="store_true", help="the peers no target is about as well")
     arguments = parser.parse_args()
     names = list(WORKLOADS) if arguments.only is None else arguments.only.split(",")
     unknown = [name for name in names if name not in WORKLOADS]
@@ -114,7 +117,7 @@ def main():
 
     if arguments.scale < 1:
         print("Fewer events than usual: that flatters whoever gathers them, here ipevents.")
-    systems = commands(arguments.peers, arguments.all)
+    systems = commands()
     results = measure(names, systems, arguments.rounds, arguments.scale)
     medians = {key: middle(runs) for key, runs in results.items()}
     print_rates(results)
@@ -127,44 +130,19 @@ def main():
 # Running
 
 
-def commands(peers, with_all):
-    """Functions that return the command for a workload of a system, and its folder; None if it has it not."""
+def commands():
+    """For each system a function that returns the command for a workload, None if it has it not."""
     python = sys.executable
+    systems = {OURS: lambda workload: [python, HERE / "workloads.py", workload]}
+    for name, (program, module, can) in SYSTEMS.items():
+        if module is not None and not has(module):
+            print(f"Without {name}: {module} is not installed (pip install -e '.[bench]').")
+            continue
 
-    def ours(workload):
-        return [python, HERE / "workloads.py", workload], None
+        def command(workload, name=name, program=program, can=can):
+            return [python, HERE / program, name, workload] if workload in can else None
 
-    def baseline(system):
-        script = peers / f"{PEERS.get(system, system)}.py"
-
-        def command(workload):
-            if workload in OWN or workload not in RAW.get(system, WORKLOADS):
-                return None
-            if script.exists() and workload in ("oneway", "pingpong", "fanout", "relay"):
-                return [python, script, workload], peers
-            return [python, HERE / "baselines.py", system, workload], None
-
-        return command
-
-    def other(script):
-        return lambda workload: (
-            ([python, script, workload], peers)
-            if workload in ("oneway", "pingpong", "fanout", "relay")
-            else None
-        )
-
-    systems = {OURS: ours, "bare": baseline("bare"), "bare_raw": baseline("bare_raw")}
-    if has("zmq"):
-        systems |= {"pyzmq": baseline("pyzmq"), "pyzmq_raw": baseline("pyzmq_raw")}
-    else:
-        print("Without pyzmq: it is not installed (pip install -e '.[bench]').")
-    if with_all:
-        extra = {"mp_queue": None, "execnet_peer": "execnet"}
-        systems |= {
-            name: other(peers / f"{name}.py")
-            for name, module in extra.items()
-            if (peers / f"{name}.py").exists() and (module is None or has(module))
-        }
+        systems[name] = command
     return systems
 
 
@@ -179,10 +157,10 @@ def measure(names, systems, rounds, scale):
     results = {(workload, name): [] for workload, name, _ in turns}
     with environment() as env:
         for turn in range(rounds):
-            for workload, name, (command, folder) in turns:
+            for workload, name, command in turns:
                 progress(f"round {turn + 1} of {rounds}: {workload} {name}")
                 count = max(LEAST.get(workload, 500), round(WORKLOADS[workload][0] * scale))
-                found = call([*command, count], env, folder)
+                found = call([*command, count], env)
                 if found is not None and found.get("rate") is not None:
                     results[workload, name].append(found)
     progress("")
@@ -259,24 +237,48 @@ def plot(folder, results):
     plt = pyplot()
     if plt is None or not results:
         return
-    names = list(dict.fromkeys(workload for workload, _ in results))
-    systems = list(dict.fromkeys(system for _, system in results))
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.8 * rows), squeeze=False)
-    for axis in axes.flat[len(names) :]:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    panels = {}
+    for workload, system in results:
+        panels.setdefault(OWN.get(workload, workload), []).append((workload, system))
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
         axis.remove()
-    for axis, name in zip(axes.flat, names, strict=False):
-        for system in systems:
-            rates = [run["rate"] for run in results.get((name, system), [])]
-            if rates:
-                median = statistics.median(rates)
-                error = [[median - min(rates)], [max(rates) - median]]
-                axis.bar(system, median, yerr=error, capsize=3, color=f"C{systems.index(system)}")
-        axis.set_title(name)
-        axis.set_ylabel(WORKLOADS[name][1])
-        axis.tick_params(axis="x", labelrotation=30)
-    figure.suptitle("Medians, with the least and the most of all rounds; more is better")
+    short = EngFormatter(sep="", places=1)
+    for axis, (panel, keys) in zip(axes.flat, panels.items(), strict=False):
+        ours = results.get((panel, OURS))
+        ours = middle(ours)["rate"] if ours else None
+        for key in keys:
+            workload, system = key
+            rates = [run["rate"] for run in results[key]]
+            median = statistics.median(rates)
+            axis.barh(
+                system if workload == panel else workload,
+                median,
+                xerr=[[median - min(rates)], [max(rates) - median]],
+                capsize=3,
+                color="C0" if system == OURS else "C7",
+            )
+            text = short(median) + (f"  {median / ours:.2f}x" if ours and key != (panel, OURS) else "")
+            axis.annotate(
+                text,
+                (max(rates), len(axis.patches) - 1),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1.6 * axis.dataLim.xmax)  # room for the texts
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.set_title(panel)
+        axis.set_xlabel(WORKLOADS[panel][1])
+    figure.suptitle(
+        "Medians, with the least and the most of all rounds, and as multiples of ipevents; more is better"
+    )
     figure.tight_layout()
     path = folder / "report.png"
     figure.savefig(path, dpi=100)

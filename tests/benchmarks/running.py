@@ -25,12 +25,11 @@ def environment():
         yield env
 
 
-def call(command, env, cwd=None):
+def call(command, env):
     """Run a program and return its last line of output as JSON; None if it fails, after saying how."""
     process = subprocess.Popen(
         [str(part) for part in command],
         env=env,
-        cwd=cwd,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

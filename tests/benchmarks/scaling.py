@@ -109,9 +109,12 @@ def main():
     parser.add_argument("--only", help=f"of {', '.join(series.name for series in SERIES)}, with commas")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the JSON and the plots")
     arguments = parser.parse_args()
-    chosen = [s for s in SERIES if arguments.only is None or s.name in arguments.only.split(",")]
-    if not chosen:
-        parser.error(f"no series {arguments.only}; there are {', '.join(series.name for series in SERIES)}")
+    known = [series.name for series in SERIES]
+    wanted = known if arguments.only is None else arguments.only.split(",")
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        parser.error(f"no series {', '.join(unknown)}; there are {', '.join(known)}")
+    chosen = [series for series in SERIES if series.name in wanted]
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = {series.name: measure(series, arguments.rounds, arguments.scale) for series in chosen}
     path = arguments.out / "scaling.json"
@@ -120,7 +123,7 @@ def main():
     print(f"\n{path}")
     plt = pyplot()
     for series in chosen:
-        if plt is not None:
+        if plt is not None and found[series.name]:
             plot(plt, series, found[series.name], arguments.out)
 
 
@@ -174,24 +177,50 @@ def judged(series, rates):
 
 
 def plot(plt, series, rates, folder):
-    figure, axis = plt.subplots(figsize=(6, 4))
+    from matplotlib.ticker import EngFormatter, NullFormatter, NullLocator
+
+    figure, axis = plt.subplots(figsize=(6.4, 4.4))
     values = list(rates)
     medians = [statistics.median(found) for found in rates.values()]
     low = [median - min(found) for median, found in zip(medians, rates.values(), strict=True)]
-    high = [max(found) - median for median, found in zip(medians, rates.values(), strict=True)]
-    axis.errorbar(values, medians, yerr=[low, high], marker="o", capsize=3, label="measured")
-    linear = [medians[0] * values[0] / value for value in values]
-    axis.plot(values, linear, "--", color="gray", label="if the cost grew linearly")
-    axis.set_xscale("log", base=2 if series.name in ("size", "depth") else 10)
-    axis.set_yscale("log")
+    tops = [max(found) for found in rates.values()]
+    high = [top - median for median, top in zip(medians, tops, strict=True)]
+    axis.errorbar(values, medians, yerr=[low, high], marker="o", capsize=3, label="median, least and most")
+    axis.set_xscale("log")
+    if series.name.endswith("names"):
+        bound = [NAMES_BOUND * medians[0]] * len(values)
+        axis.plot(values, bound, "--", color="gray", label="10 % less than with one")
+        axis.set_ylim(0, 1.15 * max(tops))  # room for the texts
+    else:
+        linear = [medians[0] * values[0] / value for value in values]
+        axis.plot(values, linear, "--", color="gray", label="if the cost grew linearly")
+        axis.set_yscale("log")
+        axis.set_ylim(top=3 * max(tops))
+    short = EngFormatter(sep="", places=1)
+    for value, median, top in zip(values, medians, tops, strict=True):
+        axis.annotate(short(median), (value, top), xytext=(0, 6), textcoords="offset points", ha="center")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticks(values, [spelled(value) if series.name == "size" else f"{value:,}" for value in values])
+    axis.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.margins(x=0.08)
     axis.set_xlabel(series.title)
-    axis.set_ylabel("events/s")
-    axis.legend()
+    axis.set_ylabel("events/s, all senders together")
+    axis.set_title(f"One way to the top: {series.name.replace('_', ' ')}")
+    axis.legend(loc="lower left")
     figure.tight_layout()
     path = folder / f"scaling_{series.name}.png"
     figure.savefig(path, dpi=100)
     plt.close(figure)
     print(path)
+
+
+def spelled(size):
+    for unit in ("B", "KiB"):
+        if size < 1024:
+            return f"{size} {unit}"
+        size //= 1024
+    return f"{size} MiB"
 
 
 if __name__ == "__main__":

@@ -63,12 +63,23 @@ def test_the_bare_connection_does_the_same_work(workload):
     assert (found["peer"], found["workload"], found["n"]) == ("bare", workload, TINY[workload][0])
 
 
+@pytest.mark.parametrize("workload", ["oneway", "pingpong", "fanout", "relay"])
+@pytest.mark.parametrize("system", ["queue", "execnet"])
+def test_the_others_do_the_same_work(system, workload):
+    if system == "execnet":
+        pytest.importorskip("execnet")
+
+    found = result("others.py", system, workload, 100)
+
+    assert (found["peer"], found["workload"], found["n"]) == (system, workload, 100)
+
+
 def test_the_report_compares_and_says_what_is_met(tmp_path):
     run("report.py", "--rounds", 1, "--scale", 0.001, "--only", "oneway", "--out", tmp_path)
 
     report = json.loads((tmp_path / "report.json").read_text())
     systems = {row["system"] for row in report["results"]}
-    assert {"ipevents", "bare"} <= systems
+    assert {"ipevents", "bare", "queue"} <= systems
     assert all(row["met"] in (True, False, None) for row in report["targets"])
     assert report["targets"]
 

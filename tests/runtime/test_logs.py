@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import traceback
+
+import pytest
+
+from ipevents._runtime.logs import Log, traceback_of
+
+
+@pytest.fixture(autouse=True)
+def _everything(caplog):
+    caplog.set_level(logging.DEBUG, "ipevents")
+
+
+@pytest.mark.parametrize("level", ["debug", "warning", "error"])
+def test_a_line_comes_from_its_logger_and_from_the_place_that_says_it(caplog, level):
+    getattr(Log("ipevents.test"), level)("= %s is %s", "it", 1)
+
+    (record,) = caplog.records
+    assert record.getMessage() == "= it is 1"
+    assert (record.name, record.levelname) == ("ipevents.test", level.upper())
+    assert (record.pathname, record.exc_info) == (__file__, None)
+
+
+def test_an_exception_brings_its_traceback(caplog):
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError as exc:
+        raised = exc
+        Log("ipevents.test").exception("! %s", "it")
+    Log("ipevents.test").error("! %s", "it", exc_info=raised)
+
+    assert [record.exc_info[1] for record in caplog.records] == [raised, raised]
+    assert {(record.levelname, record.pathname) for record in caplog.records} == {("ERROR", __file__)}
+
+
+def run(code: str) -> tuple[str, str]:
+    start = "import sys; from ipevents._runtime.logs import Log; log = Log('ipevents.test'); "
+    done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    return done.stdout.strip(), done.stderr.strip()
+
+
+def test_a_debug_line_that_nobody_can_want_imports_nothing():
+    assert run("log.debug('= it'); print('logging' in sys.modules)") == ("False", "")
+
+
+def test_a_debug_line_is_seen_by_who_wants_it():
+    code = "import logging; logging.basicConfig(level=logging.DEBUG); log.debug('= %s', 'it')"
+    assert run(code) == ("", "DEBUG:ipevents.test:= it")
+
+
+def test_a_warning_is_shown_on_stderr_as_logging_does():
+    assert run("log.warning('! %s', 'it')") == ("", "! it")
+
+
+FULL = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+opened = [os.dup(0) for _ in range(64 - os.open('/dev/null', os.O_RDONLY) - 1)]
+"""
+
+
+def test_with_no_descriptor_left_it_is_said_all_the_same():
+    code = f"""
+import sys
+from ipevents._runtime.logs import Log, traceback_of
+exec({FULL!r})
+try:
+    os.dup(0)
+except OSError as exc:
+    Log('ipevents.test').exception('! no %s', 'descriptor')
+    print(traceback_of(exc), end='')
+print('logging' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "! no descriptor (OSError(24, 'Too many open files'))\n"
+    assert done.stdout == "OSError(24, 'Too many open files')\nFalse\n"
+
+
+def test_the_traceback_of_an_exception_is_the_usual_text():
+    try:
+        raise ZeroDivisionError("it")
+    except ZeroDivisionError as exc:
+        ours, usual = traceback_of(exc), traceback.format_exc()
+    assert ours == usual
