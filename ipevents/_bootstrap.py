@@ -15,12 +15,12 @@ def run(launch: Launch) -> None:
     lifetime.ignore_interrupt()
     from . import ipem
 
-    life = ipem._life
-    program = life.become_child(launch)
+    childhood = ipem._life.become_child(launch)
+    program = childhood.connect()
     try:
-        life.run_child(program)
+        childhood.run(program)
     except Exception:  # the program's own: multiprocessing prints it under this name, which shall tell whose
         import multiprocessing
 
-        multiprocessing.current_process().name += f" ({life.node.router.pid})"
+        multiprocessing.current_process().name += f" ({ipem.pid})"
         raise

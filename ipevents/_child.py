@@ -10,7 +10,7 @@ from ._options import MAX_STOP_SECONDS, seconds
 
 if TYPE_CHECKING:
     from ._runtime.life import Life
-    from ._runtime.supervisor import Slot
+    from ._runtime.slot import Slot
 
 
 class Child:

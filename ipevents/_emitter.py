@@ -31,8 +31,8 @@ from ._runtime.dispatch import check_listener
 from ._runtime.life import Life
 from ._runtime.link import Link
 from ._runtime.programs import Program
+from ._runtime.slot import Slot
 from ._runtime.stage import Stage
-from ._runtime.supervisor import Slot
 from ._waiting import Expectation
 
 if TYPE_CHECKING:

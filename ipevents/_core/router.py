@@ -86,7 +86,8 @@ class Router:
         self.path: tuple[str, ...] = (pid,)  # of what starts here
         self.names = {pid}  # this process under all names it ever had
         self.parent: Hashable | None = None
-        self.parent_names: set[str] = set()
+        self.parent_names: set[str] = set()  # what we call the parent, and ever did
+        self._parent_called: dict[str, str] = {}  # by what it calls itself
         self.up = Up.NONE
         self.netmap = Netmap()
         self.interest = Interest()
@@ -138,9 +139,14 @@ class Router:
         """The link upwards, its peer's name, and whether it carries."""
         self.parent = link
         self.up = up
-        if pid:
-            self.parent_names.add(pid)
-        self.neighbours[link] = Neighbour(pid, is_parent=True)
+        self.neighbours[link] = Neighbour(self._call_parent(pid) if pid else "", is_parent=True)
+        self.changed()
+
+    def remove_parent(self) -> None:
+        """The link upwards is gone for good."""
+        self.neighbours.pop(self.parent, None)
+        self.parent = None
+        self.up = Up.NONE
         self.changed()
 
     def set_up(self, up: Up) -> None:
@@ -182,12 +188,27 @@ class Router:
         for plans in self.here.values():
             plans.clear()
 
-    def parent_renamed(self, pid: str) -> None:
-        """The parent goes by this name now; those it had are still understood."""
-        self.parent_names.add(pid)
+    def parent_renamed(self, pid: str) -> str:
+        """The parent calls itself this now; what it was called before is still understood.
+
+        Returns what we call it: the same, or another name where a child of ours has that one.
+        """
+        called = self._call_parent(pid)
         if self.parent is not None:
-            self.neighbours[self.parent].pid = pid
+            self.neighbours[self.parent].pid = called
         self.changed()
+        return called
+
+    def _call_parent(self, pid: str) -> str:
+        called = self._parent_called.setdefault(pid, f"{pid}-parent" if pid in self._links else pid)
+        self.parent_names.add(called)
+        if called != self.pid:
+            self.names.discard(called)  # a name that we had once, and that is the parent's alone
+        return called
+
+    def is_taken(self, pid: str) -> bool:
+        """Whether this process or a neighbour goes by this name, or did: nobody else may get it."""
+        return pid in self.names or pid in self.parent_names or pid in self._links
 
     def parent_pid(self) -> str | None:
         """The parent's name while there is a connection to it, else None."""
@@ -291,14 +312,17 @@ class Router:
             return pids
         if not is_pids(path, MAX_PATH):
             raise Forged(f"a record from {neighbour.pid} without a path")
+        last = path[-1]
         if neighbour.is_parent:
-            if path[-1] not in self.parent_names:
-                raise Forged(f"a record from the parent {neighbour.pid} says it comes from {path[-1]!r}")
+            called = self._parent_called.get(last)
+            if called is None:
+                raise Forged(f"a record from the parent {neighbour.pid} says it comes from {last!r}")
+            last = called
         elif path[-1] != neighbour.pid:
             raise Forged(f"a record from the child {neighbour.pid} says it comes from {path[-1]!r}")
         elif not self.netmap.knows(path):
             raise Forged(f"a record from {neighbour.pid} says it comes from {path[0]!r}, who is not below it")
-        pids = (*path, self.pid)
+        pids = (*path[:-1], last, self.pid)
         if len(neighbour.paths) >= _MAX_PATHS:
             neighbour.paths.clear()
         neighbour.paths[path] = pids

@@ -12,7 +12,6 @@ import errno
 import os
 import selectors
 import socket
-import struct
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ from .._core.handshake import (
 )
 from .._exceptions import LinkError
 from .logs import Log
+from .sockets import connection_from, peer_uid
 from .threads import Deadline, join_thread, start_thread
 
 if TYPE_CHECKING:
@@ -39,10 +39,9 @@ if TYPE_CHECKING:
     from .._core.handshake import Identity
     from .socketfile import SocketFile
 
-__all__ = ["HANDSHAKE_SECONDS", "Acceptor", "connection_from", "listen"]
+__all__ = ["HANDSHAKE_SECONDS", "Acceptor"]
 
 HANDSHAKE_SECONDS = 5.0
-BACKLOG = 128  # multiprocessing's 1 let 41 of 200 simultaneous TCP clients in within 20 s
 MAX_PENDING = 1024
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 LOG_EVERY_SECONDS = 1.0  # at most, for each cause of refusal
@@ -57,29 +56,6 @@ _PASSING = {errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.E
 _LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 
 log = Log("ipevents.acceptor")
-
-
-def listen(address: str | tuple[str, int], family: str) -> Listener:
-    """Return a listener at ``address``: a path for ``"AF_UNIX"``, (host, port) for ``"AF_INET"``.
-
-    It removes no file: multiprocessing's own removal, by path alone, would delete the socket of
-    whoever took the path over. See :class:`SocketFile`. Raises OSError as ``bind`` does.
-    """
-    listener = Listener(address, family, backlog=BACKLOG)
-    inner = listener._listener  # type: ignore[attr-defined]  # not in typeshed, same in 3.10 to 3.14
-    if inner._unlink is not None:
-        inner._unlink.cancel()
-        inner._unlink = None
-    return listener
-
-
-def connection_from(sock: socket.socket) -> Connection:
-    """Return a blocking Connection that owns the descriptor of ``sock``, which is detached."""
-    # Blocking for ever, whatever socket.setdefaulttimeout() said when the socket was made.
-    sock.setblocking(True)
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Connection(sock.detach())
 
 
 class _Pending:
@@ -183,6 +159,13 @@ class Acceptor:
         state = "closed" if self._closing else "open"
         return f"<Acceptor {self._name} {state}, {len(self._pending)} in handshake>"
 
+    def begin_close(self) -> None:
+        """Accept nothing more; the thread is about to end. Never blocks; idempotent."""
+        with self._lock:
+            if not self._closing:
+                self._closing = True  # OPEN -> CLOSING, before the thread can wake
+                self._shut_down()
+
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
         """End the thread, close the listener and what is in its handshake; return whether all ended.
 
@@ -192,12 +175,10 @@ class Acceptor:
         The thread blocks in ``select`` only. ``shutdown`` wakes it, where ``close`` would not: a TCP
         socket leaves LISTEN for CLOSE, an AF_UNIX one is marked as shut on both sides, and both are
         then reported as hung up, whatever events were asked for, also during a pause. From the shutdown
-        on further connects are refused.
+        on further connects are refused. At its end the thread may wait for the lock of a contested socket
+        file, 5 s at most: then this returns False, and the thread, a daemon, ends by itself.
         """
-        with self._lock:
-            if not self._closing:
-                self._closing = True  # OPEN -> CLOSING, before the thread can wake
-                self._shut_down()
+        self.begin_close()
         if threading.current_thread() is self._thread:
             return False
         if join_thread(self._thread, Deadline(timeout_seconds)):
@@ -303,7 +284,7 @@ class Acceptor:
         self._selector.modify(self._socket, selectors.EVENT_WRITE)
 
     def _begin(self, sock: socket.socket, address: str) -> None:
-        if sock.family == socket.AF_UNIX and _peer_uid(sock) not in (None, 0, os.geteuid()):
+        if sock.family == socket.AF_UNIX and peer_uid(sock) not in (None, 0, os.geteuid()):
             sock.close()
             self._report(FOREIGN_USER, address)
             return
@@ -407,13 +388,3 @@ def _bounded(max_pending: int) -> int:
     # Held open, 1,024 silent connections would be all the descriptors that a process usually has.
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max_pending if soft == resource.RLIM_INFINITY else max(1, min(max_pending, soft // 4))
-
-
-def _peer_uid(sock: socket.socket) -> int | None:
-    """Return the user at the other end of an AF_UNIX socket, or None where the system does not tell."""
-    if sys.platform != "linux":
-        return None
-    ucred = struct.Struct("3i")  # pid, uid, gid
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
-    uid: int = ucred.unpack(credentials)[1]
-    return uid

@@ -9,15 +9,16 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from .._core.flow import count_messages
-from .._core.handshake import Identity, Refusal, Welcomed
+from .._core.handshake import Identity, Refusal
 from .._core.messages import MAX_ROUTE
-from .._core.router import Up
 from .._exceptions import LinkError, ProtocolError
 from .._options import Options
 from . import keys
-from .acceptor import Acceptor
-from .connector import Attempt, Connected, Connector, Joined, Listening, dial, join
+from .acceptor import CLOSE_SECONDS, Acceptor
+from .client import Arrival, Client
+from .connector import CLOSE_SECONDS as CLIENT_CLOSE_SECONDS
+from .connector import Joined, Listening, join
+from .dial import Connected
 from .link import Link
 from .node import Node
 from .session import Session
@@ -28,11 +29,7 @@ PURPOSE = b"link"  # the key of the public socket's handshake is derived from th
 
 
 class Gate:
-    """One emitter's public socket, between ``join`` and ``close``.
-
-    ``on_connected(session)`` is called in the connector's thread with a connection to the server that is not
-    attached yet; ``on_lost(pid)`` in the parent link's reader after the server went.
-    """
+    """One emitter's public socket, between ``join`` and ``close``. ``say_ready`` as for Client."""
 
     def __init__(
         self,
@@ -40,24 +37,18 @@ class Gate:
         options: Options,
         incarnation: int,
         *,
-        on_connected: Callable[[Session, str, str], None],
-        on_lost: Callable[[str], None],
+        say_ready: Callable[[], None],
     ) -> None:
         self._node = node
         self._options = options
         self._incarnation = incarnation
-        self._on_connected = on_connected
-        self._on_lost = on_lost
+        self._say_ready = say_ready
         self._key = keys.derive(keys.tree_key(options.authkey), PURPOSE)
         self._clients: dict[Link, int] = {}  # incarnation by link; guarded by the state lock
         # What takes the place of a stale link once that is read to its end; guarded by the state lock.
         self._successors: dict[Link, tuple[Link, Session, Identity, str]] = {}
         self._acceptor: Acceptor | None = None
-        self._connector: Connector | None = None
-        self._agreed = ""  # the pid that a server gave us
-        self._closing = False
-        self._is_server = False
-        self.parent: Link | None = None
+        self.client: Client | None = None  # once another process turned out to be the server
 
     def join(self) -> Joined:
         """Connect, or listen. Blocks as connector.join; no thread is started. Raises LinkError."""
@@ -68,20 +59,16 @@ class Gate:
             port=options.port,
             only_connect=options.only_connect,
             key=self._key,
-            me=self._me(),
+            me=self._me("" if options.socket_path is None else self._node.router.pid),
         )
 
-    def begin(self, joined: Joined) -> tuple[Session, str, str] | None:
-        """Serve what ``join`` gave.
-
-        Returns the session, our pid and the server's if there is a connection.
-        """
+    def begin(self, joined: Joined) -> Arrival | None:
+        """Serve what ``join`` gave. Returns the connection to the server if there is one."""
         if isinstance(joined, Listening):
-            self._is_server = True  # before the acceptor's thread asks who we are
             self._acceptor = Acceptor(
                 joined.listener,
                 name="socket",
-                me=self._me,
+                me=lambda: self._me(self._node.router.pid),
                 find_key=lambda key_id: self._key if not key_id else None,
                 admit=self._admit,
                 on_accepted=self._accepted,
@@ -89,33 +76,27 @@ class Gate:
                 socket_file=joined.socket_file,
             )
             return None
-        self.parent = Link("server", self._node.lock, self._node.receive, self._parent_closed)
-        with self._node.lock:
-            self._node.router.set_parent(self.parent, "", Up.OPEN)
-        self._connector = Connector(
-            self._dial,
-            on_connected=self._connected,
-            on_failed=self._node.error,
-            delay_seconds=self._options.delay_reconnect,
-        )
-        if isinstance(joined, Connected):
-            return self._session(*joined)
-        self._connector.begin()
-        return None
+        self.client = Client(self._node, self._options, key=self._key, me=self._me, say_ready=self._say_ready)
+        return self.client.begin(joined if isinstance(joined, Connected) else None)
 
-    def reconnect(self) -> None:
-        """Begin to dial again after the server went, if that is wanted."""
-        if self._connector is not None and self._options.reconnect and not self._closing:
-            self._connector.begin()
+    def begin_close(self) -> None:
+        """No new links, from now on; those that there are stay. Never blocks."""
+        if self._acceptor is not None:
+            self._acceptor.begin_close()
+        if self.client is not None:
+            self.client.begin_close()
 
     def close(self, deadline: Deadline) -> None:
-        """No new links: acceptor and connector end. Links stay."""
-        self._closing = True
+        """Wait for the ends of acceptor and connector, behind ``begin_close``."""
         left = deadline.left()
         if self._acceptor is not None:
-            self._acceptor.close(5.0 if left is None else left)
-        if self._connector is not None:
-            self._connector.close(1.0 if left is None else min(1.0, left))
+            self._acceptor.close(CLOSE_SECONDS if left is None else left)
+        if self.client is not None:
+            self.client.close(CLIENT_CLOSE_SECONDS if left is None else min(CLIENT_CLOSE_SECONDS, left))
+
+    def cannot_serve(self) -> bool:
+        """Whether new clients need threads that this Python cannot start once the script has ended."""
+        return (3, 12, 0) <= sys.version_info[:3] <= (3, 12, 2) and self.client is None
 
     def clients(self) -> list[Link]:
         """State lock held: the links to connected clients."""
@@ -125,50 +106,15 @@ class Gate:
         """In a forked child: give the descriptors back."""
         if self._acceptor is not None:
             self._acceptor.abandon()
-        if self._connector is not None:
-            self._connector.abandon()
+        if self.client is not None:
+            self.client.abandon()
         for link in self._clients:
             link.abandon()
-        if self.parent is not None:
-            self.parent.abandon()
 
-    def _me(self) -> Identity:
-        pid = self._node.router.pid
-        if not self._is_server and self._options.socket_path is None:
-            pid = self._agreed  # "" until a server has named us after our address
+    def _me(self, pid: str) -> Identity:
         return Identity(pid, self._incarnation, sys.version_info[:2], self._options.max_message)
 
-    # Client
-
-    def _dial(self, attempt: Attempt) -> tuple[Connection, Welcomed]:
-        options = self._options
-        path = options.socket_path
-        address = (options.host, options.port) if path is None else path
-        family = "AF_INET" if path is None else "AF_UNIX"
-        return dial(address, family, key=self._key, key_id=b"", me=self._me(), attempt=attempt)
-
-    def _session(self, connection: Connection, welcomed: Welcomed) -> tuple[Session, str, str]:
-        self._agreed = welcomed.pid
-        limit = min(self._options.max_message, welcomed.server.max_message)
-        return Session(connection, limit), welcomed.pid, welcomed.server.pid
-
-    def _connected(self, connection: Connection, welcomed: Welcomed) -> None:
-        self._on_connected(*self._session(connection, welcomed))
-
-    def _parent_closed(self, link: Link, error: Exception | None) -> None:
-        if isinstance(error, ProtocolError):
-            self._node.error(error)
-        with self._node.lock:
-            pid = self._node.router.parent_pid() or "server"
-            if self._node.stage is Stage.OPEN:
-                self._node.router.set_up(Up.AWAY)
-            link.drop("link-cut", count_messages(link.outbox.clear()))
-            link.wake_waiters()
-        if not self._closing:
-            self._on_lost(pid)
-            self.reconnect()
-
-    # Server: in the acceptor's thread
+    # As a server, in the acceptor's thread
 
     def _admit(self, identity: Identity, key_id: bytes, address: str) -> str | Refusal:
         with self._node.lock:

@@ -450,7 +450,7 @@ class Incoming:
         if not isinstance(pid, str) or link is not node.router.parent:
             raise Forged(f"{link.name} says it is our parent")
         with node.lock:
-            node.router.parent_renamed(pid)
+            pid = node.router.parent_renamed(pid)
             link.name = pid
             if not node.announced:
                 return  # only a new name; the answer to our online is still to come

@@ -1,44 +1,41 @@
-"""The life of one emitter: open, say that it is there, end; as a top process or as somebody's child.
+"""The life of one emitter: open, say that it is there, end.
 
-Joins node, supervisor and public socket. Locks: ``_starting`` guards the one way through ``start``, and
-is taken before the dispatcher's, so no listener waits for it; ``_opening`` guards the way from NEW to
-OPEN, and nobody who holds it waits for a listener. Both are taken before the state lock.
+Joins node, supervisor and public socket; what only a child does is in childhood.py. Locks: ``_starting``
+guards the one way through ``start``, and is taken before the dispatcher's, so no listener waits for it;
+``_opening`` guards the way from NEW to OPEN, and nobody who holds it waits for a listener. Both are taken
+before the state lock.
 """
 
 from __future__ import annotations
 
 import os
-import queue
-import signal
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from .._core.handshake import Identity
-from .._core.messages import FAILED, FINISHED, MESSAGE_ITEMS, ONLINE, PAYLOADS, PROGRAM, STOP, Record
-from .._core.router import Router, Up
-from .._exceptions import Closed, LinkError, WorkerRefused, WouldDeadlock
+from .._core.flow import count_messages
+from .._core.messages import FAILED, FINISHED, ONLINE, Record
+from .._core.router import Router
+from .._exceptions import Closed, WouldDeadlock
 from .._options import Options
-from . import keys, lifetime, payload, programs
-from .connector import Waiting, dial
+from . import keys, lifetime
+from .childhood import LAST_SECONDS, Childhood
+from .client import Arrival
+from .connector import Waiting
 from .gate import Gate
 from .link import Link
-from .logs import Log, traceback_of
+from .logs import Log
 from .node import Node
 from .notices import Notices
 from .process import Launch
-from .programs import Program
-from .session import Session
+from .slot import Slot
 from .stage import Stage
-from .supervisor import LEAST_STEP_SECONDS, ORPHAN_SECONDS, Slot, Supervisor
-from .threads import Deadline, Latch, main_ident
+from .supervisor import Supervisor
+from .threads import Deadline, Latch
 
 log = Log("ipevents.life")
 
 GOODBYE_SECONDS = 0.5  # for the other end to read what was written
-LAST_SECONDS = 0.1  # the same where nobody is left who reads
-HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 
 
 class Life:
@@ -56,12 +53,11 @@ class Life:
         self.options = Options()
         self.incarnation = int.from_bytes(os.urandom(8), "big")
         self.depth = 0
-        self.is_child = False
         self.is_worker = False
         self.is_grand_master = False
         self.supervisor: Supervisor | None = None
         self.gate: Gate | None = None
-        self.parent: Link | None = None
+        self.childhood: Childhood | None = None  # where another process has started this one
         self.stopping = Latch()  # a stop was asked for
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
@@ -69,17 +65,8 @@ class Life:
         self._starting = threading.RLock()
         self._opening = threading.RLock()
         self._started = False  # start() was called, by the user or by implication
-        self._explicit = False  # by the user
+        self.was_started_by_user = False
         self._ready_said = False  # once in a life, whatever happens to the connection
-        self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
-        self._kind = ""
-        self._target_done = Latch()
-        self._returned = False  # the target, or the script's body, ended normally
-        self._in_run = False
-        self._recheck: Latch | None = None
-        self._orphaned = False
-        self._told = False  # run() returned True in a child: what follows it is how the target ends
-        self._interrupted = False  # SystemExit was raised in the child's main thread
         lifetime.register(self)
 
     # Opening
@@ -101,10 +88,8 @@ class Life:
                 incarnation=self.incarnation,
                 on_stop=self._stop_links,
                 on_stopped=self._end_links,
-                on_orphaned=self._parent_ended,
                 on_empty=self._look_again,
-                is_done=lambda: not self.is_child or self._target_done.is_set(),
-                interrupt=self._interrupt_target,
+                childhood=self.childhood,
             )
             with node.lock:
                 node.stage = Stage.OPEN  # NEW -> OPEN
@@ -121,21 +106,21 @@ class Life:
         if not self.stopped.is_set():  # the last steps of the stop are still to come
             if not self.may_wait():
                 raise self.node.stage_error()
-            self._wait_over(None)
+            self.wait_over(None)
         node = self.node
         with node.lock:
             node.router = Router(node.router.pid)
             node.announced = False
             node.stage = Stage.NEW  # CLOSED -> NEW
-        self.gate = self.parent = None
-        self._started = self._explicit = self._ready_said = False
+        self.gate = None
+        self._started = self.was_started_by_user = self._ready_said = False
         self.stopping, self.stopped = Latch(), Latch()
         self.exit = None
 
     def start(self) -> None:
         """``ready`` and ``online``, and before that the public socket of a top process. Idempotent."""
-        self._explicit = True
-        self._start()
+        self.was_started_by_user = True
+        self.imply_start()
 
     @property
     def has_started(self) -> bool:
@@ -149,31 +134,27 @@ class Life:
         """A send, or a wait: in a child it implies ``start()``."""
         node = self.node
         if self.is_child and node.stage is Stage.OPEN:
-            self._start()
+            self.imply_start()
             if not node.announced:  # in a listener of ready: our online goes before all that we send
                 with node.lock:
                     if not node.announced:
                         node.announce()
 
-    def _start(self) -> None:
+    def imply_start(self) -> None:
+        """As ``start``, but not by the user's own call."""
         # A listener does not wait for the thread that starts, which may wait for listeners to end.
         if not self._starting.acquire(blocking=not self.node.dispatcher.runs_here()):
             return
         try:
-            if self._started:
-                if self.node.stage is Stage.CLOSED and not self.is_child:
-                    self._started = False
-                else:
-                    return
+            if self._started and (self.is_child or self.node.stage is not Stage.CLOSED):
+                return
             if self.is_child:
                 self._started = True
                 self._announce(None)
                 return
-            if self.node.stage is Stage.NEW or self.node.stage is Stage.CLOSED:
-                self._join_and_open()
-            else:
+            if self.node.stage is not Stage.NEW and self.node.stage is not Stage.CLOSED:
                 self.open()
-                self._join_and_open()
+            self._join_and_open()
         finally:
             self._starting.release()
 
@@ -181,48 +162,41 @@ class Life:
         with self._opening:
             if self.node.stage is Stage.CLOSED:
                 self._begin_anew()
-        gate = joined = connected = None
+        gate = joined = arrival = None
         if self.options.use_socket:
-            gate = Gate(
-                self.node,
-                self.options,
-                self.incarnation,
-                on_connected=self._server_found,
-                on_lost=self._server_lost,
-            )
+            gate = Gate(self.node, self.options, self.incarnation, say_ready=self._say_ready)
             joined = gate.join()
         self.open()
         self.node.dispatcher.enter()  # whoever connects now is heard behind our own ready and online
         try:
             if gate is not None and joined is not None:
-                connected = gate.begin(joined)
-                self.parent = gate.parent
+                arrival = gate.begin(joined)
             self.gate = gate
             self._started = True
             if isinstance(joined, Waiting):
                 self.node.announced = True  # sends wait in the link; online is said when it is connected
                 return
-            self.is_grand_master = self.parent is None
-            self._announce(connected)
+            self.is_grand_master = gate is None or gate.client is None
+            self._announce(arrival)
         finally:
             self.node.dispatcher.leave()
 
-    def _announce(self, connected: tuple[Session, str, str] | None) -> None:
+    def _announce(self, arrival: Arrival | None) -> None:
         """``ready`` to our listeners, then our interest and ``online`` upwards, then ``online`` to ours.
 
         The dispatcher is ours meanwhile, so the parent's answer is not told before our own online.
         """
         node = self.node
-        if connected is not None:
+        client = None if self.gate is None else self.gate.client
+        if client is not None and arrival is not None:
             with node.lock:
-                self._take_name(*connected[1:])
+                client.take_name(arrival)
         node.dispatcher.enter()
         try:
-            self._ready_said = True
-            node.deliver_local("ready")
+            self._say_ready()
             with node.lock:
-                if connected is not None:
-                    self._attach_server(connected[0])
+                if client is not None and arrival is not None:
+                    client.attach(arrival.session)
                 elif not node.announced:
                     node.announce()
             node.deliver_local("online")
@@ -230,213 +204,36 @@ class Life:
             node.dispatcher.leave()
         node.incoming.online_said()
 
-    # As a client of a server
-
-    def _take_name(self, pid: str, server_pid: str) -> None:
-        """State lock held: our name as agreed with the server, and the server's."""
-        node = self.node
-        if pid != node.router.pid:
-            node.rename(pid)
-        node.router.parent_renamed(server_pid)
-
-    def _attach_server(self, session: Session) -> None:
-        """State lock held: serve a connection to the server; ourselves first, then what waited for it."""
-        node, link = self.node, self.parent
-        assert link is not None
-        waiting = link.outbox.clear()
-        node.router.set_up(Up.OPEN)
-        node.announce_again()
-        for record in waiting:
-            if len(record) == MESSAGE_ITEMS:  # what was said of interest has just been said in full
-                kind, path, event, to, messages = record
-                renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
-                link.outbox.put(renamed, sum(map(payload.size_of, messages)))
-        link.attach(session)
-
-    def _server_found(self, session: Session, pid: str, server_pid: str) -> None:
-        """In the connector's thread: a late or a new connection."""
-        self.node.notify(lambda: self._welcome_server(session, pid, server_pid))
-
-    def _welcome_server(self, session: Session, pid: str, server_pid: str) -> None:
-        node = self.node
-        with node.lock:
-            link = self.parent
-            if node.stage is not Stage.OPEN or link is None or link.session is not None:
-                session.socket.close()
-                return
-            self._take_name(pid, server_pid)
+    def _say_ready(self) -> None:
         if not self._ready_said:
             self._ready_said = True
-            node.deliver_local("ready")
-        node.dispatcher.enter()
-        try:
-            with node.lock:
-                self._attach_server(session)
-            node.deliver_local("online")
-        finally:
-            node.dispatcher.leave()
+            self.node.deliver_local("ready")
 
-    def _server_lost(self, pid: str) -> None:
-        self.node.notify(lambda: self._tell_lost(pid))
+    # As somebody's child
 
-    def _tell_lost(self, pid: str) -> None:
-        self.node.deliver_local("offline", (pid,))
+    @property
+    def is_child(self) -> bool:
+        return self.childhood is not None
 
-    # As a child of a parent
-
-    def become_child(self, launch: Launch) -> Program:
-        """Connect to the parent that started this process, and return what it wants to be run.
-
-        Called once, in the main thread. Raises LinkError where the parent is not to be reached.
-        """
-        node = self.node
-        self.is_child = True
-        self.is_worker = launch.is_worker
+    def become_child(self, launch: Launch) -> Childhood:
+        """This process was started by another one. Called once, before anything else."""
         self.depth = launch.depth
-        node.sends_while_stopping = True
-        node.incoming.holding = True
-        self.open()
-        assert self.supervisor is not None
-        if not self.supervisor.watch_parent(launch.parent_pid):
-            self._vanish()
-        me = Identity(node.router.pid, self.incarnation, sys.version_info[:2], 0)
-        try:
-            connection, welcomed = dial(
-                launch.address,
-                "AF_UNIX",
-                key=keys.derive(launch.token, b"child"),
-                key_id=launch.slot,
-                me=me,
-            )
-        except (LinkError, OSError):
-            if self.supervisor.parent_is_gone(GOODBYE_SECONDS):
-                self._vanish()
-            raise
-        link = Link(welcomed.server.pid, node.lock, node.receive, self._parent_closed)
-        self.parent = link
-        with node.lock:
-            node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
-            link.attach(Session(connection, None))
-        self.supervisor.begin()
-        lifetime.serve_child(self)
-        record = self._program.get()
-        if record is None:  # the parent is gone
-            self._end_child()
-            raise SystemExit(HUNG_EXITCODE)
-        (kind, *rest), _ = payload.decode(record[PAYLOADS][0])
-        self._kind = kind
-        return Program(kind, *rest)
-
-    def _vanish(self) -> None:
-        """The parent is gone, nobody is to be told anything: end at once and leave nothing, in any thread."""
-        if self.supervisor is not None:
-            self.supervisor.kill_all()
-        keys.sweep()
-        os._exit(HUNG_EXITCODE)
-
-    def run_child(self, program: Program) -> None:
-        """Run the program, stay as long as something keeps the process, then stop. In the main thread.
-
-        Raises what the program raises, and SystemExit where a listener ended the process.
-        """
-        try:
-            programs.execute(program)
-            self._returned = True
-            if not self.stopping.is_set():
-                self._start()
-                self._stay()
-        except SystemExit:
-            if self.exit is None or not self._interrupted:
-                raise
-            # Raised here because a listener ended the process: the listener's code counts.
-        except Exception as exc:
-            if not (isinstance(exc, Closed) and self.stopping.is_set()):  # else a wait that the stop ended
-                refused = isinstance(exc, WorkerRefused) and not self.stopping.is_set()
-                self._tell_parent((FAILED, traceback_of(exc), refused))
-                raise
-        finally:
-            self._end_child()
-        if self.exit is not None:
-            raise self.exit
-
-    def _stay(self) -> None:
-        """Wait while something keeps this process, which else has finished."""
-        assert self.supervisor is not None
-        while True:
-            recheck = self._recheck = Latch()
-            if self.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
-                return
-            kept = self._explicit or self.node.dispatcher.events() or self.supervisor.slots
-            if not kept:
-                if self._kind == programs.FUNCTION:
-                    self._tell_parent((FINISHED,))
-                return
-            recheck.wait()
-
-    def _tell_parent(self, record: Record) -> None:
-        link = self.parent
-        if self.node.inside():  # called by a signal handler in the middle of something
-            self.node.defer(self._tell_parent, record)
-        elif link is not None:
-            with self.node.lock:
-                link.tell(record)
-
-    def _end_child(self) -> None:
-        self._target_done.set()
-        self.request_stop(None)
-        self._wait_over(None)
-
-    def _look_again(self) -> None:
-        """A child or the last listener of an event is gone: perhaps nothing keeps this process any more."""
-        if self._recheck is not None:
-            self._recheck.set()
+        self.is_worker = launch.is_worker
+        self.childhood = Childhood(self, launch)
+        return self.childhood
 
     def _control(self, link: Link, record: Record) -> None:
-        kind = record[0]
-        if link is self.parent and self.is_child:
-            if kind == PROGRAM:
-                self._program.put(record)
-            elif kind == STOP:
-                self.request_stop(max(int(record[1]) / 1000, LEAST_STEP_SECONDS / 2))
-        elif kind in (ONLINE, FAILED, FINISHED) and self.supervisor is not None:
+        if self.childhood is not None and link is self.childhood.link:
+            self.childhood.control(record)
+        elif record[0] in (ONLINE, FAILED, FINISHED) and self.supervisor is not None:
             self.supervisor.control(link, record)
 
-    def _parent_closed(self, link: Link, error: Exception | None) -> None:
-        """In the reader of a child's link to its parent: without it this process has no purpose."""
-        if error is not None:
-            self.node.error(error)
-        if not self.stopping.is_set():  # else one of us has ended the link in order
-            self._parent_ended()
+    def _look_again(self) -> None:
+        if self.childhood is not None:
+            self.childhood.look_again()
 
-    def _parent_ended(self) -> None:
-        """Also in the middle of a stop, whose deadline is now a nearer one. Called by two threads."""
-        if not self._orphaned:
-            self._orphaned = True
-            # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
-            lifetime.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
-            self.request_stop(ORPHAN_SECONDS)
-        self._program.put(None)
-
-    def target_is_done(self) -> bool:
-        """For the child's signal handler: whether nothing is left in the main thread to be interrupted."""
-        if self._returned or self._in_run or self._target_done.is_set():
-            return True
-        return self._interrupted or self._told
-
-    def _interrupt_target(self) -> bool:
-        """In the supervisor's thread, while a child stops: get its main thread out of its program."""
-        if not self.is_child or self.target_is_done():
-            return False
-        signal.pthread_kill(main_ident(), signal.SIGINT)  # see lifetime
-        return True
-
-    def target_interrupted(self) -> None:
-        self._interrupted = True
-
-    def gate_cannot_serve(self) -> bool:
-        """Whether new clients need threads that this Python cannot start once the script has ended."""
-        broken = (3, 12, 0) <= sys.version_info[:3] <= (3, 12, 2)
-        return broken and self.gate is not None and self.gate.parent is None
+    def _is_orphaned(self) -> bool:
+        return self.childhood is not None and self.childhood.orphaned
 
     # Stopping
 
@@ -447,8 +244,7 @@ class Life:
             return
         self.stopping.set()
         supervisor.request_stop(self.options.stop_timeout if seconds is None else seconds)
-        if self._recheck is not None:
-            self._recheck.set()
+        self._look_again()
 
     def stop(self, timeout: float | None) -> None:
         """End this process's part of the tree; waits for it, but from inside only requests it."""
@@ -459,14 +255,11 @@ class Life:
                 self.stopped.wait(GOODBYE_SECONDS)  # another thread is at the last line of its stop
             return
         waits = self.may_wait()
-        if self.is_child:
-            if not self.stopping.is_set():
-                self._tell_parent((FINISHED,))
-            if waits and self._is_main():
-                self._target_done.set()  # it is we who wait: nobody has to wait for us
+        if self.childhood is not None:
+            self.childhood.stop_called(waits)
         self.request_stop(timeout)
         if waits:
-            self._wait_over(None if timeout is None else timeout + 1.0)
+            self.wait_over(None if timeout is None else timeout + 1.0)
 
     def check_wait(self, what: str) -> None:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
@@ -488,25 +281,15 @@ class Life:
         links = [link for link in list(node.router.neighbours) if isinstance(link, Link)]
         return not any(link.is_written_by(ident) for link in links)
 
-    def _is_main(self) -> bool:
-        return threading.current_thread() is threading.main_thread()
-
     def wait_stopped(self, timeout: float | None) -> bool:
         """For ``run``: until stopped (in a child: until a stop is asked for), at most ``timeout`` seconds."""
         if self.node.dispatcher.runs_here():
             raise WouldDeadlock("run() waits, and no event is delivered while a listener runs")
-        self._in_run = True
-        try:
-            if not self.is_child:
-                return self._wait_over(timeout)
-            self.stopping.wait(timeout)
-        finally:
-            self._in_run = False
-        # Looked at again: who stopped us after the wait and before the line above did not interrupt us.
-        self._told = self.stopping.is_set()
-        return self._told
+        if self.childhood is not None:
+            return self.childhood.wait_stop(timeout)
+        return self.wait_over(timeout)
 
-    def _wait_over(self, timeout: float | None) -> bool:
+    def wait_over(self, timeout: float | None) -> bool:
         """Wait until this emitter is stopped and the thread that did it has ended as well."""
         supervisor = self.supervisor
         over = self.stopped.wait(timeout)
@@ -520,7 +303,7 @@ class Life:
             self.exit = exc
         self.request_stop(None)
 
-    def _stop_links(self, deadline: Deadline) -> None:
+    def _stop_links(self) -> None:
         """In the supervisor's thread, first: nothing new comes in; the main thread of a child is told."""
         node = self.node
         self.stopping.set()
@@ -532,26 +315,22 @@ class Life:
         for waiter in list(self.waiters):
             waiter.set()
         if self.gate is not None:
-            self.gate.close(deadline)
+            self.gate.begin_close()
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end."""
         node = self.node
-        if self.is_child and not self._target_done.wait(deadline.left()):
-            log.warning("! the main thread of %s does not end; the process does", node.router.pid)
-            if self._orphaned:
-                self._vanish()
-            self._flush(deadline.at_least(LAST_SECONDS))
-            os._exit(HUNG_EXITCODE)
+        if self.childhood is not None:
+            self.childhood.wait_target(deadline)
         # The children may have used the time up: what they left to be told is told all the same. But where
         # a parent is gone, nobody is left to be told anything.
-        deadline = deadline.at_least(LAST_SECONDS if self._orphaned else GOODBYE_SECONDS)
+        deadline = deadline.at_least(LAST_SECONDS if self._is_orphaned() else GOODBYE_SECONDS)
         notices = node.notices
         if notices is not None:
             told = Latch()  # all that was noticed so far: its listeners may still send
             notices.put(told.set)
             told.wait(deadline.left())
-        self._flush(deadline)
+        self.flush(deadline)
         with node.lock:
             node.stage = Stage.CLOSED  # STOPPING -> CLOSED
             links = [link for link in node.router.neighbours if isinstance(link, Link)]
@@ -566,19 +345,29 @@ class Life:
         # Behind the ends of the clients' links, whose offline is told as well.
         if notices is not None and not notices.close(deadline):
             log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
-        last = deadline if self._orphaned else Deadline(GOODBYE_SECONDS)
+        last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
         for link in links + (self.supervisor.retired if self.supervisor else []):
             if not link.join(last):
                 log.warning("! the reader of %r does not end: a listener keeps it", link)
+        with node.lock:
+            parent = node.router.parent
+            if isinstance(parent, Link):  # what it never came to take, and all that it took
+                parent.drop("closed", count_messages(parent.outbox.clear()))
+                node.remember(parent)
+                node.router.remove_parent()
+        if self.gate is not None:
+            self.gate.close(deadline.at_least(LAST_SECONDS))
         node.notices = None
-        if self._orphaned and self.supervisor is not None and self.supervisor.parent_is_gone(LAST_SECONDS):
-            keys.sweep()  # what it has left, its locks with it
-        self.supervisor = None if not self.is_child else self.supervisor
+        if self.childhood is not None:
+            self.childhood.sweep()
+        else:
+            self.supervisor = None
         lifetime.unwatch(self)
         self.is_grand_master = False
         self.stopped.set()
 
-    def _flush(self, deadline: Deadline) -> None:
+    def flush(self, deadline: Deadline) -> None:
+        """Wait until the kernel has all that is queued, or the deadline."""
         with self.node.lock:
             for link in list(self.node.router.neighbours):
                 link.flush(deadline)  # type: ignore[attr-defined]  # every neighbour here is a Link
@@ -607,5 +396,5 @@ class Life:
             self.supervisor.abandon()
         if self.gate is not None:
             self.gate.abandon()
-        elif self.parent is not None:
-            self.parent.abandon()
+        elif self.childhood is not None and self.childhood.link is not None:
+            self.childhood.link.abandon()

@@ -29,6 +29,7 @@ from .programs import execute
 from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
 
 if TYPE_CHECKING:
+    from .childhood import Childhood
     from .life import Life
 
 log = Log("ipevents.lifetime")
@@ -45,7 +46,7 @@ _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 _registered = False
 _lives: weakref.WeakSet[Life] = weakref.WeakSet()  # all emitters of this process, for forks
 _open: list[Life] = []  # the open ones of a top process, oldest first
-_child: Life | None = None  # the one that serves as somebody's child
+_child: Childhood | None = None  # of the emitter that serves as somebody's child
 _module_frame: Any = None  # of the script's body
 _interrupted = 0  # the signal that ended the body, or that came while the hook waited
 _in_hook = False
@@ -87,15 +88,15 @@ def unwatch(life: Life) -> None:
         _open.remove(life)
 
 
-def serve_child(life: Life) -> None:
+def serve_child(childhood: Childhood) -> None:
     """The signals of a child: the terminal's Ctrl-C is the root's business, TERM ends it orderly."""
     global _child
-    _child = life
+    _child = childhood
     _install(signal.SIGTERM, signal.SIG_DFL, _on_terminate)
 
 
 def ignore_interrupt() -> None:
-    """First thing in a child: SIGINT does nothing, but in Python, see Life._interrupt_target."""
+    """First thing in a child: SIGINT does nothing, but in Python, see Childhood.interrupt_target."""
     signal.signal(signal.SIGINT, _on_child_interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
 
@@ -187,11 +188,11 @@ def _terminate(number: int, frame: types.FrameType | None) -> None:
 
 
 def _interrupt_child(number: int, frame: types.FrameType | None) -> None:
-    life = _child
-    if life is None or not life.stopping.is_set() or life.target_is_done():
+    child = _child
+    if child is None or not child.life.stopping.is_set() or child.target_is_done():
         return  # Ctrl-C in the terminal: the grand master stops the tree
     if _may_act(number, frame, _interrupt_child):
-        life.target_interrupted()
+        child.target_interrupted()
         raise SystemExit(0)
 
 
@@ -247,7 +248,7 @@ def _postpone(number: int, frame: types.FrameType | None, action: Action) -> Non
             break
         inner = inner.f_back
     # Also if it is in a send: that may just have looked at what was deferred for the last time.
-    for life in ([_child] if _child else []) + _open:
+    for life in ([_child.life] if _child else []) + _open:
         if life.supervisor is not None:
             life.supervisor.resend(number)
             return
@@ -323,7 +324,7 @@ def _at_exit() -> None:
             life.request_stop(None)
     while _open:  # an emitter leaves it just before it is stopped
         life = _open[0]
-        if stays and life.gate_cannot_serve():
+        if stays and life.gate is not None and life.gate.cannot_serve():
             log.warning(
                 "! this Python cannot start threads after the script's body: end the script with ipem.run()"
             )

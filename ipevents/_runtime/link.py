@@ -1,5 +1,8 @@
 """One neighbour: an outbox, a reader thread, a writer thread, and the connection they serve.
 
+More than 400 lines, because the right to write has one owner at a time, and what takes it, uses it and gives
+it back is easier to check in one place.
+
 A link outlives its connections: a child's successor and a reconnected server use the same two threads
 (a Python whose script has ended may be unable to start new ones).
 

@@ -16,8 +16,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._exceptions import AddressInUse, LinkError
-from .acceptor import listen
 from .logs import Log
+from .sockets import listen
 from .threads import Deadline
 
 if TYPE_CHECKING:

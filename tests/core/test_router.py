@@ -367,3 +367,55 @@ def test_own_interest_and_that_from_below_are_one_sum():
     assert router.own_interests(["x", "own"]) == Change(advertise=("own",))
     assert router.own_interest("own", False) == Change(withdraw=("own",))
     assert router.interest.all() == ("x", "y")
+
+
+# One name for one neighbour
+
+
+def test_a_name_of_ours_or_of_a_neighbour_is_taken():
+    router = middle()
+    router.rename("new name")
+    router.parent_renamed("new parent")
+    taken = ("me", "new name", "parent", "new parent", "a")
+    assert [router.is_taken(name) for name in (*taken, "nobody")] == [True] * 5 + [False]
+
+
+def test_a_parent_with_the_name_of_a_child_goes_by_another_one_here():
+    router = middle()
+    assert router.parent_renamed("a") == "a-parent"
+    assert router.parent_pid() == "a-parent"
+    assert router.hop(("a",)) == ("a link", None)
+    assert router.hop(("a-parent",)) == ("parent link", None)
+
+
+def test_what_such_a_parent_sends_can_be_answered():
+    router = middle()
+    router.parent_renamed("a")
+    pids = router.accept("parent link", ("sibling", "a"))
+    assert pids == ("sibling", "a-parent", "me")
+    assert router.hop(pids[:-1]) == ("parent link", None)
+    assert router.accept("a link", ("a",)) == ("a", "me")
+
+
+def test_such_a_parent_keeps_its_name_when_the_child_is_gone():
+    router = middle()
+    router.parent_renamed("a")
+    router.remove_child("a link")
+    assert router.parent_renamed("a") == "a-parent"
+    assert not router.is_taken("a")
+
+
+def test_a_name_that_was_ours_and_is_the_parents_leads_to_the_parent():
+    router = Router("4711")
+    router.rename("4711-3fa9c2")
+    router.set_parent("parent link", "4711", Up.OPEN)
+    assert router.names == {"4711-3fa9c2"}
+    assert router.hop(("4711",)) == ("parent link", None)
+
+
+def test_a_parent_that_was_removed_gets_nothing_more():
+    router = middle()
+    router.plan(TO_PARENTS, "x")
+    router.remove_parent()
+    assert router.plan(TO_PARENTS, "x").forward == ()
+    assert (router.parent_pid(), "parent link" in router.neighbours) == (None, False)

@@ -9,27 +9,20 @@ import threading
 from pathlib import Path
 
 import pytest
+from serving import CEILING, CLIENT, KEY, OTHER_KEY, SERVER, Serving, Stranger, be_silent, free_port
 
-from ipevents._core.handshake import Identity, Refusal, Welcomed, framed
-from ipevents._exceptions import AddressInUse, AuthenticationFailed, HandshakeTimeout, LinkError
+from ipevents._core.handshake import Welcomed
+from ipevents._exceptions import AddressInUse, AuthenticationFailed, LinkError
 from ipevents._runtime import connector as module
-from ipevents._runtime.acceptor import Acceptor, listen
-from ipevents._runtime.connector import Attempt, Connected, Connector, Listening, Waiting, dial, join
+from ipevents._runtime import dial as dialling
+from ipevents._runtime.connector import Connector, Listening, Waiting, join
+from ipevents._runtime.dial import Connected, dial
 from ipevents._runtime.socketfile import bind, locked
+from ipevents._runtime.sockets import listen
 
-CEILING = 60.0  # reached only in a deadlock
-KEY, OTHER_KEY = b"k" * 32, b"o" * 32
-SERVER = Identity("server", 1, (3, 11), 1 << 24)
-CLIENT = Identity("client", 2, (3, 11), 1 << 24)
 STARTERS = 16
 
 families = pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return sock.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)
@@ -63,185 +56,6 @@ def place(request, tmp_path):
         return address, join_there
 
     return make
-
-
-class Serving:
-    """An acceptor that closes what it accepts."""
-
-    def __init__(self, listener, socket_file=None, verdict="client", keep=None):
-        self.refused = queue.Queue()
-        self.acceptor = Acceptor(
-            listener,
-            name="test",
-            me=lambda: SERVER,
-            find_key={b"": KEY}.get,
-            admit=lambda *_: verdict,
-            on_accepted=lambda connection, *_: connection.close() if keep is None else keep(connection),
-            on_refused=lambda *refused: self.refused.put(refused),
-            socket_file=socket_file,
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        assert self.acceptor.close(CEILING)
-
-
-class Stranger:
-    """Something else that listens; ``behave(sock)`` for each connection."""
-
-    def __init__(self, address, family, behave):
-        self.sock = socket.socket(getattr(socket, family))
-        self.sock.bind(address)
-        self.sock.listen()
-        self.thread = threading.Thread(target=self.run, args=(behave,))
-        self.thread.start()
-
-    def run(self, behave):
-        while True:
-            try:
-                sock, _ = self.sock.accept()
-            except OSError:
-                return
-            with sock:
-                behave(sock)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.sock.shutdown(socket.SHUT_RDWR)
-        self.thread.join(CEILING)
-        self.sock.close()
-
-
-def echo(sock):
-    while received := sock.recv(100):
-        sock.sendall(received)
-
-
-def be_silent(sock):
-    while sock.recv(100):
-        pass
-
-
-def drip(sock):
-    try:
-        sock.sendall(b"\0\0")
-        while sock.recv(100):
-            pass
-    except OSError:
-        pass
-
-
-def dial_there(address, family, key=KEY, **options):
-    return dial(address, family, key=key, key_id=b"", me=CLIENT, **options)
-
-
-# dial
-
-
-@families
-def test_dialling_nobody_says_so(place, family):
-    address, _ = place(family)
-    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
-        dial_there(address, family)
-
-
-@families
-@pytest.mark.parametrize(
-    "behave",
-    [
-        echo,
-        lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        lambda sock: sock.sendall(framed(b"hello")),
-        lambda sock: None,
-        lambda sock: sock.recv(10),
-    ],
-    ids=["echo", "http", "frame", "hang-up", "reset"],
-)
-def test_a_stranger_is_named_by_its_address(place, family, behave):
-    address, _ = place(family)
-    with Stranger(address, family, behave), pytest.raises(AddressInUse, match=str(module._spelled(address))):
-        dial_there(address, family)
-
-
-@families
-@pytest.mark.parametrize("behave", [be_silent, drip], ids=["silent", "drip"])
-def test_a_stranger_that_says_too_little_is_given_up(place, family, behave):
-    address, _ = place(family)
-    with (
-        Stranger(address, family, behave),
-        pytest.raises(HandshakeTimeout, match=str(module._spelled(address))),
-    ):
-        dial_there(address, family, deadline_seconds=0.1)
-
-
-@families
-def test_different_keys_are_told_apart_from_strangers(place, family):
-    address, _ = place(family)
-    with Serving(listen(address, family)) as serving:
-        with pytest.raises(AuthenticationFailed, match=str(module._spelled(address))):
-            dial_there(address, family, key=OTHER_KEY)
-        assert serving.refused.get(timeout=CEILING)[0] == "wrong-key"
-
-
-def test_no_key_appears_in_an_error_or_repr(place):
-    address, _ = place("AF_UNIX")
-    with Serving(listen(address, "AF_UNIX")) as serving:
-        with pytest.raises(AuthenticationFailed) as caught:
-            dial_there(address, "AF_UNIX", key=OTHER_KEY)
-        assert "ooo" not in str(caught.value) + repr(caught.value)
-        assert "kkk" not in repr(serving.acceptor)
-
-
-def test_a_refusal_names_the_address_and_the_reason(place):
-    address, _ = place("AF_UNIX")
-    verdict = Refusal("stopping", "the server is stopping")
-    with Serving(listen(address, "AF_UNIX"), verdict=verdict), pytest.raises(LinkError) as caught:
-        dial_there(address, "AF_UNIX")
-    assert str(caught.value) == f"{address}: the server is stopping"
-
-
-@families
-def test_the_connection_is_blocking_whatever_the_applications_default_timeout(place, family):
-    address, _ = place(family)
-    with Serving(listen(address, family)):
-        socket.setdefaulttimeout(0.001)
-        try:
-            connection, welcomed = dial_there(address, family)
-        finally:
-            socket.setdefaulttimeout(None)
-        with connection:
-            assert os.get_blocking(connection.fileno())
-        assert welcomed == Welcomed("client", SERVER)
-
-
-def test_a_wrong_identity_closes_the_connection(place):
-    address, _ = place("AF_UNIX")
-    with Serving(listen(address, "AF_UNIX")), pytest.raises(ValueError, match="pid"):
-        dial(address, "AF_UNIX", key=KEY, key_id=b"", me=CLIENT._replace(pid="p" * 65))
-
-
-def test_a_dial_can_be_broken_off(place):
-    address, _ = place("AF_UNIX")
-    attempt = Attempt()
-    with Stranger(address, "AF_UNIX", lambda sock: (attempt.break_off(), be_silent(sock))):
-        with pytest.raises(LinkError):
-            dial_there(address, "AF_UNIX", deadline_seconds=CEILING, attempt=attempt)
-        with pytest.raises(LinkError):
-            dial_there(address, "AF_UNIX", deadline_seconds=CEILING, attempt=attempt)
-
-
-def test_a_tcp_connection_to_itself_is_nobody(monkeypatch):
-    with socket.socket() as meets_itself:
-        meets_itself.bind(("localhost", 0))
-        meets_itself.connect(meets_itself.getsockname())
-        stand_in = socket.socket(fileno=os.dup(meets_itself.fileno()))
-        monkeypatch.setattr(module, "Client", lambda address, family: stand_in)
-        with pytest.raises(ConnectionRefusedError):
-            dial_there(("localhost", meets_itself.getsockname()[1]), "AF_INET")
 
 
 # join
@@ -353,7 +167,7 @@ def test_an_address_that_is_not_of_this_machine_is_named_with_the_reason(monkeyp
     def refuse(address, family):
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(module, "Client", refuse)
+    monkeypatch.setattr(dialling, "Client", refuse)
     with pytest.raises(LinkError, match=r"192\.0\.2\.1:7100 .* Cannot assign requested address"):
         join_at(host="192.0.2.1", port=7100)
 
@@ -583,7 +397,9 @@ def test_close_breaks_off_a_handshake(place):
     with Stranger(address, "AF_UNIX", lambda sock: (met.set(), be_silent(sock))):
         failed = queue.Queue()
         connector = Connector(
-            lambda attempt: dial_there(address, "AF_UNIX", deadline_seconds=CEILING, attempt=attempt),
+            lambda attempt: dial(
+                address, "AF_UNIX", key=KEY, key_id=b"", me=CLIENT, deadline_seconds=CEILING, attempt=attempt
+            ),
             on_connected=lambda connection, _: connection.close(),
             on_failed=failed.put,
             delay_seconds=0.05,
@@ -621,7 +437,7 @@ def test_it_reconnects_to_a_server_that_came_back(place, family):
     address, join_there = place(family)
     connected = queue.Queue()
     connector = Connector(
-        lambda attempt: dial_there(address, family, attempt=attempt),
+        lambda attempt: dial(address, family, key=KEY, key_id=b"", me=CLIENT, attempt=attempt),
         on_connected=lambda *pair: connected.put(pair),
         on_failed=connected.put,
         delay_seconds=0.05,

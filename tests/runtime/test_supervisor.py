@@ -8,12 +8,8 @@ import threading
 
 import pytest
 
-from ipevents import OptionsError
-from ipevents._core.restarts import RestartPolicy
-from ipevents._options import Options, child_options
-from ipevents._runtime import programs, supervisor
 from ipevents._runtime.node import Node
-from ipevents._runtime.supervisor import Slot, Supervisor
+from ipevents._runtime.supervisor import Supervisor
 from ipevents._runtime.threads import Deadline, main_ident
 
 CEILING_SECONDS = 20.0
@@ -35,15 +31,19 @@ class Watched:
             node,
             depth=0,
             incarnation=1,
-            on_stop=lambda deadline: self.called.put("stop"),
+            on_stop=lambda: self.called.put("stop"),
             on_stopped=lambda deadline: self.called.put("stopped"),
-            on_orphaned=lambda: self.called.put("orphaned"),
             on_empty=lambda: self.called.put("empty"),
-            is_done=lambda: self.is_done,
-            interrupt=self.interrupt,
+            childhood=self,  # type: ignore[arg-type]  # as much of it as a supervisor needs
         )
 
-    def interrupt(self) -> bool:
+    def parent_ended(self) -> None:
+        self.called.put("orphaned")
+
+    def has_left(self) -> bool:
+        return self.is_done
+
+    def interrupt_target(self) -> bool:
         self.interrupts += 1
         if self.interrupts == 3:
             self.is_done = True
@@ -106,12 +106,12 @@ def test_the_end_of_the_parent_is_told(watched):
     import sys
 
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
-        assert watched.supervisor.watch_parent(parent.pid)
-        assert not watched.supervisor.parent_is_gone(0.0)
+        assert watched.supervisor.watch.add_parent(parent.pid)
+        assert not watched.supervisor.watch.parent_is_gone(0.0)
         watched.supervisor.begin()
         parent.kill()
         assert watched.called.get(timeout=CEILING_SECONDS) == "orphaned"
-        assert watched.supervisor.parent_is_gone(0.0)
+        assert watched.supervisor.watch.parent_is_gone(0.0)
 
 
 def test_a_parent_that_is_gone_already_is_noticed(watched):
@@ -120,48 +120,5 @@ def test_a_parent_that_is_gone_already_is_noticed(watched):
 
     with subprocess.Popen([sys.executable, "-c", ""]) as parent:
         parent.wait()
-    assert not watched.supervisor.watch_parent(parent.pid)
+    assert not watched.supervisor.watch.add_parent(parent.pid)
     watched.supervisor.begin()
-
-
-def slot() -> Slot:
-    program = programs.function(print, (), {})
-    return Slot("name", program, True, RestartPolicy(True, 1.0, None), False, "spawn")
-
-
-def test_each_start_has_a_token_of_its_own():
-    one = slot()
-    first = (one.key, one.token)
-    one.begin()
-    assert one.key != first[0]
-    assert one.token != first[1]
-
-
-def test_a_start_that_was_not_attached_is_read_when_it_can_be_no_more():
-    one = slot()
-    assert one.is_read(100.0)
-    one.process, one.exited_at, one.admitted_at = object(), 100.0, 99.5
-    assert not one.is_read(100.0)
-    assert one.times()[-1] == 99.5 + supervisor.ADMITTED_SECONDS
-    assert one.is_read(99.5 + supervisor.ADMITTED_SECONDS)
-
-
-def test_a_start_that_was_attached_is_read_when_its_link_is():
-    one = slot()
-    one.attached = True
-    assert not one.is_read(1e9)
-    one.link_read = True
-    assert one.is_read(0.0)
-
-
-def test_a_program_that_is_too_much_for_the_pipe_travels_over_the_link():
-    """What goes through the pipe of a start is the same for every program."""
-    big = programs.function(print, (b"x" * 1_000_000,), {})
-    one = Slot("name", big, True, RestartPolicy(True, 1.0, None), False, "spawn")
-    assert one.program_size > 1_000_000
-
-
-@pytest.mark.parametrize("policy", ["sometimes", 1.5, [], "True"])
-def test_a_policy_that_there_is_not_is_refused(policy):
-    with pytest.raises(OptionsError):
-        child_options(policy, None, Options())

@@ -1,0 +1,283 @@
+"""This process as the child of the one that started it: connect, run the program, stay, end.
+
+No lock of its own: the fields are flags that one thread sets and others look at, or latches. The main
+thread blocks in the user's program, in ``_stay`` and in the wait for the end; a stop interrupts the first
+(see ``interrupt_target``), sets ``_recheck`` for the second, and is itself what the third waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from .._core.handshake import Identity
+from .._core.messages import FAILED, FINISHED, PAYLOADS, PROGRAM, STOP, Record
+from .._core.router import Up
+from .._exceptions import Closed, LinkError, WorkerRefused
+from . import keys, lifetime, payload, programs
+from .dial import dial
+from .link import Link
+from .logs import Log, traceback_of
+from .process import Launch
+from .programs import Program
+from .session import Session
+from .slot import LEAST_STEP_SECONDS
+from .threads import Deadline, Latch, main_ident, start_thread
+
+if TYPE_CHECKING:
+    from .life import Life
+
+log = Log("ipevents.life")
+
+ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
+GONE_SECONDS = 0.5  # a parent that is not to be reached is about to end, or is none
+LAST_SECONDS = 0.1  # for the other end to read what was written, where nobody is left who reads
+HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
+
+
+class Childhood:
+    """See the module. ``connect`` and ``run`` are called once, in the main thread."""
+
+    def __init__(self, life: Life, launch: Launch) -> None:
+        self.life = life
+        self.link: Link | None = None  # to the parent
+        self.orphaned = False
+        self._launch = launch
+        self._left = Latch()  # nobody has to wait for the main thread any more
+        self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._kind = ""
+        self._returned = False  # the target, or the script's body, ended normally
+        self._in_run = False
+        self._told = False  # run() returned True: what follows it is how the target ends
+        self._interrupted = False  # SystemExit was raised in the main thread
+        self._recheck: Latch | None = None
+        self._leaving: threading.Thread | None = None  # waits for threads of the user
+
+    def connect(self) -> Program:
+        """Connect to the parent that started this process, and return what it wants to be run.
+
+        Raises LinkError where the parent is not to be reached.
+        """
+        life, launch = self.life, self._launch
+        node = life.node
+        node.sends_while_stopping = True
+        node.incoming.holding = True
+        life.open()
+        assert life.supervisor is not None
+        watch = life.supervisor.watch
+        if not watch.add_parent(launch.parent_pid):
+            self._vanish()
+        me = Identity(node.router.pid, life.incarnation, sys.version_info[:2], 0)
+        try:
+            connection, welcomed = dial(
+                launch.address,
+                "AF_UNIX",
+                key=keys.derive(launch.token, b"child"),
+                key_id=launch.slot,
+                me=me,
+            )
+        except (LinkError, OSError):
+            if watch.parent_is_gone(GONE_SECONDS):
+                self._vanish()
+            raise
+        link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
+        self.link = link
+        with node.lock:
+            if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
+                node.rename(welcomed.pid)
+            node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
+            link.attach(Session(connection, None))
+        life.supervisor.begin()
+        lifetime.serve_child(self)
+        record = self._program.get()
+        if record is None:  # the parent is gone
+            self._end()
+            raise SystemExit(HUNG_EXITCODE)
+        (kind, *rest), _ = payload.decode(record[PAYLOADS][0])
+        self._kind = kind
+        return Program(kind, *rest)
+
+    def run(self, program: Program) -> None:
+        """Run the program, stay as long as something keeps the process, then stop.
+
+        Raises what the program raises, and SystemExit where a listener ended the process.
+        """
+        life = self.life
+        try:
+            programs.execute(program)
+            self._returned = True
+            if not life.stopping.is_set():
+                life.imply_start()
+                self._stay()
+        except SystemExit:
+            if life.exit is None or not self._interrupted:
+                raise
+            # Raised here because a listener ended the process: the listener's code counts.
+        except Exception as exc:
+            stopping = life.stopping.is_set()
+            if not (isinstance(exc, Closed) and stopping):  # else a wait that the stop ended
+                refused = isinstance(exc, WorkerRefused) and not stopping
+                self.tell_parent((FAILED, traceback_of(exc), refused))
+                raise
+        finally:
+            self._end()
+        if life.exit is not None:
+            raise life.exit
+
+    def _stay(self) -> None:
+        """Wait while something keeps this process, which else has finished."""
+        life = self.life
+        assert life.supervisor is not None
+        while True:
+            recheck = self._recheck = Latch()
+            if life.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
+                return
+            kept = life.was_started_by_user or life.node.dispatcher.events() or life.supervisor.slots
+            if not kept and not self._wait_for_threads():
+                if self._kind == programs.FUNCTION:
+                    self.tell_parent((FINISHED,))
+                return
+            recheck.wait()
+
+    def _wait_for_threads(self) -> bool:
+        """Whether threads of the user keep this process, as in any other; if so, look again when they ended.
+
+        A stop does not wait for them; then this thread of ours ends with the process.
+        """
+        threads = _user_threads()
+        if threads and (self._leaving is None or not self._leaving.is_alive()):
+
+            def wait() -> None:
+                for leave in reversed(getattr(threading, "_threading_atexits", ())):
+                    leave()  # as the interpreter does: executors finish their work, then their threads end
+                for thread in threads:
+                    thread.join()
+                self.look_again()
+
+            self._leaving = start_thread("leaving", wait)
+        return bool(threads)
+
+    def look_again(self) -> None:
+        """A stop, or a child, a thread or the last listener of an event is gone: perhaps nothing keeps us.
+
+        From any thread, also for signal handlers.
+        """
+        if self._recheck is not None:
+            self._recheck.set()
+
+    def tell_parent(self, record: Record) -> None:
+        link, node = self.link, self.life.node
+        if node.inside():  # called by a signal handler in the middle of something
+            node.defer(self.tell_parent, record)
+        elif link is not None:
+            with node.lock:
+                link.tell(record)
+
+    def _end(self) -> None:
+        self._left.set()
+        self.life.request_stop(None)
+        self.life.wait_over(None)
+
+    # The parent
+
+    def control(self, record: Record) -> None:
+        """What the parent says of us, in its link's reader."""
+        kind = record[0]
+        if kind == PROGRAM:
+            self._program.put(record)
+        elif kind == STOP:
+            self.life.request_stop(max(int(record[1]) / 1000, LEAST_STEP_SECONDS / 2))
+
+    def _closed(self, link: Link, error: Exception | None) -> None:
+        """In the link's reader: without it this process has no purpose."""
+        if error is not None:
+            self.life.node.error(error)
+        if not self.life.stopping.is_set():  # else one of us has ended the link in order
+            self.parent_ended()
+
+    def parent_ended(self) -> None:
+        """Also in the middle of a stop, whose deadline is now a nearer one. Called by two threads."""
+        if not self.orphaned:
+            self.orphaned = True
+            # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
+            lifetime.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
+            self.life.request_stop(ORPHAN_SECONDS)
+        self._program.put(None)
+
+    def _vanish(self) -> None:
+        """The parent is gone, nobody is to be told anything: end at once and leave nothing, in any thread."""
+        if self.life.supervisor is not None:
+            self.life.supervisor.kill_all()
+        keys.sweep()
+        os._exit(HUNG_EXITCODE)
+
+    # Stopping
+
+    def wait_stop(self, timeout: float | None) -> bool:
+        """For ``run`` of the emitter: until a stop is asked for, at most ``timeout`` seconds."""
+        stopping = self.life.stopping
+        self._in_run = True
+        try:
+            stopping.wait(timeout)
+        finally:
+            self._in_run = False
+        # Looked at again: who stopped us after the wait and before the line above did not interrupt us.
+        self._told = stopping.is_set()
+        return self._told
+
+    def stop_called(self, waits: bool) -> None:
+        """The user's code is about to stop this process; ``waits`` if that thread waits for it."""
+        if not self.life.stopping.is_set():
+            self.tell_parent((FINISHED,))
+        if waits and threading.current_thread() is threading.main_thread():
+            self._left.set()  # it is we who wait: nobody has to wait for us
+
+    def target_is_done(self) -> bool:
+        """For the signal handler: whether nothing is left in the main thread to be interrupted."""
+        if self._returned or self._in_run or self._left.is_set():
+            return True
+        return self._interrupted or self._told
+
+    def has_left(self) -> bool:
+        """Whether the main thread has left its program, so that a stop need not wait for it any more."""
+        return self._left.is_set()
+
+    def interrupt_target(self) -> bool:
+        """In the supervisor's thread, during a stop: get the main thread out of its program.
+
+        Returns whether it was still in there.
+        """
+        if self.target_is_done():
+            return False
+        signal.pthread_kill(main_ident(), signal.SIGINT)  # see lifetime
+        return True
+
+    def target_interrupted(self) -> None:
+        """By the signal handler, just before it raises SystemExit in the program."""
+        self._interrupted = True
+
+    def wait_target(self, deadline: Deadline) -> None:
+        """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
+        if self._left.wait(deadline.left()):
+            return
+        log.warning("! the main thread of %s does not end; the process does", self.life.node.router.pid)
+        if self.orphaned:
+            self._vanish()
+        self.life.flush(deadline.at_least(LAST_SECONDS))
+        os._exit(HUNG_EXITCODE)
+
+    def sweep(self) -> None:
+        """At the very end: where the parent is gone, remove what it has left, its locks with it."""
+        supervisor = self.life.supervisor
+        if self.orphaned and supervisor is not None and supervisor.watch.parent_is_gone(LAST_SECONDS):
+            keys.sweep()
+
+
+def _user_threads() -> list[threading.Thread]:
+    """What the interpreter waits for at its end; all threads of the library are daemons."""
+    main = threading.main_thread()
+    return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]

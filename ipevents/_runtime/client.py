@@ -1,0 +1,167 @@
+"""This process as the client of a server: its link, the connections that serve it, its name.
+
+Locks: see the methods; ``link`` and what the router knows of it are guarded by the state lock. The thread
+here is the Connector's, which ``close`` ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from .._core.flow import count_messages
+from .._core.handshake import Identity, Welcomed
+from .._core.messages import MESSAGE_ITEMS
+from .._core.router import Up
+from .._exceptions import ProtocolError
+from .._options import Options
+from . import payload
+from .connector import Connector
+from .dial import Attempt, Connected, dial
+from .link import Link
+from .node import Node
+from .session import Session
+from .stage import Stage
+
+
+class Arrival(NamedTuple):
+    """A connection to the server that is not attached yet: our name there, and who the server is."""
+
+    session: Session
+    pid: str
+    server: Identity
+
+
+class Client:
+    """The link to a server, and the thread that connects it again and again.
+
+    ``me(pid)`` is who we are under that name. ``say_ready()`` is called in the notices thread before the
+    first ``online``, if that comes late.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        options: Options,
+        *,
+        key: bytes,
+        me: Callable[[str], Identity],
+        say_ready: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._options = options
+        self._key = key
+        self._me = me
+        self._say_ready = say_ready
+        self._agreed = ""  # the pid that a server gave us
+        self._closing = False
+        self.link = Link("server", node.lock, node.receive, self._closed)
+        with node.lock:
+            node.router.set_parent(self.link, "", Up.OPEN)
+        self._connector = Connector(
+            self._dial,
+            on_connected=self._connected,
+            on_failed=node.error,
+            delay_seconds=options.delay_reconnect,
+        )
+
+    def begin(self, connected: Connected | None) -> Arrival | None:
+        """Use this connection, which the caller attaches, or begin to dial where there is none yet."""
+        if connected is not None:
+            return self._arrived(*connected)
+        self._connector.begin()
+        return None
+
+    def begin_close(self) -> None:
+        """No new connections. The link stays. Never blocks."""
+        self._closing = True
+        self._connector.begin_close()
+
+    def close(self, timeout_seconds: float) -> None:
+        """Wait for the end of the connector."""
+        self._connector.close(timeout_seconds)
+
+    def abandon(self) -> None:
+        """In a forked child: give the descriptors back."""
+        self._connector.abandon()
+        self.link.abandon()
+
+    # A connection
+
+    def take_name(self, arrival: Arrival) -> None:
+        """State lock held: our name as agreed with the server, and the server's."""
+        node = self._node
+        if arrival.pid != node.router.pid:
+            node.rename(arrival.pid)
+        node.router.parent_renamed(arrival.server.pid)
+
+    def attach(self, session: Session) -> None:
+        """State lock held: serve a connection to the server; ourselves first, then what waited for it."""
+        node, link = self._node, self.link
+        waiting = link.outbox.clear()
+        node.router.set_up(Up.OPEN)
+        node.announce_again()
+        for record in waiting:
+            if len(record) == MESSAGE_ITEMS:  # what was said of interest has just been said in full
+                kind, path, event, to, messages = record
+                renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
+                link.outbox.put(renamed, sum(map(payload.size_of, messages)))
+        link.attach(session)
+
+    def _arrived(self, connection: Connection, welcomed: Welcomed) -> Arrival:
+        self._agreed = welcomed.pid
+        limit = min(self._options.max_message, welcomed.server.max_message)
+        return Arrival(Session(connection, limit), welcomed.pid, welcomed.server)
+
+    # In the connector's thread: a late or a new connection
+
+    def _dial(self, attempt: Attempt) -> Connected:
+        options = self._options
+        path = options.socket_path
+        address = (options.host, options.port) if path is None else path
+        family = "AF_INET" if path is None else "AF_UNIX"
+        # Over TCP "" until a server has named us after our address.
+        me = self._me(self._agreed if path is None else self._node.router.pid)
+        return dial(address, family, key=self._key, key_id=b"", me=me, attempt=attempt)
+
+    def _connected(self, connection: Connection, welcomed: Welcomed) -> None:
+        arrival = self._arrived(connection, welcomed)
+        self._node.notify(lambda: self._welcome(arrival))
+
+    def _welcome(self, arrival: Arrival) -> None:
+        """In the notices thread."""
+        node = self._node
+        with node.lock:
+            if node.stage is not Stage.OPEN or self.link.session is not None:
+                arrival.session.socket.close()
+                return
+            self.take_name(arrival)
+        self._say_ready()
+        node.dispatcher.enter()
+        try:
+            with node.lock:
+                self.attach(arrival.session)
+            node.deliver_local("online")
+        finally:
+            node.dispatcher.leave()
+
+    # In the link's reader
+
+    def _closed(self, link: Link, error: Exception | None) -> None:
+        node = self._node
+        if isinstance(error, ProtocolError):
+            node.error(error)
+        with node.lock:
+            pid = node.router.parent_pid() or "server"
+            if node.stage is Stage.OPEN:
+                node.router.set_up(Up.AWAY)
+            link.drop("link-cut", count_messages(link.outbox.clear()))
+            link.wake_waiters()
+        if not self._closing:
+            node.notify(lambda: self._tell_lost(pid))
+            if self._options.reconnect:
+                self._connector.begin()
+
+    def _tell_lost(self, pid: str) -> None:
+        self._node.deliver_local("offline", (pid,))

@@ -1,0 +1,86 @@
+"""What the supervisor's thread waits for: the ends of processes, and whatever rings its wakeup.
+
+It waits on process descriptors: sentinels and ends of files are blind once user code forks (a Pool in
+a worker inherits them), a pidfd is not.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from .process import open_pidfd
+from .slot import Slot
+from .threads import Wakeup
+
+
+class Watch:
+    """The ends of the children and of the parent. Used by one thread, except for ``ring`` and where said."""
+
+    def __init__(self) -> None:
+        self._wakeup = Wakeup()
+        self._poll = select.poll()
+        self._poll.register(self._wakeup.fileno(), select.POLLIN)
+        self._watched: dict[int, Slot] = {}
+        self._parent_fd: int | None = None
+
+    def ring(self) -> None:
+        """End the wait. From any thread, also for signal handlers."""
+        self._wakeup.ring()
+
+    def add_parent(self, pid: int) -> bool:
+        """Before the first wait: notice the end of this process. Returns False if it has ended already."""
+        try:
+            self._parent_fd = open_pidfd(pid)
+        except ProcessLookupError:
+            return False
+        if self._parent_fd is not None:
+            self._poll.register(self._parent_fd, select.POLLIN)
+        return True
+
+    def parent_is_gone(self, seconds: float) -> bool:
+        """Whether the process that ``add_parent`` was told of ends within that time. From any thread.
+
+        A dying process closes its sockets first: others may see their end before it has ended itself.
+        """
+        if self._parent_fd is None:
+            return False
+        poll = select.poll()
+        poll.register(self._parent_fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def wait(self, alive: list[Slot], seconds: float | None) -> tuple[list[Slot], bool]:
+        """Wait for the end of one of these children or of the parent, or for a ring.
+
+        Returns the children that have ended, and whether the parent has. Each end is told once.
+        """
+        for slot in alive:
+            assert slot.process is not None
+            descriptor = slot.process.fileno()
+            if self._watched.get(descriptor) is not slot:
+                self._watched[descriptor] = slot
+                self._poll.register(descriptor, select.POLLIN)
+        ready = self._poll.poll(None if seconds is None else max(0.0, seconds) * 1000 + 0.5)
+        self._wakeup.clear()
+        ended = []
+        parent_ended = False
+        for descriptor, _ in ready:
+            if descriptor == self._parent_fd:
+                self._poll.unregister(descriptor)
+                parent_ended = True
+            elif descriptor in self._watched:
+                self._poll.unregister(descriptor)
+                ended.append(self._watched.pop(descriptor))
+        return ended, parent_ended
+
+    def close(self) -> None:
+        """Give the descriptors back; called by the thread that waited, when nobody will any more."""
+        if self._parent_fd is not None:
+            os.close(self._parent_fd)
+        self._wakeup.close()
+
+    def abandon(self) -> None:
+        """In a process made by os.fork(): close our copies of the descriptors."""
+        self._wakeup.abandon()
+        if self._parent_fd is not None:
+            os.close(self._parent_fd)

@@ -1,0 +1,114 @@
+"""A client and its server in one process; with processes see system/test_sockets.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipevents import Emitter
+from ipevents._runtime.link import Link
+from ipevents._runtime.threads import Deadline
+
+CEILING_SECONDS = 30.0
+
+
+def ignore(*_: object) -> None:
+    pass
+
+
+@pytest.fixture
+def pair(place):
+    """A server, and a client that is not started."""
+    server, client = (Emitter().options(socket={"socketPath": str(place / "s")}) for _ in range(2))
+    server.start()
+    yield server, client
+    client.stop()
+    server.stop()
+
+
+def ask(emitter: Emitter, pids: tuple[str, ...]) -> tuple[object, ...]:
+    with emitter.expecting("answer", CEILING_SECONDS) as got:
+        emitter.sendTo(pids, "ask")
+    return got.message.args
+
+
+def test_a_client_knows_its_server_from_its_start_on(pair):
+    server, client = pair
+    client.start()
+    assert client.parentPid == server.pid
+    assert ask_back(server, client) == client.pid
+
+
+def ask_back(server: Emitter, client: Emitter) -> str:
+    """Have the server send something to its client, the client reply; returns whom the server heard."""
+    client.on("question", lambda message: message.reply("answer"))
+    with server.expecting("answer", CEILING_SECONDS) as got:
+        server.sendToChild(client.pid, "question")
+    return got.message.from_
+
+
+def test_a_server_with_the_name_of_a_child_of_the_client_can_be_told_from_it(pair):
+    server, client = pair
+    life, node = client._life, client._node
+    life.open()
+    link = Link(server.pid, node.lock, ignore, ignore)  # a child, as far as the client can tell
+    with node.lock:
+        node.router.add_child(link, server.pid)
+    try:
+        with client.expecting("parent", CEILING_SECONDS) as told:
+            client.start()
+        assert client.parentPid == told.message.args[0] == f"{server.pid}-parent"
+        assert ask_back(server, client) == client.pid
+        server.on("ask", lambda message: message.reply("answer", "the server"))
+        assert ask(client, (client.parentPid,)) == ("the server",)
+        assert link.outbox.count == 0
+    finally:
+        with node.lock:
+            node.router.remove_child(link)
+            link.end()
+        assert link.join(Deadline(CEILING_SECONDS))
+
+
+def test_a_client_with_the_name_of_its_server_takes_another_one(place):
+    server, client = (Emitter().options(socket={"socketPath": str(place / "s")}) for _ in range(2))
+    client._node.router.rename(server.pid)  # as in two containers that share a directory
+    with server, client:
+        assert client.pid.startswith(f"{server.pid}-")
+        server.on("ask", lambda message: message.reply("answer", "the server"))
+        assert ask(client, (server.pid,)) == ("the server",)
+
+
+@pytest.fixture
+def waiting(place):
+    """A client whose server never comes."""
+    client = Emitter().options(socket={"socketPath": str(place / "s"), "onlyConnect": True}).start()
+    yield client
+    client.stop()
+
+
+def test_what_a_server_never_came_to_take_is_counted_by_the_stop(waiting):
+    for number in range(3):
+        waiting.sendToParents("x", number)
+    assert waiting.stats()["links"]["server"]["queued"] == 3
+    waiting.stop()
+    stats = waiting.stats()
+    assert (stats["sent"], stats["links"], stats["past"]["dropped"]) == (3, {}, {"closed": 3})
+
+
+def test_what_was_lost_before_a_stop_is_still_told_after_the_next_start(waiting):
+    waiting.sendToParents("x")
+    waiting.stop()
+    waiting.start()
+    waiting.broadcast("x")
+    waiting.stop()
+    assert waiting.stats()["past"]["dropped"] == {"closed": 2}
+
+
+def test_what_a_server_took_is_still_told_after_the_stop(pair):
+    server, client = pair
+    with server.expecting("x", CEILING_SECONDS):
+        client.start()
+        client.sendToParents("x")
+    assert client.parentPid == server.pid
+    client.stop()
+    past = client.stats()["past"]
+    assert (past["sent"], past["dropped"], client.parentPid) == (1, {}, None)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import pytest
+from serving import (
+    CEILING,
+    CLIENT,
+    KEY,
+    OTHER_KEY,
+    SERVER,
+    Serving,
+    Stranger,
+    be_silent,
+    drip,
+    echo,
+    free_port,
+)
+
+from ipevents._core.handshake import Refusal, Welcomed, framed
+from ipevents._exceptions import AddressInUse, AuthenticationFailed, HandshakeTimeout, LinkError
+from ipevents._runtime import dial as module
+from ipevents._runtime.dial import Attempt, dial
+from ipevents._runtime.sockets import listen
+
+families = pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ipevents-")] == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Where nobody is yet."""
+    return lambda family: str(tmp_path / "s") if family == "AF_UNIX" else ("localhost", free_port())
+
+
+def dial_there(address, family, key=KEY, **options):
+    return dial(address, family, key=key, key_id=b"", me=CLIENT, **options)
+
+
+@families
+def test_dialling_nobody_says_so(place, family):
+    address = place(family)
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        dial_there(address, family)
+
+
+@families
+@pytest.mark.parametrize(
+    "behave",
+    [
+        echo,
+        lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        lambda sock: sock.sendall(framed(b"hello")),
+        lambda sock: None,
+        lambda sock: sock.recv(10),
+    ],
+    ids=["echo", "http", "frame", "hang-up", "reset"],
+)
+def test_a_stranger_is_named_by_its_address(place, family, behave):
+    address = place(family)
+    with Stranger(address, family, behave), pytest.raises(AddressInUse, match=str(module.spelled(address))):
+        dial_there(address, family)
+
+
+@families
+@pytest.mark.parametrize("behave", [be_silent, drip], ids=["silent", "drip"])
+def test_a_stranger_that_says_too_little_is_given_up(place, family, behave):
+    address = place(family)
+    with (
+        Stranger(address, family, behave),
+        pytest.raises(HandshakeTimeout, match=str(module.spelled(address))),
+    ):
+        dial_there(address, family, deadline_seconds=0.1)
+
+
+@families
+def test_different_keys_are_told_apart_from_strangers(place, family):
+    address = place(family)
+    with Serving(listen(address, family)) as serving:
+        with pytest.raises(AuthenticationFailed, match=str(module.spelled(address))):
+            dial_there(address, family, key=OTHER_KEY)
+        assert serving.refused.get(timeout=CEILING)[0] == "wrong-key"
+
+
+def test_no_key_appears_in_an_error_or_repr(place):
+    address = place("AF_UNIX")
+    with Serving(listen(address, "AF_UNIX")) as serving:
+        with pytest.raises(AuthenticationFailed) as caught:
+            dial_there(address, "AF_UNIX", key=OTHER_KEY)
+        assert "ooo" not in str(caught.value) + repr(caught.value)
+        assert "kkk" not in repr(serving.acceptor)
+
+
+def test_a_refusal_names_the_address_and_the_reason(place):
+    address = place("AF_UNIX")
+    verdict = Refusal("stopping", "the server is stopping")
+    with Serving(listen(address, "AF_UNIX"), verdict=verdict), pytest.raises(LinkError) as caught:
+        dial_there(address, "AF_UNIX")
+    assert str(caught.value) == f"{address}: the server is stopping"
+
+
+@families
+def test_the_connection_is_blocking_whatever_the_applications_default_timeout(place, family):
+    address = place(family)
+    with Serving(listen(address, family)):
+        socket.setdefaulttimeout(0.001)
+        try:
+            connection, welcomed = dial_there(address, family)
+        finally:
+            socket.setdefaulttimeout(None)
+        with connection:
+            assert os.get_blocking(connection.fileno())
+        assert welcomed == Welcomed("client", SERVER)
+
+
+def test_a_wrong_identity_closes_the_connection(place):
+    address = place("AF_UNIX")
+    with Serving(listen(address, "AF_UNIX")), pytest.raises(ValueError, match="pid"):
+        dial(address, "AF_UNIX", key=KEY, key_id=b"", me=CLIENT._replace(pid="p" * 65))
+
+
+def test_a_dial_can_be_broken_off(place):
+    address = place("AF_UNIX")
+    attempt = Attempt()
+    with Stranger(address, "AF_UNIX", lambda sock: (attempt.break_off(), be_silent(sock))):
+        with pytest.raises(LinkError):
+            dial_there(address, "AF_UNIX", deadline_seconds=CEILING, attempt=attempt)
+        with pytest.raises(LinkError):
+            dial_there(address, "AF_UNIX", deadline_seconds=CEILING, attempt=attempt)
+
+
+def test_a_tcp_connection_to_itself_is_nobody(monkeypatch):
+    with socket.socket() as meets_itself:
+        meets_itself.bind(("localhost", 0))
+        meets_itself.connect(meets_itself.getsockname())
+        stand_in = socket.socket(fileno=os.dup(meets_itself.fileno()))
+        monkeypatch.setattr(module, "Client", lambda address, family: stand_in)
+        with pytest.raises(ConnectionRefusedError):
+            dial_there(("localhost", meets_itself.getsockname()[1]), "AF_INET")

@@ -1,0 +1,46 @@
+"""What a stop does to the public socket; with processes see system/test_sockets.py."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from ipevents import Emitter
+from ipevents._runtime.socketfile import locked
+
+CEILING_SECONDS = 30.0
+
+
+def test_children_are_told_to_stop_though_the_path_of_the_socket_is_locked(place):
+    def work() -> None:
+        import time
+
+        from ipevents import ipem
+
+        ipem.sendToParents("ready to be stopped")
+        try:
+            while True:
+                time.sleep(0.01)  # left by the SystemExit of the stop
+        finally:
+            time.sleep(0.2)  # KILL would not wait
+
+    path = str(place / "s")
+    emitter = Emitter().options(socket={"socketPath": path}).start()
+    with emitter.expecting("ready to be stopped", CEILING_SECONDS):
+        child = emitter.worker(work)
+    with locked(path):  # as long as somebody who starts there, and is held up
+        emitter.stop(timeout=3.0)
+        assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
+def test_from_the_beginning_of_a_stop_on_nobody_is_let_in(place, port, family):
+    path = str(place / "s") if family == "AF_UNIX" else None
+    emitter = Emitter().options(socket={"socketPath": path, "port": port}).start()
+    gate = emitter._life.gate
+    assert gate is not None
+    gate.begin_close()
+    with socket.socket(getattr(socket, family)) as client, pytest.raises(OSError):
+        client.connect(path or ("localhost", port))
+    emitter.stop()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from ipevents import OptionsError
+from ipevents._core.messages import FAILED, FINISHED, ONLINE
+from ipevents._core.restarts import RestartPolicy
+from ipevents._options import Options, child_options
+from ipevents._runtime import programs
+from ipevents._runtime.slot import ADMITTED_SECONDS, Slot
+
+
+def slot() -> Slot:
+    program = programs.function(print, (), {})
+    return Slot("name", program, True, RestartPolicy(True, 1.0, None), False, "spawn")
+
+
+def test_each_start_has_a_token_of_its_own():
+    one = slot()
+    first = (one.key, one.token)
+    one.begin()
+    assert one.key != first[0]
+    assert one.token != first[1]
+
+
+def test_a_start_that_was_not_attached_is_read_when_it_can_be_no_more():
+    one = slot()
+    assert one.is_read(100.0)
+    one.process, one.exited_at, one.admitted_at = object(), 100.0, 99.5
+    assert not one.is_read(100.0)
+    assert one.times()[-1] == 99.5 + ADMITTED_SECONDS
+    assert one.is_read(99.5 + ADMITTED_SECONDS)
+
+
+def test_a_start_that_was_attached_is_read_when_its_link_is():
+    one = slot()
+    one.attached = True
+    assert not one.is_read(1e9)
+    one.link_read = True
+    assert one.is_read(0.0)
+
+
+def test_a_program_that_is_too_much_for_the_pipe_travels_over_the_link():
+    """What goes through the pipe of a start is the same for every program."""
+    big = programs.function(print, (b"x" * 1_000_000,), {})
+    one = Slot("name", big, True, RestartPolicy(True, 1.0, None), False, "spawn")
+    assert one.program_size > 1_000_000
+
+
+def test_only_its_own_online_is_the_childs_online():
+    one = slot()
+    one.warn_at = 1.0
+    one.heard((ONLINE, ("grandchild", "child")))
+    assert (one.online, one.warn_at) == (False, 1.0)
+    one.heard((ONLINE, ("child",)))
+    assert (one.online, one.warn_at) == (True, None)
+
+
+def test_what_a_child_says_of_its_end_is_kept_until_the_next_start():
+    one = slot()
+    one.heard((FAILED, "a traceback", True))
+    one.heard((FINISHED,))
+    assert (one.failure, one.refused, one.finished) == ("a traceback", True, True)
+    one.begin()
+    assert (one.failure, one.refused, one.finished) == ("", False, False)
+
+
+class Signalled:
+    """A process that notes its signals."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+def test_signals_are_sent_once_when_they_are_due():
+    one = slot()
+    process = one.process = Signalled()
+    one.term_at, one.kill_at = 10.0, 20.0
+    for now in (9.0, 10.0, 11.0, 20.0, 21.0):
+        one.act(now)
+    assert process.signals == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
+
+
+def test_what_has_ended_gets_no_signal():
+    one = slot()
+    process = one.process = Signalled()
+    one.kill_at, one.exited_at = 10.0, 5.0
+    one.act(10.0)
+    assert process.signals == []
+
+
+@pytest.mark.parametrize("policy", ["sometimes", 1.5, [], "True"])
+def test_a_policy_that_there_is_not_is_refused(policy):
+    with pytest.raises(OptionsError):
+        child_options(policy, None, Options())

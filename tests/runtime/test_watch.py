@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ipevents._runtime.process import open_pidfd
+from ipevents._runtime.watch import Watch
+
+CEILING_SECONDS = 20.0
+
+
+@pytest.fixture
+def watch():
+    watch = Watch()
+    yield watch
+    watch.close()
+
+
+class Watched:
+    """A child as far as a Watch looks at it; it ends when its input does."""
+
+    def __init__(self) -> None:
+        self.popen = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        self.process = self
+        descriptor = open_pidfd(self.popen.pid)
+        assert descriptor is not None
+        self.descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def end(self) -> None:
+        self.popen.kill()
+
+
+@pytest.fixture
+def children():
+    found = [Watched(), Watched()]
+    yield found
+    for child in found:
+        child.end()
+        child.popen.communicate()
+        os.close(child.descriptor)
+
+
+def test_the_end_of_a_child_is_told_once(watch, children):
+    one, other = children
+    one.end()
+    assert watch.wait([one, other], CEILING_SECONDS) == ([one], False)
+    assert watch.wait([other], 0.0) == ([], False)
+
+
+def test_the_end_of_the_parent_is_told_once(watch, children):
+    one, other = children
+    assert watch.add_parent(one.popen.pid)
+    assert not watch.parent_is_gone(0.0)
+    one.end()
+    assert watch.wait([other], CEILING_SECONDS) == ([], True)
+    assert watch.wait([other], 0.0) == ([], False)
+    assert watch.parent_is_gone(0.0)
+
+
+def test_a_ring_ends_the_wait_from_any_thread(watch):
+    ringer = threading.Thread(target=watch.ring)
+    ringer.start()
+    assert watch.wait([], None) == ([], False)
+    ringer.join()
+
+
+def test_without_a_parent_none_is_gone(watch):
+    assert not watch.parent_is_gone(0.0)
