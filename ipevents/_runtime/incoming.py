@@ -17,16 +17,10 @@ from .._core.actions import Report
 from .._core.flow import Sender
 from .._core.messages import (
     EVENT,
-    INTEREST,
-    INTERESTS,
-    OFFLINE,
-    ONLINE,
-    PARENT,
     PAYLOADS,
     REPORT,
     SEND_TO,
     TO_CHILD,
-    TO_PARENTS,
     Envelope,
     Message,
     Payload,
@@ -36,15 +30,14 @@ from .._core.messages import (
 )
 from .._exceptions import (
     Closed,
-    Forged,
     IPEventsError,
     ProtocolError,
-    Undeliverable,
     UnreadablePayload,
 )
 from . import payload as payloads
+from .controls import Controls, put_report
 from .dispatch import Listener
-from .link import CONTROL_BYTES, Link
+from .link import Link
 
 if TYPE_CHECKING:
     from .node import Node
@@ -82,7 +75,6 @@ class Incoming:
 
     def __init__(self, node: Node, on_control: Callable[[Link, Record], None]) -> None:
         self._node = node
-        self._on_control = on_control
         self.holding = False  # what comes from the parent for us waits for our online
         self.held_count = 0
         self._held: list[tuple[Link, Decision, Payload]] = []
@@ -93,14 +85,7 @@ class Incoming:
         self.unheard = 0  # messages for us that nobody listened to
         self.counters: dict[str, int] = {}  # rare things by cause
         self.refused: dict[str, int] = {}  # handshakes by cause
-        self._controls: dict[int, Callable[[Link, Record], None]] = {
-            INTEREST: self._take_interest,
-            INTERESTS: self._take_interests,
-            ONLINE: self._take_online,
-            OFFLINE: self._take_offline,
-            PARENT: self._take_parent,
-            REPORT: self._take_report,
-        }
+        self._controls = Controls(node, on_control)
 
     def receive(self, link: Link, records: list[Record], size: int) -> None:
         """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for what makes no sense."""
@@ -108,7 +93,7 @@ class Incoming:
         try:
             for record in records:
                 if record[0] > SEND_TO:
-                    self._control(link, record)
+                    self._controls.take(link, record)
                     continue
                 _, _, event, _, messages = record
                 exact = size if len(records) == 1 else None  # None: to be worked out where it is needed
@@ -361,12 +346,7 @@ class Incoming:
         if len(self._reported) > _MAX_DECISIONS:
             self._reported.clear()
         self._reported[key] = now
-        self._put_report(link, (REPORT, path[:-1], event, self._node.router.pid, target, cause))
-
-    def _put_report(self, link: Link, record: Record) -> None:
-        """Lock held: such notices never wait."""
-        if link.outbox.has_room(CONTROL_BYTES):
-            link.tell(record)
+        put_report(link, (REPORT, path[:-1], event, self._node.router.pid, target, cause))
 
     # What waits for our own online
 
@@ -397,89 +377,3 @@ class Incoming:
     def online_said(self) -> None:
         """The held may come: lets a reader that waits with a full store go on."""
         self._online_said.set()
-
-    # Control records
-
-    def _control(self, link: Link, record: Record) -> None:
-        handler = self._controls.get(record[0])
-        if handler is not None:
-            handler(link, record)
-        else:
-            self._on_control(link, record)
-
-    def _take_interest(self, link: Link, record: Record) -> None:
-        _, event, wanted = record
-        node = self._node
-        with node.lock:
-            if link in node.router.neighbours:
-                node.advertise(node.router.peer_interest(link, event, bool(wanted)))
-
-    def _take_interests(self, link: Link, record: Record) -> None:
-        _, events = record
-        node = self._node
-        with node.lock:
-            if link in node.router.neighbours:
-                node.advertise(node.router.peer_interests(link, events))
-
-    def _take_online(self, link: Link, record: Record) -> None:
-        _, path = record
-        node = self._node
-        with node.lock:
-            if link not in node.router.neighbours:
-                return
-            pids = node.router.online(link, path)
-            if len(path) == 1:
-                link.tell((PARENT, node.router.pid))
-            node.tell_up((ONLINE, pids))
-        self._on_control(link, record)
-        self._deliver_lifecycle(TO_PARENTS, pids, "online")
-
-    def _take_offline(self, link: Link, record: Record) -> None:
-        _, path, pid, exitcode = record
-        node = self._node
-        with node.lock:
-            if link not in node.router.neighbours:
-                return
-            pids = node.router.offline(link, path, pid)
-            node.tell_up((OFFLINE, pids, pid, exitcode))
-        self._deliver_lifecycle(TO_PARENTS, pids, "offline", (pid,), exitcode)
-
-    def _take_parent(self, link: Link, record: Record) -> None:
-        _, pid = record
-        node = self._node
-        if not isinstance(pid, str) or link is not node.router.parent:
-            raise Forged(f"{link.name} says it is our parent")
-        with node.lock:
-            pid = node.router.parent_renamed(pid)
-            link.name = pid
-            if not node.announced:
-                return  # only a new name; the answer to our online is still to come
-        own = node.router.pid
-        envelope = Envelope(TO_CHILD, (pid, own), "parent", node.reply, to=own)
-        node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
-        if self.holding:
-            self.release_held()
-
-    def _take_report(self, link: Link, record: Record) -> None:
-        _, route, event, at, target, cause = record
-        node = self._node
-        if not route:
-            self.count("undeliverable")
-            node.error(Undeliverable(event, at, target, cause))
-            return
-        with node.lock:
-            next_link, _ = node.router.hop(route)
-            found: Any = next_link
-            if found is not None:
-                self._put_report(found, (REPORT, route[:-1], event, at, target, cause))
-
-    def _deliver_lifecycle(
-        self,
-        kind: int,
-        pids: tuple[str, ...],
-        event: str,
-        args: tuple[Any, ...] = (),
-        exitcode: int | None = None,
-    ) -> None:
-        envelope = Envelope(kind, pids, event, self._node.reply, exitcode=exitcode)
-        self._node.dispatcher.deliver(Message(envelope, args), _NO_KWARGS)
