@@ -38,6 +38,7 @@ from . import payload as payloads
 from .controls import Controls, put_report
 from .dispatch import Listener
 from .link import Link
+from .room import wait_for_room
 
 if TYPE_CHECKING:
     from .node import Node
@@ -315,7 +316,7 @@ class Incoming:
                 outbox = target.outbox
                 if outbox.dropping or not outbox.has_room(size, count):
                     sender = Sender.BACK if target is link else Sender.FANOUT
-                    if not node.outgoing.wait_for_room(target, size, count, sender):
+                    if not wait_for_room(node, target, size, count, sender):
                         if kind == SEND_TO or sender is Sender.BACK:
                             self._report_back(link, record, f"{target.name} takes nothing", target.name)
                         continue

@@ -1,19 +1,19 @@
 """What user code sends: checked, pickled, decided, put into outboxes; and the flow rules for it.
 
-The rules are DESIGN section 5, Flow. Everything here runs in the thread that sends. An application
-thread may wait for room, holding neither the state lock nor the dispatcher; code in a listener never waits.
+The rules of the flow are DESIGN section 5, see also ``room.py``. Everything here runs in the thread that
+sends. An application thread may wait for room, holding neither the state lock nor the dispatcher; code in
+a listener never waits.
 """
 
 from __future__ import annotations
 
-import time
 from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core.actions import Plan, Report
-from .._core.flow import Sender, Verdict
+from .._core.flow import Sender
 from .._core.messages import (
     MAX_PID,
     MAX_ROUTE,
@@ -30,20 +30,18 @@ from .._exceptions import (
     IPEventsError,
     MessageTooLarge,
     NotConnected,
-    OutboxFull,
     SendError,
-    SlowPeer,
     UnknownProcess,
 )
 from . import payload as payloads
 from .link import Link
+from .room import outbox_full, wait_for_room, wait_to_copy
 from .stage import Stage
 from .threads import library_threads
 
 if TYPE_CHECKING:
     from .node import Node
 
-LOOK_SECONDS = 1.0  # a wait for room looks so often whether the link still exists
 _Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
 _ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
 # Looking a member up in its class takes longer than all else that a send asks of it.
@@ -117,9 +115,9 @@ class Outgoing:
         self, kind: int, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Payload, int]:
         """The payload of arguments that are not all plain."""
-        router = self._node.router
+        node = self._node
         return payloads.pickled(
-            args, kwargs, partial(self._wait_to_copy, lambda: router.plan(kind, event).forward)
+            args, kwargs, partial(wait_to_copy, node, lambda: node.router.plan(kind, event).forward)
         )
 
     def _plan(self, kind: int, event: str) -> Plan:
@@ -170,7 +168,7 @@ class Outgoing:
         for link in full:
             if link not in self._node.router.neighbours:  # gone while we waited for another one
                 link.drop("link-cut")
-            elif self.wait_for_room(link, size, 1, sender, event):
+            elif wait_for_room(self._node, link, size, 1, sender, event):
                 link.outbox.put(make_record(header, event, [payload]), size)
                 if not link.attended:
                     link.prompt()  # nor does this one wait for the next
@@ -183,7 +181,7 @@ class Outgoing:
             if plan.report is not None:
                 raise refusal(event, plan.report)
             (link,) = plan.forward
-            if self.wait_for_room(link, size, 1, sender, event):
+            if wait_for_room(self._node, link, size, 1, sender, event):
                 assert plan.header is not None
                 link.outbox.put(make_record(plan.header, event, [payload]), size)
                 if not link.attended:
@@ -199,7 +197,7 @@ class Outgoing:
             return
         for link in links:
             if not link.outbox.has_room(size):
-                raise _full(link, event)
+                raise outbox_full(link, event)
         for link in links:
             if not link.outbox.offer(header, event, payload, size):
                 link.outbox.put(make_record(header, event, [payload]), size)  # an episode: it has room again
@@ -252,7 +250,7 @@ class Outgoing:
             size = payloads.plain_size(args, kwargs)
             if size is None:
                 payload, size = payloads.pickled(
-                    args, kwargs, partial(self._wait_to_copy, partial(self._link_to, kind, route, event))
+                    args, kwargs, partial(wait_to_copy, node, partial(self._link_to, kind, route, event))
                 )
             owner = node.dispatcher.owner
             listener = owner != 0 and owner == get_ident()
@@ -265,7 +263,7 @@ class Outgoing:
                 while not link.outbox.offer(header, event, payload, size):
                     waits = not listener and get_ident() not in library_threads
                     sender = Sender.APPLICATION if waits else Sender.LISTENER
-                    if self.wait_for_room(link, size, 1, sender, event):
+                    if wait_for_room(node, link, size, 1, sender, event):
                         link.outbox.put(make_record(header, event, [payload]), size)
                         break
                     link, to = self._target(kind, route, event, listener)  # decided again after each wait
@@ -284,7 +282,7 @@ class Outgoing:
                 node.run_deferred()
 
     def _link_to(self, kind: int, route: tuple[str, ...], event: str) -> tuple[Link]:
-        """Lock held: the one link of an addressed message, as ``_wait_to_copy`` wants it."""
+        """Lock held: the one link of an addressed message, as ``wait_to_copy`` wants it."""
         return (self._target(kind, route, event, False)[0],)
 
     def when_done(self, call: Callable[..., None], *args: Any) -> None:
@@ -305,51 +303,6 @@ class Outgoing:
         if report is not None:
             raise refusal(event, report)
         return found, (route[0], route[:-1]) if len(route) > 1 else None
-
-    def wait_for_room(self, link: Link, size: int, count: int, sender: Sender, event: str = "") -> bool:
-        """Lock held, given up while waiting: whether ``count`` messages may be put now.
-
-        Fan-outs and forwards wait here while the peer makes progress; an addressed send waits for one
-        change and returns False, to be decided anew. Raises OutboxFull for a listener, Closed by ``stop``.
-        """
-        node = self._node
-        while True:
-            verdict = link.outbox.decide(size, sender, time.monotonic(), link.progress, count)
-            if verdict is Verdict.TAKE:
-                return True
-            if verdict is Verdict.REFUSE:
-                raise _full(link, event)
-            if verdict is Verdict.DROP:
-                link.drop("slow-peer" if sender is Sender.FANOUT else "full", count)
-                if sender is Sender.FANOUT and not link.outbox.dropping:
-                    link.outbox.begin_dropping()
-                    node.error(SlowPeer(f"{link.name} takes nothing; events to it are dropped until it does"))
-                return False
-            link.wait_room(LOOK_SECONDS)
-            if sender is Sender.APPLICATION:
-                return False
-            if node.stage is Stage.CLOSED:
-                raise node.stage_error()
-            if link not in node.router.neighbours:
-                link.drop("link-cut", count)
-                return False
-
-    def _wait_to_copy(self, links: Callable[[], tuple[Any, ...]], size: int) -> None:
-        """Before large buffers are copied: wait for room, so that a sender keeps one copy and not one more.
-
-        Nothing is reserved, the rules decide afterwards; so this gives up after a second without progress.
-        Code in a listener does not wait.
-        """
-        node = self._node
-        ident = get_ident()
-        if node.dispatcher.owner == ident or ident in library_threads:
-            return
-        with node.lock:
-            while node.stage is _OPEN:
-                full = [link for link in links() if not link.outbox.has_room_for_large(size)]
-                if not full or time.monotonic() - full[0].progress >= LOOK_SECONDS:
-                    return
-                full[0].wait_room(LOOK_SECONDS)
 
     def mark_dirty(self, link: Link) -> None:
         """Lock held: a listener, or a reader that forwards, put something that leaves after the batch."""
@@ -413,11 +366,4 @@ def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:
         return  # between relatives only what has to be in one frame is limited
     raise MessageTooLarge(
         f"event {event!r} has {size} bytes, {link.name} takes at most {link.limit} (socket.maxMessage)"
-    )
-
-
-def _full(link: Link, event: str) -> OutboxFull:
-    waiting = len(link.outbox)
-    return OutboxFull(
-        f"event {event!r} was not sent: {waiting} records wait for {link.name}, and a listener never waits"
     )

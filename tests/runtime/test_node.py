@@ -44,7 +44,7 @@ from ipevents._exceptions import (
     UnknownProcess,
     UnreadablePayload,
 )
-from ipevents._runtime import outgoing
+from ipevents._runtime import room
 from ipevents._runtime.link import Link
 from ipevents._runtime.node import Node
 from ipevents._runtime.notices import Notices
@@ -1096,4 +1096,4 @@ def test_a_listener_that_cancels_does_not_end_the_link(line):
 
 
 def test_the_looks_of_a_wait_are_of_the_design():
-    assert outgoing.LOOK_SECONDS == 1.0
+    assert room.LOOK_SECONDS == 1.0
