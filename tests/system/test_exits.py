@@ -160,7 +160,7 @@ def work():
     while True:
         try:
             say(word)
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         except BaseException:
             word = "asked"
 
@@ -194,7 +194,7 @@ def test_ctrl_c_in_the_body_is_an_ordinary_keyboard_interrupt():
     try:
         ipem.start()
         say("works")
-        time.sleep(1000)
+        time.sleep(1000)  # what the signal interrupts
     except KeyboardInterrupt:
         say("caught")
     """
@@ -520,7 +520,7 @@ def test_a_child_whose_exit_takes_time_may_take_it():
         ipem.start()
         try:
             say("works")
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         finally:
             ipem.sendToParents("last", "words")
             say("finally")
@@ -623,7 +623,7 @@ def test_ctrl_c_reaches_the_children_only_through_the_top():
         ipem.start()
         try:
             say("works")
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         except BaseException as exc:
             say(repr(exc))
             raise

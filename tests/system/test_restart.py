@@ -323,7 +323,7 @@ def test_child_stop_is_a_wanted_end():
     def work():
         ipem.start()
         try:
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         finally:
             say("finally")
 
@@ -388,7 +388,7 @@ def test_a_child_that_hangs_is_killed_by_stop_after_its_time():
         ipem.start()
         while True:
             try:
-                time.sleep(1000)
+                time.sleep(1000)  # what the stop interrupts
             except BaseException:
                 pass
 
@@ -441,7 +441,7 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
     def work():
         if not os.path.exists("second"):
             open("second", "w").close()
-            while not os.path.exists("die"): time.sleep(0.001)
+            open("die").close()  # returns when the parent opens it as well
             os._exit(1)
         ipem.on("ask", lambda message, n: message.reply("answer", n))
         ipem.start()
@@ -449,6 +449,7 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
     errors = []
     ipem.on("error", lambda message, error: errors.append(type(error).__name__))
     ipem.on("answer", lambda message, n: say("answer", n))
+    os.mkfifo("die")
     child = ipem.worker(work)
     for n in range(5):
         child.send("ask", n)
@@ -474,9 +475,7 @@ def test_a_stopped_child_does_not_hold_up_a_stop():
     child = ipem.worker(ipem.run)
     ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
     os.kill(int(child.pid), signal.SIGSTOP)
-    threads = f"/proc/{child.pid}/task"
-    while any(open(f"{threads}/{n}/stat").read().rpartition(")")[2].split()[0] != "T" for n in os.listdir(threads)):
-        time.sleep(0.001)  # nobody tells when all its threads stand still
+    os.waitid(os.P_PID, int(child.pid), os.WSTOPPED | os.WNOWAIT)  # all its threads stand still
     begun = time.monotonic()
     ipem.stop()
     say("stopped", child.alive, time.monotonic() - begun < 1.7)
