@@ -169,5 +169,17 @@ print(before == (os.listdir("/dev/fd"), [signal.getsignal(n) for n in (2, 15, 17
     assert run(script) == "True"
 
 
+def test_where_it_cannot_run_the_import_says_so():
+    script = """
+import sys
+sys.platform = "win32"
+try:
+    import ipevents
+except ImportError as error:
+    print(error)
+"""
+    assert run(script) == "ipevents runs on Linux (and macOS, untested), not on win32"
+
+
 def test_nothing_is_printed_by_importing():
     assert run("import ipevents") == ""

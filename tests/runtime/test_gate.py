@@ -44,3 +44,23 @@ def test_from_the_beginning_of_a_stop_on_nobody_is_let_in(place, port, family):
     with socket.socket(getattr(socket, family)) as client, pytest.raises(OSError):
         client.connect(path or ("localhost", port))
     emitter.stop()
+
+
+@pytest.mark.parametrize(
+    ("version", "is_client", "expected"),
+    [
+        ((3, 11, 9), False, False),
+        ((3, 12, 0), False, True),
+        ((3, 12, 2), False, True),
+        ((3, 12, 2), True, False),
+        ((3, 12, 3), False, False),
+    ],
+)
+def test_only_a_server_on_some_pythons_cannot_serve_after_the_body(
+    place, monkeypatch, version, is_client, expected
+):
+    with Emitter().options(socket={"socketPath": str(place / "s"), "onlyConnect": is_client}) as emitter:
+        gate = emitter._life.gate
+        monkeypatch.setattr("sys.version_info", (*version, "final", 0))
+        assert gate.cannot_serve() == expected
+        monkeypatch.undo()

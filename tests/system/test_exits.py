@@ -268,6 +268,26 @@ def test_whatever_the_last_statement_is_the_script_stays(last):
         check(script, -signal.SIGTERM)
 
 
+def test_a_server_that_cannot_take_clients_after_the_body_says_so(port):
+    text = f"""
+    import logging
+    from ipevents._runtime.gate import Gate
+
+    class Shown(logging.Handler):
+        def emit(self, record):
+            say(record.getMessage())
+
+    Gate.cannot_serve = lambda gate: True  # as it is on Python 3.12.0 to 3.12.2
+    logging.getLogger("ipevents").addHandler(Shown())
+    ipem.options(useSocket=True, socket={{"port": {port}}}).start()
+    """
+    with running(text) as script:
+        (line,) = script.wait_line("! this Python")
+        assert "end the script with ipem.run()" in line
+        script.signal(signal.SIGTERM)
+        assert script.ended().status in (143, -signal.SIGTERM)
+
+
 def test_exit_hooks_of_the_script_run_whatever_ends_it():
     text = (
         "import atexit\natexit.register(say, 'early')\n" + WORKER + STAYS + "atexit.register(say, 'late')\n"

@@ -177,6 +177,27 @@ def test_a_child_may_be_given_other_options_than_the_rest():
     assert lines_of(text) == ["False True", "one True other False 0"]
 
 
+def test_options_set_after_start_hold_for_the_children_started_later():
+    text = """
+    def work():
+        ipem.on("go", lambda message: os._exit(1))
+        ipem.start()
+
+    ipem.start()
+    online = threading.Semaphore(0)
+    ipem.on("online", lambda message: online.release())
+    before = ipem.worker(work)
+    ipem.options(restart=False)
+    after = ipem.worker(work)
+    before.send("go")
+    after.send("go")
+    for _ in range(3): online.acquire()
+    say(before.restart, before.restarts, after.restart, after.join(), after.restarts)
+    ipem.stop()
+    """
+    assert lines_of(text) == ["True 1 False True 0"]
+
+
 def test_a_crash_loop_is_slowed_down():
     """Nothing is between the first four; then 100, 200, 400 ms."""
     text = """
