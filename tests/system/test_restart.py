@@ -504,6 +504,30 @@ def test_a_stopped_child_does_not_hold_up_a_stop():
     assert lines_of(text) == ["stopped False True"]
 
 
+def test_a_child_that_lost_its_link_and_does_not_end_is_ended_and_started_again():
+    text = """
+    import contextlib, socket
+
+    def work():
+        @ipem.on("cut")
+        def cut(message):
+            for descriptor in os.listdir("/dev/fd"):
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as found:
+                    found.shutdown(socket.SHUT_RDWR)
+            os.kill(os.getpid(), signal.SIGSTOP)  # before it notices
+        ipem.start()
+
+    ipem.start()
+    with ipem.expecting("online"):
+        child = ipem.worker(work)
+    with ipem.expecting("online"), ipem.expecting("offline") as got:
+        child.send("cut")
+    say("restarted", got.message.exitcode != 0, child.restarts)
+    ipem.stop()
+    """
+    assert lines_of(text) == ["restarted True 1"]
+
+
 @pytest.mark.parametrize("how", ["ignored", "stolen"])
 def test_the_end_of_a_child_is_noticed_though_somebody_else_reaps_it(how):
     text = f"""
