@@ -348,8 +348,9 @@ def test_child_stop_is_a_wanted_end():
         finally:
             say("finally")
 
-    child = ipem.worker(work, name="one")
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(work, name="one")
     say(child.name, child.alive, child.exitcode, child.process.is_alive())
     child.stop()
     say("stopped", child.alive, child.exitcode, child.join(0), child.restarts, child.process)
@@ -361,8 +362,9 @@ def test_child_stop_is_a_wanted_end():
 
 def test_child_kill_is_a_wanted_end():
     text = """
-    child = ipem.worker(ipem.run)
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(ipem.run)
     child.kill()
     say("killed", child.join(), child.exitcode, child.restarts)
     ipem.stop()
@@ -413,8 +415,9 @@ def test_a_child_that_hangs_is_killed_by_stop_after_its_time():
             except BaseException:
                 pass
 
-    child = ipem.worker(work)
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(work)
     begun = time.monotonic()
     child.stop(0.5)
     say("ended", child.join(), child.exitcode in (1, -9), time.monotonic() - begun < 1.5)
@@ -493,8 +496,9 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
 def test_a_stopped_child_does_not_hold_up_a_stop():
     text = """
     ipem.options(stopTimeout=700)
-    child = ipem.worker(ipem.run)
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(ipem.run)
     os.kill(int(child.pid), signal.SIGSTOP)
     os.waitid(os.P_PID, int(child.pid), os.WSTOPPED | os.WNOWAIT)  # all its threads stand still
     begun = time.monotonic()
@@ -604,8 +608,9 @@ def test_a_pool_forked_by_the_parent_hides_neither_the_death_of_a_child_nor_its_
         ipem.on("go", lambda message: os._exit(3))
         ipem.start()
 
-    child = ipem.worker(work, delayRestart=0)
-    ipem.waitFor("online", where=lambda message: message.from_ != ipem.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(work, delayRestart=0)
     pool = multiprocessing.get_context("fork").Pool(2)
     say(pool.map(abs, [-1, -2]))
     begun = time.monotonic()
@@ -765,8 +770,8 @@ def test_a_fork_that_just_ends_takes_nothing_with_it():
     import warnings
     warnings.simplefilter("ignore")
     ipem.start()
-    child = ipem.worker(ipem.run)
-    ipem.waitFor("online", where=lambda message: message.from_ != ipem.pid)
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(ipem.run)
     pid = os.fork()
     if pid:
         say("forked", os.waitpid(pid, 0)[1], child.alive, len(os.listdir(os.environ["TMPDIR"])) > 0)
