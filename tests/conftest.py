@@ -93,6 +93,15 @@ def _nothing_is_left(request):
         pytest.fail("left behind: " + "; ".join(left))
 
 
+@pytest.fixture
+def all_is_given_back():
+    """At the end of the test, without grace: no thread of ours runs, and no descriptor is open."""
+    before = len(os.listdir("/dev/fd"))
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ipevents-")] == []
+    assert len(os.listdir("/dev/fd")) == before
+
+
 @pytest.fixture(autouse=True)
 def _ceiling():
     """Long before the run is given up, the stacks of all threads are printed."""

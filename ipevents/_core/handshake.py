@@ -381,4 +381,6 @@ def _checked(key: bytes) -> bytes:
 
 
 def _wrong_key() -> AuthenticationFailed:
-    return AuthenticationFailed("the two ends hold different keys")
+    return AuthenticationFailed(
+        "the two ends hold different keys: let both use the same socket.authkey, IPEVENTS_AUTHKEY or key file"
+    )

@@ -109,7 +109,10 @@ def _state_home() -> str:
     home = os.path.expanduser("~")
     # A service's /nonexistent is not made, not even by root who could.
     if not os.path.isabs(home) or not os.path.isdir(home):
-        raise _refused(_KEY_FILE, f"there is no home directory to keep it in ({home!r})")
+        raise _refused(
+            os.path.join("~", ".local", "state", "ipevents", _KEY_FILE),
+            f"there is no home directory {home!r}",
+        )
     return os.path.join(home, ".local", "state")
 
 
@@ -179,7 +182,9 @@ def _not_private(status: os.stat_result) -> str:
 
 
 def _refused(path: str, why: str) -> KeyFileError:
-    return KeyFileError(f"the key file cannot be used, {path}: {why}; the option socket.authkey does without")
+    return KeyFileError(
+        f"the key file {path} cannot be used: {why}; the option socket.authkey does without one"
+    )
 
 
 def _sentence(error: OSError) -> str:

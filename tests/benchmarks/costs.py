@@ -185,12 +185,12 @@ def idle(seconds, env):
     progress(f"idle for {seconds:.0f} s")
     process = start_tree([1], env)
     pids = json.loads(process.stdout.readline())["pids"]
-    time.sleep(SETTLE_SECONDS)
+    time.sleep(SETTLE_SECONDS)  # see there
     tracers = [trace(pid) for pid in pids]
     time.sleep(1)  # the tracer stops each thread once
     before = [switches(pid) for pid in pids]
     used = [cpu(pid) for pid in pids]
-    time.sleep(seconds)
+    time.sleep(seconds)  # this is what is measured
     woken = [after - first for after, first in zip(map(switches, pids), before, strict=True)]
     ticks = [after - first for after, first in zip(map(cpu, pids), used, strict=True)]
     calls = [finish(tracer) for tracer in tracers]

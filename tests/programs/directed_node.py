@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 from multiprocessing.connection import Client
 
 from ipevents import ipem
@@ -129,7 +128,7 @@ class Node:
 
     def hold_fast(self):
         """Stay alive whatever becomes of the main thread."""
-        threading.Thread(target=lambda: time.sleep(CEILING_SECONDS)).start()
+        threading.Thread(target=threading.Event().wait, args=(CEILING_SECONDS,)).start()
 
     def drop_connections(self):
         """The server's end of every client link is cut."""

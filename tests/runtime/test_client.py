@@ -33,8 +33,9 @@ def ask(emitter: Emitter, pids: tuple[str, ...]) -> tuple[object, ...]:
 
 def test_a_client_knows_its_server_from_its_start_on(pair):
     server, client = pair
-    client.start()
-    assert client.parentPid == server.pid
+    with server.expecting("online", CEILING_SECONDS):  # the server knows its client a little later
+        client.start()
+        assert client.parentPid == server.pid
     assert ask_back(server, client) == client.pid
 
 

@@ -22,15 +22,8 @@ from ipevents._runtime.sockets import listen
 
 STARTERS = 16
 
+pytestmark = pytest.mark.usefixtures("all_is_given_back")
 families = pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left():
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ipevents-")] == []
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 
 import pytest
 from serving import (
@@ -25,15 +24,8 @@ from ipevents._runtime import dial as module
 from ipevents._runtime.dial import Attempt, dial
 from ipevents._runtime.sockets import listen
 
+pytestmark = pytest.mark.usefixtures("all_is_given_back")
 families = pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left():
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ipevents-")] == []
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.fixture

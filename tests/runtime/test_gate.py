@@ -14,16 +14,16 @@ CEILING_SECONDS = 30.0
 
 def test_children_are_told_to_stop_though_the_path_of_the_socket_is_locked(place):
     def work() -> None:
+        import threading
         import time
 
         from ipevents import ipem
 
         ipem.sendToParents("ready to be stopped")
         try:
-            while True:
-                time.sleep(0.01)  # left by the SystemExit of the stop
+            threading.Event().wait()  # left by the SystemExit of the stop
         finally:
-            time.sleep(0.2)  # KILL would not wait
+            time.sleep(0.2)  # a clean end that takes its time, which a KILL would not give it
 
     path = str(place / "s")
     emitter = Emitter().options(socket={"socketPath": path}).start()
@@ -44,3 +44,23 @@ def test_from_the_beginning_of_a_stop_on_nobody_is_let_in(place, port, family):
     with socket.socket(getattr(socket, family)) as client, pytest.raises(OSError):
         client.connect(path or ("localhost", port))
     emitter.stop()
+
+
+@pytest.mark.parametrize(
+    ("version", "is_client", "expected"),
+    [
+        ((3, 11, 9), False, False),
+        ((3, 12, 0), False, True),
+        ((3, 12, 2), False, True),
+        ((3, 12, 2), True, False),
+        ((3, 12, 3), False, False),
+    ],
+)
+def test_only_a_server_on_some_pythons_cannot_serve_after_the_body(
+    place, monkeypatch, version, is_client, expected
+):
+    with Emitter().options(socket={"socketPath": str(place / "s"), "onlyConnect": is_client}) as emitter:
+        gate = emitter._life.gate
+        monkeypatch.setattr("sys.version_info", (*version, "final", 0))
+        assert gate.cannot_serve() == expected
+        monkeypatch.undo()

@@ -166,12 +166,23 @@ def test_what_is_no_path_is_refused_at_once(path):
         programs.other_script(path, ())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_script_that_cannot_be_read_is_refused_at_once(tmp_path):
-    path = tmp_path / "other.py"
-    path.touch(0o000)
+@pytest.fixture
+def nobody():
+    """For the test this process is no longer root, who may read everything, if it was."""
+    users = os.getresuid()
+    if os.geteuid() == 0:
+        os.setresuid(65534, 65534, 0)
+    yield
+    os.setresuid(*users)
+
+
+def test_a_script_that_cannot_be_read_is_refused_at_once(tmp_path, monkeypatch, request):
+    (tmp_path / "other.py").touch(0o000)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # nobody else may enter the directories above
+    request.getfixturevalue("nobody")
     with pytest.raises(PermissionError, match="cannot be read"):
-        programs.other_script(path, ())
+        programs.other_script("other.py", ())
 
 
 def test_a_script_runs_as_main_and_stays_there(tmp_path, own_main):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,3 +99,15 @@ def test_what_has_ended_gets_no_signal():
 def test_a_policy_that_there_is_not_is_refused(policy):
     with pytest.raises(OptionsError):
         child_options(policy, None, Options())
+
+
+def test_what_waits_for_an_online_in_vain_is_named_once(caplog):
+    one = slot()
+    one.process, one.pid, one.warn_at = Signalled(), "4711", 10.0
+    one.link = SimpleNamespace(sent=5, outbox=SimpleNamespace(count=1))
+    one.sent_before = 4  # by the starts before
+    for now in (9.0, 10.0, 11.0):
+        one.act(now)
+    assert [record.getMessage() for record in caplog.records] == [
+        "! 2 events for child 4711 wait: it has not said online yet"
+    ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import signal
 import threading
 
 import pytest
 
+from ipevents._runtime import supervisor as module
 from ipevents._runtime.node import Node
 from ipevents._runtime.supervisor import Supervisor
 from ipevents._runtime.threads import Deadline, main_ident
@@ -26,7 +28,7 @@ class Watched:
         self.called: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_done = True
         self.interrupts = 0
-        node = Node("1", reply=ignore, on_control=ignore, on_first_use=ignore, on_exit=ignore)
+        self.node = node = Node("1", reply=ignore, on_control=ignore, on_first_use=ignore, on_exit=ignore)
         self.supervisor = Supervisor(
             node,
             depth=0,
@@ -122,3 +124,25 @@ def test_a_parent_that_is_gone_already_is_noticed(watched):
         parent.wait()
     assert not watched.supervisor.watch.add_parent(parent.pid)
     watched.supervisor.begin()
+
+
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_what_waits_in_a_child_for_its_own_online_is_named(watched, monkeypatch, waiting):
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: said.put(record.getMessage()))
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.0)
+    watched.node.incoming.holding = True
+    watched.node.incoming.held_count = waiting
+    logger = logging.getLogger("ipevents")
+    logger.addHandler(handler)
+    try:
+        watched.supervisor.begin()
+        if waiting:
+            line = said.get(timeout=CEILING_SECONDS)
+            assert line.startswith("! 3 events wait for this process to say online: call ipem.start()")
+        watched.supervisor.request_stop(CEILING_SECONDS)
+        assert watched.supervisor.join(Deadline(CEILING_SECONDS))
+        assert said.empty()
+    finally:
+        logger.removeHandler(handler)

@@ -160,7 +160,7 @@ def work():
     while True:
         try:
             say(word)
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         except BaseException:
             word = "asked"
 
@@ -194,7 +194,7 @@ def test_ctrl_c_in_the_body_is_an_ordinary_keyboard_interrupt():
     try:
         ipem.start()
         say("works")
-        time.sleep(1000)
+        time.sleep(1000)  # what the signal interrupts
     except KeyboardInterrupt:
         say("caught")
     """
@@ -266,6 +266,26 @@ def test_whatever_the_last_statement_is_the_script_stays(last):
         ready(script)
         script.signal(signal.SIGTERM)
         check(script, -signal.SIGTERM)
+
+
+def test_a_server_that_cannot_take_clients_after_the_body_says_so(port):
+    text = f"""
+    import logging
+    from ipevents._runtime.gate import Gate
+
+    class Shown(logging.Handler):
+        def emit(self, record):
+            say(record.getMessage())
+
+    Gate.cannot_serve = lambda gate: True  # as it is on Python 3.12.0 to 3.12.2
+    logging.getLogger("ipevents").addHandler(Shown())
+    ipem.options(useSocket=True, socket={{"port": {port}}}).start()
+    """
+    with running(text) as script:
+        (line,) = script.wait_line("! this Python")
+        assert "end the script with ipem.run()" in line
+        script.signal(signal.SIGTERM)
+        assert script.ended().status in (143, -signal.SIGTERM)
 
 
 def test_exit_hooks_of_the_script_run_whatever_ends_it():
@@ -520,7 +540,7 @@ def test_a_child_whose_exit_takes_time_may_take_it():
         ipem.start()
         try:
             say("works")
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         finally:
             ipem.sendToParents("last", "words")
             say("finally")
@@ -623,7 +643,7 @@ def test_ctrl_c_reaches_the_children_only_through_the_top():
         ipem.start()
         try:
             say("works")
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         except BaseException as exc:
             say(repr(exc))
             raise

@@ -177,6 +177,27 @@ def test_a_child_may_be_given_other_options_than_the_rest():
     assert lines_of(text) == ["False True", "one True other False 0"]
 
 
+def test_options_set_after_start_hold_for_the_children_started_later():
+    text = """
+    def work():
+        ipem.on("go", lambda message: os._exit(1))
+        ipem.start()
+
+    ipem.start()
+    online = threading.Semaphore(0)
+    ipem.on("online", lambda message: online.release())
+    before = ipem.worker(work)
+    ipem.options(restart=False)
+    after = ipem.worker(work)
+    before.send("go")
+    after.send("go")
+    for _ in range(3): online.acquire()
+    say(before.restart, before.restarts, after.restart, after.join(), after.restarts)
+    ipem.stop()
+    """
+    assert lines_of(text) == ["True 1 False True 0"]
+
+
 def test_a_crash_loop_is_slowed_down():
     """Nothing is between the first four; then 100, 200, 400 ms."""
     text = """
@@ -323,12 +344,13 @@ def test_child_stop_is_a_wanted_end():
     def work():
         ipem.start()
         try:
-            time.sleep(1000)
+            time.sleep(1000)  # what the stop interrupts
         finally:
             say("finally")
 
-    child = ipem.worker(work, name="one")
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(work, name="one")
     say(child.name, child.alive, child.exitcode, child.process.is_alive())
     child.stop()
     say("stopped", child.alive, child.exitcode, child.join(0), child.restarts, child.process)
@@ -340,8 +362,9 @@ def test_child_stop_is_a_wanted_end():
 
 def test_child_kill_is_a_wanted_end():
     text = """
-    child = ipem.worker(ipem.run)
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(ipem.run)
     child.kill()
     say("killed", child.join(), child.exitcode, child.restarts)
     ipem.stop()
@@ -388,12 +411,13 @@ def test_a_child_that_hangs_is_killed_by_stop_after_its_time():
         ipem.start()
         while True:
             try:
-                time.sleep(1000)
+                time.sleep(1000)  # what the stop interrupts
             except BaseException:
                 pass
 
-    child = ipem.worker(work)
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(work)
     begun = time.monotonic()
     child.stop(0.5)
     say("ended", child.join(), child.exitcode in (1, -9), time.monotonic() - begun < 1.5)
@@ -441,7 +465,7 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
     def work():
         if not os.path.exists("second"):
             open("second", "w").close()
-            while not os.path.exists("die"): time.sleep(0.001)
+            open("die").close()  # returns when the parent opens it as well
             os._exit(1)
         ipem.on("ask", lambda message, n: message.reply("answer", n))
         ipem.start()
@@ -449,6 +473,7 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
     errors = []
     ipem.on("error", lambda message, error: errors.append(type(error).__name__))
     ipem.on("answer", lambda message, n: say("answer", n))
+    os.mkfifo("die")
     child = ipem.worker(work)
     for n in range(5):
         child.send("ask", n)
@@ -471,17 +496,40 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
 def test_a_stopped_child_does_not_hold_up_a_stop():
     text = """
     ipem.options(stopTimeout=700)
-    child = ipem.worker(ipem.run)
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(ipem.run)
     os.kill(int(child.pid), signal.SIGSTOP)
-    threads = f"/proc/{child.pid}/task"
-    while any(open(f"{threads}/{n}/stat").read().rpartition(")")[2].split()[0] != "T" for n in os.listdir(threads)):
-        time.sleep(0.001)  # nobody tells when all its threads stand still
+    os.waitid(os.P_PID, int(child.pid), os.WSTOPPED | os.WNOWAIT)  # all its threads stand still
     begun = time.monotonic()
     ipem.stop()
     say("stopped", child.alive, time.monotonic() - begun < 1.7)
     """
     assert lines_of(text) == ["stopped False True"]
+
+
+def test_a_child_that_lost_its_link_and_does_not_end_is_ended_and_started_again():
+    text = """
+    import contextlib, socket
+
+    def work():
+        @ipem.on("cut")
+        def cut(message):
+            for descriptor in os.listdir("/dev/fd"):
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as found:
+                    found.shutdown(socket.SHUT_RDWR)
+            os.kill(os.getpid(), signal.SIGSTOP)  # before it notices
+        ipem.start()
+
+    ipem.start()
+    with ipem.expecting("online"):
+        child = ipem.worker(work)
+    with ipem.expecting("online"), ipem.expecting("offline") as got:
+        child.send("cut")
+    say("restarted", got.message.exitcode != 0, child.restarts)
+    ipem.stop()
+    """
+    assert lines_of(text) == ["restarted True 1"]
 
 
 @pytest.mark.parametrize("how", ["ignored", "stolen"])
@@ -560,8 +608,9 @@ def test_a_pool_forked_by_the_parent_hides_neither_the_death_of_a_child_nor_its_
         ipem.on("go", lambda message: os._exit(3))
         ipem.start()
 
-    child = ipem.worker(work, delayRestart=0)
-    ipem.waitFor("online", where=lambda message: message.from_ != ipem.pid)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(work, delayRestart=0)
     pool = multiprocessing.get_context("fork").Pool(2)
     say(pool.map(abs, [-1, -2]))
     begun = time.monotonic()
@@ -721,8 +770,8 @@ def test_a_fork_that_just_ends_takes_nothing_with_it():
     import warnings
     warnings.simplefilter("ignore")
     ipem.start()
-    child = ipem.worker(ipem.run)
-    ipem.waitFor("online", where=lambda message: message.from_ != ipem.pid)
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(ipem.run)
     pid = os.fork()
     if pid:
         say("forked", os.waitpid(pid, 0)[1], child.alive, len(os.listdir(os.environ["TMPDIR"])) > 0)

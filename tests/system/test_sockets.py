@@ -593,3 +593,13 @@ def test_an_event_above_the_limit_is_refused_at_the_call_or_reported_to_its_orig
     assert issubclass(MessageTooLarge, ValueError)
     tree["D"].call("sendToGrandMaster", "evt", b"x" * (limit - 1000))
     assert len(server.wait("evt").args[0]) == limit - 1000
+
+
+def test_the_smaller_limit_of_both_ends_counts(recorders, address):
+    limit = 200_000
+    server = recorders(**address).start()
+    client = recorders(**address, onlyConnect=True, maxMessage=limit).joined()
+    server.emitter.sendToChild(client.pid, "evt", b"x" * (limit + 1))
+    assert isinstance(server.wait("error").args[0], MessageTooLarge)
+    server.emitter.sendToChild(client.pid, "evt", b"x" * (limit - 1000))
+    assert len(client.wait("evt").args[0]) == limit - 1000

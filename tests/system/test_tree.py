@@ -6,7 +6,9 @@ import itertools
 
 import pytest
 from directed import Raised
-from scripts import printed, run, write
+from scripts import CEILING_SECONDS, printed, run, write
+
+from ipevents import Emitter
 
 LOCAL = {"useSocket": False}
 
@@ -33,14 +35,14 @@ RECEIVERS = {
 }
 
 
-def above(role):
+def above(role, parents=PARENTS):
     """A role and all above it."""
-    return [role, *above(PARENTS[role])] if role in PARENTS else [role]
+    return [role, *above(parents[role], parents)] if role in parents else [role]
 
 
-def path(origin, receiver):
+def path(origin, receiver, parents=PARENTS):
     """The processes that a message passes, both ends included."""
-    up, down = above(origin), above(receiver)
+    up, down = above(origin, parents), above(receiver, parents)
     top = next(role for role in up if role in down)
     return [*up[: up.index(top)], top, *reversed(down[: down.index(top)])]
 
@@ -83,6 +85,44 @@ def test_each_sending_function_reaches_whom_it_should_from_every_place(full_tree
                 kind = "" if local else TYPES[function]
                 wanted.append(message(role, kind, path(sender, role), args=[1], kwargs={"key": "value"}))
             assert heard(tree) == sorted(wanted, key=repr), (function, sender)
+
+
+# Five levels deep at both sides of the socket: S serves, C is its client.
+DEEP = {"A": "S", "B": "A", "E": "B", "F": "E", "C": "S", "D": "C", "G": "D", "H": "G"}
+
+
+def test_every_function_reaches_whom_it_should_five_levels_deep(tree, port):
+    public = {"socket": {"host": "127.0.0.1", "port": port}}
+    tree.top("S", options=public, listen=["evt"])
+    tree.top("C", options={"socket": {**public["socket"], "onlyConnect": True}}, listen=["evt"])
+    for via, role in zip(itertools.cycle(["worker", "fork"]), "ABEFDGH", strict=False):
+        tree.child(via, DEEP[role], role, {"listen": ["evt"]})
+        tree.wait_heard(role, "parent")
+    heard(tree)
+    everybody = ["S", *DEEP]
+    pids = {role: tree.pid(role) for role in everybody}
+    for sender in everybody:
+        others = [role for role in everybody if role != sender]
+        wanted = {
+            "emit": [sender],
+            "bubble": above(sender, DEEP),
+            "sendToParents": above(sender, DEEP)[1:],
+            "sendToChilds": [role for role in others if sender in above(role, DEEP)],
+            "sendToSiblings": [role for role in others if DEEP.get(role, "") == DEEP.get(sender)],
+            "sendToGrandMaster": ["S"],
+            "broadcast": others,
+        }
+        for function, receivers in wanted.items():
+            tree[sender].call(function, "evt")
+            assert [item[0] for item in heard(tree)] == sorted(receivers), (function, sender)
+        for target in everybody:
+            if DEEP.get(target) == sender:
+                tree[sender].call("sendToChild", pids[target], "evt")
+                assert [item[0] for item in heard(tree)] == [target]
+            way = path(sender, target, DEEP)
+            tree[sender].call("sendTo", [pids[role] for role in reversed(way)], "evt")
+            ((who, _, _, passed, *_),) = heard(tree)
+            assert (who, passed) == (target, way)
 
 
 def test_sendToChild_reaches_direct_children_and_refuses_all_others(full_tree):
@@ -621,6 +661,37 @@ def test_a_bare_worker_in_a_bare_worker_is_refused_once_and_not_restarted(place)
     assert ended.stdout.splitlines() == ["True 0 1", "[('WorkerRefused', True)]"]
 
 
+def test_a_script_that_forks_itself_endlessly_is_refused_at_the_last_level(place):
+    script = write(
+        place / "script.py",
+        """
+        import sys
+        from ipevents import _emitter, ipem
+
+        _emitter.MAX_DEPTH = 3
+        level = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+
+        @ipem.on("error")
+        def error(message, exc):
+            if type(exc).__name__ == "WorkerRefused":
+                ipem.sendToGrandMaster("refused", level, "at most 3 levels" in str(exc))
+
+        @ipem.on("refused")
+        def refused(message, level, with_reason):
+            print(level, with_reason)
+            ipem.stop()
+
+        ipem.options(useSocket=False, delayRestart=1).start()
+        ipem.fork(__file__, [level + 1])
+        ipem.run()
+        """,
+    )
+    ended = run(script)
+    assert ended.returncode == 0
+    # The one below level 2 could not; level 2 does not start it again.
+    assert ended.stdout == "2 True\n"
+
+
 def test_a_forked_script_has_its_own_arguments_and_is_a_master(place):
     write(
         place / "other.py",
@@ -773,3 +844,38 @@ def test_no_user_code_can_send_or_emit_what_belongs_to_the_library(tree):
     with pytest.raises(Raised, match="ReservedEvent"):
         tree["W"].call("sendToParents", "error", "x")
     assert heard(tree) == []
+
+
+def test_netmap_and_counters_tell_what_a_tree_did(capsys):
+    def middle():
+        from ipevents import ipem
+
+        def leaf():
+            ipem.on("ask", lambda message, number: message.reply("answer", number))
+
+        ipem.on("count", lambda message: message.reply("counted", ipem.stats()))
+        ipem.worker(leaf)
+
+    with Emitter().options(useSocket=False) as top:
+        with top.expecting("online", CEILING_SECONDS, lambda message: len(message.pids) == 3) as online:
+            child = top.worker(middle)
+        pids = online.message.pids
+        for number in range(3):
+            with top.expecting("answer", CEILING_SECONDS):
+                top.sendTo(pids, "ask", number)
+        with top.expecting("counted", CEILING_SECONDS) as counted:
+            child.send("count")
+        top.printNetmap()
+        stats = {"top": top.stats(), "middle": counted.message.args[0]}
+    assert capsys.readouterr().out.split("\n") == [pids[2], f"  {pids[1]}", f"    {pids[0]}", ""]
+    totals = ("pid", "restarts", "sent", "unheard", "refused")
+    of_a_link = ("sent", "received", "forwarded", "dropped", "queued")
+    assert [stats["top"][key] for key in totals] == [pids[2], 0, 4, 0, {}]
+    assert [stats["top"]["links"][pids[1]][key] for key in of_a_link] == [4, 4, 0, {}, 0]
+    assert [stats["middle"][key] for key in totals] == [pids[1], 0, 0, 0, {}]
+    assert [stats["middle"]["links"][pids[2]][key] for key in of_a_link] == [3, 4, 3, {}, 0]
+    assert [stats["middle"]["links"][pids[0]][key] for key in of_a_link] == [3, 3, 3, {}, 0]
+    # Delivered is what its listeners have returned from, links that are gone are in the past.
+    after = top.stats()
+    assert (after["delivered"], after["links"]) == (4, {})
+    assert after["past"] == {"sent": 4, "received": 4, "forwarded": 0, "delivered": 4, "dropped": {}}

@@ -1,0 +1,57 @@
+"""When a child is online: what it has to do for that."""
+
+from __future__ import annotations
+
+import pytest
+from scripts import printed, write
+
+from ipevents import Emitter
+
+CEILING_SECONDS = 30.0
+
+# Each of these scripts stays afterwards, so it is not its end that makes it online.
+TAKES_PART = {
+    "start": "ipem.start()",
+    "a send": "ipem.sendToParents('x')\nthreading.Event().wait()",
+    "waitFor": "ipem.waitFor('never')",
+    "expecting": "with ipem.expecting('never'): threading.Event().wait()",
+    "run": "ipem.run()",
+    "with": "with ipem: threading.Event().wait()",
+    "a child of its own": "ipem.worker(ipem.run)\nthreading.Event().wait()",
+    "its end": "ipem.on('x', lambda message: None)",
+}
+
+
+@pytest.mark.parametrize("how", TAKES_PART)
+def test_a_child_is_online_as_soon_as_it_takes_part(place, how):
+    script = write(place / "script.py", "import threading\nfrom ipevents import ipem\n" + TAKES_PART[how])
+    with Emitter().options(useSocket=False) as emitter:
+        with emitter.expecting("online", CEILING_SECONDS) as got:
+            child = emitter.fork(script)
+        assert (got.message.from_, child.alive) == (child.pid, True)
+
+
+def test_a_child_that_only_listens_is_not_online_before_its_function_ends(place):
+    script = write(
+        place / "script.py",
+        """
+        import os
+        from ipevents import ipem
+
+        def work():
+            ipem.on("x", print)
+            print("listens", flush=True)
+            open("go").close()  # returns when the parent opens it as well
+
+        @ipem.on("online")
+        def online(message):
+            print("online", message.from_ == ipem.pid, flush=True)
+
+        os.mkfifo("go")
+        with ipem.options(useSocket=False):
+            with ipem.expecting("online"):
+                ipem.worker(work)
+                open("go", "w").close()
+        """,
+    )
+    assert printed(script, cwd=place) == ["online True", "listens", "online False"]
