@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._exceptions import UnknownProcess, shown
 from ._options import MAX_STOP_SECONDS, seconds
+from ._runtime.stage import Stage
 
 if TYPE_CHECKING:
     from ._runtime.life import Life
@@ -72,6 +73,9 @@ class Child:
         """``sendToChild(self.pid, event, ...)``, whatever pid it has now. Errors as there."""
         node = self._life.node
         if not self._slot.alive:
+            if node.stage is Stage.CLOSED:
+                node.fail(node.stage_error())
+                return
             what = "has ended" if self._slot.ended.is_set() else "is about to be started again"
             node.fail(UnknownProcess(f"event {shown(event)} was not sent: child {self._slot.name} {what}"))
             return

@@ -501,6 +501,13 @@ def test_after_stop_nothing_is_sent(started, heard, method):
     assert heard == []
 
 
+def test_after_stop_nothing_is_sent_to_a_child_either(started):
+    child = started.worker(print)
+    started.stop()
+    with pytest.raises(Closed):
+        child.send("x")
+
+
 def test_local_events_need_no_start(ipem, heard):
     ipem.on("x", hears(heard)).emit("x")
     ipem.start().stop()

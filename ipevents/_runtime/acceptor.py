@@ -44,7 +44,6 @@ __all__ = ["HANDSHAKE_SECONDS", "Acceptor"]
 HANDSHAKE_SECONDS = 5.0
 MAX_PENDING = 1024
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
-LOG_EVERY_SECONDS = 1.0  # at most, for each cause of refusal
 CLOSE_SECONDS = 5.0
 
 EVICTED = "evicted"
@@ -99,7 +98,6 @@ class Acceptor:
         "_find_key",
         "_listener",
         "_lock",
-        "_logged",
         "_max_pending",
         "_me",
         "_name",
@@ -139,7 +137,6 @@ class Acceptor:
         self._pending: dict[int, _Pending] = {}  # by descriptor, the oldest first
         self._paused_until: float | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._logged: dict[str, float] = {}  # cause -> when it was last logged
         # Guards _closing and the life of the listening descriptor: nobody shuts down a number that
         # was closed and is somebody else's by now. Re-entrant, for close() in a signal handler.
         self._lock = threading.RLock()
@@ -371,11 +368,7 @@ class Acceptor:
         self._report(cause, pending.address)
 
     def _report(self, cause: str, address: str) -> None:
-        now = time.monotonic()
-        if now - self._logged.get(cause, -LOG_EVERY_SECONDS) >= LOG_EVERY_SECONDS:
-            self._logged[cause] = now
-            say = log.debug if cause == HUNG_UP else log.warning  # a port probe is no news
-            say("! refused a connection from %s: %s", address or "this machine", cause)
+        log.debug("! refused a connection from %s: %s", address or "this machine", cause)
         try:
             self._on_refused(cause, address)
         except Exception:

@@ -202,4 +202,5 @@ class Gate:
         self._node.incoming.count_refused(cause)
         if cause not in ("hung-up", "evicted"):
             where = f" from {address}" if address else ""
-            self._node.error(LinkError(f"a connection{where} was refused: {cause}"))
+            remedy = "; both ends need the same socket.authkey" if cause == "wrong-key" else ""
+            self._node.error(LinkError(f"a connection{where} was refused: {cause}{remedy}"))

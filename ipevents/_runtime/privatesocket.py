@@ -16,14 +16,17 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from .._core.handshake import Identity, Refusal
+from .._core.handshake import HUNG_UP, Identity, Refusal
 from .acceptor import Acceptor
 from .keys import PrivateDirectory, derive
+from .logs import Log
 from .node import Node
 from .session import Session
 from .slot import Slot
 from .socketfile import SocketFile
 from .sockets import listen
+
+log = Log("ipevents.children")
 
 
 class PrivateSocket:
@@ -146,3 +149,5 @@ class PrivateSocket:
 
     def _refused(self, cause: str, address: str) -> None:
         self._node.incoming.count_refused(cause)
+        if cause != HUNG_UP:  # a child that was killed just then is no news
+            log.warning("! a connection to the socket of the children was refused: %s", cause)
