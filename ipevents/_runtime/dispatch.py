@@ -108,6 +108,7 @@ class Dispatcher:
     def _forget(self, reference: _Reference) -> None:
         """A signal is gone: its place is free, unless another one has it already."""
         _remove_dead_weakref(self._signals, reference.event)
+        self.kept.pop(reference.event, None)  # who looked while it still was there may have kept that
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
