@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
 from .._exceptions import InvalidListener, shown
+from .threads import acquire_from_user
 
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers
@@ -191,7 +192,8 @@ class Dispatcher:
 
     def enter(self) -> None:
         """Begin to run listeners in this thread; waits while another thread does. Nests."""
-        self._running.acquire()
+        if not self._running.acquire(False):
+            acquire_from_user(self._running)  # Ctrl-C is heard also where a listener never returns
         self._depth += 1
         self.owner = get_ident()
 
