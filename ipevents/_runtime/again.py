@@ -25,12 +25,16 @@ class Again:
         self._due: dict[int, float] = {}
         self._attentive = False  # written by the supervisor
         self._until = 0.0
+        self._is_closed = False
 
-    def put(self, number: int) -> None:
-        """In a signal handler; takes no lock but that of ``ring``."""
+    def put(self, number: int) -> bool:
+        """In a signal handler; takes no lock but that of ``ring``. Returns False if nobody looks any more."""
         self._due[number] = time.monotonic() + AGAIN_SECONDS
+        if self._is_closed:  # looked at behind the line above: ``close`` takes what it finds
+            return self._due.pop(number, None) is None
         if not self._attentive:
             self._ring()
+        return True
 
     def next_look(self, now: float) -> float | None:
         """In the supervisor, before it waits: when it has to look here again, None for not before a ring."""
@@ -47,6 +51,11 @@ class Again:
         for number in due:
             self._due.pop(number, None)
         return due
+
+    def close(self) -> list[int]:
+        """In the supervisor, which looks no more: the signals that are left, to be sent at once."""
+        self._is_closed = True
+        return [number for number in list(self._due) if self._due.pop(number, None) is not None]
 
 
 # In this process's main thread, where all handlers run: signals that have not counted yet.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
 from .._exceptions import InvalidListener, shown
+from .threads import acquire_from_user
 
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers
@@ -108,6 +109,7 @@ class Dispatcher:
     def _forget(self, reference: _Reference) -> None:
         """A signal is gone: its place is free, unless another one has it already."""
         _remove_dead_weakref(self._signals, reference.event)
+        self.kept.pop(reference.event, None)  # who looked while it still was there may have kept that
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
@@ -190,7 +192,8 @@ class Dispatcher:
 
     def enter(self) -> None:
         """Begin to run listeners in this thread; waits while another thread does. Nests."""
-        self._running.acquire()
+        if not self._running.acquire(False):
+            acquire_from_user(self._running)  # Ctrl-C is heard also where a listener never returns
         self._depth += 1
         self.owner = get_ident()
 

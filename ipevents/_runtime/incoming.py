@@ -106,6 +106,8 @@ class Incoming:
                 if decision.goes_on:
                     self._forward(link, record, decision, exact)
                 if decision.envelope is None:
+                    if decision is _STALE:
+                        self._drop_stale(link, messages)
                     continue
                 if self.holding and link is node.router.parent:
                     self._hold(link, {event: decision}, repeat(event), messages)
@@ -129,7 +131,14 @@ class Incoming:
         _, _, events, _, messages = record
         if type(messages) is not list or len(events) != len(messages):
             raise ProtocolError(f"{link.name} sent a record that has not a name for each message")
-        decisions = {event: self._decision(link, record, event) for event in dict.fromkeys(events)}
+        names = dict.fromkeys(events)
+        version = None
+        while link.decided != version:  # all for the same topology, which may change in between
+            version = link.decided
+            decisions = {event: self._decision(link, record, event) for event in names}
+        if any(decision is _STALE for decision in decisions.values()):
+            self._drop_stale(link, messages)
+            return
         first = decisions[events[0]]
         alike = all(other.goes_like(first) for other in decisions.values())
         if not alike or (first.goes_on and not self._forward(link, record, first, size)):
@@ -257,13 +266,17 @@ class Incoming:
         with self._node.lock:
             router = self._node.router
             if link not in router.neighbours:
-                link.drop("link-cut", len(messages))
                 return _STALE
             if link.decided != router.version or len(link.decisions) >= _MAX_DECISIONS:
                 link.decisions.clear()
                 link.decided = router.version
             decision = link.decisions[kind, path, event, to] = self._decided(link, kind, path, event, to)
         return decision
+
+    def _drop_stale(self, link: Link, messages: list[Payload]) -> None:
+        """Count what still came over a link that is gone."""
+        with self._node.lock:
+            link.drop("link-cut", len(messages))
 
     def _decided(self, link: Link, kind: int, path: tuple[str, ...], event: str, to: Any) -> Decision:
         """Lock held."""

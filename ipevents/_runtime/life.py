@@ -31,7 +31,7 @@ from .process import Launch
 from .slot import Slot
 from .stage import Stage
 from .supervisor import Supervisor
-from .threads import Deadline, Latch
+from .threads import Deadline, Latch, acquire_from_user
 
 log = Log("ipevents.life")
 
@@ -143,8 +143,10 @@ class Life:
     def imply_start(self) -> None:
         """As ``start``, but not by the user's own call."""
         # A listener does not wait for the thread that starts, which may wait for listeners to end.
-        if not self._starting.acquire(blocking=not self.node.dispatcher.runs_here()):
-            return
+        if not self._starting.acquire(blocking=False):
+            if self.node.dispatcher.runs_here():
+                return
+            acquire_from_user(self._starting)
         try:
             if self._started and (self.is_child or self.node.stage is not Stage.CLOSED):
                 return

@@ -26,7 +26,7 @@ from . import again
 from .logs import Log
 from .outgoing import Outgoing
 from .programs import execute
-from .threads import Latch, MainBell, forget_main_bell, main_ident, start_thread
+from .threads import Latch, MainBell, acquire_from_user, forget_main_bell, main_ident, start_thread
 
 if TYPE_CHECKING:
     from .childhood import Childhood
@@ -38,7 +38,7 @@ _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
 _LIBRARY = (os.path.dirname(os.__file__), "<frozen")  # sysconfig would say it, and take long to import
 # Where an exception may be raised although it is our code: there we only wait.
-_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__})
+_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__, acquire_from_user.__code__})
 # These run what was deferred before they return, holding nothing any more.
 _SENDS = frozenset({Outgoing.send.__code__, Outgoing._addressed.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
@@ -249,10 +249,9 @@ def _postpone(number: int, frame: types.FrameType | None, action: Action) -> Non
         inner = inner.f_back
     # Also if it is in a send: that may just have looked at what was deferred for the last time.
     for life in ([_child.life] if _child else []) + _open:
-        if life.supervisor is not None:
-            life.supervisor.resend(number)
+        if life.supervisor is not None and life.supervisor.resend(number):
             return
-    # Nothing is open: in a start(), or in the last line of a stop. A thread as threading makes it would
+    # Nothing is open: in a start(), or in the last steps of a stop. A thread as threading makes it would
     # need a lock that the code below us may hold.
     with contextlib.suppress(RuntimeError):
         start_new_thread(again.send_later, (number,))

@@ -185,9 +185,9 @@ class Supervisor:
             self._deadline.shorten(seconds)
         self.watch.ring()
 
-    def resend(self, number: int) -> None:
-        """Send the main thread this signal again in a moment. Takes no lock."""
-        self._again.put(number)
+    def resend(self, number: int) -> bool:
+        """Send the main thread this signal again in a moment, without a lock. Returns False if too late."""
+        return self._again.put(number)
 
     def kill_all(self) -> None:
         """KILL all children now; this thread ends the process next. Takes no lock, for a signal handler."""
@@ -224,6 +224,7 @@ class Supervisor:
         except Exception:  # a fault of the library: without this thread nothing is watched any more
             log.exception("! the supervisor ends")
             self.kill_all()
+            self._end_again()
             self._on_stopped(Deadline(1.0))
         finally:
             self._socket.remove()
@@ -384,7 +385,13 @@ class Supervisor:
             self._step(until)
             self._hurry(deadline)
         self._socket.close()  # before anybody is told that it is all over, and may end the process
+        self._end_again()
         self._on_stopped(deadline)
+
+    def _end_again(self) -> None:
+        """The last steps may take their time, and nobody looks for signals meanwhile."""
+        for number in self._again.close():
+            again.send(number)
 
     def _hurry(self, deadline: Deadline) -> None:
         """Tell the children again where the deadline has been shortened meanwhile."""

@@ -81,6 +81,19 @@ class Latch:
         return self.is_set()
 
 
+def acquire_from_user(lock: threading.RLock) -> None:
+    """Acquire a lock that other threads hold for as long as the user's code likes; not for its owner.
+
+    A signal handler may raise in here, and then the calling thread does not hold the lock.
+    """
+    try:
+        lock.acquire()
+    except BaseException:
+        if lock._is_owned():  # type: ignore[attr-defined]  # raised just behind it; as threading.Condition does
+            lock.release()
+        raise
+
+
 class Wakeup:
     """Interrupts a thread that waits on descriptors. ``ring`` may be called by a signal handler."""
 

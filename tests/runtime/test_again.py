@@ -73,6 +73,16 @@ def test_what_is_put_within_the_ring_is_not_lost():
     assert again.take(1e9) == [2]
 
 
+def test_at_its_end_it_hands_over_what_is_left_and_takes_nothing_more():
+    rings = Rings()
+    again = Again(rings)
+    assert again.put(2)
+    assert again.close() == [2]
+    assert not again.put(15)  # who puts it has to find another way
+    assert again.close() == []
+    assert rings.count == 1
+
+
 def test_a_signal_that_was_sent_again_counts_once(monkeypatch):
     monkeypatch.setattr(module.signal, "pthread_kill", lambda ident, number: None)
     module.pending.add(15)

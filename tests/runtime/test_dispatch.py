@@ -579,6 +579,17 @@ def test_ten_thousand_names_that_are_used_once_leave_nothing(dispatcher, heard):
     assert holds_nothing(dispatcher)
 
 
+def test_what_was_kept_of_an_event_goes_with_its_signal(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "once"), once=True)
+    receivers = dispatcher.find("x", "me")  # as a reader does that has two messages of it in a frame
+    receivers[0](None)
+    assert dispatcher.find("x", "me") == ()
+    del receivers
+    gc.collect()
+    assert holds_nothing(dispatcher)
+    assert dispatcher.kept == {}
+
+
 def test_a_signal_that_somebody_holds_is_the_signal_of_its_event(dispatcher, heard):
     signal = dispatcher.signal("x")
     listener = hears(heard, "on")

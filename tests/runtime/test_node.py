@@ -824,6 +824,37 @@ def test_a_record_of_several_events_is_divided_where_they_part(places, raw):
     assert (top.node.incoming.unheard, top.node.incoming.delivered >= 2) == (3, True)
 
 
+def test_what_still_comes_over_a_link_that_is_gone_is_counted_once(places, raw):
+    top = places("top").listen("a", "b")
+    one = raw(top, "one")
+    with top.node.lock:
+        top.node.child_gone(one.link, None)
+    top.node.receive(
+        one.link, [(TO_PARENTS, ("one",), *SEVERAL), (TO_PARENTS, ("one",), "a", None, [(6,)])], 1
+    )
+    assert one.link.dropped == {"link-cut": 6}
+    assert top.heard.empty()
+
+
+def test_messages_of_several_events_are_decided_for_one_topology(places, raw, monkeypatch):
+    top = places("top")
+    one, other = raw(top, "one"), raw(top, "other")
+    top.listen("online")
+    other.send((INTERESTS, ("b", "c")), (ONLINE, ("other",)))
+    assert top.next()[0] == "online"
+    decided = top.node.incoming._decided
+
+    def change_in_between(link, kind, path, event, to):
+        decision = decided(link, kind, path, event, to)
+        if event == "a" and not top.node.router.wants(other.link, "a"):
+            top.node.router.peer_interest(other.link, "a", True)
+        return decision
+
+    monkeypatch.setattr(top.node.incoming, "_decided", change_in_between)
+    one.send((BROADCAST, ("one",), *SEVERAL))
+    assert other.next_event() == (SEVERAL[0], SEVERAL[2])
+
+
 def test_what_waits_for_our_online_may_be_of_several_events(places, raw):
     top, child = places("top"), places("child").listen("a", "b")
     child.node.incoming.holding = True

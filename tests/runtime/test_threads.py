@@ -7,7 +7,15 @@ import time
 
 import pytest
 
-from ipevents._runtime.threads import Deadline, Latch, Wakeup, join_thread, main_ident, start_thread
+from ipevents._runtime.threads import (
+    Deadline,
+    Latch,
+    Wakeup,
+    acquire_from_user,
+    join_thread,
+    main_ident,
+    start_thread,
+)
 
 
 def test_a_deadline_without_a_limit_never_passes():
@@ -98,6 +106,34 @@ def test_a_signal_handler_can_raise_out_of_a_wait_and_the_latch_stays_usable():
     assert not latch.wait(0)
     latch.set()
     assert latch.wait()
+
+
+def test_a_signal_handler_can_raise_out_of_a_wait_for_a_lock_and_the_lock_is_not_held():
+    class Raised(Exception):
+        pass
+
+    def handler(number: int, frame: object) -> None:
+        raise Raised
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            free.wait()
+
+    lock, held, free = threading.RLock(), Latch(), Latch()
+    holder = start_thread("holder", hold)
+    held.wait()
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(Raised):  # noqa: PT012  it comes wherever the thread is by then
+            start_thread("kill", lambda: signal.pthread_kill(main_ident(), signal.SIGUSR1))
+            acquire_from_user(lock)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        free.set()
+    assert join_thread(holder, Deadline(10.0))
+    acquire_from_user(lock)  # what nobody holds is there for who wants it
+    lock.release()
 
 
 def test_a_wakeup_is_readable_from_a_ring_until_it_is_cleared():

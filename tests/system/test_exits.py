@@ -482,6 +482,32 @@ def test_a_listener_that_hangs_delays_a_stop_but_does_not_prevent_it():
     assert "a listener keeps it" in ended.err
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("wait", ['ipem.emit("anything")', "other.start()"], ids=["emit", "start"])
+def test_a_signal_reaches_who_waits_for_a_listener_that_hangs(wait, number, status):
+    text = """
+    from ipevents import Emitter
+
+    def hang(message):
+        hangs.set()
+        threading.Event().wait()
+
+    hangs = threading.Event()
+    other = Emitter().options(useSocket=False)
+    emitter = ipem if "ipem" in WAIT else other
+    emitter.on("hang", hang).on("anything", print)
+    ipem.options(stopTimeout=500).start()
+    threading.Thread(target=emitter.emit, args=("hang",), daemon=True).start()
+    hangs.wait()
+    say("waits")
+    exec(WAIT)
+    """
+    with running(f"WAIT = {wait!r}", text) as script:
+        script.wait_line("waits")
+        script.signal_group(number)
+        assert script.ended(0.5 + 2 * SPARE_SECONDS).status == status
+
+
 # What a child is doing when it is stopped.
 
 DOINGS = {
