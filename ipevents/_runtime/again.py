@@ -76,7 +76,11 @@ def send_later(number: int) -> None:
 
 
 def counts(number: int) -> bool:
-    """In a handler: whether this signal means something, or was sent again and has counted meanwhile."""
+    """In a handler: whether this signal means something, or was sent again and has counted meanwhile.
+
+    Two signals of one number are one to the system while the first waits: a new one that comes in the same
+    few milliseconds as one sent again may be taken for that.
+    """
     if number not in _sent:
         return True
     _sent.discard(number)

@@ -152,11 +152,13 @@ class Childhood:
         if threads and (self._leaving is None or not self._leaving.is_alive()):
 
             def wait() -> None:
-                for leave in reversed(getattr(threading, "_threading_atexits", ())):
-                    leave()  # as the interpreter does: executors finish their work, then their threads end
-                for thread in threads:
-                    thread.join()
-                self.look_again()
+                try:
+                    for leave in reversed(getattr(threading, "_threading_atexits", ())):
+                        leave()  # as the interpreter does: executors finish their work and end
+                    for thread in threads:
+                        thread.join()
+                finally:  # such a hook may be anybody's; what it raises is shown as of any thread
+                    self.look_again()
 
             self._leaving = start_thread("leaving", wait)
         return bool(threads)

@@ -22,7 +22,7 @@ from .threads import Deadline
 if TYPE_CHECKING:
     from .._core.handshake import Identity
 
-__all__ = ["Attempt", "Connected", "connect", "dial", "shake_hands", "spelled"]
+__all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands", "spelled"]
 
 log = Log("ipevents.connector")
 
@@ -95,7 +95,10 @@ def dial(
 
 
 def connect(address: str | tuple[str, int], family: str) -> socket.socket:
-    """Return a socket connected to whoever is there. Raises OSError as the system does."""
+    """Return a socket connected to whoever is there. Raises OSError as the system does.
+
+    A signal handler may raise in here.
+    """
     with Client(address, family) as connection:
         # One owner at a time: from here on the socket, in the end a Connection again.
         sock = socket.socket(fileno=os.dup(connection.fileno()))
@@ -138,7 +141,7 @@ def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadli
     try:
         _send(sock, handshake.hello(), deadline)
         while handshake.outcome is None:
-            answer = handshake.receive(_received(sock, reader, deadline))
+            answer = handshake.receive(receive(sock, reader, deadline))
             is_stranger = False
             if answer is not None:
                 _send(sock, answer, deadline)
@@ -159,7 +162,8 @@ def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadli
     return handshake.outcome
 
 
-def _received(sock: socket.socket, reader: FrameReader, deadline: Deadline) -> bytes:
+def receive(sock: socket.socket, reader: FrameReader, deadline: Deadline) -> bytes:
+    """The next frame of the handshake. Raises OSError; a signal handler may raise in here."""
     while True:
         _limit(sock, deadline)
         received = sock.recv(reader.missing)

@@ -308,6 +308,7 @@ class Incoming:
         with node.lock:
             router = node.router
             if link not in router.neighbours:
+                link.drop("link-cut", count)
                 return True
             if link.decided != router.version:  # it changed since the decision was made
                 if type(event) is list:

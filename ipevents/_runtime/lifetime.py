@@ -22,7 +22,7 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import again
+from . import again, dial
 from .logs import Log
 from .outgoing import Outgoing
 from .programs import execute
@@ -37,8 +37,10 @@ log = Log("ipevents.lifetime")
 _PACKAGE = __name__.partition(".")[0]
 _OURS = frozenset({_PACKAGE, "blinker", "cloudpickle"})
 _LIBRARY = (os.path.dirname(os.__file__), "<frozen")  # sysconfig would say it, and take long to import
-# Where an exception may be raised although it is our code: there we only wait.
-_WAITS = frozenset({Latch.wait.__code__, MainBell.wait.__code__, acquire_from_user.__code__})
+# Where an exception may be raised although it is our code: there we only wait (dial: in ``start()``).
+_WAITS = frozenset(
+    wait.__code__ for wait in (Latch.wait, MainBell.wait, acquire_from_user, dial.connect, dial.receive)
+)
 # These run what was deferred before they return, holding nothing any more.
 _SENDS = frozenset({Outgoing.send.__code__, Outgoing._addressed.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")

@@ -91,6 +91,22 @@ def test_a_signal_ends_a_script_that_is_over_but_for_a_thread_of_the_user(number
     assert lines[-1] == "the exit hook"
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_start_that_waits_for_a_stranger(number, status):
+    text = """
+    import socket
+    stranger = socket.create_server(("localhost", 0))
+    ipem.options(useSocket=True, socket={"port": stranger.getsockname()[1], "authkey": "x" * 16})
+    ipem.worker(work)
+    held = []
+    threading.Thread(target=lambda: (held.append(stranger.accept()), say("it is silent"))).start()
+    """
+    with running("def work():\n    ipem.start()\n", text, STAYS) as script:
+        script.wait_line("it is silent")
+        script.signal(number)
+        check(script, status, within=AT_ONCE_SECONDS)
+
+
 FLOOD = """
 from ipevents import OutboxFull, SlowPeer
 
