@@ -117,14 +117,23 @@ class Node:
         """Lock not held: run what this thread queued from inside, in order."""
         ident = get_ident()
         mine = self.deferred.get(ident)
-        while mine and not self.inside():
-            call, args = mine.popleft()
+        if mine is None:
+            return
+        while not self.inside():
+            try:
+                call, args = mine.popleft()
+            except (
+                IndexError
+            ):  # not asked before: a signal handler may come in between, and run all that waits
+                break
             try:
                 call(*args)
             except IPEventsError as exc:  # nobody is left to raise it at
                 self.error(exc)
-        if mine is not None and not mine:
-            self.deferred.pop(ident, None)
+        if not mine:
+            meanwhile = self.deferred.pop(ident, None)
+            if meanwhile:  # put there by a handler just now
+                self.deferred.setdefault(ident, deque()).extend(meanwhile)
 
     # Stages
 

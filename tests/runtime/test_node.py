@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from multiprocessing.connection import Connection
 
 import numpy
@@ -904,6 +905,24 @@ def test_a_send_from_inside_is_queued_and_done_on_leaving(line):
     sent = top.node.outgoing.sent
     inside(top, call)
     assert [middle.next()[1] for _ in range(3)] == [(1,), (2,), (3,)]
+
+
+def test_a_signal_handler_may_run_what_is_queued_before_who_was_about_to(line):
+    node = line[0].node
+    done = []
+
+    class Interrupted(deque):
+        """A signal comes whenever it is asked whether something is in it: its handler runs all of it."""
+
+        def __bool__(self):
+            there = len(self) > 0
+            while len(self):
+                self.popleft()[0]()
+            return there
+
+    node.deferred[threading.get_ident()] = Interrupted([(lambda: done.append("once"), ())])
+    node.run_deferred()
+    assert (done, node.deferred) == (["once"], {})
 
 
 def test_an_emit_from_inside_runs_listeners_outside(line):
