@@ -20,11 +20,10 @@ from ._core.messages import (
     TO_PARENTS,
     TO_SIBLINGS,
     Message,
-    check_event,
     check_name,
 )
 from ._core.restarts import RestartPolicy
-from ._exceptions import InvalidListener, IPEventsError, Unpicklable, WorkerRefused, shown
+from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._options import MAX_STOP_SECONDS, child_options, seconds
 from ._runtime import programs
 from ._runtime.dispatch import check_listener
@@ -254,13 +253,8 @@ class Emitter:
 
         Raises InvalidEvent, ReservedEvent, as the sends do: only where nobody listens to ``error``.
         """
-        node = self._node
-        try:
-            name = check_event(event, sending=False)
-        except IPEventsError as exc:
-            node.fail(exc)
-            return False
-        return node.emit(name, args, kwargs)
+        name = self._node.checked(event, sending=False)
+        return name is not None and self._node.emit(name, args, kwargs)
 
     def bubble(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To the listeners here, then to every process between here and the grand master.
@@ -268,14 +262,11 @@ class Emitter:
         Returns the emitter. The listeners here have heard it also where the arguments are then refused.
         """
         node = self._node
-        try:
-            name = check_event(event, sending=True)
-        except IPEventsError as exc:
-            node.fail(exc)
-            return self
-        if node.may_send():
-            node.emit(name, args, kwargs)
-        node.send(TO_PARENTS, name, args, kwargs)
+        name = node.checked(event, sending=True)
+        if name is not None:
+            if node.may_send():
+                node.emit(name, args, kwargs)
+            node.send(TO_PARENTS, name, args, kwargs)
         return self
 
     def sendToParents(self, event: str, *args: Any, **kwargs: Any) -> Emitter:

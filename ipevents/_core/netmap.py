@@ -38,10 +38,6 @@ class Netmap:
         assert node is not None
         node.online = True
 
-    def is_online(self, path: tuple[str, ...]) -> bool:
-        node = self._find(path)
-        return node is not None and node.online
-
     def knows(self, path: tuple[str, ...]) -> bool:
         return self._find(path) is not None
 

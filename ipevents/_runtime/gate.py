@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from .._core.handshake import Identity, Refusal
+from .._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
 from .._core.messages import MAX_ROUTE
 from .._exceptions import LinkError, ProtocolError
 from .._options import Options
 from . import keys
-from .acceptor import CLOSE_SECONDS, Acceptor
+from .acceptor import CLOSE_SECONDS, EVICTED, Acceptor
 from .client import Arrival, Client
 from .connector import CLOSE_SECONDS as CLIENT_CLOSE_SECONDS
 from .connector import Joined, Listening, join
@@ -97,10 +97,6 @@ class Gate:
     def cannot_serve(self) -> bool:
         """Whether new clients need threads that this Python cannot start once the script has ended."""
         return (3, 12, 0) <= sys.version_info[:3] <= (3, 12, 2) and self.client is None
-
-    def clients(self) -> list[Link]:
-        """State lock held: the links to connected clients."""
-        return list(self._clients)
 
     def abandon(self) -> None:
         """In a forked child: give the descriptors back."""
@@ -200,7 +196,7 @@ class Gate:
 
     def _refused(self, cause: str, address: str) -> None:
         self._node.incoming.count_refused(cause)
-        if cause not in ("hung-up", "evicted"):
+        if cause not in (HUNG_UP, EVICTED):
             where = f" from {address}" if address else ""
-            remedy = "; both ends need the same socket.authkey" if cause == "wrong-key" else ""
+            remedy = "; both ends need the same socket.authkey" if cause == WRONG_KEY else ""
             self._node.error(LinkError(f"a connection{where} was refused: {cause}{remedy}"))

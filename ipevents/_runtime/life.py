@@ -31,7 +31,7 @@ from .process import Launch
 from .slot import Slot
 from .stage import Stage
 from .supervisor import Supervisor
-from .threads import Deadline, Latch, acquire_from_user
+from .threads import Deadline, Latch, acquire_from_user, library_threads
 
 log = Log("ipevents.life")
 
@@ -265,28 +265,28 @@ class Life:
 
     def check_wait(self, what: str) -> None:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
-        if self.node.dispatcher.runs_here():
-            raise WouldDeadlock(f"{what} waits, and no event is delivered while a listener runs")
+        self._check_no_listener(what)
         if self.node.stage is not Stage.OPEN:
             raise self.node.stage_error()
 
+    def _check_no_listener(self, what: str) -> None:
+        if self.node.dispatcher.runs_here():
+            raise WouldDeadlock(f"{what} waits, and no event is delivered while a listener runs")
+
     def may_wait(self) -> bool:
         """Whether this thread may wait for the end: nothing that ends needs it."""
-        node, supervisor = self.node, self.supervisor
+        node = self.node
         ident = threading.get_ident()
-        if node.inside() or node.dispatcher.runs_here() or lifetime.in_handler_of(self):
+        if node.inside() or node.dispatcher.runs_here() or lifetime.in_handler():
             return False
-        if threading.current_thread().name.startswith("ipevents-"):
-            return False
-        if supervisor is None or supervisor.runs_here():
+        if self.supervisor is None or ident in library_threads:
             return False
         links = [link for link in list(node.router.neighbours) if isinstance(link, Link)]
         return not any(link.is_written_by(ident) for link in links)
 
     def wait_stopped(self, timeout: float | None) -> bool:
         """For ``run``: until stopped (in a child: until a stop is asked for), at most ``timeout`` seconds."""
-        if self.node.dispatcher.runs_here():
-            raise WouldDeadlock("run() waits, and no event is delivered while a listener runs")
+        self._check_no_listener("run()")
         if self.childhood is not None:
             return self.childhood.wait_stop(timeout)
         return self.wait_over(timeout)

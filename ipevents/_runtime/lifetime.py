@@ -103,7 +103,7 @@ def ignore_interrupt() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
 
 
-def in_handler_of(life: Life) -> bool:
+def in_handler() -> bool:
     """Whether the main thread is in a wait of the library that a signal handler of the user interrupted."""
     if threading.current_thread() is not threading.main_thread():
         return False

@@ -21,7 +21,7 @@ from typing import Any
 
 from .._core.flow import count_messages
 from .._core.interest import Change
-from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record
+from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record, check_event
 from .._core.router import Router, Up
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .dispatch import Dispatcher, Listener
@@ -162,6 +162,14 @@ class Node:
 
     # Local events
 
+    def checked(self, event: object, *, sending: bool) -> str | None:
+        """The plain name of an event that the caller may use; else None, and he has been told."""
+        try:
+            return check_event(event, sending=sending)
+        except IPEventsError as exc:
+            self.fail(exc)
+            return None
+
     def emit(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """An event of this process for its own listeners; returns whether there were any."""
         if self.inside():
@@ -172,12 +180,9 @@ class Node:
     def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A deferred ``emit``: here, but not in a library thread, which may never run listeners."""
         if get_ident() in library_threads:
-            self.notify(lambda: self._deliver_late(event, args, kwargs))
+            self.notify(lambda: self.deliver_local(event, args, kwargs))
         else:
-            self._deliver_late(event, args, kwargs)
-
-    def _deliver_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.deliver_local(event, args, kwargs)
+            self.deliver_local(event, args, kwargs)
 
     def deliver_local(
         self,
@@ -189,7 +194,7 @@ class Node:
         envelope = Envelope(0, self.router.path, event, self.reply, exitcode=exitcode)
         return self.dispatcher.deliver(Message(envelope, args, kwargs), kwargs)
 
-    def notify(self, call: Callable[[], None]) -> None:
+    def notify(self, call: Callable[[], object]) -> None:
         """Run a call in the notices thread, in order; in this thread where that is not there."""
         notices = self.notices
         if notices is None:

@@ -8,7 +8,6 @@ are queued here and run in order.
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable
 
 from .logs import Log
@@ -16,14 +15,14 @@ from .threads import Deadline, join_thread, start_thread
 
 log = Log("ipevents.notices")
 
-Notice = Callable[[], None]
+Notice = Callable[[], object]
 
 
 class Notices:
     """An ordered queue of calls with one thread.
 
-    The thread blocks in ``get`` until there is a call, and in the calls themselves (listeners of the user)
-    ; ``close`` queues the end, so it ends after what was queued before. A listener that never returns keeps
+    The thread blocks in ``get`` until there is a call, and in the calls themselves (listeners of the user).
+    ``close`` queues the end, so it ends after what was queued before. A listener that never returns keeps
     it; it is a daemon and is then named in the log.
     """
 
@@ -34,9 +33,6 @@ class Notices:
     def put(self, notice: Notice) -> None:
         """Queue a call. Never blocks; may be called under any lock and in a signal handler."""
         self._queue.put(notice)
-
-    def runs_here(self) -> bool:
-        return threading.current_thread() is self._thread
 
     def close(self, deadline: Deadline) -> bool:
         """Let the thread end behind what is queued, and wait for it. Returns whether it has ended."""

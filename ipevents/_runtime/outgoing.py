@@ -215,12 +215,9 @@ class Outgoing:
         if hops and hops[-1] in node.router.names:
             hops = hops[:-1]
             if not hops:
-                try:
-                    event = check_event(event, sending=True)
-                except IPEventsError as exc:
-                    node.fail(exc)
-                else:
-                    node.emit(event, args, kwargs)
+                name = node.checked(event, sending=True)
+                if name is not None:
+                    node.emit(name, args, kwargs)
                 return
         self._addressed(SEND_TO, hops, event, args, kwargs)
 

@@ -201,9 +201,6 @@ class Supervisor:
         """Wait for the thread. Returns whether it has ended."""
         return join_thread(self._thread, deadline)
 
-    def runs_here(self) -> bool:
-        return threading.current_thread() is self._thread
-
     def abandon(self) -> None:
         """In a forked child: give our descriptors back, leave everything else alone."""
         for slot in self.slots:

@@ -132,7 +132,7 @@ class Node:
 
     def drop_connections(self):
         """The server's end of every client link is cut."""
-        for link in ipem._life.gate.clients():
+        for link in list(ipem._life.gate._clients):
             link.close_session()
 
 

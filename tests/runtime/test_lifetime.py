@@ -83,12 +83,11 @@ def test_a_listener_is_code_of_the_user():
 
 def test_the_main_thread_in_a_listener_is_within_the_library_and_else_it_is_not():
     emitter = Emitter()
-    life = emitter._life
     seen = []
 
     def look(message: object = None) -> None:
         # as Life.stop calls may_wait, which calls it
-        (lambda: seen.append(lifetime.in_handler_of(life)))()
+        (lambda: seen.append(lifetime.in_handler()))()
 
     emitter.on("x", look)
     emitter.emit("x")
@@ -98,7 +97,7 @@ def test_the_main_thread_in_a_listener_is_within_the_library_and_else_it_is_not(
 
 def test_another_thread_is_in_no_handler():
     with ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(lifetime.in_handler_of, Emitter()._life).result()
+        assert not pool.submit(lifetime.in_handler).result()
 
 
 BODIES = {
