@@ -83,7 +83,8 @@ class Outbox:
         self._event = ""
         self._events: list[str] | None = None
         self._run: list[Payload] = []
-        # Up to this size of the tail a message can be taken without a look at any limit.
+        # Up to this size of the tail a message can be taken without a look at any limit: far below them all,
+        # while it is the only frame and there is no episode.
         self._simple_up_to = FRAME_BYTES
         self._pending_interest: dict[str, list[object]] = {}
         self.being_written = 0  # bytes of the frame that was taken last, until ``written``
@@ -91,7 +92,7 @@ class Outbox:
         self.dropping = False  # an episode of a slow peer, until half empty
 
     def __len__(self) -> int:
-        return self._framed + self._tail_count + len(self._run)
+        return self.count
 
     @property
     def count(self) -> int:
@@ -163,13 +164,16 @@ class Outbox:
     def begin_dropping(self) -> None:
         """An episode of a slow peer begins."""
         self.dropping = True
-        self._simple_up_to = 0
+        self._limits_changed()
+
+    def _limits_changed(self) -> None:
+        self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
 
     def decide(self, size: int, sender: Sender, now: float, progress: float, count: int = 1) -> Verdict:
         """What to do with ``count`` messages; ``progress`` is when the peer last took something."""
         if self.dropping:
             self.dropping = self.size > OUTBOX_BYTES // 2 or self.count > OUTBOX_RECORDS // 2
-            self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
+            self._limits_changed()
             if self.dropping and sender is Sender.FANOUT:
                 return Verdict.DROP
         if self.has_room(size, count):
@@ -219,8 +223,7 @@ class Outbox:
             self._framed -= count
             self._framed_size -= size
             self.being_written = size
-            if not self._frames and not self.dropping:
-                self._simple_up_to = FRAME_BYTES
+            self._limits_changed()
             return records
         records = self._tail
         self.being_written = self._tail_size
@@ -243,7 +246,7 @@ class Outbox:
         self._frames.append((self._tail, self._tail_count, self._tail_size))
         self._framed += self._tail_count
         self._framed_size += self._tail_size
-        self._simple_up_to = 0
+        self._limits_changed()
         self._begin_tail()
 
     def _begin_tail(self) -> None:

@@ -18,7 +18,7 @@ from .._core.handshake import Identity
 from .._core.messages import FAILED, FINISHED, PAYLOADS, PROGRAM, STOP, Record
 from .._core.router import Up
 from .._exceptions import Closed, LinkError, WorkerRefused
-from . import keys, lifetime, payload, programs
+from . import keys, lifetime, payload, privatedirectory, programs
 from .dial import dial
 from .link import Link
 from .logs import Log, traceback_of
@@ -214,7 +214,7 @@ class Childhood:
         """The parent is gone, nobody is to be told anything: end at once and leave nothing, in any thread."""
         if self.life.supervisor is not None:
             self.life.supervisor.kill_all()
-        keys.sweep()
+        privatedirectory.sweep()
         os._exit(HUNG_EXITCODE)
 
     # Stopping
@@ -276,7 +276,7 @@ class Childhood:
         """At the very end: where the parent is gone, remove what it has left, its locks with it."""
         supervisor = self.life.supervisor
         if self.orphaned and supervisor is not None and supervisor.watch.parent_is_gone(LAST_SECONDS):
-            keys.sweep()
+            privatedirectory.sweep()
 
 
 def _user_threads() -> list[threading.Thread]:

@@ -18,7 +18,7 @@ from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
 from .._exceptions import Closed, WouldDeadlock
 from .._options import Options
-from . import keys, lifetime
+from . import lifetime, privatedirectory
 from .childhood import LAST_SECONDS, Childhood
 from .client import Arrival
 from .connector import Waiting
@@ -95,7 +95,7 @@ class Life:
                 node.stage = Stage.OPEN  # NEW -> OPEN
             if not self.is_child:
                 node.announced = False
-                keys.sweep()
+                privatedirectory.sweep()
                 lifetime.watch(self)
                 self.supervisor.begin()
 

@@ -18,9 +18,10 @@ from multiprocessing.connection import Connection
 
 from .._core.handshake import HUNG_UP, Identity, Refusal
 from .acceptor import Acceptor
-from .keys import PrivateDirectory, derive
+from .keys import derive
 from .logs import Log
 from .node import Node
+from .privatedirectory import PrivateDirectory
 from .session import Session
 from .slot import Slot
 from .socketfile import SocketFile
