@@ -148,8 +148,8 @@ class Acceptor:
         self._name = name
         try:
             self._thread = start_thread(f"acceptor-{name}", self._run)
-        except BaseException:
-            self._selector.close()  # the listener stays the caller's
+        except BaseException:  # no thread; the listener stays the caller's
+            self._selector.close()
             raise
 
     def __repr__(self) -> str:
@@ -215,7 +215,7 @@ class Acceptor:
                     elif self._pending.get(key.fd) is pending:  # else evicted in this very round
                         self._guarded(pending)
                 self._expire(time.monotonic())
-        except Exception:
+        except Exception:  # a fault of the library: what it holds is given back, and the reason is seen
             log.exception("! %r ends", self)
         finally:
             self._release()
@@ -266,7 +266,7 @@ class Acceptor:
         address = "" if sock.family == socket.AF_UNIX else f"{peer[0]}:{peer[1]}"
         try:
             self._begin(sock, address)
-        except Exception:
+        except Exception:  # a fault of the library, or no memory: this connection ends, the others go on
             sock.close()
             log.exception("! connection from %s", address or "this machine")
 
@@ -306,7 +306,7 @@ class Acceptor:
             self._refuse(pending, pending.handshake.cause or GARBLED)
         except OSError:
             self._refuse(pending, HUNG_UP)
-        except Exception:
+        except Exception:  # a fault of the library: this connection ends, the others go on
             log.exception("! handshake with %s", pending.address or "a process of this machine")
             self._refuse(pending, FAILED)
 
@@ -341,7 +341,7 @@ class Acceptor:
         connection = connection_from(pending.socket)
         try:
             self._on_accepted(connection, identity, verdict, key_id)
-        except Exception:
+        except Exception:  # no descriptor left, or a fault of the library: this connection ends
             log.exception("! link to %s", verdict)
             connection.close()
 
@@ -371,7 +371,7 @@ class Acceptor:
         log.debug("! refused a connection from %s: %s", address or "this machine", cause)
         try:
             self._on_refused(cause, address)
-        except Exception:
+        except Exception:  # a fault of the library: the connection is refused all the same
             log.exception("! counting a refusal: %s", cause)
 
 

@@ -117,7 +117,7 @@ class Childhood:
             if life.exit is None or not self._interrupted:
                 raise
             # Raised here because a listener ended the process: the listener's code counts.
-        except Exception as exc:
+        except Exception as exc:  # the program's own: told to the parent, raised on
             stopping = life.stopping.is_set()
             if not (isinstance(exc, Closed) and stopping):  # else a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping

@@ -43,11 +43,20 @@ class Listening(NamedTuple):
     listener: Listener
     socket_file: SocketFile | None
 
+    def close(self) -> None:
+        """Listen no more, for who got it and cannot use it."""
+        if self.socket_file is not None:
+            self.socket_file.remove()
+        self.listener.close()
+
 
 class Waiting:
     """Nobody answered, and we only connect."""
 
     __slots__ = ()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 Joined = Connected | Listening | Waiting
@@ -246,7 +255,7 @@ class Connector:
         while (attempt := self._next_attempt()) is not None:
             try:
                 connection, welcomed = self._dial(attempt)
-            except Exception as error:
+            except Exception as error:  # one that nobody foresaw is reported, and the next try may succeed
                 self._failed(error)
             else:
                 self._succeeded(connection, welcomed)
@@ -271,7 +280,7 @@ class Connector:
             return
         try:
             self._on_connected(connection, welcomed)
-        except Exception:
+        except Exception:  # no descriptor left, or a fault of the library: the thread lives to dial again
             log.exception("! link as %s", welcomed.pid)
             connection.close()
 
@@ -292,5 +301,5 @@ class Connector:
         self._reported.add(cause)
         try:
             self._on_failed(error)
-        except Exception:
+        except Exception:  # a fault of the library: the thread lives to dial again
             log.exception("! reporting %s", error)

@@ -33,6 +33,10 @@ class Connected(NamedTuple):
     connection: Connection
     welcomed: Welcomed
 
+    def close(self) -> None:
+        """Hang up, for who got it and cannot use it."""
+        self.connection.close()
+
 
 class Attempt:
     """One dial, which another thread may break off."""
@@ -107,7 +111,7 @@ def connect(address: str | tuple[str, int], family: str) -> socket.socket:
             # A connect to a free local port out of the range from which the kernel takes our own end's
             # may meet itself. Nobody is there; kept, it would hold the port against a server.
             raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
-    except BaseException:
+    except BaseException:  # a signal handler's too: nobody else has the socket yet
         sock.close()
         raise
     return sock

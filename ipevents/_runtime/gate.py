@@ -63,7 +63,17 @@ class Gate:
         )
 
     def begin(self, joined: Joined) -> Arrival | None:
-        """Serve what ``join`` gave. Returns the connection to the server if there is one."""
+        """Serve what ``join`` gave. Returns the connection to the server if there is one.
+
+        Raises RuntimeError where no thread can be started; then what was joined is closed.
+        """
+        try:
+            return self._begin(joined)
+        except BaseException:  # Ctrl-C as well: nobody else has it
+            joined.close()
+            raise
+
+    def _begin(self, joined: Joined) -> Arrival | None:
         if isinstance(joined, Listening):
             self._acceptor = Acceptor(
                 joined.listener,

@@ -168,8 +168,13 @@ class Life:
         if self.options.use_socket:
             gate = Gate(self.node, self.options, self.incarnation, say_ready=self._say_ready)
             joined = gate.join()
-        self.open()
-        self.node.dispatcher.enter()  # whoever connects now is heard behind our own ready and online
+        try:
+            self.open()
+            self.node.dispatcher.enter()  # whoever connects now is heard behind our own ready and online
+        except BaseException:  # no thread, or Ctrl-C while a listener runs: nobody else has it yet
+            if joined is not None:
+                joined.close()
+            raise
         try:
             if gate is not None and joined is not None:
                 arrival = gate.begin(joined)

@@ -104,8 +104,8 @@ class Link:
         self._reader = start_thread(f"reader-{name}", self._read_loop)
         try:
             self._writer = start_thread(f"writer-{name}", self._write_loop)
-        except BaseException:
-            self._sessions.put(None)  # the reader ends
+        except BaseException:  # no second thread: the first one ends as well
+            self._sessions.put(None)
             raise
 
     def __repr__(self) -> str:

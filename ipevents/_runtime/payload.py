@@ -153,10 +153,10 @@ def _dump(value: object, buffers: list[Any], keep: Any, what: str) -> bytes:
     """The pickle of a value; ``keep`` puts what travels out of band into ``buffers``."""
     try:
         data = pickle.dumps(value, 5, buffer_callback=keep)
-        if b"__main__" not in data:
-            return data
     except Exception:  # cloudpickle may do it; if not, its exception tells
-        pass
+        data = b"__main__"
+    if b"__main__" not in data:
+        return data
     buffers.clear()  # of the first attempt
     import cloudpickle  # type: ignore[import-untyped]  # late: most programs never need it
 

@@ -62,7 +62,7 @@ class PrivateSocket:
                     on_accepted=self._accepted,
                     on_refused=self._refused,
                 )
-            except BaseException:
+            except BaseException:  # no descriptor, no thread, or Ctrl-C: nothing is left on the disk
                 directory.close()
                 raise
             self._directory = directory

@@ -145,7 +145,7 @@ def bind(path: str) -> tuple[Listener, SocketFile]:
             os.rename("s", path, src_dir_fd=directory)
             listener._listener._address = path  # type: ignore[attr-defined]  # what Listener.address tells
             return listener, SocketFile.at(path, is_contested=True)
-        except BaseException:
+        except BaseException:  # nobody else has the listener yet
             listener.close()
             raise
     finally:

@@ -97,7 +97,7 @@ class Supervisor:
             self.slots.append(slot)
         try:
             self._start(slot)
-        except BaseException:
+        except BaseException:  # the system refuses, or Ctrl-C: there is no such child
             with self._node.lock:
                 self.slots.remove(slot)
                 self._socket.forget(slot)

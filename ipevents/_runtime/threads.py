@@ -88,8 +88,8 @@ def acquire_from_user(lock: threading.RLock) -> None:
     """
     try:
         lock.acquire()
-    except BaseException:
-        if lock._is_owned():  # type: ignore[attr-defined]  # raised just behind it; as threading.Condition does
+    except BaseException:  # of a signal handler, perhaps just behind the acquisition
+        if lock._is_owned():  # type: ignore[attr-defined]  # asked as threading.Condition does
             lock.release()
         raise
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
 
 from ipevents import Emitter
+from ipevents._runtime.acceptor import Acceptor
 from ipevents._runtime.socketfile import locked
 
 CEILING_SECONDS = 30.0
@@ -44,6 +46,49 @@ def test_from_the_beginning_of_a_stop_on_nobody_is_let_in(place, port, family):
     with socket.socket(getattr(socket, family)) as client, pytest.raises(OSError):
         client.connect(path or ("localhost", port))
     emitter.stop()
+
+
+def interrupted(*args: object, **kwargs: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
+@pytest.mark.parametrize("where", ["waiting for a listener", "starting a thread"])
+@pytest.mark.usefixtures("all_is_given_back")
+def test_a_start_that_is_interrupted_listens_no_more_and_can_be_repeated(
+    place, port, monkeypatch, family, where
+):
+    path = str(place / "s") if family == "AF_UNIX" else None
+    options = {"socketPath": path, "port": port}
+    emitter = Emitter().options(socket=options)
+    with monkeypatch.context() as patch:
+        if where == "waiting for a listener":
+            patch.setattr(emitter._life.node.dispatcher, "enter", interrupted)
+        else:
+            patch.setattr(Acceptor, "__init__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            emitter.start()
+    assert path is None or not os.path.exists(path)
+    with Emitter().options(socket=options) as other:
+        assert other.isGrandMaster
+    emitter.start()
+    assert emitter.isGrandMaster
+    emitter.stop()
+
+
+@pytest.mark.usefixtures("all_is_given_back")
+def test_a_start_that_is_interrupted_hangs_up_and_can_be_repeated(place, monkeypatch):
+    options = {"socketPath": str(place / "s")}
+    client = Emitter().options(socket=options)
+    with Emitter().options(socket=options) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(client._life.node.dispatcher, "enter", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.start()
+        with server.expecting("online", CEILING_SECONDS):
+            client.start()
+        assert len(server.stats()["links"]) == 1
+        client.stop()
 
 
 @pytest.mark.parametrize(
