@@ -18,7 +18,7 @@ from .._core.handshake import Identity
 from .._core.messages import FAILED, FINISHED, PAYLOADS, PROGRAM, STOP, Record
 from .._core.router import Up
 from .._exceptions import Closed, LinkError, WorkerRefused
-from . import keys, lifetime, payload, privatedirectory, programs
+from . import farewell, keys, lifetime, payload, privatedirectory, programs
 from .dial import dial
 from .link import Link
 from .logs import Log, traceback_of
@@ -269,7 +269,7 @@ class Childhood:
         log.warning("! the main thread of %s does not end; the process does", self.life.node.router.pid)
         if self.orphaned:
             self._vanish()
-        self.life.flush(deadline.at_least(LAST_SECONDS))
+        farewell.flush(self.life.node, deadline.at_least(LAST_SECONDS))
         os._exit(HUNG_EXITCODE)
 
     def sweep(self) -> None:

@@ -13,12 +13,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .._core.flow import count_messages
 from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
 from .._exceptions import Closed, WouldDeadlock
 from .._options import Options
-from . import lifetime, privatedirectory
+from . import farewell, lifetime, privatedirectory
 from .childhood import LAST_SECONDS, Childhood
 from .client import Arrival
 from .connector import Waiting
@@ -337,31 +336,13 @@ class Life:
             told = Latch()  # all that was noticed so far: its listeners may still send
             notices.put(told.set)
             told.wait(deadline.left())
-        self.flush(deadline)
-        with node.lock:
-            node.stage = Stage.CLOSED  # STOPPING -> CLOSED
-            links = [link for link in node.router.neighbours if isinstance(link, Link)]
-            for link in links:
-                link.say_goodbye()
-        goodbye = Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0))
-        for link in links:
-            link.wait_closed(goodbye)
-        with node.lock:
-            for link in links:
-                link.end()
+        farewell.flush(node, deadline)
+        links = farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
         # Behind the ends of the clients' links, whose offline is told as well.
         if notices is not None and not notices.close(deadline):
             log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
         last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
-        for link in links + (self.supervisor.retired if self.supervisor else []):
-            if not link.join(last):
-                log.warning("! the reader of %r does not end: a listener keeps it", link)
-        with node.lock:
-            parent = node.router.parent
-            if isinstance(parent, Link):  # what it never came to take, and all that it took
-                parent.drop("closed", count_messages(parent.outbox.clear()))
-                node.remember(parent)
-                node.router.remove_parent()
+        farewell.join(node, links + (self.supervisor.retired if self.supervisor else []), last)
         if self.gate is not None:
             self.gate.close(deadline.at_least(LAST_SECONDS))
         node.notices = None
@@ -372,12 +353,6 @@ class Life:
         lifetime.unwatch(self)
         self.is_grand_master = False
         self.stopped.set()
-
-    def flush(self, deadline: Deadline) -> None:
-        """Wait until the kernel has all that is queued, or the deadline."""
-        with self.node.lock:
-            for link in list(self.node.router.neighbours):
-                link.flush(deadline)  # type: ignore[attr-defined]  # every neighbour here is a Link
 
     # Children
 
