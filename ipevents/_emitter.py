@@ -61,7 +61,7 @@ class Emitter:
         number = next(_numbers)
         pid = str(os.getpid())
         self._is_default = number == 1
-        self._life = Life(pid if number == 1 else f"{pid}.{number}", self.sendTo)
+        self._life = Life(pid if number == 1 else f"{pid}.{number}")
         self._node = self._life.node
 
     # Configuration and life
@@ -316,7 +316,7 @@ class Emitter:
         """
         kind = type(pids)
         if kind is tuple or kind is list:
-            route = [_pid(pid) for pid in pids]  # type: ignore[union-attr]  # mypy does not follow kind
+            route = tuple([_pid(pid) for pid in pids])  # type: ignore[union-attr]  # mypy does not follow kind
         else:
             route = _route(pids)
         self._node.send_route(route, event, args, kwargs)
@@ -502,12 +502,12 @@ def _pid(value: object) -> str:
     raise TypeError(f"a pid is a str, an int or a Child, not {shown(value)}")
 
 
-def _route(pids: object) -> list[str]:
+def _route(pids: object) -> tuple[str, ...]:
     """The route that ``sendTo`` was given in another form than a tuple or a list. Raises TypeError."""
     if isinstance(pids, (str, int, Child)):
-        return [_pid(pids)]
+        return (_pid(pids),)
     if isinstance(pids, Iterable) and not isinstance(pids, (bytes, bytearray, Mapping, Set)):
-        return [_pid(pid) for pid in pids]
+        return tuple([_pid(pid) for pid in pids])
     raise TypeError(f"sendTo() takes a pid, or pids in the order of message.pids, not {shown(pids)}")
 
 

@@ -19,6 +19,7 @@ from ipevents._core.messages import (
     SEND_TO,
     TO_CHILD,
     check_received,
+    make_record,
 )
 from ipevents._core.router import Router, Up
 
@@ -104,7 +105,7 @@ class Fabric:
 
     def send(self, process: Process, kind: int, event: str) -> None:
         """A message that goes by the rules."""
-        plan = process.router.plan(kind, event)
+        plan = process.router.plan_here(kind, event)
         if plan.deliver:
             self._deliver(process, event, (process.pid,))
         for link in plan.forward:
@@ -112,13 +113,11 @@ class Fabric:
 
     def send_to(self, process: Process, route: tuple[str, ...], event: str) -> None:
         """A message along a route: the target first, the own pid at the end or not."""
-        route = route[:-1] if route[-1] in process.router.names else route
-        link, report = process.router.hop(route)
-        if report is not None:
-            process.reports.append((event, report.target))
+        plan = process.router.plan_here(SEND_TO, event, route)
+        if plan.report is not None:
+            process.reports.append((event, plan.report.target))
             return
-        tail = (route[0], route[:-1]) if len(route) > 1 else None
-        self._put(link, (SEND_TO, (process.pid,), event, tail, [()]))
+        self._put(plan.only, make_record(plan.header, plan.event, [()]))
 
     def settle(self) -> None:
         """Let everything arrive that is on its way."""

@@ -87,7 +87,7 @@ class Outbox:
         # while it is the only frame and there is no episode.
         self._simple_up_to = FRAME_BYTES
         self._pending_interest: dict[str, list[object]] = {}
-        self.being_written = 0  # bytes of the frame that was taken last, until ``written``
+        self.being_written = 0  # bytes of the frame that was taken last, until whoever took it sets 0
         self.peak = 0
         self.dropping = False  # an episode of a slow peer, until half empty
 
@@ -115,10 +115,6 @@ class Outbox:
         """Whether a message with large buffers fits beside what is queued and what is just being written."""
         there = self._framed_size + self._tail_size + self.being_written
         return not there or there + size <= OUTBOX_BYTES
-
-    def written(self) -> None:
-        """What was taken last has left the process."""
-        self.being_written = 0
 
     def offer(self, header: Header, event: str, payload: Payload, size: int) -> bool:
         """Take a message if there is room and no episode; else ``decide`` tells what to do with it.
@@ -213,7 +209,7 @@ class Outbox:
 
     def take(self) -> list[Record]:
         """The records of the next frame, taken out; empty if nothing waits."""
-        there = self.count
+        there = self._framed + self._tail_count + len(self._run)
         if there > self.peak:
             self.peak = there
         if self._pending_interest:

@@ -155,7 +155,10 @@ def _is_long(event: str) -> bool:
 
 
 class Envelope:
-    """What all messages of one kind, path and event have in common; made once and kept."""
+    """What all messages of one kind, path and event have in common; made once and kept.
+
+    ``send_to(pids, event, args, kwargs)`` is what a reply calls.
+    """
 
     __slots__ = ("event", "exitcode", "kind", "pids", "send_to", "to")
 
@@ -244,7 +247,7 @@ class Message:
 
         Returns None. Errors as for ``sendTo``. The answer to an event of this process is a local ``emit``.
         """
-        self._envelope.send_to(self._envelope.pids, event, *args, **kwargs)
+        self._envelope.send_to(self._envelope.pids, event, args, kwargs)
 
     def _fields(self) -> tuple[Any, ...]:
         envelope = self._envelope

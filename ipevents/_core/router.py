@@ -17,10 +17,12 @@ from .interest import Change, Interest
 from .messages import (
     BROADCAST,
     MAX_PATH,
+    TO_CHILD,
     TO_CHILDS,
     TO_GRAND_MASTER,
     TO_PARENTS,
     TO_SIBLINGS,
+    TYPE_NAMES,
     Header,
     check_names,
     is_pids,
@@ -49,7 +51,7 @@ RULES: dict[int, Row] = {
     TO_GRAND_MASTER: Row(True, False, None, True, False, None, False),
     BROADCAST: Row(True, True, True, True, True, True, True),
 }
-# bubble is a local event and then TO_PARENTS; TO_CHILD and SEND_TO go by their route, see hop().
+# bubble is a local event and then TO_PARENTS; TO_CHILD and SEND_TO go by their route, see _follow().
 
 
 class Up(Enum):
@@ -94,8 +96,9 @@ class Router:
         self.neighbours: dict[Hashable, Neighbour] = {}
         self._links: dict[str, Hashable] = {}  # children by pid
         self.version = 0  # counts changes of topology and interest: what was decided before may be old
-        # Kept decisions, all forgotten at each change: for messages from here by kind and event, ...
-        self.here: dict[int, dict[str, Plan]] = {kind: {} for kind in RULES}
+        # Kept decisions, all forgotten at each change: for messages from here by kind, and there by event,
+        # or by route and event, ...
+        self.here: dict[int, dict[Any, Plan]] = {kind: {} for kind in TYPE_NAMES}
         # ... and for those that arrive by kind, event and link.
         self._plans: dict[tuple[int, str, Hashable], Plan] = {}
         self._headers: dict[tuple[int, Any], Header] = {}  # the same object for as long as we have our name
@@ -255,16 +258,25 @@ class Router:
 
     # Decisions
 
-    def plan(self, kind: int, event: str, link: Hashable | None = None) -> Plan:
-        """Where a message without a route goes; ``link`` it came by, None for one that starts here."""
-        if link is None:
-            here = self.here[kind]
-            plan = here.get(event)
-            if plan is None:
-                if len(here) >= _MAX_PLANS:
-                    here.clear()
-                plan = here[event] = self._decide(kind, event, None)
-            return plan
+    def plan_here(self, kind: int, event: str, route: tuple[str, ...] | None = None) -> Plan:
+        """Where a message goes that starts here.
+
+        ``route`` is the pid of a child for TO_CHILD, for SEND_TO the target first, and at the end a name of
+        ours or not; None for the other kinds. A plan with a report is not kept.
+        """
+        here = self.here[kind]
+        key = event if route is None else (route, event)
+        plan = here.get(key)
+        if plan is None:
+            if len(here) >= _MAX_PLANS:
+                here.clear()
+            plan = self._decide(kind, event, None) if route is None else self._follow(kind, event, route)
+            if plan.report is None:
+                here[key] = plan
+        return plan
+
+    def plan(self, kind: int, event: str, link: Hashable) -> Plan:
+        """Where a message without a route goes that came by this link."""
         key = (kind, event, link)
         plan = self._plans.get(key)
         if plan is None:
@@ -285,6 +297,21 @@ class Router:
                 self._headers.clear()
             header = self._headers[key] = (kind, self.path, to)
         return header
+
+    def _follow(self, kind: int, event: str, route: tuple[str, ...]) -> Plan:
+        """A message from here to a child, or along a route."""
+        if kind == TO_CHILD:
+            link = self._links.get(route[0])
+            report = None if link is not None else Report(f"there is no child with pid {route[0]!r} here")
+            to = None
+        else:
+            if route[-1] in self.names:
+                route = route[:-1]
+            link, report = self.hop(route)
+            to = (route[0], route[:-1]) if len(route) > 1 else None
+        if link is None:
+            return Plan(report=report)
+        return Plan(forward=(link,), header=self.header(kind, to), event=event, only=link)
 
     def hop(self, route: tuple[str, ...]) -> tuple[Hashable | None, Report | None]:
         """The link towards ``route[-1]``, or why there is none."""

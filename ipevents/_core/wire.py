@@ -19,6 +19,7 @@ from .messages import MESSAGE_ITEMS, PAYLOADS, Record
 
 MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
 FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (DESIGN section 5, Wire)
+_JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
 
 _SHORT = struct.Struct("!i")
 _LONG = struct.Struct("!iQ")
@@ -73,6 +74,21 @@ def encode_large(record: Record) -> tuple[bytes, list[Any]]:
     return encode([(*record[:PAYLOADS], [[meta, sizes]])]), buffers
 
 
+def parts(records: Sequence[Record]) -> list[memoryview]:
+    """All that is written for the records of one frame, in order."""
+    buffers: list[Any] = []
+    if is_large(records[0]):
+        frame, buffers = encode_large(records[0])
+    else:
+        frame = pickle.dumps(records, 5)
+    size = len(frame)
+    if size <= _JOIN_BYTES:
+        begin = [memoryview(frame_header(size) + frame)]
+    else:
+        begin = [memoryview(frame_header(size)), memoryview(frame)]
+    return begin + [memoryview(buffer) for buffer in buffers if len(buffer)] if buffers else begin
+
+
 def with_buffers(record: Record, buffers: list[Any]) -> Record:
     """A record read from a frame, with the buffers that followed it in their place."""
     meta, _ = record[PAYLOADS][0]
@@ -101,15 +117,15 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     return records
 
 
-def large_sizes(records: list[Record]) -> list[tuple[int, bool]] | None:
-    """The sizes of the buffers that follow this frame, or None.
+def large_sizes(record: Record) -> list[tuple[int, bool]] | None:
+    """The sizes of the buffers that follow the frame which begins with this record, or None.
 
     Raises ProtocolError where they make no sense.
     """
-    if not records or not is_large(records[0]):
+    if not is_large(record):
         return None
     try:
-        meta, sizes = records[0][PAYLOADS][0]
+        meta, sizes = record[PAYLOADS][0]
         if type(meta) is not bytes or not all(
             type(size) is int and size >= 0 and type(readonly) is bool for size, readonly in sizes
         ):

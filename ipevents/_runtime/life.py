@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from typing import Any
 
 from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
@@ -40,10 +38,9 @@ GOODBYE_SECONDS = 0.5  # for the other end to read what was written
 class Life:
     """See the module. One for each emitter; ``stop`` and ``start`` may follow each other in a top process."""
 
-    def __init__(self, pid: str, reply: Callable[..., Any]) -> None:
+    def __init__(self, pid: str) -> None:
         self.node = Node(
             pid,
-            reply=reply,
             on_control=self._control,
             on_first_use=self.first_use,
             on_exit=self._listener_exit,

@@ -42,7 +42,7 @@ _WAITS = frozenset(
     wait.__code__ for wait in (Latch.wait, MainBell.wait, acquire_from_user, dial.connect, dial.receive)
 )
 # These run what was deferred before they return, holding nothing any more.
-_SENDS = frozenset({Outgoing.send.__code__, Outgoing._addressed.__code__})
+_SEND = Outgoing.send.__code__
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
@@ -245,7 +245,7 @@ def _may_act(number: int, frame: types.FrameType | None, action: Action) -> bool
 def _postpone(number: int, frame: types.FrameType | None, action: Action) -> None:
     inner = frame
     while inner is not None and (_is_ours(inner) or _is_library(inner)):
-        if inner.f_code in _SENDS:
+        if inner.f_code is _SEND:
             inner.f_locals["self"].when_done(_send_is_done, number, action)
             break
         inner = inner.f_back
@@ -262,7 +262,7 @@ def _postpone(number: int, frame: types.FrameType | None, action: Action) -> Non
 def _send_is_done(number: int, action: Action) -> None:
     """What the interrupted send has deferred. Raises what the action raises, where user code follows."""
     frame: types.FrameType | None = sys._getframe(2)
-    if number not in again.pending or frame is None or frame.f_code not in _SENDS:
+    if number not in again.pending or frame is None or frame.f_code is not _SEND:
         return  # deferred to a moment within something else: the signal comes again
     frame = frame.f_back
     while frame is not None and _is_ours(frame) and not _is_runtime(frame):

@@ -25,11 +25,13 @@ import socket
 import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .._core.flow import Outbox
 from .._core.messages import PAYLOADS, SEND_TO, Record
-from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, encode, encode_large, frame_header, is_large
+from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
+from .._core.wire import parts as wire_parts
 from .logs import Log
 from .reading import Truncated, Turn, read_frames
 from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
@@ -43,7 +45,6 @@ LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 _THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
 _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
-_JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
 
 
 class Link:
@@ -135,7 +136,7 @@ class Link:
         Whoever gets records calls ``write_now`` with them after releasing the lock.
         """
         session = self.session
-        if session is None or session.failed or self._writing or not self.outbox.count:
+        if session is None or session.failed or self._writing:
             return None
         if (
             self.received == self._received_then
@@ -143,14 +144,14 @@ class Link:
         ):
             self.prompt()
             return None
-        return self._take_out()
+        return self._take_out() or None
 
     def claim_now(self) -> list[Record] | None:
         """As ``claim``, for the end of a batch: writes even if the link was busy just now."""
         session = self.session
-        if self._writing or session is None or session.failed or not self.outbox.count:
+        if self._writing or session is None or session.failed:
             return None
-        return self._take_out()
+        return self._take_out() or None
 
     def prompt(self) -> None:
         """Make the writer write what waits."""
@@ -178,6 +179,10 @@ class Link:
                 self._waiters.remove(waiter)
 
     def _take_out(self) -> list[Record]:
+        """The next frame with the right to write it; both only if anything waits."""
+        records = self.outbox.take()
+        if not records:
+            return records
         self._writing = get_ident()
         self._claimed = self.session
         self.attended = True
@@ -185,7 +190,7 @@ class Link:
         self._taken += 1
         if self._waiters:
             self.wake_waiters()
-        return self.outbox.take()
+        return records
 
     def wake_waiters(self) -> None:
         for waiter in self._waiters:
@@ -230,7 +235,9 @@ class Link:
 
     def _leave_to_writer(self, session: Session, rest: list[memoryview]) -> None:
         """Give the right to write back; the writer goes on with what is left of the frame, and behind it."""
-        with self._lock:
+        lock = self._lock
+        lock.acquire()
+        try:
             if rest:
                 self._rest, self._rest_of = rest, session
                 self._writing = _THE_WRITER
@@ -239,6 +246,8 @@ class Link:
             self._release_writing()
             if self.outbox.count:
                 self.prompt()
+        finally:
+            lock.release()  # who has the frame written runs what was deferred meanwhile
 
     def _break(self, session: Session) -> None:
         """End a connection whose stream cannot go on; the reader closes it."""
@@ -249,20 +258,12 @@ class Link:
         for record in records:
             if record[0] <= SEND_TO:
                 self.sent += len(record[PAYLOADS])
-        if is_large(records[0]):
-            frame, buffers = encode_large(records[0])
-            parts = [memoryview(frame_header(len(frame)) + frame)]
-            return parts + [memoryview(buffer) for buffer in buffers if len(buffer)]
-        frame = encode(records)
-        header = frame_header(len(frame))
-        if len(frame) <= _JOIN_BYTES:
-            return [memoryview(header + frame)]
-        return [memoryview(header), memoryview(frame)]
+        return wire_parts(records)
 
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
         self._writing = 0
-        self.outbox.written()
+        self.outbox.being_written = 0
         self.attended = self._prompted and self._urgent
         if self._dead is not None:
             self._close_dead()
@@ -427,7 +428,7 @@ class Link:
                 return
             error: Exception | None = None
             try:
-                read_frames(session, self.name, self.turn, self._frame_read)
+                read_frames(session, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:
                 log.debug("! %s", exc)
             except OSError as exc:  # a ProtocolError is one
@@ -447,6 +448,3 @@ class Link:
                 self._on_closed(self, error)
             finally:
                 closed.set()
-
-    def _frame_read(self, records: list[Record], size: int) -> None:
-        self._on_records(self, records, size)

@@ -56,15 +56,13 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 class Node:
     """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
     called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
-    its ``online``; ``on_exit(code)`` when a listener raised SystemExit. ``reply`` is what Message.reply
-    calls.
+    its ``online``; ``on_exit(code)`` when a listener raised SystemExit.
     """
 
     def __init__(
         self,
         pid: str,
         *,
-        reply: Callable[..., Any],
         on_control: Callable[[Link, Record], None],
         on_first_use: Callable[[], None],
         on_exit: Callable[[SystemExit], None],
@@ -77,7 +75,6 @@ class Node:
         self.announced = False  # our own online has been said, or need not be
         self.sends_while_stopping = False
         self.notices: Notices | None = None
-        self.reply = reply
         self.on_first_use = on_first_use
         self._on_unheard = on_unheard
         self.outgoing = Outgoing(self)
@@ -191,7 +188,7 @@ class Node:
         kwargs: Mapping[str, Any] = _NO_KWARGS,
         exitcode: int | None = None,
     ) -> bool:
-        envelope = Envelope(0, self.router.path, event, self.reply, exitcode=exitcode)
+        envelope = Envelope(0, self.router.path, event, self.send_route, exitcode=exitcode)
         return self.dispatcher.deliver(Message(envelope, args, kwargs), kwargs)
 
     def notify(self, call: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ a listener never waits.
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .node import Node
 
 _Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
+_ADDRESSED = {TO_GRAND_MASTER, TO_CHILD, SEND_TO}  # to one process; an application thread waits for its room
 _ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
 # Looking a member up in its class takes longer than all else that a send asks of it.
 _OPEN = Stage.OPEN
@@ -57,15 +58,22 @@ class Outgoing:
         self.sent = 0  # events that user code sent; guarded by the state lock
         self.outage_told = False  # the error of this outage was given
 
-    def send(self, kind: int, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Send a message that goes by the rules.
+    def send(
+        self,
+        kind: int,
+        event: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        route: tuple[str, ...] | None = None,
+    ) -> None:
+        """Send a message; ``route`` as for ``Router.plan_here``.
 
         Raises, or reports as ``error``, what the caller got wrong.
         """
         node = self._node
         lock = node.lock
         if lock._is_owned():  # type: ignore[attr-defined]  # see Node.inside
-            node.defer(self.send, kind, event, args, kwargs)
+            node.defer(self.send, kind, event, args, kwargs, route)
             return
         claimed: _Claimed | None = None
         try:
@@ -76,24 +84,24 @@ class Outgoing:
             payload: Payload = args
             size = payloads.plain_size(args, kwargs)
             if size is None:
-                payload, size = self._pickled(kind, event, args, kwargs)
-            listeners_run = node.dispatcher.owner != 0  # perhaps not in this thread
+                payload, size = self._pickled(kind, event, route, args, kwargs)
+            runner = node.dispatcher.owner  # the thread that runs listeners, perhaps this one
             lock.acquire()
             try:
-                plan = node.router.here[kind].get(event)
+                plan = node.router.here[kind].get(event if route is None else (route, event))
                 if plan is None or node.stage is not _OPEN:
-                    plan = self._plan(kind, event)
+                    plan = self._plan(kind, event, route)
                 link = plan.only
                 if (
-                    link is not None
-                    and not listeners_run
-                    and size <= _ANY_LIMIT
-                    and link.outbox.offer(plan.header, plan.event, payload, size)
+                    link is None
+                    or size > _ANY_LIMIT
+                    or not link.outbox.offer(plan.header, plan.event, payload, size)
                 ):
-                    if not link.attended:
-                        claimed = _claim([link], 1)
-                else:
-                    claimed = self._put(kind, plan, payload, size)
+                    claimed = self._put(kind, plan, route, payload, size)
+                elif runner and runner == get_ident():
+                    self.mark_dirty(link)
+                elif not link.attended:
+                    claimed = _claim([link], 1)
                 self.sent += 1
             finally:
                 lock.release()
@@ -112,27 +120,43 @@ class Outgoing:
                 node.run_deferred()
 
     def _pickled(
-        self, kind: int, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        kind: int,
+        event: str,
+        route: tuple[str, ...] | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> tuple[Payload, int]:
         """The payload of arguments that are not all plain."""
-        node = self._node
-        return payloads.pickled(
-            args, kwargs, partial(wait_to_copy, node, lambda: node.router.plan(kind, event).forward)
-        )
+        links = partial(self._links, kind, event, route)
+        return payloads.pickled(args, kwargs, partial(wait_to_copy, self._node, links))
 
-    def _plan(self, kind: int, event: str) -> Plan:
-        """Lock held: what ``send`` finds kept in the router from the second time on."""
+    def _links(self, kind: int, event: str, route: tuple[str, ...] | None) -> tuple[Link, ...]:
+        """Lock held: where a message is about to go."""
+        return self._plan(kind, event, route).forward
+
+    def _plan(self, kind: int, event: str, route: tuple[str, ...] | None) -> Plan:
+        """Lock held: what ``send`` finds kept in the router from the second time on.
+
+        Raises what is wrong with stage, event or route, and with the way there.
+        """
         node = self._node
         if node.stage is not _OPEN:
             node.check_stage(node.dispatcher.runs_here())
-        return node.router.plan(kind, check_event(event, sending=True))
+        event = check_event(event, sending=True)
+        if route is not None:
+            _check_route(route, node.router.names)
+        plan = node.router.plan_here(kind, event, route)
+        if plan.report is not None:
+            raise refusal(event, plan.report)
+        return plan
 
-    def _put(self, kind: int, plan: Plan, payload: Payload, size: int) -> _Claimed | None:
+    def _put(
+        self, kind: int, plan: Plan, route: tuple[str, ...] | None, payload: Payload, size: int
+    ) -> _Claimed | None:
         """Lock held: a message for the outboxes of all links that it goes to, by the rules of the flow."""
-        deliver, links, report, lost_up, header, event, _ = plan
+        _, links, _, lost_up, header, event, _ = plan
         assert header is not None
-        if report is not None:
-            raise refusal(event, report)
         if lost_up:
             self.lose_up()
         if size > _ANY_LIMIT:
@@ -149,21 +173,17 @@ class Outgoing:
             elif not link.attended:
                 idle.append(link)
         if full:
-            self._put_slowly(kind, idle, full, plan, payload, size)
+            for link in idle:
+                link.prompt()  # who had room does not wait for the others
+            if kind in _ADDRESSED:
+                self._put_addressed(kind, event, route, payload, size)
+            else:
+                self._put_slowly(full, header, event, payload, size)
             return None
         return _claim(idle, len(links))
 
-    def _put_slowly(
-        self, kind: int, idle: list[Link], full: list[Link], plan: Plan, payload: Payload, size: int
-    ) -> None:
-        """Lock held: a message of an application thread for those of the links that had no room at once."""
-        for link in idle:
-            link.prompt()  # who had room does not wait for the others
-        if kind == TO_GRAND_MASTER:
-            self._put_to_top(plan.event, payload, size)
-            return
-        header, event = plan.header, plan.event
-        assert header is not None
+    def _put_slowly(self, full: list[Link], header: Header, event: str, payload: Payload, size: int) -> None:
+        """Lock held: a fan-out of an application thread for those of the links that had no room at once."""
         sender = Sender.LISTENER if get_ident() in library_threads else Sender.FANOUT
         for link in full:
             if link not in self._node.router.neighbours:  # gone while we waited for another one
@@ -173,13 +193,13 @@ class Outgoing:
                 if not link.attended:
                     link.prompt()  # nor does this one wait for the next
 
-    def _put_to_top(self, event: str, payload: Payload, size: int) -> None:
-        """Lock held: an addressed message of an application thread; decided anew after each wait for room."""
+    def _put_addressed(
+        self, kind: int, event: str, route: tuple[str, ...] | None, payload: Payload, size: int
+    ) -> None:
+        """Lock held: a message of an application thread for one link; decided anew after each wait."""
         sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
         while True:
-            plan = self._plan(TO_GRAND_MASTER, event)
-            if plan.report is not None:
-                raise refusal(event, plan.report)
+            plan = self._plan(kind, event, route)
             (link,) = plan.forward
             if wait_for_room(self._node, link, size, 1, sender, event):
                 assert plan.header is not None
@@ -192,9 +212,6 @@ class Outgoing:
         self, links: tuple[Any, ...], header: Header, event: str, payload: Payload, size: int
     ) -> None:
         """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
-        if len(links) == 1 and links[0].outbox.offer(header, event, payload, size):
-            self.mark_dirty(links[0])
-            return
         for link in links:
             if not link.outbox.has_room(size):
                 raise outbox_full(link, event)
@@ -204,102 +221,23 @@ class Outgoing:
             self.mark_dirty(link)
 
     def send_route(
-        self, route: Sequence[str], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, route: tuple[str, ...], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """``sendTo``: along a route, target first. Errors as for ``send``."""
-        node = self._node
-        if node.inside():
-            node.defer(self.send_route, route, event, args, kwargs)
-            return
-        hops = tuple(route)
-        if hops and hops[-1] in node.router.names:
-            hops = hops[:-1]
-            if not hops:
-                name = node.checked(event, sending=True)
-                if name is not None:
-                    node.emit(name, args, kwargs)
-                return
-        self._addressed(SEND_TO, hops, event, args, kwargs)
+        """``sendTo``: along a route, target first; to our own name an ``emit``. Errors as for ``send``."""
+        if len(route) == 1 and route[0] in self._node.router.names:
+            name = self._node.checked(event, sending=True)
+            if name is not None:
+                self._node.emit(name, args, kwargs)
+        else:
+            self.send(SEND_TO, event, args, kwargs, route)
 
     def send_child(self, pid: str, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """``sendToChild``: to a direct child. Errors as for ``send``."""
-        node = self._node
-        if node.inside():
-            node.defer(self.send_child, pid, event, args, kwargs)
-            return
-        self._addressed(TO_CHILD, (pid,), event, args, kwargs)
-
-    def _addressed(
-        self,
-        kind: int,
-        route: tuple[str, ...],
-        event: str,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        node = self._node
-        try:
-            if not node.announced:
-                node.on_first_use()
-            event = check_event(event, sending=True)
-            _check_route(route)
-            payload: Payload = args
-            size = payloads.plain_size(args, kwargs)
-            if size is None:
-                payload, size = payloads.pickled(
-                    args, kwargs, partial(wait_to_copy, node, partial(self._link_to, kind, route, event))
-                )
-            owner = node.dispatcher.owner
-            listener = owner != 0 and owner == get_ident()
-            records = None
-            with node.lock:
-                link, to = self._target(kind, route, event, listener)
-                if size > _ANY_LIMIT:
-                    _check_size(link, event, payload, size)
-                header = node.router.header(kind, to)
-                while not link.outbox.offer(header, event, payload, size):
-                    waits = not listener and get_ident() not in library_threads
-                    sender = Sender.APPLICATION if waits else Sender.LISTENER
-                    if wait_for_room(node, link, size, 1, sender, event):
-                        link.outbox.put(make_record(header, event, [payload]), size)
-                        break
-                    link, to = self._target(kind, route, event, listener)  # decided again after each wait
-                    header = node.router.header(kind, to)
-                self.sent += 1
-                if listener:
-                    self.mark_dirty(link)
-                elif not link.attended:
-                    records = link.claim()
-            if records is not None:
-                link.write_now(records)
-        except IPEventsError as exc:
-            node.fail(exc)
-        finally:
-            if node.deferred:
-                node.run_deferred()
-
-    def _link_to(self, kind: int, route: tuple[str, ...], event: str) -> tuple[Link]:
-        """Lock held: the one link of an addressed message, as ``wait_to_copy`` wants it."""
-        return (self._target(kind, route, event, False)[0],)
+        self.send(TO_CHILD, event, args, kwargs, (pid,))
 
     def when_done(self, call: Callable[..., None], *args: Any) -> None:
         """In a signal handler that interrupted a send: have this called when that is about to return."""
         self._node.defer(call, *args)
-
-    def _target(self, kind: int, route: tuple[str, ...], event: str, listener: bool) -> tuple[Link, Any]:
-        """Lock held: the link of an addressed message, and what is left of its route behind that."""
-        node = self._node
-        if node.stage is not _OPEN:
-            node.check_stage(listener)
-        if kind == TO_CHILD:
-            found: Any = node.router.child_link(route[-1])
-            if found is None:
-                raise UnknownProcess(f"event {event!r}: there is no child with pid {route[-1]!r} here")
-            return found, None
-        found, report = node.router.hop(route)
-        if report is not None:
-            raise refusal(event, report)
-        return found, (route[0], route[:-1]) if len(route) > 1 else None
 
     def mark_dirty(self, link: Link) -> None:
         """Lock held: a listener, or a reader that forwards, put something that leaves after the batch."""
@@ -310,16 +248,22 @@ class Outgoing:
 
     def write_dirty(self) -> None:
         """Lock not held: write what was put during a batch."""
-        lock = self._node.lock
+        node = self._node
+        lock = node.lock
         while self.dirty:
-            with lock:
+            lock.acquire()
+            try:
                 if not self.dirty:
-                    return
+                    break
                 link = self.dirty.pop()
                 link.dirty = False
                 records = link.claim_now()
+            finally:
+                lock.release()
             if records is not None:
                 link.write_now(records)
+        if node.deferred:
+            node.run_deferred()
 
     def lose_up(self, count: int = 1) -> None:
         """Lock held: the upward part of fan-outs is lost in an outage; one error for each outage."""
@@ -337,11 +281,12 @@ def refusal(event: str, report: Report) -> SendError:
     return UnknownProcess(f"event {event!r} was not sent: {report.cause}")
 
 
-def _check_route(route: tuple[str, ...]) -> None:
+def _check_route(route: tuple[str, ...], own: set[str]) -> None:
     if not route:
         raise UnknownProcess("sendTo needs at least one pid, the target first: message.pids is the reply")
-    if len(route) > MAX_ROUTE:
-        raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {len(route)}")
+    hops = len(route) - (route[-1] in own)
+    if hops > MAX_ROUTE:
+        raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {hops}")
     if max(map(len, route)) > MAX_PID:
         raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
 

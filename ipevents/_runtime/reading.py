@@ -38,17 +38,13 @@ class Truncated(Exception):
 class Turn:
     """How long a reader has run without blocking: a flooding link would keep the others waiting."""
 
-    __slots__ = ("_began",)
+    __slots__ = ("began",)
 
     def __init__(self) -> None:
-        self._began = 0.0
-
-    def begin(self, now: float) -> None:
-        """The reader has just blocked, so the others had their turn."""
-        self._began = now
+        self.began = 0.0
 
     def is_long(self) -> bool:
-        return time.monotonic() - self._began > SLICE_SECONDS
+        return time.monotonic() - self.began > SLICE_SECONDS
 
     def breathe(self) -> float:
         """Called by the reader between messages, holding nothing: lets others in after a long run.
@@ -56,9 +52,9 @@ class Turn:
         Returns the time.
         """
         now = time.monotonic()
-        if now - self._began > SLICE_SECONDS:
+        if now - self.began > SLICE_SECONDS:
             time.sleep(BREATH_SECONDS)
-            now = self._began = time.monotonic()
+            now = self.began = time.monotonic()
         return now
 
 
@@ -73,12 +69,16 @@ def read_frames(
     reading = _Reading(session, name, on_frame)
     ask = _FIRST_READ
     now = time.monotonic()
-    turn.begin(now)
+    turn.began = now
+    receive, monotonic = (
+        session.socket.recv,
+        time.monotonic,
+    )  # looked up once: this is the turn of every event
     while True:
-        chunk = session.socket.recv(reading.missing(ask))
-        before, now = now, time.monotonic()
+        chunk = receive(reading.missing() if reading.is_exact else ask)
+        before, now = now, monotonic()
         if now - before > BREATH_SECONDS:
-            turn.begin(now)
+            turn.began = now  # it has blocked, so the others had their turn
         if not chunk:
             if reading.rest:
                 raise Truncated(f"{name} ended within a frame")
@@ -100,12 +100,10 @@ class _Reading:
         self._largest = session.max_message  # record, in bytes
         self._limit = MAX_FRAME_BYTES if self._largest is None else self._largest + _FRAME_SLACK_BYTES
         # Large buffers came last: read on in exact steps, so that the next are not copied.
-        self._exact = False
+        self.is_exact = False
 
-    def missing(self, ask: int) -> int:
-        """How many bytes to ask for: those that the next header or frame needs, or simply many."""
-        if not self._exact:
-            return ask
+    def missing(self) -> int:
+        """How many bytes the next header or frame still needs."""
         if len(self.rest) < HEADER_BYTES:
             return HEADER_BYTES - len(self.rest)
         return HEADER_BYTES + frame_size(self.rest, 0, self._limit) - len(self.rest)
@@ -127,11 +125,11 @@ class _Reading:
                 frame = chunk[at : at + size]
                 at += size
             records = decode(frame)
-            sizes = large_sizes(records)
+            sizes = large_sizes(records[0]) if records else None
             if sizes is not None:
                 at, total = self._take_buffers(records, sizes, chunk, at)
                 size += total
-            self._exact = sizes is not None
+            self.is_exact = sizes is not None
             self._on_frame(records, size)
         self.rest = chunk[at:]
 

@@ -198,11 +198,9 @@ def test_a_message_with_unhashable_arguments_has_a_hash():
 
 def test_a_reply_goes_back_along_the_pids():
     sent = []
-    envelope = Envelope(
-        BROADCAST, ("a", "b", "c"), "hello", lambda *args, **kwargs: sent.append((args, kwargs))
-    )
+    envelope = Envelope(BROADCAST, ("a", "b", "c"), "hello", lambda *sends: sent.append(sends))
     Message(envelope, ()).reply("answer", 1, key="value")
-    assert sent == [((("a", "b", "c"), "answer", 1), {"key": "value"})]
+    assert sent == [(("a", "b", "c"), "answer", (1,), {"key": "value"})]
 
 
 def test_the_repr_is_a_status_line():

@@ -8,6 +8,8 @@ from ipevents._core.messages import (
     BROADCAST,
     MAX_PATH,
     MAX_PID,
+    SEND_TO,
+    TO_CHILD,
     TO_CHILDS,
     TO_GRAND_MASTER,
     TO_PARENTS,
@@ -74,7 +76,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("kind", "link", "up", "deliver", "forward"), TABLE)
 def test_where_a_message_goes(kind, link, up, deliver, forward):
-    plan = middle(up).plan(kind, "x", link)
+    plan = middle(up).plan_here(kind, "x") if link is None else middle(up).plan(kind, "x", link)
     links = tuple(pid + " link" for pid in forward)
     assert plan[:4] == (deliver, links, None, False)
     if link is None:
@@ -97,12 +99,12 @@ def test_the_table_has_every_kind_at_every_place():
 
 @pytest.mark.parametrize("kind", [TO_PARENTS, TO_SIBLINGS, BROADCAST])
 def test_in_an_outage_what_goes_up_is_lost(kind):
-    plan = middle(Up.AWAY).plan(kind, "z")
+    plan = middle(Up.AWAY).plan_here(kind, "z")
     assert plan == Plan(False, (), None, True, *from_here(kind, "z"))
 
 
 def test_in_an_outage_a_broadcast_still_goes_down():
-    assert middle(Up.AWAY).plan(BROADCAST, "x") == Plan(
+    assert middle(Up.AWAY).plan_here(BROADCAST, "x") == Plan(
         False, ("a link", "b link"), None, True, *from_here(BROADCAST)
     )
 
@@ -120,16 +122,16 @@ def test_in_an_outage_nobody_stands_in_for_the_grand_master(link):
 
 def test_what_nobody_below_wants_does_not_go_down():
     router = middle(Up.NONE)
-    assert router.plan(TO_CHILDS, "z").forward == ()
-    assert router.plan(TO_CHILDS, "y").forward == ("b link",)
+    assert router.plan_here(TO_CHILDS, "z").forward == ()
+    assert router.plan_here(TO_CHILDS, "y").forward == ("b link",)
 
 
 def test_a_child_that_is_not_online_yet_gets_everything():
     router = middle(Up.NONE)
     router.add_child("new link", "new")
-    assert router.plan(TO_CHILDS, "z").forward == ("new link",)
+    assert router.plan_here(TO_CHILDS, "z").forward == ("new link",)
     router.online("new link", ("new",))
-    assert router.plan(TO_CHILDS, "z").forward == ()
+    assert router.plan_here(TO_CHILDS, "z").forward == ()
 
 
 # Kept decisions
@@ -137,8 +139,8 @@ def test_a_child_that_is_not_online_yet_gets_everything():
 
 def test_a_decision_is_kept_until_something_changes():
     router = middle()
-    plan = router.plan(BROADCAST, "x")
-    assert router.plan(BROADCAST, "x") is plan
+    plan = router.plan_here(BROADCAST, "x")
+    assert router.plan_here(BROADCAST, "x") is plan
     assert router.here[BROADCAST] == {"x": plan}
     assert router.plan(BROADCAST, "x", "a link") is router.plan(BROADCAST, "x", "a link")
 
@@ -157,7 +159,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_nothing_is_kept_when(change):
     router = middle()
-    router.plan(BROADCAST, "x")
+    router.plan_here(BROADCAST, "x")
     version = router.version
     CHANGES[change](router)
     assert router.here[BROADCAST] == {}
@@ -177,6 +179,47 @@ def test_a_hop_that_is_no_neighbour_is_reported_with_its_name():
     link, report = middle().hop(("target", "stranger"))
     assert link is None
     assert report == Report("'stranger' is no parent or child of me", "stranger")
+
+
+def test_a_message_along_a_route_carries_what_is_left_of_it():
+    router = middle()
+    assert router.plan_here(SEND_TO, "x", ("b",)) == _along((SEND_TO, ("me",), None))
+    rest = ("target", ("target", "next"))
+    assert router.plan_here(SEND_TO, "x", ("target", "next", "b")) == _along((SEND_TO, ("me",), rest))
+
+
+@pytest.mark.parametrize("name", ["me", "my first name"])
+def test_a_name_of_ours_at_the_end_of_a_route_is_no_hop(name):
+    router = middle()
+    router.names.add("my first name")
+    assert router.plan_here(SEND_TO, "x", ("b", name)) == _along((SEND_TO, ("me",), None))
+
+
+def test_a_message_to_a_child_has_no_route():
+    assert middle().plan_here(TO_CHILD, "x", ("b",)) == _along((TO_CHILD, ("me",), None))
+
+
+def _along(header: Header) -> Plan:
+    return Plan(forward=("b link",), header=header, event="x", only="b link")
+
+
+def test_a_way_that_is_not_there_is_reported_and_looked_for_again():
+    router = middle()
+    plan = router.plan_here(TO_CHILD, "x", ("new",))
+    assert plan == Plan(report=Report("there is no child with pid 'new' here"))
+    assert router.plan_here(SEND_TO, "x", ("t", "new")).report is not None
+    router.add_child("new link", "new")
+    assert router.plan_here(TO_CHILD, "x", ("new",)).only == "new link"
+    assert router.plan_here(SEND_TO, "x", ("t", "new")).only == "new link"
+
+
+def test_a_route_is_kept_by_event_until_the_topology_changes():
+    router = middle()
+    plan = router.plan_here(SEND_TO, "x", ("b",))
+    assert router.plan_here(SEND_TO, "x", ("b",)) is plan
+    assert router.plan_here(SEND_TO, "y", ("b",)).event == "y"
+    router.remove_child("b link")
+    assert router.plan_here(SEND_TO, "x", ("b",)).report is not None
 
 
 def test_in_an_outage_the_way_over_the_parent_is_interrupted():
@@ -415,7 +458,7 @@ def test_a_name_that_was_ours_and_is_the_parents_leads_to_the_parent():
 
 def test_a_parent_that_was_removed_gets_nothing_more():
     router = middle()
-    router.plan(TO_PARENTS, "x")
+    router.plan_here(TO_PARENTS, "x")
     router.remove_parent()
-    assert router.plan(TO_PARENTS, "x").forward == ()
+    assert router.plan_here(TO_PARENTS, "x").forward == ()
     assert (router.parent_pid(), "parent link" in router.neighbours) == (None, False)

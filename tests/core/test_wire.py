@@ -22,6 +22,7 @@ from ipevents._core.wire import (
     frame_header,
     frame_size,
     large_sizes,
+    parts,
     with_buffers,
 )
 from ipevents._exceptions import ProtocolError
@@ -46,6 +47,18 @@ def test_what_is_encoded_is_decoded(records):
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_a_frame_is_read_from_any_bytes(kind):
     assert decode(kind(encode([(1, "x")]))) == [(1, "x")]
+
+
+@few
+@given(RECORDS.filter(bool))
+def test_what_is_written_is_the_header_and_the_frame(records):
+    frame = encode(records)
+    assert b"".join(parts(records)) == frame_header(len(frame)) + frame
+
+
+def test_what_is_written_of_a_long_frame_is_not_copied_behind_its_header():
+    frame = encode([(1, bytes(20_000))])
+    assert [bytes(part) for part in parts([(1, bytes(20_000))])] == [frame_header(len(frame)), frame]
 
 
 # Hostile bytes: a ProtocolError, nothing else
@@ -199,25 +212,31 @@ def test_the_frame_of_a_large_record_tells_the_sizes_of_its_buffers():
     frame, following = encode_large(large([b"meta", buffers]))
     records = decode(frame)
     assert records == [large([b"meta", [(3, True), (5, False)]])]
-    assert large_sizes(records) == [(3, True), (5, False)]
+    assert large_sizes(records[0]) == [(3, True), (5, False)]
     assert following is buffers
     assert with_buffers(records[0], buffers) == large([b"meta", buffers])
 
 
+def test_what_is_written_of_a_large_record_ends_with_its_buffers():
+    record = large([b"meta", [b"abc", b"", bytearray(b"defgh")]])
+    frame, _ = encode_large(record)
+    written = [bytes(part) for part in parts([record])]
+    assert written == [frame_header(len(frame)) + frame, b"abc", b"defgh"]
+
+
 @pytest.mark.parametrize(
-    "records",
+    "record",
     [
-        [],
-        [(1,)],
-        [large(b"payload")],
-        [large(())],
-        [large((), ())],
-        [[INTEREST, "x", True]],
-        [(1, 2, 3, 4, 5)],
+        (1,),
+        large(b"payload"),
+        large(()),
+        large((), ()),
+        [INTEREST, "x", True],
+        (1, 2, 3, 4, 5),
     ],
 )
-def test_other_frames_are_followed_by_nothing(records):
-    assert large_sizes(records) is None
+def test_other_frames_are_followed_by_nothing(record):
+    assert large_sizes(record) is None
 
 
 @pytest.mark.parametrize(
@@ -240,7 +259,7 @@ def test_other_frames_are_followed_by_nothing(records):
 )
 def test_sizes_that_make_no_sense_are_refused(payload):
     with pytest.raises(ProtocolError):
-        large_sizes([large(payload)])
+        large_sizes(large(payload))
 
 
 def test_a_large_record_stands_alone_in_its_frame():

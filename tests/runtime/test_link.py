@@ -238,6 +238,13 @@ def test_a_frame_may_come_in_pieces(raw):
     assert a.next_messages(3) == [("x", (1,))] * 3
 
 
+def test_a_frame_without_records_is_none_to_speak_of(raw):
+    a, theirs = raw
+    frames = [encode(records) for records in ([], [(BROADCAST, ("b",), "x", None, [(1,)])])]
+    theirs.sendall(b"".join(frame_header(len(frame)) + frame for frame in frames))
+    assert a.next_messages(1) == [("x", (1,))]
+
+
 def test_a_large_frame_may_be_followed_by_others_in_one_piece(raw):
     a, theirs = raw
     frames = [encode([(BROADCAST, ("b",), "x", None, [(bytes(size),)])]) for size in (200_000, 5, 400_000, 5)]

@@ -64,7 +64,6 @@ class Place:
         self.pid = pid
         self.node = Node(
             pid,
-            reply=self._reply,
             on_control=lambda link, record: self.controls.append(record),
             on_first_use=lambda: None,
             on_exit=lambda exc: self.exits.append(exc),
@@ -77,9 +76,6 @@ class Place:
         self.controls = []
         self.exits = []
         self.links = []
-
-    def _reply(self, pids, event, *args, **kwargs):
-        self.node.send_route(pids, event, args, kwargs)
 
     # Listening
 
@@ -110,7 +106,7 @@ class Place:
         self.node.send(kind, event, args, {})
 
     def send_to(self, route, event, *args):
-        self.node.send_route(route, event, args, {})
+        self.node.send_route(tuple(route), event, args, {})
 
     def send_child(self, pid, event, *args):
         self.node.send_child(pid, event, args, {})

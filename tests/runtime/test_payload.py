@@ -24,7 +24,7 @@ def carried(payload):
         return wire.decode(wire.encode([record]))[0][4][0]
     frame, buffers = wire.encode_large(record)
     (arrived,) = wire.decode(frame)
-    sizes = wire.large_sizes([arrived])
+    sizes = wire.large_sizes(arrived)
     raw = [
         bytes(item) if readonly else bytearray(item)
         for item, (_, readonly) in zip(buffers, sizes, strict=True)
