@@ -47,7 +47,7 @@ class Dispatcher:
     ``on_interest(event)`` is called after an event's listeners changed, in the thread that changed them
     (a collected weak one: any thread, anywhere), so it must not block. ``on_failure(exception, message,
     listener)`` gets what a listener raised; ``on_exit(code)`` the SystemExit of one; ``on_idle()`` is
-    called when a thread has run its last listener for now, still in that thread.
+    called when a thread has run its last listener for now, still in that thread, unless it ``gathers``.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Dispatcher:
         self._running = threading.RLock()
         self._depth = 0  # written by the owner of _running
         self.owner = 0  # the thread that runs listeners now
+        # More of the same frame is to come: what listeners send is gathered. Written by the owner.
+        self.gathers = False
         # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
         # when its signal changes.
         self.kept: dict[str, Receivers] = {}
@@ -190,23 +192,30 @@ class Dispatcher:
                 self.kept.pop(event, None)
         return receivers
 
-    def enter(self) -> None:
-        """Begin to run listeners in this thread; waits while another thread does. Nests."""
+    def enter(self, *, gathers: bool = False) -> None:
+        """Begin to run listeners in this thread; waits while another thread does. Nests.
+
+        ``gathers``: for several events; behind the last of them the caller has written what was sent.
+        """
         if not self._running.acquire(False):
             acquire_from_user(self._running)  # Ctrl-C is heard also where a listener never returns
+        if not self._depth:
+            self.gathers = gathers
         self._depth += 1
         self.owner = get_ident()
 
     def leave(self) -> None:
-        """The counterpart of ``enter``. The outermost one lets what the listeners sent go."""
+        """The counterpart of ``enter``. The outermost one lets what listeners sent go, unless it gathers."""
         if self._depth > 1:
             self._depth -= 1
             self._running.release()
             return
+        gathers = self.gathers
         self._depth = 0
         self.owner = 0
         self._running.release()
-        self._on_idle()
+        if not gathers:
+            self._on_idle()
 
     def runs_here(self) -> bool:
         """Whether the calling code is called by a listener."""

@@ -91,13 +91,14 @@ class Incoming:
     def receive(self, link: Link, records: list[Record], size: int) -> None:
         """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for what makes no sense."""
         node = self._node
+        alone = len(records) == 1
+        exact = size if alone else None  # of a record; None: to be worked out where it is needed
         try:
             for record in records:
                 if record[0] > SEND_TO:
                     self._controls.take(link, record)
                     continue
                 _, _, event, _, messages = record
-                exact = size if len(records) == 1 else None  # None: to be worked out where it is needed
                 link.received += len(messages)
                 if type(event) is list:
                     self._receive_several(link, record, exact)
@@ -112,7 +113,7 @@ class Incoming:
                 if self.holding and link is node.router.parent:
                     self._hold(link, {event: decision}, repeat(event), messages)
                 else:
-                    self._deliver(link, decision, messages)
+                    self._deliver(link, decision, messages, gathers=not alone)
         except Closed:  # stop() ended a wait for room; this link ends as well
             return
         except IPEventsError:
@@ -154,8 +155,8 @@ class Incoming:
 
     # Delivering
 
-    def _deliver(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
-        """Call the listeners for messages of one event."""
+    def _deliver(self, link: Link, decision: Decision, messages: list[Payload], *, gathers: bool) -> None:
+        """Call the listeners for messages of one event; ``gathers``: more of the same frame is to come."""
         dispatcher = self._node.dispatcher
         kept = dispatcher.kept
         envelope = decision.envelope
@@ -165,7 +166,7 @@ class Incoming:
             self.unheard += len(messages)
             return
         count = 0
-        dispatcher.enter()
+        dispatcher.enter(gathers=gathers or len(messages) > 1)
         try:
             for payload in messages:
                 receivers = kept.get(event)
@@ -199,7 +200,7 @@ class Incoming:
             self.unheard += len(messages)
             return
         count = heard = 0
-        dispatcher.enter()
+        dispatcher.enter(gathers=True)
         try:
             for event, payload in zip(events, messages, strict=True):
                 receivers = kept.get(event)
@@ -224,8 +225,9 @@ class Incoming:
     def _let_others_in(self, link: Link) -> None:
         """Between two messages, the dispatcher entered: this reader has run for long without blocking."""
         self._node.dispatcher.leave()
+        self._node.outgoing.write_dirty()
         link.turn.breathe()
-        self._node.dispatcher.enter()
+        self._node.dispatcher.enter(gathers=True)
 
     def _open(self, decision: Decision, receivers: tuple[Listener, ...], payload: Payload) -> None:
         """Call the listeners with a payload, unpickled if need be; the dispatcher is entered."""
@@ -373,7 +375,7 @@ class Incoming:
             self._online_said.wait()
             self.release_held()
             for event, payload in zip(events, messages, strict=False):
-                self._deliver(link, decisions[event], [payload])
+                self._deliver(link, decisions[event], [payload], gathers=True)
             return
         self._held += [
             (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
@@ -387,7 +389,7 @@ class Incoming:
         held, self._held = self._held, []
         self._held_bytes = self.held_count = 0
         for link, decision, payload in held:
-            self._deliver(link, decision, [payload])
+            self._deliver(link, decision, [payload], gathers=True)
 
     def online_said(self) -> None:
         """The held may come: lets a reader that waits with a full store go on."""

@@ -125,9 +125,9 @@ class Link:
         self.outbox.put(record, CONTROL_BYTES)
         self.prompt()
 
-    def claim(self, links: int = 1) -> list[Record] | None:
-        """The right to write a frame at once, and the frame, for a link that is idle; else the writer is
-        woken.
+    def claim(self, links: int = 1, *, prompts: bool = True) -> list[Record] | None:
+        """The right to write a frame at once, and the frame, for a link that is idle; else, if ``prompts``,
+        the writer is woken.
 
         Idle is a link that wrote nothing for a moment, or whose peer has said something since: the next
         word in a conversation does not wait for the writer. The moment is as long as one turn over all
@@ -142,7 +142,8 @@ class Link:
             self.received == self._received_then
             and time.monotonic() - self._last_write < links * QUIET_SECONDS
         ):
-            self.prompt()
+            if prompts:
+                self.prompt()
             return None
         return self._take_out() or None
 

@@ -85,7 +85,6 @@ class Outgoing:
             size = payloads.plain_size(args, kwargs)
             if size is None:
                 payload, size = self._pickled(kind, event, route, args, kwargs)
-            runner = node.dispatcher.owner  # the thread that runs listeners, perhaps this one
             lock.acquire()
             try:
                 plan = node.router.here[kind].get(event if route is None else (route, event))
@@ -98,10 +97,8 @@ class Outgoing:
                     or not link.outbox.offer(plan.header, plan.event, payload, size)
                 ):
                     claimed = self._put(kind, plan, route, payload, size)
-                elif runner and runner == get_ident():
-                    self.mark_dirty(link)
                 elif not link.attended:
-                    claimed = _claim([link], 1)
+                    claimed = self._claim((link,))
                 self.sent += 1
             finally:
                 lock.release()
@@ -164,23 +161,18 @@ class Outgoing:
                 _check_size(link, event, payload, size)
         if self._node.dispatcher.runs_here():
             self._put_for_listener(links, header, event, payload, size)
-            return None
-        idle: list[Link] = []
-        full: list[Link] = []
-        for link in links:
-            if not link.outbox.offer(header, event, payload, size):
-                full.append(link)
-            elif not link.attended:
-                idle.append(link)
+            return self._claim(links)
+        full = [link for link in links if not link.outbox.offer(header, event, payload, size)]
         if full:
-            for link in idle:
-                link.prompt()  # who had room does not wait for the others
+            for link in links:
+                if not link.attended and link not in full:
+                    link.prompt()  # who had room does not wait for the others
             if kind in _ADDRESSED:
                 self._put_addressed(kind, event, route, payload, size)
             else:
                 self._put_slowly(full, header, event, payload, size)
             return None
-        return _claim(idle, len(links))
+        return self._claim(links)
 
     def _put_slowly(self, full: list[Link], header: Header, event: str, payload: Payload, size: int) -> None:
         """Lock held: a fan-out of an application thread for those of the links that had no room at once."""
@@ -218,7 +210,25 @@ class Outgoing:
         for link in links:
             if not link.outbox.offer(header, event, payload, size):
                 link.outbox.put(make_record(header, event, [payload]), size)  # an episode: it has room again
-            self.mark_dirty(link)
+
+    def _claim(self, links: tuple[Any, ...]) -> _Claimed:
+        """Lock held: the frames that the caller writes at once, after a message was put for these links.
+
+        A link that was busy just now is left to its writer. Code in a listener wakes none: what it put leaves
+        when the frame that is being read is done, as does all that it puts while that has more to come.
+        """
+        dispatcher = self._node.dispatcher
+        listens = dispatcher.runs_here()
+        claimed = []
+        for link in links:
+            if link.attended:
+                continue
+            records = None if listens and dispatcher.gathers else link.claim(len(links), prompts=not listens)
+            if records is not None:
+                claimed.append((link, records))
+            elif listens:
+                self.mark_dirty(link)
+        return claimed
 
     def send_route(
         self, route: tuple[str, ...], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -289,16 +299,6 @@ def _check_route(route: tuple[str, ...], own: set[str]) -> None:
         raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {hops}")
     if max(map(len, route)) > MAX_PID:
         raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
-
-
-def _claim(links: list[Link], count: int) -> _Claimed:
-    """Lock held: the frames that the caller has to write at once, of links that he found idle."""
-    claimed = []
-    for link in links:
-        records = link.claim(count)
-        if records is not None:
-            claimed.append((link, records))
-    return claimed
 
 
 def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:

@@ -1143,3 +1143,59 @@ def test_a_listener_that_cancels_does_not_end_the_link(line):
 
 def test_the_looks_of_a_wait_are_of_the_design():
     assert room.LOOK_SECONDS == 1.0
+
+
+# When it is written what listeners send
+
+
+def _echoing(places, raw, monkeypatch):
+    """A place with a raw child, and the links whose writers were asked to look after what listeners sent."""
+    top = places("top")
+    child = raw(top)
+    top.node.announced = True
+    looks = []
+    monkeypatch.setattr(Link, "defer", lambda link: looks.append(link))
+    return top, child, looks
+
+
+def _frame_of(*numbers):
+    return (TO_PARENTS, ("raw",), "x", None, [(number,) for number in numbers])
+
+
+def test_the_answer_to_a_single_event_is_written_while_the_listener_runs(places, raw, monkeypatch):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    answered = threading.Event()
+
+    def listener(message, number):
+        message.reply("y", number)
+        assert answered.wait(CEILING)
+
+    top.on("x", listener)
+    for number in range(3):
+        child.send(_frame_of(number))
+        assert child.next_event() == ("y", [(number,)])
+        answered.set()
+    assert looks == []
+
+
+@pytest.mark.parametrize("frame", [[_frame_of(1, 2)], [_frame_of(1), _frame_of(2)]])
+def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw, monkeypatch, frame):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    top.on("x", lambda message, number: message.reply("y", number))
+    child.send(*frame)
+    assert child.next_event() == ("y", [(1,), (2,)])
+    assert looks == [child.link] * 2
+
+
+def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+
+    def listener(message, number):
+        for answer in range(3):
+            message.reply("y", answer)
+
+    top.on("x", listener)
+    child.send(_frame_of(1))
+    assert child.next_event() == ("y", [(0,)])
+    assert child.next_event() == ("y", [(1,), (2,)])
+    assert looks == [child.link] * 2
