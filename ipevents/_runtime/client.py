@@ -17,12 +17,13 @@ from .._core.router import Up
 from .._exceptions import ProtocolError
 from .._options import Options
 from . import payload
-from .connector import Connector
+from .connector import CLOSE_SECONDS, Connector
 from .dial import Attempt, Connected, dial
 from .link import Link
 from .node import Node
 from .session import Session
 from .stage import Stage
+from .threads import Deadline
 
 
 class Arrival(NamedTuple):
@@ -59,12 +60,16 @@ class Client:
         self.link = Link("server", node.lock, node.receive, self._closed)
         with node.lock:
             node.router.set_parent(self.link, "", Up.OPEN)
-        self._connector = Connector(
-            self._dial,
-            on_connected=self._connected,
-            on_failed=node.error,
-            delay_seconds=options.delay_reconnect,
-        )
+        try:
+            self._connector = Connector(
+                self._dial,
+                on_connected=self._connected,
+                on_failed=node.error,
+                delay_seconds=options.delay_reconnect,
+            )
+        except BaseException:  # no second thread: the link is of no use
+            self.discard()
+            raise
 
     def begin(self, connected: Connected | None) -> Arrival | None:
         """Use this connection, which the caller attaches, or begin to dial where there is none yet."""
@@ -81,6 +86,13 @@ class Client:
     def close(self, timeout_seconds: float) -> None:
         """Wait for the end of the connector."""
         self._connector.close(timeout_seconds)
+
+    def discard(self) -> None:
+        """End the link as well, where it never came into use."""
+        with self._node.lock:
+            self.link.end()
+            self._node.router.remove_parent()
+        self.link.join(Deadline(CLOSE_SECONDS))
 
     def abandon(self) -> None:
         """In a forked child: give the descriptors back."""

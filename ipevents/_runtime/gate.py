@@ -65,12 +65,18 @@ class Gate:
     def begin(self, joined: Joined) -> Arrival | None:
         """Serve what ``join`` gave. Returns the connection to the server if there is one.
 
-        Raises RuntimeError where no thread can be started; then what was joined is closed.
+        Raises RuntimeError where no thread can be started, and OSError where there is no descriptor; then
+        what was joined is closed, and nothing serves it.
         """
         try:
             return self._begin(joined)
-        except BaseException:  # Ctrl-C as well: nobody else has it
-            joined.close()
+        except BaseException:  # Ctrl-C as well: nobody else knows of it
+            if self._acceptor is None:
+                joined.close()
+            self.begin_close()
+            self.close(Deadline(CLOSE_SECONDS))
+            if self.client is not None:
+                self.client.discard()
             raise
 
     def _begin(self, joined: Joined) -> Arrival | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
 import pytest
 
 from ipevents import Emitter
+from ipevents._runtime import client as client_module
 from ipevents._runtime.acceptor import Acceptor
 from ipevents._runtime.socketfile import locked
 
@@ -74,6 +76,26 @@ def test_a_start_that_is_interrupted_listens_no_more_and_can_be_repeated(
     emitter.start()
     assert emitter.isGrandMaster
     emitter.stop()
+
+
+@pytest.mark.parametrize("what", ["Session", "Connector"])
+@pytest.mark.usefixtures("all_is_given_back")
+def test_a_client_that_cannot_be_made_leaves_nothing_behind(place, monkeypatch, what):
+    options = {"socketPath": str(place / "s")}
+    client = Emitter().options(socket=options)
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with Emitter().options(socket=options) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(client_module, what, refused)
+            with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                client.start()
+        with server.expecting("online", CEILING_SECONDS):
+            client.start()
+        assert len(client.stats()["links"]) == 1
+        client.stop()
 
 
 @pytest.mark.usefixtures("all_is_given_back")
