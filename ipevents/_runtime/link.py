@@ -92,7 +92,7 @@ class Link:
         self._asleep = True  # the writer waits without a limit
         self._prompted = False  # _wakeup is released and not yet consumed
         self._urgent = False  # what waits is to be written now, not when it has lingered
-        self._taken = 0
+        self._deferred_at = 0.0  # when the first of what waits was put by a listener, 0.0 for nothing
         self._last_write = 0.0
         self._received_then = -1  # what had been received when a frame was taken last
         self._waiters: list[Any] = []
@@ -163,6 +163,8 @@ class Link:
 
     def defer(self) -> None:
         """A listener put a record: who runs it writes when he is done, the writer if that takes long."""
+        if not self._deferred_at:
+            self._deferred_at = time.monotonic()
         if self._asleep and not self._prompted:
             self._prompted = True
             self._wakeup.release()
@@ -188,7 +190,7 @@ class Link:
         self._claimed = self.session
         self.attended = True
         self._received_then = self.received
-        self._taken += 1
+        self._deferred_at = 0.0
         if self._waiters:
             self.wake_waiters()
         return records
@@ -286,7 +288,6 @@ class Link:
     def _write_loop(self) -> None:
         wait: float | None = None
         quiet = 0
-        seen = -1
         while True:
             got = self._wakeup.acquire(timeout=-1 if wait is None else wait)
             with self._lock:
@@ -305,13 +306,15 @@ class Link:
                 session = self.session
                 records = None
                 waits = bool(self.outbox.count) and session is not None and not session.failed
+                left = LINGER_SECONDS
                 if waits and not mine and not self._writing:
-                    if urgent or seen == self._taken:
+                    left = self._deferred_at + LINGER_SECONDS - time.monotonic()
+                    if urgent or left <= 0.0:
                         records = self._take_out()
-                    seen = self._taken
+                        left = LINGER_SECONDS
                 self.attended = bool(self._writing)
                 quiet = 0 if got or mine or waits else quiet + 1
-                wait = LINGER_SECONDS if quiet < LINGER_ROUNDS else None
+                wait = left if quiet < LINGER_ROUNDS else None
                 self._asleep = wait is None
             if mine or records:
                 self._write_all(session, records)
