@@ -61,7 +61,7 @@ class Emitter:
         number = next(_numbers)
         pid = str(os.getpid())
         self._is_default = number == 1
-        self._life = Life(pid if number == 1 else f"{pid}.{number}")
+        self._life = Life(pid if number == 1 else f"{pid}.{number}", self._reply)
         self._node = self._life.node
 
     # Configuration and life
@@ -321,6 +321,12 @@ class Emitter:
             route = _route(pids)
         self._node.send_route(route, event, args, kwargs)
         return self
+
+    def _reply(
+        self, pids: tuple[str, ...], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """What a message's ``reply`` calls; ours, so that a pickled message replies by the emitter there."""
+        self._node.send_route(pids, event, args, kwargs)
 
     # Processes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import gc
 import os
@@ -823,6 +824,22 @@ def test_emitters_of_one_process_share_nothing(heard):
 def test_the_default_emitter_is_pickled_by_its_name():
     assert pickle.loads(pickle.dumps(ipevents.ipem)) is ipevents.ipem
     assert b"ipem" in pickle.dumps(ipevents.ipem)
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy, copy.copy])
+def test_a_message_that_is_copied_or_sent_on_replies_by_the_emitter_of_its_process(copied):
+    emitter = ipevents.ipem
+    questions, answers = [], []
+    emitter.on("question", lambda message, number: questions.append(message))
+    emitter.on("answer", lambda message, number: answers.append(number))
+    try:
+        emitter.emit("question", 1)
+        message = copied(questions[0])
+        assert message == questions[0]
+        message.reply("answer", 2)
+        assert answers == [2]
+    finally:
+        emitter.off()
 
 
 def test_further_emitters_cannot_be_pickled(ipem):

@@ -261,8 +261,8 @@ class Router:
     def plan_here(self, kind: int, event: str, route: tuple[str, ...] | None = None) -> Plan:
         """Where a message goes that starts here.
 
-        ``route`` is the pid of a child for TO_CHILD, for SEND_TO the target first, and at the end a name of
-        ours or not; None for the other kinds. A plan with a report is not kept.
+        ``route`` is ``(pid,)`` of the child for TO_CHILD, for SEND_TO the target first, and at the end a name
+        of ours or not; None for the other kinds. A plan with a report is not kept.
         """
         here = self.here[kind]
         key = event if route is None else (route, event)

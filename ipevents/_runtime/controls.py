@@ -108,7 +108,7 @@ class Controls:
             if not node.announced:
                 return  # only a new name; the answer to our online is still to come
         own = node.router.pid
-        envelope = Envelope(TO_CHILD, (pid, own), "parent", node.send_route, to=own)
+        envelope = Envelope(TO_CHILD, (pid, own), "parent", node.reply, to=own)
         node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
         if node.incoming.holding:
             node.incoming.release_held()
@@ -134,5 +134,5 @@ class Controls:
         args: tuple[Any, ...] = (),
         exitcode: int | None = None,
     ) -> None:
-        envelope = Envelope(kind, pids, event, self._node.send_route, exitcode=exitcode)
+        envelope = Envelope(kind, pids, event, self._node.reply, exitcode=exitcode)
         self._node.dispatcher.deliver(Message(envelope, args), _NO_KWARGS)

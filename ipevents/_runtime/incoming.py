@@ -289,7 +289,7 @@ class Incoming:
             next_link, report = router.hop(route)
             rest = (target, route[:-1]) if len(route) > 1 else None
             return Decision(pids, None, () if next_link is None else (next_link,), rest, report, goes_on=True)
-        reply = self._node.send_route
+        reply = self._node.reply
         if kind in (SEND_TO, TO_CHILD):
             return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
         plan = router.plan(kind, event, link)

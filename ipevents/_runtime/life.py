@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
@@ -38,9 +39,10 @@ GOODBYE_SECONDS = 0.5  # for the other end to read what was written
 class Life:
     """See the module. One for each emitter; ``stop`` and ``start`` may follow each other in a top process."""
 
-    def __init__(self, pid: str) -> None:
+    def __init__(self, pid: str, reply: Callable[..., None]) -> None:
         self.node = Node(
             pid,
+            reply=reply,
             on_control=self._control,
             on_first_use=self.first_use,
             on_exit=self._listener_exit,
@@ -203,9 +205,9 @@ class Life:
                 elif not node.announced:
                     node.announce()
             node.deliver_local("online")
+            node.incoming.online_said()
         finally:
             node.dispatcher.leave()
-        node.incoming.online_said()
 
     def _say_ready(self) -> None:
         if not self._ready_said:

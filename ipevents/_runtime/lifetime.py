@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import again, dial
 from .logs import Log
+from .node import Node
 from .outgoing import Outgoing
 from .programs import execute
 from .threads import Latch, MainBell, acquire_from_user, forget_main_bell, main_ident, start_thread
@@ -42,7 +43,7 @@ _WAITS = frozenset(
     wait.__code__ for wait in (Latch.wait, MainBell.wait, acquire_from_user, dial.connect, dial.receive)
 )
 # These run what was deferred before they return, holding nothing any more.
-_SEND = Outgoing.send.__code__
+_SENDS = frozenset({Outgoing.send.__code__, Outgoing.write_dirty.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
@@ -155,10 +156,6 @@ def _is_ours(frame: types.FrameType) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] in _OURS
 
 
-def _is_runtime(frame: types.FrameType) -> bool:
-    return frame.f_globals.get("__package__") == __package__
-
-
 def _is_library(frame: types.FrameType) -> bool:
     path = frame.f_code.co_filename
     return path.startswith(_LIBRARY) and "site-packages" not in path
@@ -245,7 +242,7 @@ def _may_act(number: int, frame: types.FrameType | None, action: Action) -> bool
 def _postpone(number: int, frame: types.FrameType | None, action: Action) -> None:
     inner = frame
     while inner is not None and (_is_ours(inner) or _is_library(inner)):
-        if inner.f_code is _SEND:
+        if inner.f_code in _SENDS:
             inner.f_locals["self"].when_done(_send_is_done, number, action)
             break
         inner = inner.f_back
@@ -262,13 +259,13 @@ def _postpone(number: int, frame: types.FrameType | None, action: Action) -> Non
 def _send_is_done(number: int, action: Action) -> None:
     """What the interrupted send has deferred. Raises what the action raises, where user code follows."""
     frame: types.FrameType | None = sys._getframe(2)
-    if number not in again.pending or frame is None or frame.f_code is not _SEND:
+    if number not in again.pending or frame is None or frame.f_code not in _SENDS:
         return  # deferred to a moment within something else: the signal comes again
-    frame = frame.f_back
-    while frame is not None and _is_ours(frame) and not _is_runtime(frame):
+    while frame is not None and _is_ours(frame):
+        if frame.f_code is Node.run_deferred.__code__:
+            return  # that send was a deferred one itself
         frame = frame.f_back
-    if frame is None or not _is_runtime(frame):  # else that send was a deferred one itself
-        action(number, frame)
+    action(number, frame)
 
 
 def _end_now(number: int) -> None:

@@ -56,25 +56,29 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 class Node:
     """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
     called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
-    its ``online``; ``on_exit(code)`` when a listener raised SystemExit.
+    its ``online``; ``on_exit(code)`` when a listener raised SystemExit. ``reply(pids, event, args,
+    kwargs)`` is what Message.reply calls.
     """
 
     def __init__(
         self,
         pid: str,
         *,
+        reply: Callable[..., None],
         on_control: Callable[[Link, Record], None],
         on_first_use: Callable[[], None],
         on_exit: Callable[[SystemExit], None],
         on_unheard: Callable[[], None] = lambda: None,
     ) -> None:
         self.deferred: dict[int, deque[tuple[Callable[..., Any], tuple[Any, ...]]]] = {}  # by thread
+        self._running_deferred: set[int] = set()  # threads that run theirs just now
         self.lock = StateLock(self.deferred, self.run_deferred)
         self.router = Router(pid)
         self.stage = Stage.NEW
         self.announced = False  # our own online has been said, or need not be
         self.sends_while_stopping = False
         self.notices: Notices | None = None
+        self.reply = reply
         self.on_first_use = on_first_use
         self._on_unheard = on_unheard
         self.outgoing = Outgoing(self)
@@ -104,6 +108,7 @@ class Node:
     def forget_lock_owner(self) -> None:
         """In a process made by os.fork(): whoever held the lock does not exist here."""
         self.deferred.clear()
+        self._running_deferred.clear()
         self.lock = StateLock(self.deferred, self.run_deferred)
 
     def defer(self, call: Callable[..., Any], *args: Any) -> None:
@@ -111,22 +116,27 @@ class Node:
         self.deferred.setdefault(get_ident(), deque()).append((call, args))
 
     def run_deferred(self) -> None:
-        """Lock not held: run what this thread queued from inside, in order."""
+        """Lock not held: run what this thread queued from inside, in order.
+
+        What is queued by that runs behind it, and not within.
+        """
         ident = get_ident()
         mine = self.deferred.get(ident)
-        if mine is None:
+        if mine is None or ident in self._running_deferred:
             return
-        while not self.inside():
-            try:
-                call, args = mine.popleft()
-            except (
-                IndexError
-            ):  # not asked before: a signal handler may come in between, and run all that waits
-                break
-            try:
-                call(*args)
-            except IPEventsError as exc:  # nobody is left to raise it at
-                self.error(exc)
+        try:
+            self._running_deferred.add(ident)
+            while not self.inside():
+                try:
+                    call, args = mine.popleft()
+                except IndexError:  # not asked before: a signal handler may come in between, and run all
+                    break
+                try:
+                    call(*args)
+                except IPEventsError as exc:  # nobody is left to raise it at
+                    self.error(exc)
+        finally:
+            self._running_deferred.discard(ident)
         if not mine:
             meanwhile = self.deferred.pop(ident, None)
             if meanwhile:  # put there by a handler just now
@@ -188,7 +198,7 @@ class Node:
         kwargs: Mapping[str, Any] = _NO_KWARGS,
         exitcode: int | None = None,
     ) -> bool:
-        envelope = Envelope(0, self.router.path, event, self.send_route, exitcode=exitcode)
+        envelope = Envelope(0, self.router.path, event, self.reply, exitcode=exitcode)
         return self.dispatcher.deliver(Message(envelope, args, kwargs), kwargs)
 
     def notify(self, call: Callable[[], object]) -> None:

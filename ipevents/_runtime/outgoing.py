@@ -110,9 +110,8 @@ class Outgoing:
         except IPEventsError as exc:
             node.fail(exc)
         finally:
-            if claimed:  # a signal handler of the user raised
-                for link, records in claimed:
-                    link.leave_unwritten(records)
+            if claimed:
+                _leave_unwritten(claimed)
             if node.deferred:
                 node.run_deferred()
 
@@ -203,19 +202,23 @@ class Outgoing:
     def _put_for_listener(
         self, links: tuple[Any, ...], header: Header, event: str, payload: Payload, size: int
     ) -> None:
-        """Lock held: a fan-out of code in a listener: to all of them or, where one is full, to none."""
+        """Lock held: what code in a listener sends, for all of the links or, where one is full, for none."""
         for link in links:
             if not link.outbox.has_room(size):
                 raise outbox_full(link, event)
         for link in links:
             if not link.outbox.offer(header, event, payload, size):
-                link.outbox.put(make_record(header, event, [payload]), size)  # an episode: it has room again
+                wait_for_room(
+                    self._node, link, size, 1, Sender.LISTENER, event
+                )  # there is: perhaps an episode ends
+                link.outbox.put(make_record(header, event, [payload]), size)
 
     def _claim(self, links: tuple[Any, ...]) -> _Claimed:
         """Lock held: the frames that the caller writes at once, after a message was put for these links.
 
-        A link that was busy just now is left to its writer. Code in a listener wakes none: what it put leaves
-        when the frame that is being read is done, as does all that it puts while that has more to come.
+        A link that was busy just now is left to its writer. What code in a listener put for such a link
+        leaves when that code is done, as does all that it puts while the frame being read has more to come;
+        the writer only sees to it that this does not take long.
         """
         dispatcher = self._node.dispatcher
         listens = dispatcher.runs_here()
@@ -258,22 +261,32 @@ class Outgoing:
 
     def write_dirty(self) -> None:
         """Lock not held: write what was put during a batch."""
+        if not self.dirty:
+            return
         node = self._node
         lock = node.lock
-        while self.dirty:
-            lock.acquire()
-            try:
-                if not self.dirty:
-                    break
-                link = self.dirty.pop()
-                link.dirty = False
-                records = link.claim_now()
-            finally:
-                lock.release()
-            if records is not None:
-                link.write_now(records)
-        if node.deferred:
-            node.run_deferred()
+        claimed: _Claimed = []
+        try:
+            while self.dirty:
+                lock.acquire()
+                try:
+                    if not self.dirty:
+                        break
+                    link = self.dirty.pop()
+                    link.dirty = False
+                    records = link.claim_now()
+                    if records is not None:
+                        claimed.append((link, records))
+                finally:
+                    lock.release()
+                while claimed:
+                    link, records = claimed.pop()
+                    link.write_now(records)
+        finally:
+            if claimed:
+                _leave_unwritten(claimed)
+            if node.deferred:
+                node.run_deferred()
 
     def lose_up(self, count: int = 1) -> None:
         """Lock held: the upward part of fan-outs is lost in an outage; one error for each outage."""
@@ -299,6 +312,12 @@ def _check_route(route: tuple[str, ...], own: set[str]) -> None:
         raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {hops}")
     if max(map(len, route)) > MAX_PID:
         raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
+
+
+def _leave_unwritten(claimed: _Claimed) -> None:
+    """A signal handler of the user raised before these frames were written."""
+    for link, records in claimed:
+        link.leave_unwritten(records)
 
 
 def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:

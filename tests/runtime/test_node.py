@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import os
 import queue
@@ -45,6 +46,7 @@ from ipevents._exceptions import (
     UnknownProcess,
     UnreadablePayload,
 )
+from ipevents._runtime import link as link_module
 from ipevents._runtime import room
 from ipevents._runtime.link import Link
 from ipevents._runtime.node import Node
@@ -64,6 +66,7 @@ class Place:
         self.pid = pid
         self.node = Node(
             pid,
+            reply=lambda *reply: self.node.send_route(*reply),
             on_control=lambda link, record: self.controls.append(record),
             on_first_use=lambda: None,
             on_exit=lambda exc: self.exits.append(exc),
@@ -921,6 +924,48 @@ def test_a_signal_handler_may_run_what_is_queued_before_who_was_about_to(line):
     assert (done, node.deferred) == (["once"], {})
 
 
+def test_however_much_is_queued_from_inside_runs_one_behind_the_other(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+    depths = set()
+    top.on("local", lambda message: depths.add(len(inspect.stack(0))))
+
+    def call():
+        for number in range(1000):
+            top.send(BROADCAST, "x", number)
+            top.node.emit("local", (), {})
+
+    inside(top, call)
+    assert [middle.next()[1] for _ in range(1000)] == [(number,) for number in range(1000)]
+    assert len(depths) == 1
+    assert top.node.deferred == {}
+
+
+def test_what_is_queued_from_inside_is_done_also_if_a_handler_raises_while_a_batch_is_written(
+    line, monkeypatch
+):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+    heard = []
+    top.on("local", lambda message: heard.append(message.event))
+    claim = Link.claim_now
+
+    def interrupted(link):
+        monkeypatch.setattr(Link, "claim_now", claim)
+        top.node.emit("local", (), {})
+        raise KeyboardInterrupt
+
+    with top.node.lock:
+        top.node.outgoing.mark_dirty(top.link_to(middle))
+    monkeypatch.setattr(Link, "claim_now", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        top.node.outgoing.write_dirty()
+    assert heard == ["local"]
+    assert top.node.deferred == {}
+
+
 def test_an_emit_from_inside_runs_listeners_outside(line):
     top = line[0]
     owned = []
@@ -1189,6 +1234,7 @@ def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw
 
 def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
     top, child, looks = _echoing(places, raw, monkeypatch)
+    monkeypatch.setattr(link_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
 
     def listener(message, number):
         for answer in range(3):

@@ -28,7 +28,7 @@ class Watched:
         self.called: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_done = True
         self.interrupts = 0
-        self.node = node = Node("1", on_control=ignore, on_first_use=ignore, on_exit=ignore)
+        self.node = node = Node("1", reply=ignore, on_control=ignore, on_first_use=ignore, on_exit=ignore)
         self.supervisor = Supervisor(
             node,
             depth=0,

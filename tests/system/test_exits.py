@@ -127,6 +127,15 @@ POUR = """
 while True:
     ipem.sendToChilds("down", b"x" * 500)
 """
+ADDRESS = """
+while True:
+    ipem.sendTo([children[0].pid], "down", b"x" * 500)
+"""
+ANSWER = """
+ipem.on("local", lambda message: [ipem.sendToChilds("down", b"x") for _ in range(3)])
+while True:
+    ipem.sendToGrandMaster("local")
+"""
 
 
 @pytest.mark.parametrize(
@@ -137,8 +146,18 @@ while True:
         (STAYS, signal.SIGTERM, -signal.SIGTERM),
         (POUR, signal.SIGINT, -signal.SIGINT),
         (POUR, signal.SIGTERM, 143),
+        (ADDRESS, signal.SIGINT, -signal.SIGINT),
+        (ANSWER, signal.SIGINT, -signal.SIGINT),
     ],
-    ids=["run-int", "run-term", "stay-term", "sending-int", "sending-term"],
+    ids=[
+        "run-int",
+        "run-term",
+        "stay-term",
+        "sending-int",
+        "sending-term",
+        "addressing-int",
+        "answering-int",
+    ],
 )
 def test_a_signal_ends_a_flooded_tree(last, number, status):
     with running(FLOOD, last) as script:
