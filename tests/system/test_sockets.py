@@ -197,6 +197,7 @@ def test_an_emitter_can_be_started_again_after_its_stop(recorders, address):
     server.start()
     client.wait("parent", count=2)
     fence(server, client)
+    server.forget()  # the offline that its own stop told, as well
     client.emitter.stop()
     server.wait("offline")
     server.forget()
