@@ -249,7 +249,7 @@ class Outgoing:
         self.send(TO_CHILD, event, args, kwargs, (pid,))
 
     def when_done(self, call: Callable[..., None], *args: Any) -> None:
-        """In a signal handler that interrupted a send: have this called when that is about to return."""
+        """In a handler that interrupted ``send`` or ``write_dirty``: called when that is about to return."""
         self._node.defer(call, *args)
 
     def mark_dirty(self, link: Link) -> None:
