@@ -63,6 +63,7 @@ class Emitter:
         self._is_default = number == 1
         self._life = Life(pid if number == 1 else f"{pid}.{number}", self._reply)
         self._node = self._life.node
+        self._outgoing = self._node.outgoing  # what a send looks up; through the node it takes longer
 
     # Configuration and life
 
@@ -266,7 +267,7 @@ class Emitter:
         if name is not None:
             if node.may_send():
                 node.emit(name, args, kwargs)
-            node.send(TO_PARENTS, name, args, kwargs)
+            node.outgoing.send(TO_PARENTS, name, args, kwargs)
         return self
 
     def sendToParents(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
@@ -276,17 +277,17 @@ class Emitter:
         full and the peer takes something; in a listener OutboxFull is raised instead. Raises NotStarted,
         Closed, Unpicklable, MessageTooLarge, InvalidEvent, ReservedEvent; so do all that follow.
         """
-        self._node.send(TO_PARENTS, event, args, kwargs)
+        self._outgoing.send(TO_PARENTS, event, args, kwargs)
         return self
 
     def sendToChilds(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To every process below this one that listens to it."""
-        self._node.send(TO_CHILDS, event, args, kwargs)
+        self._outgoing.send(TO_CHILDS, event, args, kwargs)
         return self
 
     def sendToSiblings(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To the other children of this process's parent, those that listen to it."""
-        self._node.send(TO_SIBLINGS, event, args, kwargs)
+        self._outgoing.send(TO_SIBLINGS, event, args, kwargs)
         return self
 
     def sendToGrandMaster(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
@@ -294,17 +295,17 @@ class Emitter:
 
         Raises NotConnected in an outage.
         """
-        self._node.send(TO_GRAND_MASTER, event, args, kwargs)
+        self._outgoing.send(TO_GRAND_MASTER, event, args, kwargs)
         return self
 
     def broadcast(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To every other process of the tree; downwards where it is listened to."""
-        self._node.send(BROADCAST, event, args, kwargs)
+        self._outgoing.send(BROADCAST, event, args, kwargs)
         return self
 
     def sendToChild(self, pid: Pid, event: str, *args: Any, **kwargs: Any) -> Emitter:
         """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess."""
-        self._node.send_child(_pid(pid), event, args, kwargs)
+        self._outgoing.send_child(_pid(pid), event, args, kwargs)
         return self
 
     def sendTo(self, pids: Pid | Iterable[Pid], event: str, *args: Any, **kwargs: Any) -> Emitter:
@@ -319,14 +320,14 @@ class Emitter:
             route = tuple([_pid(pid) for pid in pids])  # type: ignore[union-attr]  # mypy does not follow kind
         else:
             route = _route(pids)
-        self._node.send_route(route, event, args, kwargs)
+        self._outgoing.send_route(route, event, args, kwargs)
         return self
 
     def _reply(
         self, pids: tuple[str, ...], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         """What a message's ``reply`` calls; ours, so that a pickled message replies by the emitter there."""
-        self._node.send_route(pids, event, args, kwargs)
+        self._outgoing.send_route(pids, event, args, kwargs)
 
     # Processes
 

@@ -140,7 +140,8 @@ class Outbox:
         return True
 
     def _begin_run(self, header: Header, event: str) -> None:
-        self._end_run()
+        if self._run:
+            self._end_run()
         self._header, self._event, self._events = header, event, None
         self._tail.append(make_record(header, event, self._run))
 

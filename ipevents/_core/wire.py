@@ -21,6 +21,8 @@ MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest 
 FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (DESIGN section 5, Wire)
 _JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
 
+Part = bytes | memoryview  # of what is written; large ones are views, so that a rest is not copied
+
 _SHORT = struct.Struct("!i")
 _LONG = struct.Struct("!iQ")
 
@@ -41,10 +43,10 @@ def frame_size(chunk: bytes, at: int, limit: int) -> int:
     Raises ProtocolError for a size that is not positive or above ``limit`` (FAULTS K9). Frames above
     2 GiB are not read: a record's buffers travel behind its frame, so no frame needs it.
     """
-    (size,) = _SHORT.unpack_from(chunk, at)
+    size: int = _SHORT.unpack_from(chunk, at)[0]
     if not 0 < size <= limit:
         raise ProtocolError(f"a frame of {size} bytes; from 1 to {limit} are allowed")
-    return int(size)
+    return size
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -74,7 +76,7 @@ def encode_large(record: Record) -> tuple[bytes, list[Any]]:
     return encode([(*record[:PAYLOADS], [[meta, sizes]])]), buffers
 
 
-def parts(records: Sequence[Record]) -> list[memoryview]:
+def parts(records: Sequence[Record]) -> list[Part]:
     """All that is written for the records of one frame, in order."""
     buffers: list[Any] = []
     if is_large(records[0]):
@@ -82,11 +84,11 @@ def parts(records: Sequence[Record]) -> list[memoryview]:
     else:
         frame = pickle.dumps(records, 5)
     size = len(frame)
-    if size <= _JOIN_BYTES:
-        begin = [memoryview(frame_header(size) + frame)]
-    else:
-        begin = [memoryview(frame_header(size)), memoryview(frame)]
-    return begin + [memoryview(buffer) for buffer in buffers if len(buffer)] if buffers else begin
+    if size <= _JOIN_BYTES and not buffers:
+        return [_SHORT.pack(size) + frame]
+    begin: list[Part]
+    begin = [frame_header(size) + frame] if size <= _JOIN_BYTES else [frame_header(size), memoryview(frame)]
+    return begin + [memoryview(buffer) for buffer in buffers if len(buffer)]
 
 
 def with_buffers(record: Record, buffers: list[Any]) -> Record:
@@ -117,13 +119,11 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     return records
 
 
-def large_sizes(record: Record) -> list[tuple[int, bool]] | None:
-    """The sizes of the buffers that follow the frame which begins with this record, or None.
+def large_sizes(record: Record) -> list[tuple[int, bool]]:
+    """Of a large record, which its frame holds alone: the sizes of the buffers that follow.
 
     Raises ProtocolError where they make no sense.
     """
-    if not is_large(record):
-        return None
     try:
         meta, sizes = record[PAYLOADS][0]
         if type(meta) is not bytes or not all(

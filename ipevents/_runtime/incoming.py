@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .._core.actions import Report
 from .._core.flow import Sender
@@ -52,20 +52,36 @@ _MAX_HELD = 100_000
 _NO_KWARGS: dict[str, Any] = {}
 
 
-class Decision(NamedTuple):
-    """What happens to messages that have their header in common."""
+class Decision:
+    """What happens to messages that have their header in common; kept, and read for each frame."""
 
-    pids: tuple[str, ...] = ()  # the path with us at its end
-    envelope: Envelope | None = None  # None: not for our listeners
-    forward: tuple[Any, ...] = ()
-    to: Any = None  # the rest of the route behind the next hop
-    report: Report | None = None
-    lost_up: bool = False
-    goes_on: bool = False  # there is something to be done beside delivering
+    __slots__ = ("envelope", "forward", "goes_on", "lost_up", "pids", "report", "to")
+
+    def __init__(
+        self,
+        pids: tuple[str, ...] = (),
+        envelope: Envelope | None = None,
+        forward: tuple[Any, ...] = (),
+        to: Any = None,
+        report: Report | None = None,
+        lost_up: bool = False,
+    ) -> None:
+        self.pids = pids  # the path with us at its end
+        self.envelope = envelope  # None: not for our listeners
+        self.forward = forward
+        self.to = to  # the rest of the route behind the next hop
+        self.report = report
+        self.lost_up = lost_up
+        self.goes_on = bool(forward) or report is not None or lost_up  # is not only to be delivered
 
     def goes_like(self, other: Decision) -> bool:
         """Whether what goes on from here is the same."""
-        return self[2:] == other[2:]
+        return (self.forward, self.to, self.report, self.lost_up) == (
+            other.forward,
+            other.to,
+            other.report,
+            other.lost_up,
+        )
 
 
 _STALE = Decision()  # of a link that is gone
@@ -98,12 +114,14 @@ class Incoming:
                 if record[0] > SEND_TO:
                     self._controls.take(link, record)
                     continue
-                _, _, event, _, messages = record
+                kind, path, event, to, messages = record
                 link.received += len(messages)
                 if type(event) is list:
                     self._receive_several(link, record, exact)
                     continue
-                decision = self._decision(link, record, event)
+                decision = link.decisions.get((kind, path, event, to))
+                if decision is None or link.decided != node.router.version:
+                    decision = self._decide(link, record, event)
                 if decision.goes_on:
                     self._forward(link, record, decision, exact)
                 if decision.envelope is None:
@@ -136,7 +154,7 @@ class Incoming:
         version = None
         while link.decided != version:  # all for the same topology, which may change in between
             version = link.decided
-            decisions = {event: self._decision(link, record, event) for event in names}
+            decisions = {event: self._decide(link, record, event) for event in names}
         if any(decision is _STALE for decision in decisions.values()):
             self._drop_stale(link, messages)
             return
@@ -257,7 +275,7 @@ class Incoming:
 
     # Deciding and passing on
 
-    def _decision(self, link: Link, record: Record, event: str) -> Decision:
+    def _decide(self, link: Link, record: Record, event: str) -> Decision:
         """What to do with those of one event in a record; kept at the link. Raises ProtocolError."""
         kind, path, _, to, messages = record
         if link.decided == self._node.router.version:
@@ -288,14 +306,13 @@ class Incoming:
             target, route = to
             next_link, report = router.hop(route)
             rest = (target, route[:-1]) if len(route) > 1 else None
-            return Decision(pids, None, () if next_link is None else (next_link,), rest, report, goes_on=True)
+            return Decision(pids, None, () if next_link is None else (next_link,), rest, report)
         reply = self._node.reply
         if kind in (SEND_TO, TO_CHILD):
             return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
         plan = router.plan(kind, event, link)
         envelope = Envelope(kind, pids, event, reply) if plan.deliver else None
-        goes_on = bool(plan.forward) or plan.report is not None or plan.lost_up
-        return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up, goes_on)
+        return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
 
     def _forward(self, link: Link, record: Record, decision: Decision, size: int | None) -> bool:
         """Pass messages on; ``size`` bytes in all, None if that is to be worked out.

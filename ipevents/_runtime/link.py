@@ -30,7 +30,7 @@ from typing import Any
 
 from .._core.flow import Outbox
 from .._core.messages import PAYLOADS, SEND_TO, Record
-from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
+from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, Part
 from .._core.wire import parts as wire_parts
 from .logs import Log
 from .reading import Truncated, Turn, read_frames
@@ -85,7 +85,7 @@ class Link:
         self._on_closed = on_closed
         self._ended = False
         self._writing = 0  # the thread that has the right to write, 0 for none
-        self._rest: list[memoryview] = []  # what the kernel did not take yet, owned by the writing one
+        self._rest: list[Part] = []  # what the kernel did not take yet, owned by the writing one
         self._rest_of: Session | None = None  # the connection that took the beginning of it
         self._claimed: Session | None = None  # the connection for which the right to write was given
         self._dead: Session | None = None  # read to its end, its socket not closed yet
@@ -210,7 +210,7 @@ class Link:
         """
         session = self._claimed
         assert session is not None
-        parts: list[memoryview] | None = None
+        parts: list[Part] | None = None
         is_known = True  # how much of the parts the kernel has taken
         try:
             parts = self._encode(records)
@@ -236,7 +236,7 @@ class Link:
         assert self._claimed is not None
         self._leave_to_writer(self._claimed, self._encode(records))
 
-    def _leave_to_writer(self, session: Session, rest: list[memoryview]) -> None:
+    def _leave_to_writer(self, session: Session, rest: list[Part]) -> None:
         """Give the right to write back; the writer goes on with what is left of the frame, and behind it."""
         lock = self._lock
         lock.acquire()
@@ -257,7 +257,7 @@ class Link:
         session.failed = True
         shut_down(session.socket, socket.SHUT_RDWR)
 
-    def _encode(self, records: list[Record]) -> list[memoryview]:
+    def _encode(self, records: list[Record]) -> list[Part]:
         for record in records:
             if record[0] <= SEND_TO:
                 self.sent += len(record[PAYLOADS])

@@ -102,11 +102,12 @@ class Outgoing:
                 self.sent += 1
             finally:
                 lock.release()
-            while claimed:
-                link, records = claimed.pop()
-                link.write_now(records)
-            if plan.deliver:
-                node.deliver_local(event, args, kwargs)
+            if claimed is not None:  # else it waits behind others for its writer, as in a flood
+                while claimed:
+                    link, records = claimed.pop()
+                    link.write_now(records)
+                if plan.deliver:
+                    node.deliver_local(event, args, kwargs)
         except IPEventsError as exc:
             node.fail(exc)
         finally:
@@ -149,11 +150,11 @@ class Outgoing:
 
     def _put(
         self, kind: int, plan: Plan, route: tuple[str, ...] | None, payload: Payload, size: int
-    ) -> _Claimed | None:
+    ) -> _Claimed:
         """Lock held: a message for the outboxes of all links that it goes to, by the rules of the flow."""
-        _, links, _, lost_up, header, event, _ = plan
+        links, header, event = plan.forward, plan.header, plan.event
         assert header is not None
-        if lost_up:
+        if plan.lost_up:
             self.lose_up()
         if size > _ANY_LIMIT:
             for link in links:  # all are asked before the first gets it
@@ -170,7 +171,7 @@ class Outgoing:
                 self._put_addressed(kind, event, route, payload, size)
             else:
                 self._put_slowly(full, header, event, payload, size)
-            return None
+            return []
         return self._claim(links)
 
     def _put_slowly(self, full: list[Link], header: Header, event: str, payload: Payload, size: int) -> None:

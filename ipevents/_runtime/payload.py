@@ -41,15 +41,17 @@ def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
     if kwargs:
         return None
     size = 8 * len(args)
-    for arg in args:
+    for arg in args:  # the likeliest types first
         kind = type(arg)
-        if kind is str or kind is bytes:
-            size += len(arg) - 8
+        if kind is str:
+            size += len(arg)
         elif kind is int:
             if arg.bit_length() > _SMALL_INT_BITS:
                 return None
-        elif kind is not float and kind is not bool and arg is not None:
-            return None
+        elif kind is not float and arg is not None and kind is not bool:
+            if kind is not bytes:
+                return None
+            size += len(arg)
     return size if size < _PLAIN_ARGS_BYTES else None
 
 
@@ -119,7 +121,7 @@ def size_of(payload: Payload) -> int:
     if type(payload) is bytes:
         return len(payload)
     if type(payload) is tuple:
-        return sum(len(value) if type(value) in (str, bytes) else 8 for value in payload)
+        return sum(8 + len(value) if type(value) in (str, bytes) else 8 for value in payload)
     if type(payload) is list and len(payload) == 2 and type(payload[1]) is list:
         return sum(len(item) for item in (payload[0], *payload[1]) if type(item) in (bytes, bytearray))
     return 8

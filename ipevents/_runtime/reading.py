@@ -14,6 +14,7 @@ from .._core.wire import (
     MAX_FRAME_BYTES,
     decode,
     frame_size,
+    is_large,
     large_sizes,
     with_buffers,
 )
@@ -125,21 +126,19 @@ class _Reading:
                 frame = chunk[at : at + size]
                 at += size
             records = decode(frame)
-            sizes = large_sizes(records[0]) if records else None
-            if sizes is not None:
-                at, total = self._take_buffers(records, sizes, chunk, at)
+            self.is_exact = bool(records) and is_large(records[0])
+            if self.is_exact:
+                at, total = self._take_buffers(records, chunk, at)
                 size += total
-            self.is_exact = sizes is not None
             self._on_frame(records, size)
         self.rest = chunk[at:]
 
-    def _take_buffers(
-        self, records: list[Record], sizes: list[tuple[int, bool]], chunk: bytes, at: int
-    ) -> tuple[int, int]:
+    def _take_buffers(self, records: list[Record], chunk: bytes, at: int) -> tuple[int, int]:
         """Read the buffers behind a frame, the first of them from the chunk.
 
         Returns where the chunk goes on, and the bytes of the buffers.
         """
+        sizes = large_sizes(records[0])
         total = sum(size for size, _ in sizes)
         if self._largest is not None and total > self._largest:
             raise ProtocolError(f"{self._name} sent {total} bytes in a record, {self._largest} are allowed")

@@ -6,6 +6,8 @@ import os
 import socket
 from multiprocessing.connection import Connection
 
+from .._core.wire import Part
+
 # Plain numbers: an operation on the constants of socket takes longer than the test for a full kernel.
 WAITING = int(socket.MSG_NOSIGNAL)
 AT_ONCE = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
@@ -26,7 +28,7 @@ class Session:
         self.failed = False  # writing is over
 
 
-def send_parts(sock: socket.socket, parts: list[memoryview], flags: int) -> list[memoryview]:
+def send_parts(sock: socket.socket, parts: list[Part], flags: int) -> list[Part]:
     """Send as much of the parts as one call takes; returns what is left. A full kernel takes nothing."""
     first = parts[0]
     size = len(first)

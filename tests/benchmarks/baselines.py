@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Client, Listener
 
 import measuring
-from measuring import ARRAY, BLOB, EVENT, MEGABYTE, Meter, check_array, make_array, median, memory, peak
+from measuring import ARRAY, BLOB, MEGABYTE, Meter, check_array, make_array, median, memory, peak
 
 CONTEXT = get_context("spawn")
 KEY = b"k" * 16
@@ -100,7 +100,7 @@ def sender(end, n):
     end.recv()
     send = end.send
     for i in range(n):
-        send(("ping", i, *EVENT))
+        send(("ping", i, "12345", 1.5))
     end.recv()
 
 
@@ -227,7 +227,7 @@ def make(system, put=put_event, get=get_event):
         for i in range(n + warm):
             if i == warm:
                 start = time.perf_counter()
-            end.send(("ping", i, *EVENT))
+            end.send(("ping", i, "12345", 1.5))
             assert end.recv()[1] == i
         rate = n / (time.perf_counter() - start)
         end.send("end")
@@ -247,7 +247,7 @@ def make(system, put=put_event, get=get_event):
         ends = [place.accept() for _ in processes]
         up = time.perf_counter() - start
         for i in range(n):
-            event = ("ping", i, *EVENT)
+            event = ("ping", i, "12345", 1.5)
             for end in ends:
                 end.send(event)
         times = [end.recv() for end in ends]

@@ -7,7 +7,6 @@ import sys
 import time
 
 MEGABYTE = 10**6
-EVENT = ("12345", 1.5)  # the arguments of "ping" behind its number
 BLOB = 1 << 20
 ARRAY = 80 * MEGABYTE
 

@@ -17,7 +17,7 @@ import time
 from multiprocessing import get_context
 
 import measuring
-from measuring import EVENT, Meter
+from measuring import Meter
 
 CONTEXT = get_context("spawn")
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -33,7 +33,7 @@ def round_trips(n, send, receive):
     for i in range(n + WARM):
         if i == WARM:
             start = time.perf_counter()
-        send(("ping", i, *EVENT))
+        send(("ping", i, "12345", 1.5))
         assert receive()[1] == i
     return n / (time.perf_counter() - start)
 
@@ -44,7 +44,7 @@ def round_trips(n, send, receive):
 def sender(events, go, n):
     go.get()
     for i in range(n):
-        events.put(("ping", i, *EVENT))
+        events.put(("ping", i, "12345", 1.5))
 
 
 def pong(events, answers):
@@ -91,7 +91,7 @@ def queues():
             times.get()
         for i in range(n):
             for way in ways:
-                way.put(("ping", i, *EVENT))
+                way.put(("ping", i, "12345", 1.5))
         found = [times.get() for _ in processes]
         for process in processes:
             process.join()
@@ -115,10 +115,10 @@ def queues():
 # execnet: what the gateways run travels as source text, so each function stands for itself.
 
 
-def gateway_sender(channel, n, more):
+def gateway_sender(channel, n):
     channel.receive()
     for i in range(n):
-        channel.send(("ping", i, *more))
+        channel.send(("ping", i, "12345", 1.5))
     channel.receive()
 
 
@@ -153,7 +153,7 @@ def gateways():
             channel.gateway.exit()
 
     def oneway(n):
-        channel = opened(gateway_sender, n=n, more=EVENT)
+        channel = opened(gateway_sender, n=n)
         done = threading.Event()
         meter = Meter(n, done.set)
         channel.setcallback(lambda event: meter(*event))
@@ -174,13 +174,13 @@ def gateways():
             channel.receive()
         for i in range(n):
             for channel in channels:
-                channel.send(("ping", i, *EVENT))
+                channel.send(("ping", i, "12345", 1.5))
         found = [channel.receive() for channel in channels]
         close(*channels)
         return rate_of(found, n)
 
     def relay(n):
-        source, target = opened(gateway_sender, n=n, more=EVENT), opened(gateway_sink, n=n, folder=HERE)
+        source, target = opened(gateway_sender, n=n), opened(gateway_sink, n=n, folder=HERE)
         target.receive()
         source.send("go")
         for _ in range(n):

@@ -18,7 +18,7 @@ import threading
 import time
 
 import measuring
-from measuring import ARRAY, BLOB, EVENT, MEGABYTE, check_array, make_array, median, memory, peak
+from measuring import ARRAY, BLOB, MEGABYTE, check_array, make_array, median, memory, peak
 
 from ipevents import ipem
 
@@ -43,7 +43,7 @@ def flood(n, send):
     emit = getattr(ipem, send)
     with ipem.expecting("end"):
         for i in range(n):
-            emit("ping", i, *EVENT)
+            emit("ping", i, "12345", 1.5)
 
 
 def pong():
@@ -155,11 +155,11 @@ def pingpong(n):
     ipem.on("pong", lambda message, *args: answers.put(args))
     child = ipem.worker(pong)
     for i in range(200):
-        child.send("ping", i, *EVENT)
+        child.send("ping", i, "12345", 1.5)
         answers.get()
     start = time.perf_counter()
     for i in range(n):
-        child.send("ping", i, *EVENT)
+        child.send("ping", i, "12345", 1.5)
         assert answers.get()[0] == i
     rate = n / (time.perf_counter() - start)
     assert answers.empty()
@@ -183,7 +183,7 @@ def chain(n):
 
     child = ipem.worker(pong)
     with ipem.expecting("chained"):
-        child.send("ping", 0, *EVENT)
+        child.send("ping", 0, "12345", 1.5)
     start, end = times
     return n / (end - start)
 
@@ -210,7 +210,7 @@ def _to_children(n, children, send):
     up = time.perf_counter() - start
     with ipem.expecting("times", where=lambda message, *args: len(times) == children):
         for i in range(n):
-            send("ping", i, *EVENT)
+            send("ping", i, "12345", 1.5)
     with ipem.expecting("count", where=lambda message, count: len(counts) == children):
         send("recount")
     assert counts == [n] * children, counts

@@ -78,11 +78,11 @@ TABLE = [
 def test_where_a_message_goes(kind, link, up, deliver, forward):
     plan = middle(up).plan_here(kind, "x") if link is None else middle(up).plan(kind, "x", link)
     links = tuple(pid + " link" for pid in forward)
-    assert plan[:4] == (deliver, links, None, False)
     if link is None:
-        assert plan[4:] == (*from_here(kind), links[0] if len(links) == 1 and not deliver else None)
+        only = links[0] if len(links) == 1 and not deliver else None
+        assert plan == Plan(deliver, links, None, False, *from_here(kind), only)
     else:
-        assert plan[4:] == (None, "", None)
+        assert plan == Plan(deliver, links)
 
 
 def test_the_table_has_every_kind_at_every_place():

@@ -21,6 +21,7 @@ from ipevents._core.wire import (
     encode_large,
     frame_header,
     frame_size,
+    is_large,
     large_sizes,
     parts,
     with_buffers,
@@ -236,7 +237,7 @@ def test_what_is_written_of_a_large_record_ends_with_its_buffers():
     ],
 )
 def test_other_frames_are_followed_by_nothing(record):
-    assert large_sizes(record) is None
+    assert not is_large(record)
 
 
 @pytest.mark.parametrize(
