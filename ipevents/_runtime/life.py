@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
@@ -18,9 +19,6 @@ from .._exceptions import Closed, WouldDeadlock
 from .._options import Options
 from . import farewell, lifetime, privatedirectory
 from .childhood import LAST_SECONDS, Childhood
-from .client import Arrival
-from .connector import Waiting
-from .gate import Gate
 from .link import Link
 from .logs import Log
 from .node import Node
@@ -30,6 +28,10 @@ from .slot import Slot
 from .stage import Stage
 from .supervisor import Supervisor
 from .threads import Deadline, Latch, acquire_from_user, library_threads
+
+if TYPE_CHECKING:
+    from .client import Arrival
+    from .gate import Gate
 
 log = Log("ipevents.life")
 
@@ -163,9 +165,14 @@ class Life:
             if self.node.stage is Stage.CLOSED:
                 self._begin_anew()
         gate = joined = arrival = None
+        waits = False
         if self.options.use_socket:
+            from .connector import Waiting  # late: what starts most often are children, which have no gate
+            from .gate import Gate
+
             gate = Gate(self.node, self.options, self.incarnation, say_ready=self._say_ready)
             joined = gate.join()
+            waits = isinstance(joined, Waiting)
         try:
             self.open()
             self.node.dispatcher.enter()  # whoever connects now is heard behind our own ready and online
@@ -178,7 +185,7 @@ class Life:
                 arrival = gate.begin(joined)
             self.gate = gate
             self._started = True
-            if isinstance(joined, Waiting):
+            if waits:
                 self.node.announced = True  # sends wait in the link; online is said when it is connected
                 return
             self.is_grand_master = gate is None or gate.client is None

@@ -333,9 +333,21 @@ def make(system, put=put_event, get=get_event):
             process.join()
         return 1 / median(times)
 
+    def online(n):
+        place = place_of(0)
+        begin = time.perf_counter()
+        processes = [place.spawn(idle) for _ in range(n)]
+        ends = [place.accept() for _ in processes]
+        rate = n / (time.perf_counter() - begin)
+        for end in ends:
+            end.send("end")
+        for process in processes:
+            process.join()
+        return rate
+
     if put is not put_event:
         return {"blob": blob, "array": array}
-    functions = (oneway, pingpong, fanout, relay, blob, array, start, broadcast200)
+    functions = (oneway, pingpong, fanout, relay, blob, array, start, online, broadcast200)
     return {function.__name__: function for function in functions}
 
 

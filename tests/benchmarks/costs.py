@@ -105,10 +105,9 @@ def online(rounds, children, env):
     for _ in range(rounds):
         for name, more in commands.items():
             progress(f"{children} children {name}")
-            command = [sys.executable, HERE / name, *more, "broadcast200", 20, f"children={children}"]
-            found = call(command, env)
+            found = call([sys.executable, HERE / name, *more, "online", children], env)
             if found is not None:
-                times[name].append(found["online_seconds"])
+                times[name].append(children / found["rate"])
     base, ours = (statistics.median(found) for found in times.values())
     return [
         [f"{children} bare children connected back", "", f"{base:.2f} s", ""],

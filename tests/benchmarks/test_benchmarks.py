@@ -21,6 +21,7 @@ TINY = {
     "blob": [20],
     "array": [2, "size=8000000"],
     "start": [1],
+    "online": [3],
     "broadcast200": [20, "children=3"],
 }
 
@@ -53,7 +54,7 @@ def test_the_one_way_workload_runs_over_both_kinds_of_socket(port):
     assert result("workloads.py", "oneway_unix", 100)["n"] == 100
 
 
-@pytest.mark.parametrize("workload", ["array", "broadcast200"])
+@pytest.mark.parametrize("workload", ["array", "online", "broadcast200"])
 def test_the_bare_connection_does_the_same_work(workload):
     if workload == "array":
         pytest.importorskip("numpy")

@@ -314,10 +314,23 @@ def start(n):
     return 1 / median(times)
 
 
+def online(n):
+    """All ``n`` children at once, which do nothing but come online; children per second."""
+    there = []
+    ipem.on("online", lambda message: there.append(message.from_))
+    begin = time.perf_counter()
+    with ipem.expecting("online", where=lambda message: len(there) == n):
+        for _ in range(n):
+            ipem.worker(nothing, restart=False)
+    rate = n / (time.perf_counter() - begin)
+    assert len(set(there)) == n
+    return rate
+
+
 WORKLOADS = {
     function.__name__: function
     for function in (
-        *(oneway, pingpong, fanout, relay, chain, bubble16, blob, array, start, broadcast200),
+        *(oneway, pingpong, fanout, relay, chain, bubble16, blob, array, start, online, broadcast200),
         *(oneway_tcp, oneway_unix),
     )
 }
