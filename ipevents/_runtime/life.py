@@ -17,7 +17,7 @@ from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
 from .._exceptions import Closed, WouldDeadlock
 from .._options import Options
-from . import farewell, lifetime, privatedirectory
+from . import allocator, farewell, lifetime, privatedirectory
 from .childhood import LAST_SECONDS, Childhood
 from .link import Link
 from .logs import Log
@@ -81,6 +81,7 @@ class Life:
                 raise node.stage_error()
             if node.stage is Stage.CLOSED:
                 self._begin_anew()
+            allocator.keep_freed()
             node.notices = Notices(node.router.pid)
             self.supervisor = Supervisor(
                 node,

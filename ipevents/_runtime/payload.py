@@ -18,9 +18,10 @@ from typing import Any
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload, shown
 
-LARGE_BYTES = 32 * 1024  # what is at least so large travels beside the pickle
+# What is at least so large travels beside the pickle. Below it a copy in the frame costs less than a frame
+# of its own: 40 kB of bytes go 2.6 times as fast so, 65 kB 1.9 times; from 200 kB on there is no gain.
+LARGE_BYTES = 128 * 1024
 _SMALL_INT_BITS = 256
-_PLAIN_ARGS_BYTES = 32 * 1024  # more text than this is pickled on its own, once, not at every hop
 _NO_KWARGS: dict[str, Any] = {}
 
 
@@ -52,7 +53,7 @@ def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
             if kind is not bytes:
                 return None
             size += len(arg)
-    return size if size < _PLAIN_ARGS_BYTES else None
+    return size if size < LARGE_BYTES else None
 
 
 def pickled(

@@ -120,7 +120,7 @@ class _Reading:
                 break
             at += HEADER_BYTES
             if end - at < size:
-                frame: bytes | bytearray = _receive(self._socket, size, chunk[at:], False)
+                frame: bytes | bytearray = _receive(self._socket, size, chunk[at:], True)
                 at = end
             else:
                 frame = chunk[at : at + size]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from pathlib import Path
@@ -45,6 +46,7 @@ SERIES = (
 )
 MOST_BYTES = 1 << 30  # of all payloads of a point
 FEWEST = 50
+FRAMES = 2 << 20  # bytes; more than gather in a frame
 
 
 # The program of one point. Children import this module, so what only the parent needs is imported late.
@@ -53,13 +55,14 @@ FEWEST = 50
 def flood(n, name_count, size):
     from ipevents import ipem
 
-    args = (b"x" * size,) if size else ("12345", 1.5)
+    # No payload comes twice in a frame, where its second time would cost a few bytes only.
+    payloads = [(os.urandom(size),) for _ in range(FRAMES // size + 2)] if size else [("12345", 1.5)]
     names = [f"ping{i}" for i in range(name_count)]
     with ipem.expecting("go"):
         pass
     with ipem.expecting("end"):
         for i in range(n):
-            ipem.sendToParents(names[i % name_count], i, *args)
+            ipem.sendToParents(names[i % name_count], i, *payloads[i % len(payloads)])
 
 
 def point(n, listeners=1, names=1, sent_names=1, children=1, size=0, depth=1):
