@@ -20,7 +20,19 @@ from multiprocessing import get_context
 from multiprocessing.connection import Client, Listener
 
 import measuring
-from measuring import ARRAY, BLOB, MEGABYTE, Meter, check_array, make_array, median, memory, peak
+from measuring import (
+    ARRAY,
+    BLOB,
+    BLOB_16K,
+    MEGABYTE,
+    Meter,
+    check_array,
+    make_array,
+    make_blobs,
+    median,
+    memory,
+    peak,
+)
 
 CONTEXT = get_context("spawn")
 KEY = b"k" * 16
@@ -123,10 +135,10 @@ def sink(end, n):
 
 
 def blobs(end, put, n, size):
-    blob = os.urandom(size)
+    blobs = make_blobs(size)
     end.recv()
-    for _ in range(n):
-        put(end, blob)
+    for i in range(n):
+        put(end, blobs[i % len(blobs)])
     end.recv()
 
 
@@ -291,6 +303,9 @@ def make(system, put=put_event, get=get_event):
         process.join()
         return meter.rate() * size / MEGABYTE
 
+    def blob16k(n):
+        return blob(n, BLOB_16K)
+
     def array(n, size=ARRAY):
         meter = Meter(n)
 
@@ -346,8 +361,8 @@ def make(system, put=put_event, get=get_event):
         return rate
 
     if put is not put_event:
-        return {"blob": blob, "array": array}
-    functions = (oneway, pingpong, fanout, relay, blob, array, start, online, broadcast200)
+        return {"blob": blob, "blob16k": blob16k, "array": array}
+    functions = (oneway, pingpong, fanout, relay, blob, blob16k, array, start, online, broadcast200)
     return {function.__name__: function for function in functions}
 
 

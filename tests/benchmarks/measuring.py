@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
 MEGABYTE = 10**6
 BLOB = 1 << 20
+BLOB_16K = 1 << 14
+FRAMES = 2 << 20  # bytes; more than gather in a frame of ours
 ARRAY = 80 * MEGABYTE
 
 
@@ -36,6 +39,11 @@ def median(values):
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def make_blobs(size):
+    """As many as it takes that none comes twice in a frame, where the second costs a few bytes only."""
+    return [os.urandom(size) for _ in range(FRAMES // size + 2)]
 
 
 def make_array(size):

@@ -26,6 +26,7 @@ WORKLOADS = {
     "relay": (50_000, "events/s"),
     "bubble16": (20_000, "events/s"),
     "blob": (1_000, "MB/s"),
+    "blob16k": (20_000, "MB/s"),
     "array": (10, "MB/s"),
     "start": (10, "starts/s"),
     "online": (200, "children/s"),
@@ -44,7 +45,7 @@ LEAST = {
 OWN = {"chain": "pingpong", "bubble16": "oneway", "oneway_tcp": "oneway", "oneway_unix": "oneway"}
 # The programs that run the others, what they need, and what they can.
 COMMON = {"oneway", "pingpong", "fanout", "relay"}
-LARGE = {"blob", "array"}
+LARGE = {"blob", "blob16k", "array"}
 SYSTEMS = {
     "bare": ("baselines.py", None, set(WORKLOADS) - set(OWN)),
     "bare_raw": ("baselines.py", None, LARGE),
@@ -94,6 +95,8 @@ TARGETS = (
     Target("chain", "pyzmq", 1.5, "pingpong"),
     Target("blob", "bare", 0.9),
     Target("blob", "pyzmq", 1),
+    Target("blob16k", "bare", 0.9),
+    Target("blob16k", "pyzmq", 1),
     Target("array", "bare", 0.9),
     Target("array", "pyzmq", 1),
     Target("start", "bare", 1.3, most=True, inverse=True),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -46,17 +45,17 @@ SERIES = (
 )
 MOST_BYTES = 1 << 30  # of all payloads of a point
 FEWEST = 50
-FRAMES = 2 << 20  # bytes; more than gather in a frame
 
 
 # The program of one point. Children import this module, so what only the parent needs is imported late.
 
 
 def flood(n, name_count, size):
+    import measuring
+
     from ipevents import ipem
 
-    # No payload comes twice in a frame, where its second time would cost a few bytes only.
-    payloads = [(os.urandom(size),) for _ in range(FRAMES // size + 2)] if size else [("12345", 1.5)]
+    payloads = [(blob,) for blob in measuring.make_blobs(size)] if size else [("12345", 1.5)]
     names = [f"ping{i}" for i in range(name_count)]
     with ipem.expecting("go"):
         pass

@@ -19,6 +19,7 @@ TINY = {
     "relay": [100],
     "bubble16": [100, "levels=2"],
     "blob": [20],
+    "blob16k": [100],
     "array": [2, "size=8000000"],
     "start": [1],
     "online": [3],
@@ -54,7 +55,7 @@ def test_the_one_way_workload_runs_over_both_kinds_of_socket(port):
     assert result("workloads.py", "oneway_unix", 100)["n"] == 100
 
 
-@pytest.mark.parametrize("workload", ["array", "online", "broadcast200"])
+@pytest.mark.parametrize("workload", ["array", "blob16k", "online", "broadcast200"])
 def test_the_bare_connection_does_the_same_work(workload):
     if workload == "array":
         pytest.importorskip("numpy")

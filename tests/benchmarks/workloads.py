@@ -18,7 +18,18 @@ import threading
 import time
 
 import measuring
-from measuring import ARRAY, BLOB, MEGABYTE, check_array, make_array, median, memory, peak
+from measuring import (
+    ARRAY,
+    BLOB,
+    BLOB_16K,
+    MEGABYTE,
+    check_array,
+    make_array,
+    make_blobs,
+    median,
+    memory,
+    peak,
+)
 
 from ipevents import ipem
 
@@ -74,12 +85,12 @@ def level(below, function, args):
 
 
 def blobs(n, size):
-    blob = os.urandom(size)
+    blobs = make_blobs(size)
     with ipem.expecting("go"):
         pass
     with ipem.expecting("end"):
-        for _ in range(n):
-            ipem.sendToParents("ping", blob)
+        for i in range(n):
+            ipem.sendToParents("ping", blobs[i % len(blobs)])
 
 
 def arrays(n, size):
@@ -262,6 +273,10 @@ def blob(n, size=BLOB):
     return meter.rate() * size / MEGABYTE
 
 
+def blob16k(n):
+    return blob(n, BLOB_16K)
+
+
 def array(n, size=ARRAY):
     """The peaks of memory are those of the first one, which travels alone; ``stream_...`` those of all."""
     meter = metered(n)
@@ -330,7 +345,20 @@ def online(n):
 WORKLOADS = {
     function.__name__: function
     for function in (
-        *(oneway, pingpong, fanout, relay, chain, bubble16, blob, array, start, online, broadcast200),
+        *(
+            oneway,
+            pingpong,
+            fanout,
+            relay,
+            chain,
+            bubble16,
+            blob,
+            blob16k,
+            array,
+            start,
+            online,
+            broadcast200,
+        ),
         *(oneway_tcp, oneway_unix),
     )
 }
