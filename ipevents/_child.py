@@ -79,7 +79,7 @@ class Child:
             what = "has ended" if self._slot.ended.is_set() else "is about to be started again"
             node.fail(UnknownProcess(f"event {shown(event)} was not sent: child {self._slot.name} {what}"))
             return
-        node.send_child(self._slot.pid, event, args, kwargs)
+        node.outgoing.send_child(self._slot.pid, event, args, kwargs)
 
     def stop(self, timeout: float | None = None) -> None:
         """End it gracefully: its target gets SystemExit, then TERM, then KILL; it is not started again.

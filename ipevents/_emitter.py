@@ -267,7 +267,7 @@ class Emitter:
         if name is not None:
             if node.may_send():
                 node.emit(name, args, kwargs)
-            node.outgoing.send(TO_PARENTS, name, args, kwargs)
+            self._outgoing.send(TO_PARENTS, name, args, kwargs)
         return self
 
     def sendToParents(self, event: str, *args: Any, **kwargs: Any) -> Emitter:

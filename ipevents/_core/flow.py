@@ -128,35 +128,46 @@ class Outbox:
             if tail_size > FRAME_BYTES or type(payload) is list:
                 self.put(make_record(header, event, [payload]), size)
                 return True
-        if header is not self._header:
-            self._begin_run(header, event)
-        events = self._events
-        if events is not None:
-            events.append(event)
-        elif event is not self._event:
-            self._mix(event)
-        self._run.append(payload)
+        try:
+            if header is self._header:
+                events = self._events
+                if events is not None:
+                    events.append(event)
+                elif event is not self._event:
+                    self._mix(event)
+                self._run.append(payload)
+            else:
+                self._begin_run(header, event, payload)
+        except BaseException:  # of a signal handler, behind any of these calls
+            if self._events is not None:
+                del self._events[len(self._run) :]  # the name of a message that has not come to be
+            raise
         self._tail_size = tail_size
         return True
 
-    def _begin_run(self, header: Header, event: str) -> None:
-        if self._run:
-            self._end_run()
-        self._header, self._event, self._events = header, event, None
-        self._tail.append(make_record(header, event, self._run))
+    def _begin_run(self, header: Header, event: str, payload: Payload) -> None:
+        """A record for a message and those that may join it.
+
+        It comes into being with the message in it: a signal handler may raise behind any call, see ``offer``.
+        """
+        run = [payload]
+        record = make_record(header, event, run)
+        self._end_run()
+        self._run, self._header, self._event, self._events = run, header, event, None
+        self._tail.append(record)
 
     def _end_run(self) -> None:
         """No message joins the last record of the tail any more."""
         self._tail_count += len(self._run)
-        self._run = []
-        self._header = None
+        self._run, self._header, self._events = [], None, None
 
     def _mix(self, event: str) -> None:
         """The run goes on with a message of perhaps another event: from then on it has a name for each."""
         if event != self._event:
             assert self._header is not None
-            self._events = [self._event] * len(self._run) + [event]
-            self._tail[-1] = make_record(self._header, self._events, self._run)
+            events = [self._event] * len(self._run) + [event]
+            self._tail[-1] = make_record(self._header, events, self._run)
+            self._events = events
 
     def begin_dropping(self) -> None:
         """An episode of a slow peer begins."""
@@ -248,8 +259,7 @@ class Outbox:
 
     def _begin_tail(self) -> None:
         self._tail = []
-        self._run = []
-        self._header = None
+        self._run, self._header, self._events = [], None, None
         self._tail_count = self._tail_size = 0
 
 

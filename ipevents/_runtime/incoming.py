@@ -120,7 +120,12 @@ class Incoming:
                     self._receive_several(link, record, exact)
                     continue
                 decision = link.decisions.get((kind, path, event, to))
-                if decision is None or link.decided != node.router.version:
+                if (
+                    decision is None
+                    or link.decided != node.router.version
+                    or type(kind) is not int  # True and 1.0 are found as well
+                    or type(messages) is not list
+                ):
                     decision = self._decide(link, record, event)
                 if decision.goes_on:
                     self._forward(link, record, decision, exact)
@@ -147,14 +152,18 @@ class Incoming:
 
     def _receive_several(self, link: Link, record: Record, size: int | None) -> None:
         """Handle a message record of several events."""
-        _, _, events, _, messages = record
-        if type(messages) is not list or len(events) != len(messages):
+        kind, path, events, to, messages = record
+        if type(kind) is not int or type(messages) is not list or len(events) != len(messages):
             raise ProtocolError(f"{link.name} sent a record that has not a name for each message")
         names = dict.fromkeys(events)
         version = None
         while link.decided != version:  # all for the same topology, which may change in between
             version = link.decided
-            decisions = {event: self._decide(link, record, event) for event in names}
+            kept = link.decisions if version == self._node.router.version else {}
+            decisions = {
+                event: kept.get((kind, path, event, to)) or self._decide(link, record, event)
+                for event in names
+            }
         if any(decision is _STALE for decision in decisions.values()):
             self._drop_stale(link, messages)
             return
@@ -278,10 +287,6 @@ class Incoming:
     def _decide(self, link: Link, record: Record, event: str) -> Decision:
         """What to do with those of one event in a record; kept at the link. Raises ProtocolError."""
         kind, path, _, to, messages = record
-        if link.decided == self._node.router.version:
-            decision: Decision | None = link.decisions.get((kind, path, event, to))
-            if decision is not None:
-                return decision
         check_received(kind, event, to, messages)
         with self._node.lock:
             router = self._node.router

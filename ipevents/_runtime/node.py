@@ -89,9 +89,6 @@ class Node:
             on_exit=on_exit,
             on_idle=self.outgoing.write_dirty,
         )
-        self.send = self.outgoing.send
-        self.send_route = self.outgoing.send_route
-        self.send_child = self.outgoing.send_child
         self.receive = self.incoming.receive
         # The counters of links that are gone.
         self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}

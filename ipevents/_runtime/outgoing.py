@@ -102,7 +102,9 @@ class Outgoing:
                 self.sent += 1
             finally:
                 lock.release()
-            if claimed is not None:  # else it waits behind others for its writer, as in a flood
+            if (
+                claimed is not None
+            ):  # else somebody writes or is about to, as in a flood: nothing is left to do
                 while claimed:
                     link, records = claimed.pop()
                     link.write_now(records)

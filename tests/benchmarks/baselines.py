@@ -288,7 +288,7 @@ def make(system, put=put_event, get=get_event):
         return rate
 
     def blob(n, size=BLOB):
-        process, end = spawned(blobs, put, n, size, queued=64)
+        process, end = spawned(blobs, put, n, size, queued=64 * BLOB // size)
         meter = Meter(n)
 
         def listener(event, blob):

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import dis
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +21,7 @@ from ipevents._core.flow import (
     count_messages,
     is_large,
 )
-from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS
+from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS, SEND_TO
 from ipevents._core.wire import FRAME_BYTES
 
 SAME = (BROADCAST, ("a",), None)
@@ -334,3 +340,81 @@ def test_only_a_record_with_buffers_is_large(item):
 
 def test_a_record_with_buffers_is_large():
     assert is_large(record("x", [b"meta", [b"buffer"]]))
+
+
+def test_what_was_taken_is_not_touched_any_more():
+    outbox = Outbox()
+    for event in ("x", "y"):
+        outbox.offer(SAME, event, (event,), 8)
+    (taken,) = outbox.take()
+    outbox.offer(SAME, "z", ("z",), 8)
+    outbox.offer(OTHER, "z", ("z",), 8)
+    assert taken == (BROADCAST, ("a",), ["x", "y"], None, [("x",), ("y",)])
+
+
+# A signal handler that raises
+
+ALONG = (SEND_TO, ("a",), ("t", ("x",)))
+OFFERS = [(SAME, "x"), (SAME, "y"), (SAME, "x"), (ALONG, "y"), (SAME, "y"), (SAME, "y")]
+
+
+class Raised(Exception):
+    pass
+
+
+def interrupted(offer: Callable[[], object], place: int) -> bool:
+    """Call it, and raise at one of the places where CPython runs signal handlers: behind a call, or where a
+    function begins. Returns whether there was such a place.
+    """
+    last: dict[object, str] = {}
+    left = place
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(("flow.py", "messages.py")):
+            return None
+        frame.f_trace_opcodes = True
+        operation = dis.opname[frame.f_code.co_code[frame.f_lasti]] if event == "opcode" else ""
+        if event == "call" or (event == "opcode" and last.get(frame, "").startswith("CALL")):
+            left -= 1
+            if not left:
+                raise Raised
+        if event == "opcode":
+            last[frame] = operation
+        return trace
+
+    outer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        offer()
+    except Raised:
+        return True
+    finally:
+        sys.settrace(outer)
+    return False
+
+
+@pytest.mark.parametrize("which", range(len(OFFERS)))
+def test_a_signal_handler_that_raises_mixes_nothing_up(which):
+    place = 1
+    while True:
+        outbox = Outbox()
+        for number, (header, event) in enumerate(OFFERS):
+            offer = functools.partial(outbox.offer, header, event, (number,), 8)
+            if number == which:
+                was_interrupted = interrupted(offer, place)
+            else:
+                offer()
+        sent = {}
+        for kind, path, events, to, messages in outbox.take():
+            names = [events] * len(messages) if type(events) is str else events
+            for name, (number,) in zip(names, messages, strict=True):
+                assert number not in sent
+                sent[number] = ((kind, path, to), name)
+            assert messages
+        sent.setdefault(which, OFFERS[which])  # whether that one is sent is open
+        assert sent == dict(enumerate(OFFERS)), place
+        if not was_interrupted:
+            break
+        place += 1
+    assert place > 2

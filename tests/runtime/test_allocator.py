@@ -12,7 +12,7 @@ from ipevents._core.wire import FRAME_BYTES
 # What a reader thread does with a frame: some buffers of its size are filled and freed again.
 FRAMES = f"""
 import resource, threading
-from ipevents._runtime import allocator
+from ipevents import ipem
 
 def read(frames):
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
@@ -26,11 +26,11 @@ def run():
     print(read(20))
 
 if {{told}}:
-    allocator.keep_freed()
-    allocator.keep_freed()
+    ipem.options(useSocket=False).start()
 thread = threading.Thread(target=run)
 thread.start()
 thread.join()
+ipem.stop()
 """
 
 

@@ -66,7 +66,7 @@ class Place:
         self.pid = pid
         self.node = Node(
             pid,
-            reply=lambda *reply: self.node.send_route(*reply),
+            reply=lambda *reply: self.node.outgoing.send_route(*reply),
             on_control=lambda link, record: self.controls.append(record),
             on_first_use=lambda: None,
             on_exit=lambda exc: self.exits.append(exc),
@@ -106,13 +106,13 @@ class Place:
     # Sending
 
     def send(self, kind, event, *args):
-        self.node.send(kind, event, args, {})
+        self.node.outgoing.send(kind, event, args, {})
 
     def send_to(self, route, event, *args):
-        self.node.send_route(tuple(route), event, args, {})
+        self.node.outgoing.send_route(tuple(route), event, args, {})
 
     def send_child(self, pid, event, *args):
-        self.node.send_child(pid, event, args, {})
+        self.node.outgoing.send_child(pid, event, args, {})
 
     # Links
 
@@ -1131,6 +1131,33 @@ def test_good_records_before_a_bad_one_are_delivered(places, raw):
     peer.send((BROADCAST, ("raw",), "x", None, [(1,), (2,)]), (BROADCAST, ("forged",), "x", None, [(3,)]))
     assert [top.next()[1] for _ in range(2)] == [(1,), (2,)]
     assert isinstance(top.next_closed()[1], ProtocolError)
+
+
+# What equals a good record's kind or stands for its list of messages.
+DISGUISED = {
+    "a kind that is a truth": (True, ("raw",), "x", None, [(2,)]),
+    "a kind that is a float": (1.0, ("raw",), "x", None, [(2,)]),
+    "messages that are a text": (TO_PARENTS, ("raw",), "x", None, "text"),
+    "messages that are a tuple": (TO_PARENTS, ("raw",), "x", None, ((2,),)),
+    "several, a kind that is a truth": (True, ("raw",), ["x", "y"], None, [(2,), (3,)]),
+    "several, a kind that is a float": (1.0, ("raw",), ["x", "y"], None, [(2,), (3,)]),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISED)
+def test_a_record_that_only_looks_like_the_one_before_it_goes_no_further(places, raw, name):
+    top, middle = places("top").listen("x", "y"), places("middle")
+    join(top, middle)
+    peer = raw(middle)
+    peer.send((ONLINE, ("raw",)), *((TO_PARENTS, ("raw",), event, None, [(1,)]) for event in ("x", "y")))
+    assert [top.next()[1] for _ in range(2)] == [(1,), (1,)]
+    peer.send(DISGUISED[name])
+    pid, error = middle.next_closed()
+    assert pid == "raw"
+    assert isinstance(error, ProtocolError)
+    middle.send(TO_PARENTS, "x", 4)
+    assert top.next()[:2] == ("x", (4,))
+    assert top.closed.empty()
 
 
 @pytest.mark.parametrize(

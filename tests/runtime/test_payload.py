@@ -72,17 +72,32 @@ def test_keywords_are_pickled():
 
 
 def test_much_text_is_pickled_once():
-    text = "x" * payloads.LARGE_BYTES
-    assert type(encode((text,), {})[0]) is bytes
-    assert sent(text) == ((text,), {})
+    payload, size = encode(("€" * 40_000,), {})
+    assert type(payload) is bytes
+    assert size == len(payload) > 120_000  # exactly what travels, not the number of characters
+    assert sent("€" * 40_000) == (("€" * 40_000,), {})
 
 
-@pytest.mark.parametrize("value", ["x" * 100_000, b"x" * 100_000])
-def test_what_is_not_so_large_travels_in_the_frame_as_it_is(value):
-    payload, size = encode((1, value), {})
-    assert payload == (1, value)
-    assert size == size_of(payload) == 100_016
-    assert sent(1, value) == ((1, value), {})
+def test_bytes_that_are_not_large_travel_in_the_frame_as_they_are():
+    payload, size = encode((1, b"x" * 100_000, "text"), {})
+    assert payload == (1, b"x" * 100_000, "text")
+    assert size == size_of(payload) == 100_028
+    assert sent(1, b"x" * 100_000, "text") == ((1, b"x" * 100_000, "text"), {})
+
+
+@pytest.mark.parametrize("size", [LARGE_BYTES - 17, LARGE_BYTES - 8, LARGE_BYTES - 1, LARGE_BYTES])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_around_the_limit_all_arrives_as_what_it_was(kind, size):
+    ((arrived,), _) = sent(kind(size))
+    assert (type(arrived), arrived) == (kind, bytes(size))
+
+
+def test_an_array_within_the_pickle_arrives_writable():
+    array = numpy.arange(10_000.0)
+    assert 32 * 1024 < array.nbytes < LARGE_BYTES
+    ((arrived,), _) = sent(array)
+    arrived[0] = -1.0
+    assert (arrived[1:] == array[1:]).all()
 
 
 def test_the_size_is_close_to_what_travels():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from scripts import printed, write
 
@@ -29,6 +31,26 @@ def test_a_child_is_online_as_soon_as_it_takes_part(place, how):
         with emitter.expecting("online", CEILING_SECONDS) as got:
             child = emitter.fork(script)
         assert (got.message.from_, child.alive) == (child.pid, True)
+
+
+def loaded():
+    return [name for name in sys.modules if name.startswith(("ipevents.", "blinker", "cloudpickle"))]
+
+
+def tell_what_is_loaded():
+    from ipevents import ipem
+
+    ipem.start()
+    ipem.sendToParents("loaded", *loaded())
+
+
+def test_a_child_imports_only_what_it_needs(place):
+    with Emitter().options(useSocket=False) as emitter, emitter.expecting("loaded", CEILING_SECONDS) as got:
+        emitter.worker(tell_what_is_loaded)
+    assert "ipevents._runtime.childhood" in got.message.args
+    late = ("signals", "gate", "client", "connector")
+    unwanted = {"blinker", "cloudpickle", *(f"ipevents._runtime.{name}" for name in late)}
+    assert not unwanted.intersection(got.message.args)
 
 
 def test_a_child_that_only_listens_is_not_online_before_its_function_ends(place):
