@@ -135,10 +135,10 @@ def sink(end, n):
 
 
 def blobs(end, put, n, size):
-    blobs = make_blobs(size)
+    made = make_blobs(size)
     end.recv()
     for i in range(n):
-        put(end, blobs[i % len(blobs)])
+        put(end, made[i % len(made)])
     end.recv()
 
 

@@ -34,13 +34,8 @@ WORKLOADS = {
     "oneway_tcp": (100_000, "events/s"),
     "oneway_unix": (100_000, "events/s"),
 }
-LEAST = {
-    "array": 3,
-    "start": 3,
-    "online": 10,
-    "broadcast200": 20,
-    "blob": 50,
-}  # else 500, however small the scale
+# However small the scale; else 500.
+LEAST = {"array": 3, "start": 3, "online": 10, "broadcast200": 20, "blob": 50}
 # Nobody else has these: in the plot they stand beside the workload that they are like.
 OWN = {"chain": "pingpong", "bubble16": "oneway", "oneway_tcp": "oneway", "oneway_unix": "oneway"}
 # The programs that run the others, what they need, and what they can.

@@ -85,12 +85,12 @@ def level(below, function, args):
 
 
 def blobs(n, size):
-    blobs = make_blobs(size)
+    made = make_blobs(size)
     with ipem.expecting("go"):
         pass
     with ipem.expecting("end"):
         for i in range(n):
-            ipem.sendToParents("ping", blobs[i % len(blobs)])
+            ipem.sendToParents("ping", made[i % len(made)])
 
 
 def arrays(n, size):
@@ -345,21 +345,8 @@ def online(n):
 WORKLOADS = {
     function.__name__: function
     for function in (
-        *(
-            oneway,
-            pingpong,
-            fanout,
-            relay,
-            chain,
-            bubble16,
-            blob,
-            blob16k,
-            array,
-            start,
-            online,
-            broadcast200,
-        ),
-        *(oneway_tcp, oneway_unix),
+        *(oneway, pingpong, fanout, relay, chain, bubble16, blob, blob16k, array),
+        *(start, online, broadcast200, oneway_tcp, oneway_unix),
     )
 }
 
