@@ -84,11 +84,9 @@ def parts(records: Sequence[Record]) -> list[Part]:
     else:
         frame = pickle.dumps(records, 5)
     size = len(frame)
-    if size <= _JOIN_BYTES and not buffers:
-        return [_SHORT.pack(size) + frame]
-    begin: list[Part]
-    begin = [frame_header(size) + frame] if size <= _JOIN_BYTES else [frame_header(size), memoryview(frame)]
-    return begin + [memoryview(buffer) for buffer in buffers if len(buffer)]
+    begin = frame_header(size)
+    written: list[Part] = [begin + frame] if size <= _JOIN_BYTES else [begin, memoryview(frame)]
+    return written + [memoryview(buffer) for buffer in buffers if len(buffer)] if buffers else written
 
 
 def with_buffers(record: Record, buffers: list[Any]) -> Record:

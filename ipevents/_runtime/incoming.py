@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from .._core.actions import Report
+from .._core.actions import Decision
 from .._core.flow import Sender
 from .._core.messages import (
     EVENT,
@@ -50,38 +50,6 @@ _MAX_DECISIONS = 16_384  # kept for a link; names of events can be many
 _MAX_HELD_BYTES = 64 << 20  # what waits for our own online, as much as an outbox holds
 _MAX_HELD = 100_000
 _NO_KWARGS: dict[str, Any] = {}
-
-
-class Decision:
-    """What happens to messages that have their header in common; kept, and read for each frame."""
-
-    __slots__ = ("envelope", "forward", "goes_on", "lost_up", "pids", "report", "to")
-
-    def __init__(
-        self,
-        pids: tuple[str, ...] = (),
-        envelope: Envelope | None = None,
-        forward: tuple[Any, ...] = (),
-        to: Any = None,
-        report: Report | None = None,
-        lost_up: bool = False,
-    ) -> None:
-        self.pids = pids  # the path with us at its end
-        self.envelope = envelope  # None: not for our listeners
-        self.forward = forward
-        self.to = to  # the rest of the route behind the next hop
-        self.report = report
-        self.lost_up = lost_up
-        self.goes_on = bool(forward) or report is not None or lost_up  # is not only to be delivered
-
-    def goes_like(self, other: Decision) -> bool:
-        """Whether what goes on from here is the same."""
-        return (self.forward, self.to, self.report, self.lost_up) == (
-            other.forward,
-            other.to,
-            other.report,
-            other.lost_up,
-        )
 
 
 _STALE = Decision()  # of a link that is gone

@@ -102,9 +102,7 @@ class Outgoing:
                 self.sent += 1
             finally:
                 lock.release()
-            if (
-                claimed is not None
-            ):  # else somebody writes or is about to, as in a flood: nothing is left to do
+            if claimed is not None:  # else, as in a flood, somebody writes or is about to
                 while claimed:
                     link, records = claimed.pop()
                     link.write_now(records)
@@ -211,9 +209,8 @@ class Outgoing:
                 raise outbox_full(link, event)
         for link in links:
             if not link.outbox.offer(header, event, payload, size):
-                wait_for_room(
-                    self._node, link, size, 1, Sender.LISTENER, event
-                )  # there is: perhaps an episode ends
+                # There is room; in the way is an episode of a slow peer, which perhaps ends here.
+                wait_for_room(self._node, link, size, 1, Sender.LISTENER, event)
                 link.outbox.put(make_record(header, event, [payload]), size)
 
     def _claim(self, links: tuple[Any, ...]) -> _Claimed:
