@@ -14,7 +14,6 @@ import selectors
 import socket
 import sys
 import threading
-import time
 from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from .._core.handshake import (
     framed,
 )
 from .._exceptions import LinkError
+from .clock import monotonic
 from .logs import Log
 from .sockets import connection_from, peer_uid
 from .threads import Deadline, join_thread, start_thread
@@ -214,7 +214,7 @@ class Acceptor:
                         self._accept()
                     elif self._pending.get(key.fd) is pending:  # else evicted in this very round
                         self._guarded(pending)
-                self._expire(time.monotonic())
+                self._expire(monotonic())
         except Exception:  # a fault of the library: what it holds is given back, and the reason is seen
             log.exception("! %r ends", self)
         finally:
@@ -224,7 +224,7 @@ class Acceptor:
         moments = [pending.deadline for pending in self._pending.values()][:1]
         if self._paused_until is not None:
             moments.append(self._paused_until)
-        left = [max(0.0, moment - time.monotonic()) for moment in moments]
+        left = [max(0.0, moment - monotonic()) for moment in moments]
         if _LOOK_SECONDS is not None:
             left.append(_LOOK_SECONDS)
         return min(left, default=None)
@@ -276,7 +276,7 @@ class Acceptor:
         # nothing but its shutdown.
         if self._pause_seconds == FIRST_PAUSE_SECONDS:
             log.warning("! %r cannot accept connections just now: %s", self, error)
-        self._paused_until = time.monotonic() + self._pause_seconds
+        self._paused_until = monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
         self._selector.modify(self._socket, selectors.EVENT_WRITE)
 
@@ -289,7 +289,7 @@ class Acceptor:
             self._refuse(next(iter(self._pending.values())), EVICTED)
         sock.setblocking(False)
         handshake = ServerHandshake(self._find_key, self._me(), os.urandom(32))
-        deadline = time.monotonic() + HANDSHAKE_SECONDS
+        deadline = monotonic() + HANDSHAKE_SECONDS
         pending = _Pending(sock, address, deadline, handshake)
         self._selector.register(sock, selectors.EVENT_READ, pending)
         self._pending[sock.fileno()] = pending

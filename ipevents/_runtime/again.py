@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from .clock import monotonic
 from .threads import main_ident
 
 AGAIN_SECONDS = 0.002  # after which it is sent again
@@ -29,7 +30,7 @@ class Again:
 
     def put(self, number: int) -> bool:
         """In a signal handler; takes no lock but that of ``ring``. Returns False if nobody looks any more."""
-        self._due[number] = time.monotonic() + AGAIN_SECONDS
+        self._due[number] = monotonic() + AGAIN_SECONDS
         if self._is_closed:  # looked at behind the line above: ``close`` takes what it finds
             return self._due.pop(number, None) is None
         if not self._attentive:

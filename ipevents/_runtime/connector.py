@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._core.handshake import Welcomed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError
 from .acceptor import HANDSHAKE_SECONDS
+from .clock import monotonic
 from .dial import Attempt, Connected, connect, shake_hands, spelled
 from .logs import Log
 from .socketfile import SocketFile, bind, check_path, locked
@@ -218,7 +219,7 @@ class Connector:
                 self._reported.clear()
             elif not immediately:
                 return
-            self._due = time.monotonic() + (0.0 if immediately else self._delay_seconds)
+            self._due = monotonic() + (0.0 if immediately else self._delay_seconds)
             self._changed.notify_all()
 
     def begin_close(self) -> None:
@@ -263,7 +264,7 @@ class Connector:
     def _next_attempt(self) -> Attempt | None:
         with self._changed:
             while not self._closing:
-                left = None if self._due is None else self._due - time.monotonic()
+                left = None if self._due is None else self._due - monotonic()
                 if left is not None and left <= 0.0:
                     self._attempt = Attempt()
                     return self._attempt
@@ -289,7 +290,7 @@ class Connector:
             self._attempt = None
             if self._closing:
                 return
-            self._due = time.monotonic() + self._delay_seconds
+            self._due = monotonic() + self._delay_seconds
         log.debug("! not connected: %s", error)
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
             return  # nobody there: that is what it waits for

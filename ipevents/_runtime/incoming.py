@@ -8,7 +8,6 @@ room in another link only with the dispatcher left, and never for the link that 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ from .._exceptions import (
     UnreadablePayload,
 )
 from . import payload as payloads
+from .clock import monotonic
 from .controls import Controls, put_report
 from .dispatch import Listener
 from .link import Link
@@ -347,7 +347,7 @@ class Incoming:
         if type(event) is list:
             event = event[0]
         key = (path[0], cause)
-        now = time.monotonic()
+        now = monotonic()
         if now - self._reported.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return
         if len(self._reported) > _MAX_DECISIONS:

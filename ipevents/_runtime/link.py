@@ -22,7 +22,6 @@ from __future__ import annotations
 import errno
 import queue
 import socket
-import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +31,7 @@ from .._core.flow import Outbox
 from .._core.messages import PAYLOADS, SEND_TO, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, Part
 from .._core.wire import parts as wire_parts
+from .clock import monotonic
 from .logs import Log
 from .reading import Truncated, Turn, read_frames
 from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
@@ -138,10 +138,7 @@ class Link:
         session = self.session
         if session is None or session.failed or self._writing:
             return None
-        if (
-            self.received == self._received_then
-            and time.monotonic() - self._last_write < links * QUIET_SECONDS
-        ):
+        if self.received == self._received_then and monotonic() - self._last_write < links * QUIET_SECONDS:
             if prompts:
                 self.prompt()
             return None
@@ -164,7 +161,7 @@ class Link:
     def defer(self) -> None:
         """A listener put a record: who runs it writes when he is done, the writer if that takes long."""
         if not self._deferred_at:
-            self._deferred_at = time.monotonic()
+            self._deferred_at = monotonic()
         if self._asleep and not self._prompted:
             self._prompted = True
             self._wakeup.release()
@@ -217,7 +214,7 @@ class Link:
             is_known = False
             parts = send_parts(session.socket, parts, AT_ONCE)
             is_known = True
-            self._last_write = self.progress = time.monotonic()
+            self._last_write = self.progress = monotonic()
         except OSError as exc:
             self._write_failed(session, exc)
             parts, is_known = [], True
@@ -308,7 +305,7 @@ class Link:
                 waits = bool(self.outbox.count) and session is not None and not session.failed
                 left = LINGER_SECONDS
                 if waits and not mine and not self._writing:
-                    left = self._deferred_at + LINGER_SECONDS - time.monotonic()
+                    left = self._deferred_at + LINGER_SECONDS - monotonic()
                     if urgent or left <= 0.0:
                         records = self._take_out()
                         left = LINGER_SECONDS
@@ -330,7 +327,7 @@ class Link:
                     parts = rest or (self._encode(records) if records else [])
                     while parts:
                         parts = send_parts(session.socket, parts, WAITING)
-                        self.progress = self._last_write = time.monotonic()
+                        self.progress = self._last_write = monotonic()
                 except OSError as exc:
                     self._write_failed(session, exc)
                 except Exception:  # no memory for the frame, or a fault of the library
@@ -353,7 +350,7 @@ class Link:
         if session.max_message is not None:
             self.limit = session.max_message
         self.is_limited = session.max_message is not None
-        self.progress = time.monotonic()
+        self.progress = monotonic()
         self._sessions.put(session)
         if self.outbox.count:
             self.prompt()

@@ -13,7 +13,6 @@ Order: the dispatcher's lock first, then the state lock, nothing after it.
 
 from __future__ import annotations
 
-import time
 from _thread import RLock, get_ident
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from .._core.interest import Change
 from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record, check_event
 from .._core.router import Router, Up
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
+from .clock import monotonic
 from .dispatch import Dispatcher, Listener
 from .incoming import Incoming
 from .link import Link
@@ -242,7 +242,7 @@ class Node:
                 self._telling_errors.discard(ident)
         if heard:
             return
-        now = time.monotonic()
+        now = monotonic()
         last, hidden = self._logged.get(type(exc), (-REPEAT_SECONDS, 0))
         if now - last < REPEAT_SECONDS:
             self._logged[type(exc)] = (last, hidden + 1)

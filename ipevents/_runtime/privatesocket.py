@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from .._core.handshake import HUNG_UP, Identity, Refusal
 from .acceptor import Acceptor
+from .clock import monotonic
 from .keys import derive
 from .logs import Log
 from .node import Node
@@ -127,7 +127,7 @@ class PrivateSocket:
             slot = self._expected.get(key)
             if slot is None or slot.admitted_at is not None:
                 return Refusal("unknown", "no child is expected under this token")
-            slot.admitted_at = time.monotonic()
+            slot.admitted_at = monotonic()
             self.name(slot, identity.pid)
             return slot.pid
 

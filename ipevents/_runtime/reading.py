@@ -19,6 +19,7 @@ from .._core.wire import (
     with_buffers,
 )
 from .._exceptions import ProtocolError
+from .clock import monotonic
 from .session import Session
 
 SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (DESIGN section 5, Threads)
@@ -45,17 +46,17 @@ class Turn:
         self.began = 0.0
 
     def is_long(self) -> bool:
-        return time.monotonic() - self.began > SLICE_SECONDS
+        return monotonic() - self.began > SLICE_SECONDS
 
     def breathe(self) -> float:
         """Called by the reader between messages, holding nothing: lets others in after a long run.
 
         Returns the time.
         """
-        now = time.monotonic()
+        now = monotonic()
         if now - self.began > SLICE_SECONDS:
             time.sleep(BREATH_SECONDS)
-            now = self.began = time.monotonic()
+            now = self.began = monotonic()
         return now
 
 
@@ -69,12 +70,9 @@ def read_frames(
     """
     reading = _Reading(session, name, on_frame)
     ask = _FIRST_READ
-    now = time.monotonic()
+    now = monotonic()
     turn.began = now
-    receive, monotonic = (
-        session.socket.recv,
-        time.monotonic,
-    )  # looked up once: this is the turn of every event
+    receive = session.socket.recv  # looked up once: this is the turn of every event
     while True:
         chunk = receive(reading.missing() if reading.is_exact else ask)
         before, now = now, monotonic()

@@ -6,13 +6,13 @@ lock up and ends with room, with the link, with ``stop()``, or after LOOK_SECOND
 
 from __future__ import annotations
 
-import time
 from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._core.flow import Sender, Verdict
 from .._exceptions import OutboxFull, SlowPeer
+from .clock import monotonic
 from .link import Link
 from .stage import Stage
 from .threads import library_threads
@@ -30,7 +30,7 @@ def wait_for_room(node: Node, link: Link, size: int, count: int, sender: Sender,
     change and returns False, to be decided anew. Raises OutboxFull for a listener, Closed by ``stop``.
     """
     while True:
-        verdict = link.outbox.decide(size, sender, time.monotonic(), link.progress, count)
+        verdict = link.outbox.decide(size, sender, monotonic(), link.progress, count)
         if verdict is Verdict.TAKE:
             return True
         if verdict is Verdict.REFUSE:
@@ -63,7 +63,7 @@ def wait_to_copy(node: Node, links: Callable[[], tuple[Any, ...]], size: int) ->
     with node.lock:
         while node.stage is Stage.OPEN:
             full = [link for link in links() if not link.outbox.has_room_for_large(size)]
-            if not full or time.monotonic() - full[0].progress >= LOOK_SECONDS:
+            if not full or monotonic() - full[0].progress >= LOOK_SECONDS:
                 return
             full[0].wait_room(LOOK_SECONDS)
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from multiprocessing.connection import Connection
 
 from .._core.messages import FAILED, FINISHED, ONLINE, STOP, Record
 from .._core.restarts import RestartPolicy
 from . import payload
+from .clock import monotonic
 from .link import Link
 from .logs import Log
 from .process import ChildProcess
@@ -103,18 +103,18 @@ class Slot:
         assert left is not None
         assert self.link is not None
         if not self.alive:
-            self.restart_at = time.monotonic() if self.restart_at is not None else None
+            self.restart_at = monotonic() if self.restart_at is not None else None
             return
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
         self.link.tell((STOP, int((left - step) * 1000)))
-        now = time.monotonic()
+        now = monotonic()
         self.term_at = now + left - step / 2
         self.kill_at = now + left if self.kill_at is None else min(self.kill_at, now + left)
 
     def tell_kill(self) -> None:
         """State lock held: it is to be ended at once, and not started again."""
         self.wanted = True
-        self.kill_at = time.monotonic()
+        self.kill_at = monotonic()
         if self.restart_at is not None:
             self.restart_at = self.kill_at
 

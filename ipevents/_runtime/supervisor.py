@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from .._core.restarts import GiveUp, Restart
 from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
 from . import again
 from .again import AGAIN_SECONDS, Again
+from .clock import monotonic
 from .link import Link
 from .logs import Log
 from .node import Node
@@ -80,7 +80,7 @@ class Supervisor:
     def begin(self) -> None:
         """Start the thread."""
         if self._node.incoming.holding:
-            self._warn_held_at = time.monotonic() + SILENT_SECONDS
+            self._warn_held_at = monotonic() + SILENT_SECONDS
         self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
 
     # Children
@@ -111,7 +111,7 @@ class Supervisor:
         slot.begin()
         link = slot.link
         assert link is not None
-        now = time.monotonic()
+        now = monotonic()
         with self._node.lock:
             self._socket.expect(slot)
             link.outbox.clear()
@@ -125,14 +125,14 @@ class Supervisor:
             slot.starts += 1
             slot.process = process
             self._socket.name(slot, str(process.pid))
-            slot.warn_at = time.monotonic() + SILENT_SECONDS
-            link.progress = time.monotonic()
+            slot.warn_at = monotonic() + SILENT_SECONDS
+            link.progress = monotonic()
             if slot.early is not None:
                 link.attach(Session(slot.early, None))
                 slot.early = None
             stopping = self._node.stage is not Stage.OPEN
             if stopping or slot.wanted:
-                slot.kill_at = time.monotonic()
+                slot.kill_at = monotonic()
         log.debug("= child %s started as %s", slot.name, slot.pid)
 
     # What children say: in their links' readers
@@ -157,7 +157,7 @@ class Supervisor:
         with self._node.lock:
             slot.link_read = True
             if slot.exited_at is None and slot.term_at is None:
-                now = time.monotonic()
+                now = monotonic()
                 slot.term_at = now + LEAVING_SECONDS
                 slot.kill_at = slot.term_at + LEAVING_SECONDS
         self.watch.ring()
@@ -232,14 +232,14 @@ class Supervisor:
         with self._node.lock:
             times = [at for slot in self.slots for at in slot.times() if at is not None]
             alive = [slot for slot in self.slots if slot.alive]
-        look_at = self._again.next_look(time.monotonic())
+        look_at = self._again.next_look(monotonic())
         times += [at for at in (until, look_at, self._warn_held_at) if at is not None]
-        ended, parent_ended = self.watch.wait(alive, min(times) - time.monotonic() if times else None)
+        ended, parent_ended = self.watch.wait(alive, min(times) - monotonic() if times else None)
         if parent_ended and self._childhood is not None:
             self._childhood.parent_ended()
         for slot in ended:
             self._exited(slot)
-        now = time.monotonic()
+        now = monotonic()
         for number in self._again.take(now):
             again.send(number)
         self._warn_held(now)
@@ -268,7 +268,7 @@ class Supervisor:
         assert link is not None
         code = process.reap()
         with self._node.lock:
-            slot.exited_at = time.monotonic()
+            slot.exited_at = monotonic()
             slot.exitcode = code
             slot.term_at = slot.kill_at = slot.warn_at = None
         log.debug("= child %s ended with %s", slot.pid, code)
@@ -348,7 +348,7 @@ class Supervisor:
         try:
             self._start(slot)
         except Exception as exc:  # the system, or a forkserver that is gone, refuses in many ways
-            now = time.monotonic()
+            now = monotonic()
             with self._node.lock:
                 self._socket.forget(slot)
                 decision = slot.policy.exited(
@@ -374,7 +374,7 @@ class Supervisor:
         child = self._childhood
         while self._all() or not (child is None or child.has_left() or deadline.passed()):
             until = None if deadline.passed() else deadline.at
-            now = time.monotonic()
+            now = monotonic()
             if child is not None and now >= self._interrupt_at and child.interrupt_target():
                 self._interrupt_at = now + INTERRUPT_SECONDS
             if now < self._interrupt_at:

@@ -7,9 +7,10 @@ import os
 import select
 import signal
 import threading
-import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
+
+from .clock import monotonic
 
 
 class Deadline:
@@ -18,18 +19,18 @@ class Deadline:
     __slots__ = ("at",)
 
     def __init__(self, seconds: float | None) -> None:
-        self.at = None if seconds is None else time.monotonic() + seconds
+        self.at = None if seconds is None else monotonic() + seconds
 
     def left(self) -> float | None:
         """Seconds left, never negative; None for ever."""
-        return None if self.at is None else max(0.0, self.at - time.monotonic())
+        return None if self.at is None else max(0.0, self.at - monotonic())
 
     def passed(self) -> bool:
-        return self.at is not None and time.monotonic() >= self.at
+        return self.at is not None and monotonic() >= self.at
 
     def shorten(self, seconds: float) -> None:
         """Let it end ``seconds`` from now, if that is sooner. For signal handlers as well."""
-        at = time.monotonic() + seconds
+        at = monotonic() + seconds
         if self.at is None or at < self.at:
             self.at = at
 
