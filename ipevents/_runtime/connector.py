@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-import time
 from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,6 +71,7 @@ def join(
     key: bytes,
     me: Identity,
     deadline_seconds: float = HANDSHAKE_SECONDS,
+    attempt: Attempt | None = None,
 ) -> Joined:
     """Connect to the public socket, or listen there if nobody answers.
 
@@ -80,47 +80,58 @@ def join(
     as its Acceptor runs. Hand a ``Listening`` to an Acceptor soon: others wait for it already.
 
     Blocks for the handshake's ``deadline_seconds`` and a second or so, in the worst case as :func:`dial`
-    does. Raises as ``dial`` does, and :exc:`LinkError`, naming address and reason, where neither
-    connecting nor listening is possible; then nothing is left behind but the lock file.
+    does, and at most until ``attempt`` is broken off: then it raises LinkError within a few milliseconds,
+    whatever it waits for. Raises as ``dial`` does, and :exc:`LinkError`, naming address and reason, where
+    neither connecting nor listening is possible; then nothing is left behind but the lock file.
     """
+    attempt = attempt or Attempt()
     address: str | tuple[str, int] = (host, port) if socket_path is None else socket_path
     where = spelled(address)
 
     def shake(sock: socket.socket) -> Connected:
-        return shake_hands(sock, where, (key, b"", me), deadline_seconds, Attempt())
+        return shake_hands(sock, where, (key, b"", me), deadline_seconds, attempt)
 
     def once() -> Joined:
         if isinstance(address, str):
-            return _join_path(address, only_connect, shake)
-        return _join_port(address, only_connect, shake)
+            joined = _join_path(address, only_connect, shake, attempt)
+        else:
+            joined = _join_port(address, only_connect, shake, attempt)
+        if attempt.is_broken_off:
+            joined.close()
+            attempt.check()
+        return joined
 
     try:
         try:
             return once()
         except AddressInUse as error:
-            if not isinstance(error.__cause__, ConnectionResetError):
+            if attempt.is_broken_off or not isinstance(error.__cause__, ConnectionResetError):
                 raise
             # Perhaps no stranger but a server that was just stopping: it hangs up on who is still
             # in its backlog. A stranger does it again.
             return once()
-    except (AddressInUse, HandshakeTimeout) as error:
-        raise type(error)(f"{error}; choose another socket.port or socketPath") from error.__cause__
-    except LinkError:
-        raise
     except OSError as error:
+        if attempt.is_broken_off:
+            raise LinkError(f"the attempt to join at {where} was broken off") from error
+        if isinstance(error, AddressInUse | HandshakeTimeout):
+            raise type(error)(f"{error}; choose another socket.port or socketPath") from error.__cause__
+        if isinstance(error, LinkError):
+            raise
         raise LinkError(f"can neither connect to {where} nor listen there: {error}") from error
 
 
-def _join_path(path: str, only_connect: bool, shake: Callable[[socket.socket], Connected]) -> Joined:
+def _join_path(
+    path: str, only_connect: bool, shake: Callable[[socket.socket], Connected], attempt: Attempt
+) -> Joined:
     check_path(path)
     try:
-        sock = connect(path, "AF_UNIX")
+        sock = connect(path, "AF_UNIX", attempt)
     except (ConnectionRefusedError, FileNotFoundError):
         if only_connect:
             return Waiting()
-        with locked(path):
+        with locked(path, attempt.pause):
             try:
-                sock = connect(path, "AF_UNIX")
+                sock = connect(path, "AF_UNIX", attempt)
             except (ConnectionRefusedError, FileNotFoundError):
                 # It listens before the lock is released: who comes next connects.
                 return Listening(*bind(path))
@@ -128,12 +139,15 @@ def _join_path(path: str, only_connect: bool, shake: Callable[[socket.socket], C
 
 
 def _join_port(
-    address: tuple[str, int], only_connect: bool, shake: Callable[[socket.socket], Connected]
+    address: tuple[str, int],
+    only_connect: bool,
+    shake: Callable[[socket.socket], Connected],
+    attempt: Attempt,
 ) -> Joined:
     patience = Deadline(RACE_SECONDS)
     while True:
         try:
-            sock = connect(address, "AF_INET")
+            sock = connect(address, "AF_INET", attempt)
         except ConnectionRefusedError:
             if only_connect:
                 return Waiting()
@@ -148,7 +162,7 @@ def _join_port(
                 text = f"{spelled(address)} is taken by something that does not listen there"
                 raise AddressInUse(text) from error
         # Somebody is between his bind and his listen. There is no event to wait for.
-        time.sleep(RACE_STEP_SECONDS)
+        attempt.pause(RACE_STEP_SECONDS)
 
 
 class Connector:
@@ -234,10 +248,10 @@ class Connector:
         """End the thread; return whether it has ended. From any thread, any number of times.
 
         The thread waits for the next try (notified), for a frame of a handshake (broken off by
-        ``shutdown``), or in ``connect``, which only the kernel ends: then this returns False after
-        ``timeout_seconds``, and the thread, a daemon, ends when ``connect`` returns. A connection that
-        comes too late is closed. The caller holds no lock that a callback needs; from a callback it
-        only requests.
+        ``shutdown``), or for a connect (likewise). Only the look-up of a host's name cannot be broken off:
+        where that takes longer, this returns False after ``timeout_seconds``, and the thread, a daemon, ends
+        by itself. A connection that comes too late is closed. The caller holds no lock that a callback
+        needs; from a callback it only requests.
         """
         self.begin_close()
         if threading.current_thread() is self._thread:

@@ -1,14 +1,17 @@
 """One connection to whoever listens at an address: connect, then the client's side of the handshake.
 
-Every handshake has one deadline for the whole of it.
+Connecting has a time limit, and every handshake one deadline for the whole of it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
+import sys
 import threading
+import time
 from multiprocessing.connection import Client, Connection
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
     from .._core.handshake import Identity
 
 __all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands", "spelled"]
+
+CONNECT_SECONDS = 10.0  # for one address: time for three more tries of the kernel where a packet is lost
+_STEP_SECONDS = 0.02  # between two looks at what has no event to wait for
+# A shutdown in break_off() wakes Linux's poll. Elsewhere it may not: look this often.
+_LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 
 log = Log("ipevents.connector")
 
@@ -39,20 +47,26 @@ class Connected(NamedTuple):
 
 
 class Attempt:
-    """One dial, which another thread may break off."""
+    """A dial, or a whole ``join``, which another thread or a signal handler may break off.
 
-    __slots__ = ("_is_broken_off", "_lock", "_socket")
+    The thread that dials asks ``check`` before each step and shows the socket on which it is about to wait
+    to ``watch``; so a wait ends whether the break came before it (``watch`` shuts the socket down at once)
+    or while it lasts (``break_off`` does). Waits without a socket are made of steps of ``pause``.
+    """
+
+    __slots__ = ("_lock", "_socket", "is_broken_off")
 
     def __init__(self) -> None:
-        # Guards the life of _socket: nobody shuts down a descriptor that was closed meanwhile.
+        # Guards the life of _socket: nobody shuts down a descriptor that was closed meanwhile. Re-entrant,
+        # for a break_off() in a signal handler.
         self._lock = threading.RLock()
         self._socket: socket.socket | None = None
-        self._is_broken_off = False
+        self.is_broken_off = False  # never back to False
 
     def break_off(self) -> None:
-        """Make the dial fail at once, now or as soon as its ``connect`` returns. Never blocks."""
+        """Make the dial fail soon, whatever it waits for, now or from now on. Never blocks; idempotent."""
         with self._lock:
-            self._is_broken_off = True
+            self.is_broken_off = True
             if self._socket is not None:
                 _shut_down(self._socket)
 
@@ -65,8 +79,18 @@ class Attempt:
         """Called by the dialling thread: this is the socket to break off, None when it is done."""
         with self._lock:
             self._socket = sock
-            if sock is not None and self._is_broken_off:
+            if sock is not None and self.is_broken_off:
                 _shut_down(sock)
+
+    def check(self) -> None:
+        """Called by the dialling thread: raise ConnectionAbortedError if the attempt was broken off."""
+        if self.is_broken_off:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the attempt was broken off")
+
+    def pause(self, seconds: float) -> None:
+        """Called by the dialling thread: sleep for a step, milliseconds, and ``check``."""
+        time.sleep(seconds)
+        self.check()
 
 
 def dial(
@@ -81,16 +105,16 @@ def dial(
 ) -> Connected:
     """Connect and shake hands; return the connection and the server's welcome.
 
-    Blocks for ``deadline_seconds`` at most in the handshake. The ``connect`` before it is bounded by the
-    kernel only: minutes for a host that swallows packets, without limit for an AF_UNIX server that is
-    stopped and whose backlog is full.
+    Blocks for ``deadline_seconds`` at most in the handshake, and in the ``connect`` before it for
+    CONNECT_SECONDS. Without an ``attempt`` nobody can break it off, and the connect is multiprocessing's
+    ``Client``, bounded by the kernel only: so children reach their parent.
 
     Raises :exc:`ConnectionRefusedError` or :exc:`FileNotFoundError` if nobody is there, and naming
     the address :exc:`AddressInUse` (a stranger answered or hung up), :exc:`HandshakeTimeout` (silence),
     :exc:`AuthenticationFailed` (different keys), :exc:`LinkError` (refused, or unreachable).
     """
     try:
-        sock = connect(address, family)
+        sock = connect(address, family, attempt)
     except (ConnectionRefusedError, FileNotFoundError):
         raise
     except OSError as error:
@@ -98,23 +122,68 @@ def dial(
     return shake_hands(sock, spelled(address), (key, key_id, me), deadline_seconds, attempt or Attempt())
 
 
-def connect(address: str | tuple[str, int], family: str) -> socket.socket:
+def connect(address: str | tuple[str, int], family: str, attempt: Attempt | None = None) -> socket.socket:
     """Return a socket connected to whoever is there. Raises OSError as the system does.
 
-    A signal handler may raise in here.
+    With an ``attempt`` it can be broken off (ConnectionAbortedError) and waits for CONNECT_SECONDS at most
+    (TimeoutError). A signal handler may raise in here.
     """
-    with Client(address, family) as connection:
-        # One owner at a time: from here on the socket, in the end a Connection again.
-        sock = socket.socket(fileno=os.dup(connection.fileno()))
+    if attempt is None:
+        with Client(address, family) as connection:
+            # One owner at a time: from here on the socket, in the end a Connection again.
+            sock = socket.socket(fileno=os.dup(connection.fileno()))
+    else:
+        sock = socket.socket(getattr(socket, family))
     try:
-        if family == "AF_INET" and sock.getsockname() == sock.getpeername():
+        if attempt is not None:
+            attempt.watch(sock)
+            _connect(sock, address, attempt, Deadline(CONNECT_SECONDS))
+        if sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
             # A connect to a free local port out of the range from which the kernel takes our own end's
             # may meet itself. Nobody is there; kept, it would hold the port against a server.
             raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
     except BaseException:  # a signal handler's too: nobody else has the socket yet
+        if attempt is not None:
+            attempt.watch(None)
         sock.close()
         raise
     return sock
+
+
+def _connect(
+    sock: socket.socket, address: str | tuple[str, int], attempt: Attempt, deadline: Deadline
+) -> None:
+    """Connect as ``Client`` does, but so that the wait can be broken off.
+
+    The socket does not block: while the kernel tries, this thread polls, and a shutdown ends that. AF_UNIX
+    has no such state: a connect to a full backlog gets EAGAIN, and nothing tells when there is room.
+    """
+    sock.setblocking(False)
+    while True:
+        attempt.check()
+        number = sock.connect_ex(address)
+        if number == errno.EINPROGRESS:
+            number = _outcome(sock, deadline)
+        attempt.check()  # after a shutdown the kernel's reason is of no interest
+        if number != errno.EAGAIN:
+            break
+        if deadline.passed():
+            number = errno.ETIMEDOUT
+            break
+        attempt.pause(_STEP_SECONDS)
+    if number:
+        raise OSError(number, os.strerror(number))  # of the subclass that belongs to the number
+
+
+def _outcome(sock: socket.socket, deadline: Deadline) -> int:
+    """Wait for the end of a connect that is in progress; return its error number, 0 for none."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    while not deadline.passed():
+        left = deadline.left() or 0.0
+        if poll.poll(1000 * (left if _LOOK_SECONDS is None else min(left, _LOOK_SECONDS)) + 1):
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return errno.ETIMEDOUT
 
 
 def shake_hands(

@@ -21,7 +21,7 @@ from .sockets import listen
 from .threads import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Listener
 
 __all__ = ["SocketFile", "bind", "check_path", "locked"]
@@ -83,11 +83,12 @@ def check_path(path: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the lock of ``path``; blocks for ``LOCK_SECONDS`` at most.
+def locked(path: str, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Hold the lock of ``path``; blocks for ``LOCK_SECONDS`` at most, or until ``pause`` raises.
 
-    It is held for a connect, a bind or an unlink, and across no handshake. Raises :exc:`LinkError` if the
-    lock file is not a plain file of ours, stays locked, or has no directory, OSError if it cannot be opened.
+    ``pause(seconds)`` is the step of the wait. The lock is held for a connect, a bind or an unlink, and across
+    no handshake. Raises :exc:`LinkError` if the lock file is not a plain file of ours, stays locked, or has no
+    directory, OSError if it cannot be opened.
     """
     name = f"{path}.lock"
     try:
@@ -99,7 +100,7 @@ def locked(path: str) -> Iterator[None]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise LinkError(f"{name} is not a plain file of this user")
-        _take(descriptor, name)
+        _take(descriptor, name, pause)
         try:
             yield
         finally:
@@ -109,7 +110,7 @@ def locked(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, name: str) -> None:
+def _take(descriptor: int, name: str, pause: Callable[[float], None]) -> None:
     deadline = Deadline(LOCK_SECONDS)
     while True:
         try:
@@ -119,7 +120,7 @@ def _take(descriptor: int, name: str) -> None:
             if deadline.passed():
                 raise LinkError(f"another process has held {name} for {LOCK_SECONDS} s") from error
         # A blocking flock has no time limit, and a stopped process may hold the lock.
-        time.sleep(LOCK_STEP_SECONDS)
+        pause(LOCK_STEP_SECONDS)
 
 
 def bind(path: str) -> tuple[Listener, SocketFile]:

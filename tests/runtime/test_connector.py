@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import queue
+import select
 import socket
 import subprocess
 import sys
@@ -15,8 +18,9 @@ from ipevents._core.handshake import Welcomed
 from ipevents._exceptions import AddressInUse, AuthenticationFailed, LinkError
 from ipevents._runtime import connector as module
 from ipevents._runtime import dial as dialling
+from ipevents._runtime import socketfile
 from ipevents._runtime.connector import Connector, Listening, Waiting, join
-from ipevents._runtime.dial import Connected, dial
+from ipevents._runtime.dial import Attempt, Connected, dial
 from ipevents._runtime.socketfile import bind, locked
 from ipevents._runtime.sockets import listen
 
@@ -35,7 +39,7 @@ def place(request, tmp_path):
         address = path if family == "AF_UNIX" else ("localhost", port)
         socket_path = path if family == "AF_UNIX" else None
 
-        def join_there(key=KEY, only_connect=False, deadline_seconds=5.0, me=CLIENT):
+        def join_there(key=KEY, only_connect=False, deadline_seconds=5.0, me=CLIENT, attempt=None):
             return join(
                 socket_path=socket_path,
                 host="localhost",
@@ -44,6 +48,7 @@ def place(request, tmp_path):
                 key=key,
                 me=me,
                 deadline_seconds=deadline_seconds,
+                attempt=attempt,
             )
 
         return address, join_there
@@ -157,10 +162,10 @@ def test_a_path_where_no_socket_can_be_is_named_with_the_reason(tmp_path, name, 
 
 
 def test_an_address_that_is_not_of_this_machine_is_named_with_the_reason(monkeypatch):
-    def refuse(address, family):
+    def refuse(*_):
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(dialling, "Client", refuse)
+    monkeypatch.setattr(dialling, "_connect", refuse)
     with pytest.raises(LinkError, match=r"192\.0\.2\.1:7100 .* Cannot assign requested address"):
         join_at(host="192.0.2.1", port=7100)
 
@@ -249,6 +254,137 @@ def test_of_sixteen_threads_at_once_one_listens_with_a_stale_file_in_the_way(pla
         each.acceptor.close(CEILING)
     kinds = [outcomes.get(timeout=0) for _ in threads]
     assert (kinds.count(Listening), kinds.count(Connected)) == (1, STARTERS - 1)
+
+
+# Breaking it off
+
+
+class Breaking(Attempt):
+    """An attempt that another thread breaks off as soon as ``join`` waits for a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = []
+
+    def pause(self, seconds):
+        self.break_off_soon()
+        super().pause(seconds)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for thread in self.threads:
+            thread.join(CEILING)
+
+    def break_off_soon(self):
+        thread = threading.Thread(target=self.break_off)
+        self.threads.append(thread)
+        thread.start()
+
+
+def refused_soon(join_there, attempt):
+    with pytest.raises(LinkError, match="broken off"):
+        join_there(deadline_seconds=CEILING, attempt=attempt)
+    return attempt.is_broken_off
+
+
+@pytest.fixture
+def full(place):
+    """A server at an address of which the kernel takes no more connections, as one that is stopped."""
+    with contextlib.ExitStack() as stack:
+
+        def make(family):
+            address, join_there = place(family)
+            server = stack.enter_context(socket.socket(getattr(socket, family)))
+            server.bind(address)
+            server.listen(0)
+            while True:
+                waiting = stack.enter_context(socket.socket(getattr(socket, family)))
+                waiting.setblocking(False)
+                number = waiting.connect_ex(address)
+                if number == errno.EAGAIN:
+                    return join_there
+                if number == errno.EINPROGRESS and not select.select([], [waiting], [], 0.2)[1]:
+                    return join_there
+
+        yield make
+
+
+@families
+def test_a_connect_that_the_kernel_does_not_finish_can_be_broken_off(full, family, monkeypatch):
+    join_there = full(family)
+    with Breaking() as attempt:
+        real = dialling._outcome
+
+        def waits(*args):
+            attempt.break_off_soon()
+            return real(*args)
+
+        monkeypatch.setattr(dialling, "_outcome", waits)
+        assert refused_soon(join_there, attempt)
+
+
+@families
+def test_a_connect_that_the_kernel_does_not_finish_is_given_up(full, family, monkeypatch):
+    monkeypatch.setattr(dialling, "CONNECT_SECONDS", 0.05)
+    with pytest.raises(LinkError, match=os.strerror(errno.ETIMEDOUT)):
+        full(family)()
+
+
+@families
+def test_a_handshake_of_join_can_be_broken_off(place, family):
+    address, join_there = place(family)
+    with (
+        Breaking() as attempt,
+        Stranger(address, family, lambda sock: (attempt.break_off(), be_silent(sock))),
+    ):
+        assert refused_soon(join_there, attempt)
+
+
+def test_a_wait_for_the_lock_of_a_path_can_be_broken_off(place, monkeypatch):
+    monkeypatch.setattr(socketfile, "LOCK_SECONDS", CEILING)
+    address, join_there = place("AF_UNIX")
+    with Breaking() as attempt, locked(address):
+        assert refused_soon(join_there, attempt)
+
+
+def test_a_wait_for_a_port_that_is_bound_but_not_listened_at_can_be_broken_off(place, monkeypatch):
+    monkeypatch.setattr(module, "RACE_SECONDS", CEILING)
+    address, join_there = place("AF_INET")
+    with Breaking() as attempt, socket.socket() as sock:
+        sock.bind(address)
+        assert refused_soon(join_there, attempt)
+
+
+@families
+def test_a_join_that_was_broken_off_before_does_nothing(place, family, tmp_path):
+    address, join_there = place(family)
+    attempt = Attempt()
+    attempt.break_off()
+    with Serving(listen(address, family)) as serving:
+        assert refused_soon(join_there, attempt)
+        assert serving.refused.empty()
+    if family == "AF_UNIX":
+        os.unlink(address)
+    assert refused_soon(join_there, attempt)
+    assert os.listdir(tmp_path) == []
+
+
+@families
+def test_a_server_that_was_broken_off_at_the_last_moment_listens_no_more(place, family, monkeypatch):
+    address, join_there = place(family)
+    attempt = Attempt()
+    real = module.Listening
+
+    def made(*args):
+        attempt.break_off()
+        return real(*args)
+
+    monkeypatch.setattr(module, "Listening", made)
+    assert refused_soon(join_there, attempt)
+    monkeypatch.undo()
+    assert isinstance(join_there(only_connect=True), Waiting)
 
 
 # Connector
