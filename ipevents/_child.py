@@ -5,9 +5,9 @@ from __future__ import annotations
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+from ._core.state import Stage
 from ._exceptions import UnknownProcess, shown
 from ._options import MAX_STOP_SECONDS, seconds
-from ._runtime.stage import Stage
 
 if TYPE_CHECKING:
     from ._runtime.life import Life
@@ -105,10 +105,12 @@ class Child:
     def join(self, timeout: float | None = None) -> bool:
         """Wait for its final end, when it will not be started again; at most ``timeout`` seconds.
 
-        Returns whether it has come. Raises WouldDeadlock in a listener.
+        Returns whether it has come, also when the emitter is stopped by now. Raises WouldDeadlock in a
+        listener, unless it has come already.
         """
         given = seconds(timeout)
-        self._life.check_wait("join()")
+        if not self._slot.ended.is_set():
+            self._life.check_no_listener("join()")
         return self._slot.ended.wait(given)
 
     def __repr__(self) -> str:

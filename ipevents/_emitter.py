@@ -31,7 +31,6 @@ from ._runtime.life import Life
 from ._runtime.link import Link
 from ._runtime.programs import Program
 from ._runtime.slot import Slot
-from ._runtime.stage import Stage
 from ._waiting import Expectation
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class Emitter:
         """
         life = self._life
         given = seconds(timeout)
-        if self._node.stage not in (Stage.STOPPING, Stage.CLOSED):
+        if not life.stopping.is_set():
             life.start()
         try:
             done = life.wait_stopped(given)

@@ -80,10 +80,12 @@ _HERE = object()  # the source of our own listeners in Interest
 class Router:
     """The part of the tree that one process sees, and what follows from it.
 
-    Links are opaque hashable values; ``up`` tells the state of the link to the parent.
+    Links are opaque hashable values; ``up`` tells the state of the link to the parent. ``version`` is the
+    number from which it counts its changes: one that follows another goes on from there, so that nothing
+    decided by the one before it passes for decided by this one.
     """
 
-    def __init__(self, pid: str) -> None:
+    def __init__(self, pid: str, version: int = 0) -> None:
         self.pid = pid
         self.path: tuple[str, ...] = (pid,)  # of what starts here
         self.names = {pid}  # this process under all names it ever had
@@ -95,7 +97,7 @@ class Router:
         self.interest = Interest()
         self.neighbours: dict[Hashable, Neighbour] = {}
         self._links: dict[str, Hashable] = {}  # children by pid
-        self.version = 0  # counts changes of topology and interest: what was decided before may be old
+        self.version = version  # counts changes of topology and interest: what was decided before may be old
         # Kept decisions, all forgotten at each change: for messages from here by kind, and there by event,
         # or by route and event, ...
         self.here: dict[int, dict[Any, Plan]] = {kind: {} for kind in TYPE_NAMES}
@@ -151,6 +153,12 @@ class Router:
         self.parent = None
         self.up = Up.NONE
         self.changed()
+
+    def forget_all(self) -> None:
+        """This process has no neighbours any more: what still arrives by a link of before is not from one."""
+        self.remove_parent()
+        for link in list(self.neighbours):
+            self.remove_child(link)
 
     def set_up(self, up: Up) -> None:
         self.up = up

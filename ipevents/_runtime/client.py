@@ -14,6 +14,7 @@ from .._core.flow import count_messages
 from .._core.handshake import Identity, Welcomed
 from .._core.messages import MESSAGE_ITEMS
 from .._core.router import Up
+from .._core.state import Stage
 from .._exceptions import ProtocolError
 from .._options import Options
 from . import payload
@@ -22,7 +23,6 @@ from .dial import Attempt, Connected, dial
 from .link import Link
 from .node import Node
 from .session import Session
-from .stage import Stage
 from .threads import Deadline
 
 

@@ -6,13 +6,11 @@ library or for the kernel, holds no lock meanwhile, and ends at a deadline.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from .._core.flow import count_messages
+from .._core.state import Event
 from .link import Link
 from .logs import Log
 from .node import Node
-from .stage import Stage
 from .threads import Deadline
 
 log = Log("ipevents.life")
@@ -25,13 +23,10 @@ def flush(node: Node, deadline: Deadline) -> None:
             link.flush(deadline)
 
 
-def say_goodbye(node: Node, deadline: Deadline) -> list[Link]:
-    """Take nothing more from anybody, and wait until every neighbour has closed, or the deadline.
-
-    Returns the links, which have ended by then; their readers may still be busy.
-    """
+def say_goodbye(node: Node, deadline: Deadline) -> None:
+    """Take nothing more from anybody, and wait until every neighbour has closed, or the deadline."""
     with node.lock:
-        node.stage = Stage.CLOSED  # STOPPING -> CLOSED
+        node.change(Event.GOODBYE)
         links = _links(node)
         for link in links:
             link.say_goodbye()
@@ -40,20 +35,21 @@ def say_goodbye(node: Node, deadline: Deadline) -> list[Link]:
     with node.lock:
         for link in links:
             link.end()
-    return links
 
 
-def join(node: Node, links: Iterable[Link], deadline: Deadline) -> None:
-    """Wait for the ends of readers and writers, or the deadline; then count what the parent never took."""
+def join(node: Node, deadline: Deadline) -> None:
+    """Wait for the ends of readers and writers, or the deadline; then count what nobody took."""
+    with node.lock:
+        links = _links(node) + node.retired
+        node.retired = []
     for link in links:
         if not link.join(deadline):
             log.warning("! the reader of %r does not end: a listener keeps it", link)
     with node.lock:
-        parent = node.router.parent
-        if isinstance(parent, Link):
-            parent.drop("closed", count_messages(parent.outbox.clear()))
-            node.remember(parent)
-            node.router.remove_parent()
+        for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
+            link.drop("closed", count_messages(link.outbox.clear()))
+            node.remember(link)
+        node.router.forget_all()
 
 
 def _links(node: Node) -> list[Link]:

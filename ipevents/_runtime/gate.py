@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 from .._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
 from .._core.messages import MAX_ROUTE
+from .._core.state import Stage
 from .._exceptions import LinkError, ProtocolError
 from .._options import Options
 from . import keys
@@ -18,11 +19,10 @@ from .acceptor import CLOSE_SECONDS, EVICTED, Acceptor
 from .client import Arrival, Client
 from .connector import CLOSE_SECONDS as CLIENT_CLOSE_SECONDS
 from .connector import Joined, Listening, join
-from .dial import Connected
+from .dial import Attempt, Connected
 from .link import Link
 from .node import Node
 from .session import Session
-from .stage import Stage
 from .threads import Deadline
 
 PURPOSE = b"link"  # the key of the public socket's handshake is derived from the tree's key for this
@@ -47,11 +47,16 @@ class Gate:
         self._clients: dict[Link, int] = {}  # incarnation by link; guarded by the state lock
         # What takes the place of a stale link once that is read to its end; guarded by the state lock.
         self._successors: dict[Link, tuple[Link, Session, Identity, str]] = {}
+        # Links whose offline of a predecessor is still being told; guarded by the state lock.
+        self._arriving: dict[Link, Session] = {}
         self._acceptor: Acceptor | None = None
         self.client: Client | None = None  # once another process turned out to be the server
 
-    def join(self) -> Joined:
-        """Connect, or listen. Blocks as connector.join; no thread is started. Raises LinkError."""
+    def join(self, attempt: Attempt) -> Joined:
+        """Connect, or listen; another thread may break ``attempt`` off.
+
+        Blocks as connector.join; no thread is started. Raises LinkError.
+        """
         options = self._options
         return join(
             socket_path=options.socket_path,
@@ -60,6 +65,7 @@ class Gate:
             only_connect=options.only_connect,
             key=self._key,
             me=self._me("" if options.socket_path is None else self._node.router.pid),
+            attempt=attempt,
         )
 
     def begin(self, joined: Joined) -> Arrival | None:
@@ -109,6 +115,14 @@ class Gate:
             self._acceptor.close(CLOSE_SECONDS if left is None else left)
         if self.client is not None:
             self.client.close(CLIENT_CLOSE_SECONDS if left is None else min(CLIENT_CLOSE_SECONDS, left))
+        with self._node.lock:  # from here on nothing arrives: what has not found its place never will
+            for link, session in self._arriving.items():
+                session.socket.close()
+                link.end()
+                self._node.retired.append(link)
+            self._arriving.clear()
+            for stale in list(self._successors):
+                self._drop_successor(stale)
 
     def cannot_serve(self) -> bool:
         """Whether new clients need threads that this Python cannot start once the script has ended."""
@@ -171,6 +185,8 @@ class Gate:
                 self._drop_successor(stale)
                 self._successors[stale] = (link, session, identity, pid)
                 stale.close_session()  # what has arrived is read first; then _client_closed goes on
+            else:
+                self._arriving[link] = session
         if stale is None:
             node.after_offlines(lambda: self._attach(link, session, identity, pid))
 
@@ -180,13 +196,18 @@ class Gate:
         if successor is not None:
             successor[1].socket.close()
             successor[0].end()
+            self._node.retired.append(successor[0])
 
     def _attach(self, link: Link, session: Session, identity: Identity, pid: str) -> None:
         node = self._node
         with node.lock:
+            self._arriving.pop(link, None)
+            if link.ended:
+                return  # by close()
             if node.stage is not Stage.OPEN or node.router.child_link(pid) is not None:
                 session.socket.close()
                 link.end()
+                node.retired.append(link)
                 return
             self._clients[link] = identity.incarnation
             node.router.add_child(link, pid)
@@ -198,14 +219,15 @@ class Gate:
             return
         _, notices = self._node.child_gone(link, None)
         self._node.tell_offlines(notices)
-        self._node.remember(link)
-        link.end()
+        self._node.retire(link)
 
     def _client_closed(self, link: Link, error: Exception | None) -> None:
         if isinstance(error, ProtocolError):
             self._node.error(error)
         with self._node.lock:
             successor = self._successors.pop(link, None)
+            if successor is not None:
+                self._arriving[successor[0]] = successor[1]
             self._remove(link)
         if successor is not None:
             self._node.after_offlines(lambda: self._attach(*successor))

@@ -1,9 +1,7 @@
 """The life of one emitter: open, say that it is there, end.
 
-Joins node, supervisor and public socket; what only a child does is in childhood.py. Locks: ``_starting``
-guards the one way through ``start``, and is taken before the dispatcher's, so no listener waits for it;
-``_opening`` guards the way from NEW to OPEN, and nobody who holds it waits for a listener. Both are taken
-before the state lock.
+Joins node, supervisor and public socket. How it opens, and what a stop does to a start, is in opening.py,
+with the locks for that; what only a child does is in childhood.py.
 """
 
 from __future__ import annotations
@@ -14,23 +12,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .._core.messages import FAILED, FINISHED, ONLINE, Record
-from .._core.router import Router
-from .._exceptions import Closed, WouldDeadlock
+from .._core.state import Event, Stage, State
+from .._exceptions import WouldDeadlock
 from .._options import Options
-from . import allocator, farewell, lifetime, privatedirectory
+from . import farewell, lifetime
 from .childhood import LAST_SECONDS, Childhood
 from .link import Link
 from .logs import Log
 from .node import Node
-from .notices import Notices
+from .opening import Opening
 from .process import Launch
 from .slot import Slot
-from .stage import Stage
 from .supervisor import Supervisor
-from .threads import Deadline, Latch, acquire_from_user, library_threads
+from .threads import Deadline, Latch, library_threads
 
 if TYPE_CHECKING:
-    from .client import Arrival
     from .gate import Gate
 
 log = Log("ipevents.life")
@@ -62,66 +58,37 @@ class Life:
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
         self.exit: SystemExit | None = None  # what a listener ended this process with
-        self._starting = threading.RLock()
-        self._opening = threading.RLock()
-        self._started = False  # start() was called, by the user or by implication
+        self.opening = Opening(self)
         self.was_started_by_user = False
-        self._ready_said = False  # once in a life, whatever happens to the connection
+        self.ready_said = False
         lifetime.register(self)
 
     # Opening
 
     def open(self) -> None:
-        """Threads and children become possible. Idempotent."""
-        node = self.node
-        with self._opening:
-            if node.stage is Stage.OPEN:
-                return
-            if node.stage is Stage.STOPPING or node.stage is Stage.FORKED:
-                raise node.stage_error()
-            if node.stage is Stage.CLOSED:
-                self._begin_anew()
-            allocator.keep_freed()
-            node.notices = Notices(node.router.pid)
-            self.supervisor = Supervisor(
-                node,
-                depth=self.depth,
-                incarnation=self.incarnation,
-                on_stop=self._stop_links,
-                on_stopped=self._end_links,
-                on_empty=self._look_again,
-                childhood=self.childhood,
-            )
-            with node.lock:
-                node.stage = Stage.OPEN  # NEW -> OPEN
-            if not self.is_child:
-                node.announced = False
-                privatedirectory.sweep()
-                lifetime.watch(self)
-                self.supervisor.begin()
+        """Threads and children become possible. Idempotent; errors as for ``Opening.open``."""
+        self.opening.open()
 
-    def _begin_anew(self) -> None:
-        """After a stop: a new life with the same name and listeners."""
-        if self.is_child:
-            raise Closed("the emitter of a child was stopped; its process is about to end")
-        if not self.stopped.is_set():  # the last steps of the stop are still to come
-            if not self.may_wait():
-                raise self.node.stage_error()
-            self.wait_over(None)
-        node = self.node
-        with node.lock:
-            node.router = Router(node.router.pid)
-            node.announced = False
-            node.stage = Stage.NEW  # CLOSED -> NEW
-        self.gate = None
-        self._started = self.was_started_by_user = self._ready_said = False
-        self.stopping, self.stopped = Latch(), Latch()
-        self.exit = None
+    def make_supervisor(self) -> Supervisor:
+        """For ``Opening``: the supervisor of a new life. Its thread is not started yet. Raises OSError."""
+        return Supervisor(
+            self.node,
+            depth=self.depth,
+            incarnation=self.incarnation,
+            on_stop=self._stop_links,
+            on_stopped=self._end_links,
+            on_empty=self._look_again,
+            childhood=self.childhood,
+        )
 
     def start(self) -> None:
         """``ready`` and ``online``, and before that the public socket of a top process. Idempotent."""
         self.was_started_by_user = True
-        self.imply_start()
+        self.opening.start()
+
+    def imply_start(self) -> None:
+        """As ``start``, but not by the user's own call."""
+        self.opening.start()
 
     @property
     def has_started(self) -> bool:
@@ -129,7 +96,7 @@ class Life:
 
         Threads and links alone do not mean that: a child has them before its program runs.
         """
-        return self._started and self.node.stage in (Stage.OPEN, Stage.STOPPING)
+        return self.node.state.state in (State.JOINING, State.STARTING, State.STARTED, State.STOPPING)
 
     def first_use(self) -> None:
         """A send, or a wait: in a child it implies ``start()``."""
@@ -141,85 +108,10 @@ class Life:
                     if not node.announced:
                         node.announce()
 
-    def imply_start(self) -> None:
-        """As ``start``, but not by the user's own call."""
-        # A listener does not wait for the thread that starts, which may wait for listeners to end.
-        if not self._starting.acquire(blocking=False):
-            if self.node.dispatcher.runs_here():
-                return
-            acquire_from_user(self._starting)
-        try:
-            if self._started and (self.is_child or self.node.stage is not Stage.CLOSED):
-                return
-            if self.is_child:
-                self._started = True
-                self._announce(None)
-                return
-            if self.node.stage is not Stage.NEW and self.node.stage is not Stage.CLOSED:
-                self.open()
-            self._join_and_open()
-        finally:
-            self._starting.release()
-
-    def _join_and_open(self) -> None:
-        with self._opening:
-            if self.node.stage is Stage.CLOSED:
-                self._begin_anew()
-        gate = joined = arrival = None
-        waits = False
-        if self.options.use_socket:
-            from .connector import Waiting  # late: what starts most often are children, which have no gate
-            from .gate import Gate
-
-            gate = Gate(self.node, self.options, self.incarnation, say_ready=self._say_ready)
-            joined = gate.join()
-            waits = isinstance(joined, Waiting)
-        try:
-            self.open()
-            self.node.dispatcher.enter()  # whoever connects now is heard behind our own ready and online
-        except BaseException:  # no thread, or Ctrl-C while a listener runs: nobody else has it yet
-            if joined is not None:
-                joined.close()
-            raise
-        try:
-            if gate is not None and joined is not None:
-                arrival = gate.begin(joined)
-            self.gate = gate
-            self._started = True
-            if waits:
-                self.node.announced = True  # sends wait in the link; online is said when it is connected
-                return
-            self.is_grand_master = gate is None or gate.client is None
-            self._announce(arrival)
-        finally:
-            self.node.dispatcher.leave()
-
-    def _announce(self, arrival: Arrival | None) -> None:
-        """``ready`` to our listeners, then our interest and ``online`` upwards, then ``online`` to ours.
-
-        The dispatcher is ours meanwhile, so the parent's answer is not told before our own online.
-        """
-        node = self.node
-        client = None if self.gate is None else self.gate.client
-        if client is not None and arrival is not None:
-            with node.lock:
-                client.take_name(arrival)
-        node.dispatcher.enter()
-        try:
-            self._say_ready()
-            with node.lock:
-                if client is not None and arrival is not None:
-                    client.attach(arrival.session)
-                elif not node.announced:
-                    node.announce()
-            node.deliver_local("online")
-            node.incoming.online_said()
-        finally:
-            node.dispatcher.leave()
-
-    def _say_ready(self) -> None:
-        if not self._ready_said:
-            self._ready_said = True
+    def say_ready(self) -> None:
+        """``ready``, once in a life, whatever happens to the connection."""
+        if not self.ready_said:
+            self.ready_said = True
             self.node.deliver_local("ready")
 
     # As somebody's child
@@ -251,36 +143,59 @@ class Life:
     # Stopping
 
     def request_stop(self, seconds: float | None) -> None:
-        """Ask for the end; returns at once. Takes no lock: a signal handler may call it."""
-        supervisor = self.supervisor
-        if supervisor is None:
+        """Ask for the end; returns at once. A signal handler may call it in the middle of anything."""
+        node = self.node
+        while node.stage not in (Stage.CLOSED, Stage.FORKED):
+            supervisor = self.supervisor
+            if supervisor is not None:  # what may come within a section of the state lock: no step needs it
+                self.stopping.set()
+                supervisor.request_stop(self.options.stop_timeout if seconds is None else seconds)
+                self._look_again()
+                self._overtake()
+                return
+            if node.inside():
+                node.defer(self.request_stop, seconds)
+                return
+            with node.lock:
+                if self.supervisor is not None:
+                    continue
+                if node.state.allows(Event.STOP):  # start() is joining the socket; it will find this
+                    node.change(Event.STOP)
+                    self.opening.overtake()
+                    self.stopping.set()
+                    self.stopped.set()
+                return
+
+    def _overtake(self) -> None:
+        if self.node.inside():
+            self.node.defer(self._overtake)
             return
-        self.stopping.set()
-        supervisor.request_stop(self.options.stop_timeout if seconds is None else seconds)
-        self._look_again()
+        with self.node.lock:
+            self.opening.overtake()
 
     def stop(self, timeout: float | None) -> None:
         """End this process's part of the tree; waits for it, but from inside only requests it."""
         if self.node.stage is Stage.FORKED:
             return
-        if self.supervisor is None:
-            if self.stopping.is_set() and not self.node.inside():
-                self.stopped.wait(GOODBYE_SECONDS)  # another thread is at the last line of its stop
-            return
         waits = self.may_wait()
-        if self.childhood is not None:
+        if self.childhood is not None and self.supervisor is not None:
             self.childhood.stop_called(waits)
-        self.request_stop(timeout)
-        if waits:
+        allowed = self.options.stop_timeout if timeout is None else timeout
+        given_up = self.opening.given_up()  # of a start() in another thread
+        self.request_stop(allowed)
+        if waits and self.stopping.is_set():
             self.wait_over(None if timeout is None else timeout + 1.0)
+            if given_up is not None:
+                given_up.wait(allowed + 1.0)  # its thread may be waiting for a listener
 
     def check_wait(self, what: str) -> None:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
-        self._check_no_listener(what)
+        self.check_no_listener(what)
         if self.node.stage is not Stage.OPEN:
             raise self.node.stage_error()
 
-    def _check_no_listener(self, what: str) -> None:
+    def check_no_listener(self, what: str) -> None:
+        """Refuse a wait for what cannot come while the calling listener runs. Raises WouldDeadlock."""
         if self.node.dispatcher.runs_here():
             raise WouldDeadlock(f"{what} waits, and no event is delivered while a listener runs")
 
@@ -290,14 +205,14 @@ class Life:
         ident = threading.get_ident()
         if node.inside() or node.dispatcher.runs_here() or lifetime.in_handler():
             return False
-        if self.supervisor is None or ident in library_threads:
+        if ident in library_threads:
             return False
         links = [link for link in list(node.router.neighbours) if isinstance(link, Link)]
         return not any(link.is_written_by(ident) for link in links)
 
     def wait_stopped(self, timeout: float | None) -> bool:
         """For ``run``: until stopped (in a child: until a stop is asked for), at most ``timeout`` seconds."""
-        self._check_no_listener("run()")
+        self.check_no_listener("run()")
         if self.childhood is not None:
             return self.childhood.wait_stop(timeout)
         return self.wait_over(timeout)
@@ -320,15 +235,18 @@ class Life:
         """In the supervisor's thread, first: nothing new comes in; the main thread of a child is told."""
         node = self.node
         self.stopping.set()
-        with node.lock:
-            node.stage = Stage.STOPPING  # OPEN -> STOPPING
-            for link in list(node.router.neighbours):
-                link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
+        with self.opening.building:  # a start() has opened all of the socket by now, or will open nothing
+            with node.lock:
+                if node.state.allows(Event.STOP):
+                    node.change(Event.STOP)
+                for link in list(node.router.neighbours):
+                    link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
+            gate = self.gate
         node.incoming.online_said()
         for waiter in list(self.waiters):
             waiter.set()
-        if self.gate is not None:
-            self.gate.begin_close()
+        if gate is not None:
+            gate.begin_close()
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end."""
@@ -344,21 +262,21 @@ class Life:
             notices.put(told.set)
             told.wait(deadline.left())
         farewell.flush(node, deadline)
-        links = farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
+        farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
         # Behind the ends of the clients' links, whose offline is told as well.
         if notices is not None and not notices.close(deadline):
             log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
         last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
-        farewell.join(node, links + (self.supervisor.retired if self.supervisor else []), last)
+        farewell.join(node, last)
         if self.gate is not None:
             self.gate.close(deadline.at_least(LAST_SECONDS))
         node.notices = None
         if self.childhood is not None:
             self.childhood.sweep()
-        else:
-            self.supervisor = None
-        lifetime.unwatch(self)
         self.is_grand_master = False
+        with node.lock:
+            node.change(Event.ENDED)
+        lifetime.unwatch(self)
         self.stopped.set()
 
     # Children
@@ -377,9 +295,9 @@ class Life:
         node = self.node
         node.forget_lock_owner()
         node.dispatcher.forget_owner()
-        if node.stage is Stage.NEW:
+        node.change(Event.FORK)
+        if node.stage is Stage.NEW:  # nothing ran
             return
-        node.stage = Stage.FORKED
         node.notices = None  # its thread is not here: what it would tell is told where it comes up
         if self.supervisor is not None:
             self.supervisor.abandon()

@@ -52,7 +52,7 @@ class Link:
 
     ``on_records(link, records, size)`` is called in the reader thread for every frame of ``size`` bytes.
     ``on_closed(link, error)`` is called there when a connection has been read to its end, ``error`` None
-    for a clean one.
+    for a clean one; not any more after ``end()``, whose caller knows, and may have begun another life.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Link:
         self._lock = lock
         self._on_records = on_records
         self._on_closed = on_closed
-        self._ended = False
+        self.ended = False  # for good; written under the state lock
         self._writing = 0  # the thread that has the right to write, 0 for none
         self._rest: list[Part] = []  # what the kernel did not take yet, owned by the writing one
         self._rest_of: Session | None = None  # the connection that took the beginning of it
@@ -110,7 +110,7 @@ class Link:
             raise
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "open" if self.session else "unconnected"
+        state = "ended" if self.ended else "open" if self.session else "unconnected"
         return f"<Link to {self.name} {state}, {len(self.outbox)} queued>"
 
     # Sending. All of this is called with the state lock held.
@@ -293,7 +293,7 @@ class Link:
                 self._prompted = False
                 self._asleep = False
                 mine = self._writing == _THE_WRITER
-                if self._ended:
+                if self.ended:
                     self._rest = []
                     if mine:
                         self._release_writing()
@@ -335,7 +335,7 @@ class Link:
                     self._break(session)
             with self._lock:
                 session = self.session
-                if session is None or session.failed or not self.outbox.count or self._ended:
+                if session is None or session.failed or not self.outbox.count or self.ended:
                     self._release_writing()
                     return
                 records = self._take_out()
@@ -385,9 +385,9 @@ class Link:
 
     def end(self) -> None:
         """State lock held: no connection any more; both threads end. Idempotent."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self.close_session()
         self._sessions.put(None)
         self.wake_waiters()
@@ -445,7 +445,9 @@ class Link:
                 self.wake_waiters()
                 self._close_dead()
                 closed = self._closed
+                ended = self.ended
             try:
-                self._on_closed(self, error)
+                if not ended:  # else whoever ended it knows, and there may be another life by now
+                    self._on_closed(self, error)
             finally:
                 closed.set()

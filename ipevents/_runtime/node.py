@@ -22,6 +22,7 @@ from .._core.flow import count_messages
 from .._core.interest import Change
 from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record, check_event
 from .._core.router import Router, Up
+from .._core.state import Event, LifeState, Stage
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .clock import monotonic
 from .dispatch import Dispatcher, Listener
@@ -30,7 +31,6 @@ from .link import Link
 from .logs import Log
 from .notices import Notices
 from .outgoing import Outgoing
-from .stage import Stage
 from .threads import library_threads
 
 log = Log("ipevents")
@@ -74,7 +74,8 @@ class Node:
         self._running_deferred: set[int] = set()  # threads that run theirs just now
         self.lock = StateLock(self.deferred, self.run_deferred)
         self.router = Router(pid)
-        self.stage = Stage.NEW
+        self.state = LifeState()  # changed by change() only
+        self.stage = self.state.stage  # kept beside it, because each send asks for it
         self.announced = False  # our own online has been said, or need not be
         self.sends_while_stopping = False
         self.notices: Notices | None = None
@@ -90,6 +91,7 @@ class Node:
             on_idle=self.outgoing.write_dirty,
         )
         self.receive = self.incoming.receive
+        self.retired: list[Link] = []  # links that have ended, whose threads may be about to; state lock
         # The counters of links that are gone.
         self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
         self._offlines = 0  # notices of offline that are queued
@@ -140,6 +142,11 @@ class Node:
                 self.deferred.setdefault(ident, deque()).extend(meanwhile)
 
     # Stages
+
+    def change(self, event: Event) -> None:
+        """State lock held: go on to the next state. RuntimeError where that is none, see ``state.py``."""
+        self.state.change(event)
+        self.stage = self.state.stage
 
     def check_stage(self, listener: bool) -> None:
         """While it stops, listeners may still send, and a child's target that is being unwound."""
@@ -312,6 +319,13 @@ class Node:
             self.tell_up((OFFLINE, self.router.path, path[0], code))
             notices.append(self._offline_notice(path[0], code))
         return online, notices
+
+    def retire(self, link: Link) -> None:
+        """Lock held: a link is gone for good. Its threads end; its counters are kept."""
+        link.end()
+        self.remember(link)
+        self.retired = [other for other in self.retired if other.is_alive()]
+        self.retired.append(link)
 
     def remember(self, link: Link) -> None:
         """Lock held: keep the counters of a link that is gone for good."""

@@ -26,6 +26,7 @@ from .._core.messages import (
     check_event,
     make_record,
 )
+from .._core.state import Stage
 from .._exceptions import (
     IPEventsError,
     MessageTooLarge,
@@ -36,7 +37,6 @@ from .._exceptions import (
 from . import payload as payloads
 from .link import Link
 from .room import outbox_full, wait_for_room, wait_to_copy
-from .stage import Stage
 from .threads import library_threads
 
 if TYPE_CHECKING:

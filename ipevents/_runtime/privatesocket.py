@@ -3,8 +3,9 @@
 An AF_UNIX socket in a directory that only this user may enter. A child proves a token that it got through
 the pipe of its start and that is good for one connection.
 
-Locks. ``_opening`` guards the making of directory and acceptor; the state lock guards which children are
-expected. The acceptor's thread, which calls all the callbacks here, is ended by ``close``.
+Locks. ``_opening`` guards the making of directory and acceptor, and ``_is_closed``; the state lock guards
+which children are expected. The acceptor's thread, which calls all the callbacks here, is ended by
+``close``.
 """
 
 from __future__ import annotations
@@ -41,11 +42,14 @@ class PrivateSocket:
         self._opening = threading.Lock()
         self._directory: PrivateDirectory | None = None
         self._acceptor: Acceptor | None = None
+        self._is_closed = False
         self.address = ""
 
     def open(self) -> None:
-        """Listen. Idempotent. Raises OSError."""
+        """Listen. Idempotent. Raises OSError; Closed after ``close``, so that nothing is opened behind it."""
         with self._opening:
+            if self._is_closed:
+                raise self._node.stage_error()
             if self._acceptor is not None:
                 return
             directory = PrivateDirectory.make()
@@ -96,6 +100,8 @@ class PrivateSocket:
 
     def close(self) -> None:
         """End the acceptor, and remove the directory. Links stay."""
+        with self._opening:
+            self._is_closed = True
         if self._acceptor is not None:
             self._acceptor.close()
         self.remove()

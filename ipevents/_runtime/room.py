@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._core.flow import Sender, Verdict
+from .._core.state import Stage
 from .._exceptions import OutboxFull, SlowPeer
 from .clock import monotonic
 from .link import Link
-from .stage import Stage
 from .threads import library_threads
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .._core.messages import PROGRAM, Record
 from .._core.restarts import GiveUp, Restart
+from .._core.state import Stage
 from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
 from . import again
 from .again import AGAIN_SECONDS, Again
@@ -28,7 +29,6 @@ from .privatesocket import PrivateSocket
 from .process import ChildProcess, Launch
 from .session import Session
 from .slot import Slot
-from .stage import Stage
 from .threads import Deadline, join_thread, start_thread
 from .watch import Watch
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = Log("ipevents.supervisor")
 
 SILENT_SECONDS = 10.0  # what waits for an online is named after this (DESIGN section 3)
+GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
 LEAVING_SECONDS = 2.0  # a child whose link is closed has so long to end before it is told with TERM
 INTERRUPT_SECONDS = 0.1  # a signal may be swallowed (by a finalizer, say), so it is sent until it has worked
 
@@ -67,7 +68,6 @@ class Supervisor:
         self._on_empty = on_empty
         self._childhood = childhood
         self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
-        self.retired: list[Link] = []  # links of ended ones whose threads may still be about to end
         self.restarts = 0
         self.watch = Watch()
         self._socket = PrivateSocket(node, incarnation=incarnation, on_attached=self.watch.ring)
@@ -76,6 +76,7 @@ class Supervisor:
         self._interrupt_at = 0.0  # the thread's own
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
+        self._is_discarded = False
 
     def begin(self) -> None:
         """Start the thread."""
@@ -91,20 +92,28 @@ class Supervisor:
         link = Link(slot.name, self._node.lock, self._node.receive, self._link_closed)
         slot.link = link
         with self._node.lock:
-            if self._node.stage is not Stage.OPEN:
-                link.end()
-                raise self._node.stage_error()
-            self.slots.append(slot)
+            is_open = self._node.stage is Stage.OPEN
+            if is_open:
+                self.slots.append(slot)
+        if not is_open:  # a stop was faster; it does not know of this link
+            self._give_back(link)
+            raise self._node.stage_error()
         try:
             self._start(slot)
         except BaseException:  # the system refuses, or Ctrl-C: there is no such child
             with self._node.lock:
                 self.slots.remove(slot)
                 self._socket.forget(slot)
-                link.end()
+            self._give_back(link)
             self.watch.ring()
             raise
         self.watch.ring()
+
+    def _give_back(self, link: Link) -> None:
+        """End the link of a child that has not come to be, with its threads."""
+        with self._node.lock:
+            link.end()
+        link.join(Deadline(GIVE_BACK_SECONDS))
 
     def _start(self, slot: Slot) -> None:
         """One start of a child; in ``add`` or in the supervisor's thread."""
@@ -201,6 +210,16 @@ class Supervisor:
         """Wait for the thread. Returns whether it has ended."""
         return join_thread(self._thread, deadline)
 
+    def discard(self, deadline: Deadline) -> None:
+        """Before anybody else knows of it: end the thread, if it was started, and give the descriptors
+        back."""
+        self._is_discarded = True
+        self.watch.ring()
+        if self._thread is None:
+            self.watch.close()
+        else:
+            join_thread(self._thread, deadline)
+
     def abandon(self) -> None:
         """In a forked child: give our descriptors back, leave everything else alone."""
         for slot in self.slots:
@@ -216,6 +235,8 @@ class Supervisor:
     def _run(self) -> None:
         try:
             while self._deadline is None:
+                if self._is_discarded:
+                    return
                 self._step(None)
             self._stop(self._deadline)
         except Exception:  # a fault of the library: without this thread nothing is watched any more
@@ -334,10 +355,7 @@ class Supervisor:
             if slot in self.slots:
                 self.slots.remove(slot)
             assert slot.link is not None
-            slot.link.end()
-            self._node.remember(slot.link)
-            self.retired = [link for link in self.retired if link.is_alive()]
-            self.retired.append(slot.link)
+            self._node.retire(slot.link)
         slot.ended.set()
         self._on_empty()
 

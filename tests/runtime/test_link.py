@@ -345,7 +345,13 @@ def test_ending_does_not_wait_for_a_peer_that_does_not_read(ends):
         for _ in range(100):
             a.send("x", (bytes(100_000),), 100_000)
         a.end()
-    assert a.next_closed() is None
+
+
+def test_a_link_that_was_ended_reports_no_end_of_its_connection(joined):
+    a, b = joined
+    a.end()
+    assert b.next_closed() is None
+    assert a.closed.empty()
 
 
 def test_a_peer_that_goes_while_we_write_is_a_clean_end(ends):

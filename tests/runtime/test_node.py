@@ -35,6 +35,7 @@ from ipevents._core.messages import (
     TO_SIBLINGS,
 )
 from ipevents._core.router import Up
+from ipevents._core.state import Stage
 from ipevents._exceptions import (
     Closed,
     MessageTooLarge,
@@ -52,7 +53,6 @@ from ipevents._runtime.link import Link
 from ipevents._runtime.node import Node
 from ipevents._runtime.notices import Notices
 from ipevents._runtime.session import Session
-from ipevents._runtime.stage import Stage
 from ipevents._runtime.threads import Deadline, start_thread
 
 CEILING = 20.0  # reached only in a deadlock

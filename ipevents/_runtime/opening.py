@@ -1,0 +1,327 @@
+"""How an emitter opens: ``start()``, the first ``worker()``, and what happens where a ``stop()`` meets them.
+
+The states and the ways between them are the table in ``_core/state.py``; here are the steps. A stop may come
+at any moment, from any thread. Who wins is decided under the state lock:
+
+- While start() only joins the socket (JOINING), a stop makes the emitter CLOSED at once and breaks the dial
+  off. The starting thread finds that its attempt is over, closes what it has joined, and returns.
+- While threads run (STARTING, STARTED) a stop is the supervisor's business. Its first step takes
+  ``building``, which the starting thread holds from its last look at the state until the socket is served
+  and known to the emitter. So the stop finds either nothing of the socket or all of it.
+
+Locks, in this order: ``_starting``, the dispatcher's, ``building``, the state lock. ``_starting`` lets one
+thread through ``start`` at a time; its owner may wait for the socket, for listeners and for a stop, so no
+listener waits for it. ``building`` guards the steps between two states; nobody who holds it waits for a
+listener or a peer, only for the start of threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .._core.router import Router
+from .._core.state import Event, Stage, State
+from .._exceptions import Closed
+from . import allocator, lifetime, privatedirectory
+from .notices import Notices
+from .threads import Deadline, Latch, acquire_from_user
+
+if TYPE_CHECKING:
+    from .client import Arrival
+    from .connector import Joined
+    from .dial import Attempt
+    from .gate import Gate
+    from .life import Life
+
+UNDO_SECONDS = 1.0  # for the threads of a start that failed; they wait for nothing
+
+
+class _Overtaken(Exception):
+    """A stop was faster: what was opened is given back, and start() returns."""
+
+
+class _Try:
+    """One call of start() between START and its outcome. ``over`` is set when nothing of it is left."""
+
+    __slots__ = ("attempt", "has_opened", "over")
+
+    def __init__(self) -> None:
+        self.attempt: Attempt | None = None  # the dial, which a stop breaks off
+        self.has_opened = False  # the threads are this call's
+        self.over = Latch()
+
+
+class Opening:
+    """See the module. One for each emitter."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._starting = threading.RLock()
+        self.building = threading.RLock()
+        self._is_within = False  # somebody is in _start_top; written and read by the owner of _starting
+        self._try: _Try | None = None  # of the start that is going on; guarded by the state lock
+
+    # The threads
+
+    def open(self) -> None:
+        """Threads and children become possible. Idempotent.
+
+        Raises what the system raises where it has no thread or no descriptor, and then nothing was opened;
+        Closed while the emitter stops and afterwards, ForkedError in a forked process.
+        """
+        node = self._life.node
+        with self.building:
+            if node.stage is Stage.OPEN:
+                return
+            if node.stage is not Stage.NEW:
+                raise node.stage_error()
+            try:
+                self._open_threads()
+            except _Overtaken:
+                raise Closed("the emitter was stopped") from None
+
+    def _open_threads(self) -> None:
+        """``building`` held. A child starts its supervisor later, when it has the link to its parent."""
+        life = self._life
+        node = life.node
+        allocator.keep_freed()
+        if not life.is_child:
+            privatedirectory.sweep()
+        notices = Notices(node.router.pid)
+        supervisor = None
+        try:
+            supervisor = life.make_supervisor()
+            if not life.is_child:
+                supervisor.begin()
+            with node.lock:
+                if not node.state.allows(Event.OPENED):  # a stop() has met start(), which opens nothing now
+                    raise _Overtaken
+                node.notices = notices
+                life.supervisor = supervisor
+                node.announced = False
+                node.change(Event.OPENED)
+        except BaseException:  # no thread, no descriptor, or Ctrl-C: nobody else knows of them yet
+            if supervisor is not None:
+                supervisor.discard(Deadline(UNDO_SECONDS))
+            notices.close(Deadline(UNDO_SECONDS))
+            raise
+        if not life.is_child:
+            lifetime.watch(life)
+
+    # start()
+
+    def start(self) -> None:
+        """See ``Emitter.start``."""
+        life = self._life
+        # A listener does not wait for the thread that starts, which may wait for listeners to end.
+        if not self._starting.acquire(blocking=False):
+            if life.node.dispatcher.runs_here():
+                return
+            acquire_from_user(self._starting)
+        try:
+            if life.is_child:
+                self._start_child()
+            elif self._begin_start():
+                self._is_within = True
+                try:
+                    self._start_top()
+                finally:
+                    self._is_within = False
+        finally:
+            self._starting.release()
+
+    def _start_child(self) -> None:
+        node = self._life.node
+        with node.lock:
+            if node.state.state is State.OPEN:
+                node.change(Event.START)
+            if node.state.state is not State.STARTING:
+                return  # it has started, or is about to end
+            node.change(Event.JOINED)
+        self._announce(None)
+
+    def _begin_start(self) -> bool:
+        """Whether there is anything to start. A stop that is going on is waited for: the last call counts."""
+        life = self._life
+        node = life.node
+        while True:
+            with node.lock:
+                state = node.state.state
+                if state is State.FORKED:
+                    raise node.stage_error()
+                asked = life.stopping.is_set()
+                if state in (State.JOINING, State.STARTING, State.STARTED) and not asked:
+                    return False  # called once more, or by a listener or a signal handler within start()
+                if (state in (State.NEW, State.CLOSED) or not asked) and not self._is_within:
+                    if asked:
+                        self._renew()
+                    node.change(Event.START)
+                    self._try = _Try()
+                    return True
+            if self._is_within or not life.may_wait():
+                raise Closed("the emitter is stopping; start() can follow when it is stopped")
+            life.wait_over(None)
+
+    def _renew(self) -> None:
+        """State lock held: a new life after a stop, with the same name and the same listeners."""
+        life = self._life
+        node = life.node
+        node.router = Router(node.router.pid, node.router.version + 1)
+        node.announced = False
+        life.gate = life.supervisor = None
+        life.exit = None
+        life.ready_said = False
+        life.stopping, life.stopped = Latch(), Latch()
+
+    def _start_top(self) -> None:
+        """The state is JOINING or STARTING by this call."""
+        mine = self._try
+        assert mine is not None
+        try:
+            self._join(mine)
+        except _Overtaken:
+            return
+        except Exception:
+            if self._is_over(mine):
+                return  # the stop broke the dial off
+            self._fail(mine)
+            raise
+        except BaseException:  # Ctrl-C, or what a signal handler raised
+            if not self._is_over(mine):
+                self._fail(mine)
+            raise
+        finally:
+            self._finish(mine)
+
+    def _join(self, mine: _Try) -> None:
+        life = self._life
+        node = life.node
+        gate = joined = None
+        if life.options.use_socket:
+            from .dial import Attempt  # late: what starts most often are children, which have no gate
+            from .gate import Gate
+
+            mine.attempt = Attempt()
+            if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
+                return
+            gate = Gate(node, life.options, life.incarnation, say_ready=life.say_ready)
+            joined = gate.join(mine.attempt)
+        try:
+            node.dispatcher.enter()  # whoever connects now is heard after our own ready and online
+        except BaseException:  # Ctrl-C while a listener runs: nobody else has it yet
+            if joined is not None:
+                joined.close()
+            raise
+        try:
+            arrival = self._build(mine, gate, joined)
+            self._finish(mine)
+            if gate is None or gate.client is None or arrival is not None:
+                self._announce(arrival)
+        finally:
+            node.dispatcher.leave()
+
+    def _build(self, mine: _Try, gate: Gate | None, joined: Joined | None) -> Arrival | None:
+        """Open the threads if need be, and serve the socket. Raises _Overtaken where a stop was faster.
+
+        What was joined is closed if this raises.
+        """
+        life = self._life
+        node = life.node
+        with self.building:
+            try:
+                if self._is_over(mine):
+                    raise _Overtaken
+                if node.stage is Stage.NEW:
+                    self._open_threads()
+                    mine.has_opened = True
+            except BaseException:
+                if joined is not None:
+                    joined.close()
+                raise
+            arrival = None
+            if gate is not None and joined is not None:
+                arrival = gate.begin(joined)
+            with node.lock:
+                life.gate = gate
+                life.is_grand_master = gate is None or gate.client is None
+                if gate is not None and gate.client is not None and arrival is None:
+                    node.announced = True  # sends wait in the link; online is said when it is connected
+                node.change(Event.JOINED)
+            return arrival
+
+    def _finish(self, mine: _Try) -> None:
+        """Nothing is left of a start that a stop would have to wait for; listeners may still be told."""
+        with self._life.node.lock:
+            if self._try is mine:
+                self._try = None
+        mine.over.set()
+
+    def _is_over(self, mine: _Try) -> bool:
+        """Whether a stop has put an end to this start."""
+        node = self._life.node
+        with node.lock:
+            return self._try is not mine or node.state.state not in (State.JOINING, State.STARTING)
+
+    def _fail(self, mine: _Try) -> None:
+        """This start has failed: the emitter is again as it was before."""
+        life = self._life
+        node = life.node
+        with node.lock:
+            if not node.state.allows(Event.FAILED):
+                return  # start() had opened everything; a listener of ready has let Ctrl-C through, say
+            node.change(Event.FAILED)
+            supervisor = life.supervisor
+        if not mine.has_opened or supervisor is None or supervisor.slots:
+            return  # what worker() has opened stays
+        life.request_stop(0.0)
+        if life.may_wait() and life.wait_over(UNDO_SECONDS):
+            with node.lock:
+                if node.state.allows(Event.UNDONE):
+                    self._renew()
+                    node.change(Event.UNDONE)
+
+    # The stop, as far as it concerns a start
+
+    def overtake(self) -> None:
+        """State lock held: a stop ends the start that is going on, if there is one. Never blocks."""
+        mine, self._try = self._try, None
+        if mine is not None and mine.attempt is not None:
+            mine.attempt.break_off()
+
+    def given_up(self) -> Latch | None:
+        """What is set when nothing is left of the start that is going on; None if there is none."""
+        mine = self._try
+        return None if mine is None else mine.over
+
+    # ready and online
+
+    def _announce(self, arrival: Arrival | None) -> None:
+        """``ready`` to our listeners, then our interest and ``online`` upwards, then ``online`` to ours.
+
+        The dispatcher is ours meanwhile, so the parent's answer is not told before our own online. A stop may
+        begin in between, in a listener of ready or elsewhere: a child still says its online then, because
+        what waits for that is delivered; a top process, which has nobody waiting, says no more.
+        """
+        life = self._life
+        node = life.node
+        client = None if life.gate is None else life.gate.client
+        if client is not None and arrival is not None:
+            with node.lock:
+                client.take_name(arrival)
+        node.dispatcher.enter()
+        try:
+            life.say_ready()
+            with node.lock:
+                if node.stage is not Stage.OPEN and not (life.is_child and node.stage is Stage.STOPPING):
+                    if arrival is not None:
+                        arrival.session.socket.close()
+                    return
+                if client is not None and arrival is not None:
+                    client.attach(arrival.session)
+                elif not node.announced:
+                    node.announce()
+            node.deliver_local("online")
+            node.incoming.online_said()
+        finally:
+            node.dispatcher.leave()
