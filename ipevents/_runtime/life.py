@@ -51,7 +51,8 @@ class Life:
             on_unheard=self._look_again,
         )
         self.options = Options()
-        self.incarnation = int.from_bytes(os.urandom(8), "big")
+        self.incarnation = _new_incarnation()
+        self._suffix = pid.removeprefix(str(os.getpid()))  # ".2" of the second emitter of a process
         self.depth = 0
         self.is_worker = False
         self.is_grand_master = False
@@ -108,9 +109,13 @@ class Life:
             if not self.may_wait():
                 raise self.node.stage_error()
             self.wait_over(None)
+        self._renew(self.node.router.pid)
+
+    def _renew(self, pid: str) -> None:
+        """Forget the life before, all but listeners and options."""
         node = self.node
         with node.lock:
-            node.router = Router(node.router.pid)
+            node.router = Router(pid)
             node.announced = False
             node.stage = Stage.NEW  # CLOSED -> NEW
         self.gate = None
@@ -373,11 +378,23 @@ class Life:
         self.supervisor.add(slot)
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): the emitter belongs to the parent; ours is disarmed."""
+        """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.
+
+        One that is not open is this process's own, under its own name: the parent may be a server that
+        loads the application and forks its workers, or a daemon that forks twice.
+        """
         node = self.node
         node.forget_lock_owner()
         node.dispatcher.forget_owner()
-        if node.stage is Stage.NEW:
+        # Asked of the forking thread: a start() of any other thread does not go on in this process.
+        starts = self._starting._is_owned()  # type: ignore[attr-defined]  # as threading.Condition does
+        is_over = node.stage is Stage.CLOSED and self.stopped.is_set() and not self.is_child
+        if is_over or (node.stage is Stage.NEW and not starts):
+            self._starting, self._opening = threading.RLock(), threading.RLock()
+            self.incarnation = _new_incarnation()
+            self.supervisor = None
+            self.waiters.clear()
+            self._renew(f"{os.getpid()}{self._suffix}")
             return
         node.stage = Stage.FORKED
         node.notices = None  # its thread is not here: what it would tell is told where it comes up
@@ -387,3 +404,8 @@ class Life:
             self.gate.abandon()
         elif self.childhood is not None and self.childhood.link is not None:
             self.childhood.link.abandon()
+
+
+def _new_incarnation() -> int:
+    """What tells this emitter, in this process, from every other one of the same pid."""
+    return int.from_bytes(os.urandom(8), "big")
