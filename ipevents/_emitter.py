@@ -345,9 +345,9 @@ class Emitter:
         """Start a child process that runs ``target(*args, **kwargs)``; without one, this script again.
 
         The target is pickled now, by value where it has to be: lambdas, closures and functions of the script
-        work. multiprocessing's locks, queues, connections and the like are passed on as by ``Process(args=...)``.
-        ``restart`` and ``delayRestart`` (milliseconds): as the options of that name, for this child.
-        Blocks for the start of the process, some milliseconds, not for its ``online``.
+        work. multiprocessing's locks, queues, connections and the like are passed on, as by
+        ``Process(args=...)``. ``restart`` and ``delayRestart`` (milliseconds): as the options of that name,
+        for this child. Blocks for the start of the process, some milliseconds, not for its ``online``.
 
         Raises Unpicklable; WorkerRefused without a target inside a worker, where there is no script, or where
         no process can be started (a daemonic one, no interpreter, no working directory); OptionsError;

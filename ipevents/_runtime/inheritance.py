@@ -1,9 +1,10 @@
 """What a child inherits: locks, queues, connections and the like in the arguments of ``worker()``.
 
 No message can carry them. multiprocessing passes them on only while it starts a process: a lock by its name,
-and whoever made it has to keep it, a connection or shared memory by its descriptor. So the target and its
-arguments are pickled as multiprocessing would pickle them, with two differences: descriptors are kept as numbers
-of a list, and go with each start of the child (``Passed``), whereas the pickle travels over its link.
+which is gone unless somebody keeps the lock, a connection or shared memory by its descriptor. So the target
+and its arguments are pickled as multiprocessing would pickle them, with one difference: in place of a
+descriptor the pickle holds a number of a list. The list goes with each start of the child (``Passed``), the
+pickle over its link.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class Descriptor:
 
 
 class Inheritance:
-    """What one child inherits, at each of its starts. Used by the thread that calls ``worker()``, then read only.
+    """What one child inherits, at each of its starts. Filled in ``worker()``, then only read.
 
-    It keeps the objects alive until the final end of the child, as its owner (the slot) is kept: multiprocessing
-    removes a lock that nobody holds, and frees shared memory.
+    The child's slot has it until the final end. So long it keeps the objects alive: multiprocessing removes a
+    lock that nobody holds, and frees such memory.
     """
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class Inheritance:
             self._kept.extend(found_in)
 
     def reduce(self, value: Any) -> Any:
-        """As ``Pickler.reducer_override``: what multiprocessing makes of a value while it starts a process."""
+        """As ``Pickler.reducer_override``: what multiprocessing makes of a value for a new process."""
         kind = type(value)
         if _is_a(kind, "multiprocessing.synchronize", "SemLock"):
             if value._semlock.name is None:
@@ -82,7 +83,9 @@ class Inheritance:
             return _once, (self._number(value), _restored, (kind, value.__getstate__()))
         reducer = _reducer_of(kind)
         if reducer is None or (reducer.__name__ == "reduce_ctype" and not hasattr(value, "_wrapper")):
-            return NotImplemented  # the latter is of a ctypes type that is shared elsewhere, but is not itself
+            return (
+                NotImplemented  # the latter is of a ctypes type that is shared elsewhere, but is not itself
+            )
         outer, self._reduced = self._reduced, value
         try:
             reduced = reducer(value)
@@ -137,8 +140,8 @@ class Inheritance:
             descriptor = _descriptor_of(carrier)
             if descriptor is None:
                 raise Unpicklable(
-                    f"{shown(carrier)} in the arguments was closed in this process, so no further start of the "
-                    "child can get it: close it after the child's final end, or use restart=False"
+                    f"{shown(carrier)} in the arguments was closed in this process, so no further start of "
+                    "the child can get it: close it after the child's final end, or use restart=False"
                 )
             descriptors.append(descriptor)
         return (Passed(descriptors),) if descriptors else ()
@@ -202,7 +205,7 @@ def _is_a(kind: type, module: str, name: str) -> bool:
 
 
 def refuse(value: Any) -> Any:
-    """As ``Pickler.reducer_override``, for all that is sent: what belongs to processes cannot be. TypeError."""
+    """As ``Pickler.reducer_override``, for what is sent. Raises TypeError for what only a start passes on."""
     for base in type(value).__mro__:
         if base.__name__ in _BOUND.get(base.__module__, ()):
             raise TypeError(
@@ -212,7 +215,7 @@ def refuse(value: Any) -> Any:
 
 
 def dump(pickler: type, value: object, keep: Any, inheritance: Inheritance | None) -> bytes:
-    """The pickle of a value by a class of picklers; what a child inherits is noted, or without one refused."""
+    """The pickle of a value by a class of picklers. What a child inherits is noted; without one, refused."""
     ours = refuse if inheritance is None else inheritance.reduce
     file = io.BytesIO()
     # A subclass: a plain Pickler takes no attributes.
@@ -255,6 +258,6 @@ def _once(number: int, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 
 def _restored(kind: type, state: Any) -> Any:
-    made: Any = kind.__new__(kind)
+    made: Any = object.__new__(kind)
     made.__setstate__(state)
     return made

@@ -17,7 +17,7 @@ from .._core.messages import FAILED, FINISHED, ONLINE, Record
 from .._core.router import Router
 from .._exceptions import Closed, WouldDeadlock
 from .._options import Options
-from . import allocator, farewell, lifetime, privatedirectory
+from . import allocator, farewell, lifetime, privatedirectory, streams
 from .childhood import LAST_SECONDS, Childhood
 from .link import Link
 from .logs import Log
@@ -82,6 +82,7 @@ class Life:
                 raise node.stage_error()
             if node.stage is Stage.CLOSED:
                 self._begin_anew()
+            streams.occupy()
             allocator.keep_freed()
             node.notices = Notices(node.router.pid)
             self.supervisor = Supervisor(
@@ -173,6 +174,7 @@ class Life:
         gate = joined = arrival = None
         waits = False
         if self.options.use_socket:
+            streams.occupy()
             from .connector import Waiting  # late: what starts most often are children, which have no gate
             from .gate import Gate
 

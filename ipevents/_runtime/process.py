@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from .._exceptions import WorkerRefused
+from . import streams
 from .threads import start_thread
 
 _EXITCODE_SECONDS = 0.5  # how long after an exit its code may come, where it is not ours to reap
@@ -57,10 +58,9 @@ class ChildProcess:
         from .. import _bootstrap
 
         _check_place()
+        streams.occupy()  # the user may have closed them only now; multiprocessing opens pipes
         context: Any = multiprocessing.get_context(launch.start_method)
-        self.process: BaseProcess = context.Process(
-            target=_bootstrap.run, args=(launch, *passed), name=name
-        )
+        self.process: BaseProcess = context.Process(target=_bootstrap.run, args=(launch, *passed), name=name)
         self.process.daemon = False  # a daemon may have no children (FAULTS K12)
         with _quiet_start(launch.start_method):
             self.process.start()
@@ -68,6 +68,7 @@ class ChildProcess:
         self.pid: int = self.process.pid
         self._is_ours = launch.start_method == "spawn"  # to reap; else its fork server does that
         self._ending: Ending | None = None
+        self._is_over = False
         try:
             self._pidfd = _pidfd_of_child(self.pid)
             if self._pidfd is None and self._is_ours:
@@ -91,6 +92,7 @@ class ChildProcess:
             with contextlib.suppress(OSError):  # reaped by somebody else; or the system knows no P_PIDFD
                 code = code_of(os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT))
         seen = self._seen(code is None)
+        self._is_over = True
         self.exitcode = code if seen is None else seen
         return self.exitcode
 
@@ -120,9 +122,9 @@ class ChildProcess:
                     signal.pidfd_send_signal(self._pidfd, number)
                     return
                 except PermissionError:  # some sandboxes allow the one and not the other
-                    if self.exitcode is None:
+                    if not self._is_over:
                         os.kill(self.pid, number)
-            elif self.exitcode is None and (self._ending is None or not self._ending.has_come()):
+            elif not self._is_over and (self._ending is None or not self._ending.has_come()):
                 os.kill(self.pid, number)
 
     def close(self) -> None:
@@ -133,7 +135,7 @@ class ChildProcess:
         self._close_descriptors()
         popen: Any = self.process._popen  # type: ignore[attr-defined]  # not in typeshed
         if popen is not None and popen.returncode is None:
-            # Reaped by somebody else; multiprocessing would take it for alive, and signal whoever has its pid.
+            # Reaped by somebody else. multiprocessing would take it for alive, and signal who has its pid.
             popen.returncode = _UNKNOWN_EXITCODE if self.exitcode is None else self.exitcode
         process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
 
@@ -235,8 +237,8 @@ def _check_place() -> None:
     """Refuse what multiprocessing would do in a process that can have no children. Raises WorkerRefused."""
     if multiprocessing.current_process().daemon:
         raise WorkerRefused(
-            "this process is a daemonic one of multiprocessing (a worker of a Pool, or daemon=True), which may "
-            "start no processes: start them from another one, or make this one with daemon=False"
+            "this process is a daemonic one of multiprocessing (a worker of a Pool, or daemon=True), which "
+            "may start no processes: start them from another one, or make this one with daemon=False"
         )
     try:
         os.getcwd()
