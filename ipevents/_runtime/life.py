@@ -149,6 +149,8 @@ class Life:
 
     def imply_start(self) -> None:
         """As ``start``, but not by the user's own call."""
+        if self.node.stage is Stage.FORKED:  # it was started, but not in this process
+            raise self.node.stage_error()
         # A listener does not wait for the thread that starts, which may wait for listeners to end.
         if not self._starting.acquire(blocking=False):
             if self.node.dispatcher.runs_here():
