@@ -8,11 +8,15 @@ if TYPE_CHECKING:
     from ._runtime.process import Launch
 
 
-def run(launch: Launch) -> None:
-    """The target of every child's ``multiprocessing.Process``: connect, run the program, stay, stop."""
-    from ._runtime import lifetime
+def run(launch: Launch, descriptors: list[int] | None = None) -> None:
+    """The target of every child's ``multiprocessing.Process``: connect, run the program, stay, stop.
+
+    ``descriptors`` are what the arguments of the program refer to.
+    """
+    from ._runtime import inheritance, lifetime
 
     lifetime.ignore_interrupt()
+    inheritance.receive(descriptors or [])
     from . import ipem
 
     childhood = ipem._life.become_child(launch)

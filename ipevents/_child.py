@@ -88,6 +88,7 @@ class Child:
         the option ``stopTimeout``: after it the process is killed.
         """
         given = seconds(timeout, MAX_STOP_SECONDS)
+        self._check_fork()
         supervisor = self._life.supervisor
         if supervisor is None or self._slot.ended.is_set():
             return
@@ -98,6 +99,7 @@ class Child:
 
     def kill(self) -> None:
         """KILL it at once; it is not started again. Does not wait."""
+        self._check_fork()
         supervisor = self._life.supervisor
         if supervisor is not None and not self._slot.ended.is_set():
             supervisor.kill_child(self._slot)
@@ -112,6 +114,10 @@ class Child:
         if not self._slot.ended.is_set():
             self._life.check_no_listener("join()")
         return self._slot.ended.wait(given)
+
+    def _check_fork(self) -> None:
+        if self._life.node.stage is Stage.FORKED:
+            raise self._life.node.stage_error()
 
     def __repr__(self) -> str:
         state = "alive" if self.alive else "ended" if self._slot.ended.is_set() else "restarting"

@@ -27,6 +27,7 @@ from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._options import MAX_STOP_SECONDS, child_options, seconds
 from ._runtime import programs
 from ._runtime.dispatch import check_listener
+from ._runtime.inheritance import Inheritance
 from ._runtime.life import Life
 from ._runtime.link import Link
 from ._runtime.programs import Program
@@ -343,14 +344,15 @@ class Emitter:
         """Start a child process that runs ``target(*args, **kwargs)``; without one, this script again.
 
         The target is pickled now, by value where it has to be: lambdas, closures and functions of the script
-        work. ``restart`` and ``delayRestart`` (milliseconds): as the options of that name, for this child.
-        Blocks for the start of the process, some milliseconds, not for its ``online``.
+        work. multiprocessing's locks, queues, connections and the like are passed on, as by
+        ``Process(args=...)``. ``restart`` and ``delayRestart`` (milliseconds): as the options of that name,
+        for this child. Blocks for the start of the process, some milliseconds, not for its ``online``.
 
-        Raises Unpicklable; WorkerRefused without a target inside a worker, or where there is no script;
-        OptionsError; TypeError for arguments of a wrong type; Closed; OSError where the system has no more
-        processes.
+        Raises Unpicklable; WorkerRefused without a target inside a worker, where there is no script, or where
+        no process can be started (a daemonic one, no interpreter, no working directory); OptionsError;
+        TypeError for arguments of a wrong type; Closed; OSError where the system has no more processes.
         """
-        arguments = programs.arguments(args)
+        arguments, inherited = programs.arguments(args), Inheritance()
         if target is None and self._life.is_worker:
             raise WorkerRefused(
                 "worker() without a target was called in a worker, which runs the same script: "
@@ -363,9 +365,9 @@ class Emitter:
                 )
             program = programs.this_script()
         else:
-            program = programs.function(target, arguments, kwargs)
+            program = programs.function(target, arguments, kwargs, inherited)
         name = programs.name(name, getattr(target, "__name__", None))
-        return self._begin(program, True, name, restart, delayRestart)
+        return self._begin(program, True, name, restart, delayRestart, inherited)
 
     def fork(
         self,
@@ -392,6 +394,7 @@ class Emitter:
         name: str,
         restart: bool | str | None,
         delay: float | None,
+        inherited: Inheritance | None = None,
     ) -> Child:
         life = self._life
         options = life.options
@@ -407,6 +410,7 @@ class Emitter:
             RestartPolicy(policy, seconds, options.max_restarts),
             restart is True,
             options.start_method,
+            inherited,
         )
         life.add_child(slot)
         return Child(life, slot)

@@ -35,11 +35,11 @@ class Event(Enum):
     OPENED = "the threads were started"
     JOINED = "start() has the socket, or needs none"
     FAILED = "start() gives up; what was there before it stays"
-    UNDONE = "the threads that were started have ended again"
+    UNDONE = "what is stopped begins from nothing: after a failed start, or in a fork"
     STOP = "a stop begins"
     GOODBYE = "all children have ended, and what was queued is written or lost"
     ENDED = "links and threads have ended"
-    FORK = "os.fork() was called; this is the new process"
+    FORK = "os.fork() was called, this is the new process, and what ran belongs to the other"
 
 
 class Stage(Enum):
@@ -68,7 +68,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.NEW: {
         Event.START: State.JOINING,
         Event.OPENED: State.OPEN,
-        Event.FORK: State.NEW,  # nothing runs that could belong to the process before
+        Event.FORK: State.NEW,  # nothing runs that could belong to the parent
     },
     State.JOINING: {
         Event.OPENED: State.STARTING,
@@ -78,7 +78,6 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     State.OPEN: {
         Event.START: State.STARTING,
-        Event.UNDONE: State.NEW,
         Event.STOP: State.STOPPING,
         Event.FORK: State.FORKED,
     },
@@ -102,8 +101,8 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     State.CLOSED: {
         Event.START: State.JOINING,  # of a top process; a child ends with its emitter
-        Event.UNDONE: State.NEW,  # a start that failed has stopped what it had opened
-        Event.FORK: State.NEW,
+        Event.UNDONE: State.NEW,
+        Event.FORK: State.FORKED,
     },
     State.FORKED: {
         Event.FORK: State.FORKED,

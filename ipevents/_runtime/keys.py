@@ -116,6 +116,7 @@ def _make_directories(path: str) -> None:
         os.mkdir(path, 0o700)
     except FileExistsError:
         return  # of whatever kind: the caller opens it and looks
+    os.chmod(path, 0o700)  # whatever the umask is
 
 
 def _read_key(at: int, path: str) -> bytes | None:

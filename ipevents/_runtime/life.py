@@ -47,7 +47,8 @@ class Life:
             on_unheard=self._look_again,
         )
         self.options = Options()
-        self.incarnation = int.from_bytes(os.urandom(8), "big")
+        self.incarnation = _new_incarnation()
+        self._suffix = pid.removeprefix(str(os.getpid()))  # ".2" of the second emitter of a process
         self.depth = 0
         self.is_worker = False
         self.is_grand_master = False
@@ -291,13 +292,20 @@ class Life:
         self.supervisor.add(slot)
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): the emitter belongs to the parent; ours is disarmed."""
+        """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.
+
+        One that is not open is this process's own, under its own name: the parent may be a server that
+        loads the application and forks its workers, or a daemon that forks twice.
+        """
         node = self.node
         node.forget_lock_owner()
         node.dispatcher.forget_owner()
-        node.change(Event.FORK)
-        if node.stage is Stage.NEW:  # nothing ran
+        if self.opening.belongs_to_a_fork():
+            self.incarnation = _new_incarnation()
+            self.waiters.clear()
+            self.opening.renew(f"{os.getpid()}{self._suffix}")
             return
+        node.change(Event.FORK)
         node.notices = None  # its thread is not here: what it would tell is told where it comes up
         if self.supervisor is not None:
             self.supervisor.abandon()
@@ -305,3 +313,8 @@ class Life:
             self.gate.abandon()
         elif self.childhood is not None and self.childhood.link is not None:
             self.childhood.link.abandon()
+
+
+def _new_incarnation() -> int:
+    """What tells this emitter, in this process, from every other one of the same pid."""
+    return int.from_bytes(os.urandom(8), "big")

@@ -27,7 +27,15 @@ from .logs import Log
 from .node import Node
 from .outgoing import Outgoing
 from .programs import execute
-from .threads import Latch, MainBell, acquire_from_user, forget_main_bell, main_ident, start_thread
+from .threads import (
+    Latch,
+    MainBell,
+    acquire_from_user,
+    forget_main_bell,
+    forget_threads,
+    main_ident,
+    start_thread,
+)
 
 if TYPE_CHECKING:
     from .childhood import Childhood
@@ -273,8 +281,18 @@ def _end_now(number: int) -> None:
     for life in list(_open):
         if life.supervisor is not None:
             life.supervisor.kill_all()
+    _end_by(number)
+
+
+def _end_by(number: int) -> None:
+    """End with a signal's own status, in the main thread.
+
+    What is still here afterwards is process 1 of a container, for which the default action does nothing,
+    or has blocked the signal: then with the status that a shell would show for it.
+    """
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+    os._exit(128 + number)
 
 
 def _excepthook(kind: type[BaseException], exc: BaseException, trace: Any) -> None:
@@ -340,28 +358,48 @@ def _end_in_own_way() -> None:
     """
     if _own_way is None:
         return
-    code: object = _own_way
+    code: object = None
     if isinstance(_own_way, SystemExit):
         code = _own_way.code
         if code is not None and not isinstance(code, int):
-            print(code, file=sys.stderr)
+            _write_last(f"{code}\n")
             code = 1
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
     if isinstance(_own_way, SystemExit):
         os._exit(int(code or 0) & 0xFF)  # type: ignore[call-overload]  # None or an int by now
-    signal.signal(_own_way, signal.SIG_DFL)
-    os.kill(os.getpid(), _own_way)
+    _end_by(_own_way)
+
+
+def _write_last(text: str) -> None:
+    if sys.stderr is not None:  # print() would take stdout then
+        with contextlib.suppress(Exception):  # closed, a broken pipe, or an object of the user's
+            sys.stderr.write(text)
+
+
+def _flush(stream: Any) -> None:
+    """Nothing that a standard stream does may decide with which status the process ends.
+
+    It is None in a daemon, closed, a broken pipe, or an object of the user's that raises what it likes.
+    """
+    if stream is not None:
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 # Forks
 
 
 def _forked() -> None:
-    """In a process made by os.fork(): the emitters belong to the parent, and so do the handlers."""
-    global _child
+    """In a process made by os.fork(): open emitters belong to the parent, and so do handlers and hooks.
+
+    Nothing that the parent went through may decide how this process ends.
+    """
+    global _child, _module_frame, _interrupted, _in_hook, _own_way
     forget_main_bell()
+    forget_threads()
+    _module_frame = _own_way = None
+    _interrupted, _in_hook = 0, False
     for life in list(_lives):
         life.abandon()
     _open.clear()
@@ -373,4 +411,6 @@ def _forked() -> None:
             signal.signal(number, default)
     if signal.getsignal(signal.SIGINT) is _on_child_interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.excepthook is _excepthook:
+        sys.excepthook = sys.__excepthook__
     _previous.clear()

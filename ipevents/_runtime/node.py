@@ -108,6 +108,7 @@ class Node:
         """In a process made by os.fork(): whoever held the lock does not exist here."""
         self.deferred.clear()
         self._running_deferred.clear()
+        self._telling_errors.intersection_update({get_ident()})  # the forking thread may run one of them
         self.lock = StateLock(self.deferred, self.run_deferred)
 
     def defer(self, call: Callable[..., Any], *args: Any) -> None:

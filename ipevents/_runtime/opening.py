@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from .._core.router import Router
 from .._core.state import Event, Stage, State
 from .._exceptions import Closed
-from . import allocator, lifetime, privatedirectory
+from . import allocator, lifetime, privatedirectory, streams
 from .notices import Notices
 from .threads import Deadline, Latch, acquire_from_user
 
@@ -85,6 +85,7 @@ class Opening:
         """``building`` held. A child starts its supervisor later, when it has the link to its parent."""
         life = self._life
         node = life.node
+        streams.occupy()
         allocator.keep_freed()
         if not life.is_child:
             privatedirectory.sweep()
@@ -155,7 +156,7 @@ class Opening:
                     return False  # called once more, or by a listener or a signal handler within start()
                 if (state in (State.NEW, State.CLOSED) or not asked) and not self._is_within:
                     if asked:
-                        self._renew()
+                        self.renew(node.router.pid)
                     node.change(Event.START)
                     self._try = _Try()
                     return True
@@ -163,11 +164,11 @@ class Opening:
                 raise Closed("the emitter is stopping; start() can follow when it is stopped")
             life.wait_over(None)
 
-    def _renew(self) -> None:
-        """State lock held: a new life after a stop, with the same name and the same listeners."""
+    def renew(self, pid: str) -> None:
+        """State lock held: forget the life before, all but listeners and options."""
         life = self._life
         node = life.node
-        node.router = Router(node.router.pid, node.router.version + 1)
+        node.router = Router(pid, node.router.version + 1)
         node.announced = False
         life.gate = life.supervisor = None
         life.exit = None
@@ -202,6 +203,7 @@ class Opening:
             from .dial import Attempt  # late: what starts most often are children, which have no gate
             from .gate import Gate
 
+            streams.occupy()
             mine.attempt = Attempt()
             if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
                 return
@@ -278,7 +280,7 @@ class Opening:
         if life.may_wait() and life.wait_over(UNDO_SECONDS):
             with node.lock:
                 if node.state.allows(Event.UNDONE):
-                    self._renew()
+                    self.renew(node.router.pid)
                     node.change(Event.UNDONE)
 
     # The stop, as far as it concerns a start
@@ -293,6 +295,28 @@ class Opening:
         """What is set when nothing is left of the start that is going on; None if there is none."""
         mine = self._try
         return None if mine is None else mine.over
+
+    # Forks
+
+    def belongs_to_a_fork(self) -> bool:
+        """In a process made by os.fork(): whether the emitter is this process's own, because nothing of it
+        ran.
+
+        A start() that another thread was about to make does not go on in this process.
+        """
+        life = self._life
+        node = life.node
+        starts = self._starting._is_owned()  # type: ignore[attr-defined]  # as threading.Condition does
+        if node.state.state is State.JOINING and not starts:
+            node.change(Event.FAILED)
+        elif node.state.state is State.CLOSED and not starts and not life.is_child:
+            node.change(Event.UNDONE)
+        if node.state.state is not State.NEW:
+            return False
+        self._starting, self.building = threading.RLock(), threading.RLock()
+        self._is_within = False
+        self._try = None
+        return True
 
     # ready and online
 

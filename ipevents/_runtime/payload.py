@@ -17,6 +17,8 @@ from typing import Any
 
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload, shown
+from . import inheritance
+from .inheritance import Inheritance
 
 # What is at least so large travels beside the pickle. Below it a copy in the frame costs less than a frame
 # of its own: 40 kB of bytes go 2.6 times as fast so, 65 kB 1.9 times; at 400 kB nothing is gained any more.
@@ -27,13 +29,15 @@ _SMALL_INT_BITS = 256
 _NO_KWARGS: dict[str, Any] = {}
 
 
-def encode(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int]:
+def encode(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], inherited: Inheritance | None = None
+) -> tuple[Payload, int]:
     """The payload of a call's arguments, and its size in bytes (a close estimate for plain values).
 
-    Raises Unpicklable, naming the argument.
+    ``inherited`` is for the arguments of a child. Raises Unpicklable, naming the argument.
     """
     size = plain_size(args, kwargs)
-    return pickled(args, kwargs) if size is None else (args, size)
+    return pickled(args, kwargs, inherited=inherited) if size is None else (args, size)
 
 
 def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
@@ -65,7 +69,10 @@ def _has_much_text(args: tuple[Any, ...]) -> bool:
 
 
 def pickled(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], before_copy: Callable[[int], None] | None = None
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    before_copy: Callable[[int], None] | None = None,
+    inherited: Inheritance | None = None,
 ) -> tuple[Payload, int]:
     """As ``encode``, for everything else.
 
@@ -85,9 +92,9 @@ def pickled(
     wrapped = tuple(_out_of_band(arg) for arg in args)
     named = {name: _out_of_band(value) for name, value in kwargs.items()}
     try:
-        meta = _dump((wrapped, named), views, keep, "the arguments")
+        meta = _dump((wrapped, named), views, keep, "the arguments", inherited)
     except Unpicklable as exc:
-        raise _culprit(args, kwargs, exc) from exc.__cause__
+        raise _culprit(args, kwargs, exc, inherited) from exc.__cause__
     size = len(meta) + sum(view.nbytes for view in views)
     if not views:
         return meta, size
@@ -136,12 +143,12 @@ def size_of(payload: Payload) -> int:
     return 8
 
 
-def dumps(value: object, what: str) -> bytes:
+def dumps(value: object, what: str, inherited: Inheritance | None = None) -> bytes:
     """The pickle of one value: plain pickle, or cloudpickle where that fails or names ``__main__``.
 
     Classes and functions of ``__main__`` travel by value. Raises Unpicklable, saying ``what``.
     """
-    return _dump(value, [], None, what)
+    return _dump(value, [], None, what, inherited)
 
 
 def _out_of_band(value: Any) -> Any:
@@ -160,30 +167,36 @@ def _own(view: memoryview) -> Any:
     return whole if type(whole) is bytes and len(whole) == view.nbytes else bytes(view)
 
 
-def _dump(value: object, buffers: list[Any], keep: Any, what: str) -> bytes:
+def _dump(value: object, buffers: list[Any], keep: Any, what: str, inherited: Inheritance | None) -> bytes:
     """The pickle of a value; ``keep`` puts what travels out of band into ``buffers``."""
     try:
-        data = pickle.dumps(value, 5, buffer_callback=keep)
+        if inherited is None:
+            data = pickle.dumps(value, 5, buffer_callback=keep)
+        else:
+            data = inheritance.dump(pickle.Pickler, value, keep, inherited)
     except Exception:  # cloudpickle may do it; if not, its exception tells
         data = b"__main__"
-    if b"__main__" not in data:
+    # A connection pickles plainly as the bare number of its descriptor, which is another one elsewhere.
+    if b"__main__" not in data and (inherited is not None or b"multiprocessing.connection" not in data):
         return data
     buffers.clear()  # of the first attempt
     import cloudpickle  # type: ignore[import-untyped]  # late: most programs never need it
 
     try:
-        return bytes(cloudpickle.dumps(value, 5, buffer_callback=keep))
+        return inheritance.dump(cloudpickle.Pickler, value, keep, inherited)
     except Exception as exc:  # whatever the classes' own code raises
         raise Unpicklable(f"{what} cannot be pickled: {exc!r}") from exc
 
 
-def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklable) -> Unpicklable:
+def _culprit(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklable, inherited: Inheritance | None
+) -> Unpicklable:
     """The same failure with the name of the argument that fails on its own."""
     named = [(f"argument {index + 1}", value) for index, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
         try:
-            _dump(value, [], None, name)
+            _dump(value, [], None, name, inherited)
         except Unpicklable as exc:
             return Unpicklable(f"{name}, {shown(value)}, cannot be pickled: {exc.__cause__!r}")
     return first

@@ -10,6 +10,7 @@ Nothing here follows a symbolic link, or trusts a directory that another user ow
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -176,6 +177,8 @@ def _make_locked(base: str) -> PrivateDirectory:
     # Each lost round takes a sweep that came in the microseconds between making and locking.
     for _ in range(100):
         path = tempfile.mkdtemp(prefix=_prefix(), dir=base)
+        with contextlib.suppress(FileNotFoundError):  # swept already
+            os.chmod(path, 0o700)  # whatever the umask is
         try:
             directory = os.open(path, OPEN_DIRECTORY)
         except FileNotFoundError:

@@ -56,6 +56,7 @@ class PrivateSocket:
             try:
                 address = os.path.join(directory.path, "children")
                 listener = listen(address, "AF_UNIX")
+                os.chmod(address, 0o600)  # whatever the umask is: who connects has to be allowed to write
                 self._acceptor = Acceptor(
                     listener,
                     socket_file=SocketFile.at(address),

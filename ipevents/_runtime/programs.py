@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from .._exceptions import WorkerRefused, shown
 from . import dispatch, payload
+from .inheritance import Inheritance
 
 FUNCTION = "function"
 SCRIPT = "script"  # a file, run as __main__
@@ -52,8 +53,10 @@ def name(given: object, default: object) -> str:
     return chosen.encode("utf-8", "backslashreplace").decode()  # it is printed; a file's may hold surrogates
 
 
-def function(target: Any, args: tuple[Any, ...], kwargs: object = None) -> Program:
-    """The call of a function, pickled now.
+def function(
+    target: Any, args: tuple[Any, ...], kwargs: object = None, inherited: Inheritance | None = None
+) -> Program:
+    """The call of a function, pickled now; what its process inherits at its start is noted.
 
     Raises Unpicklable, naming the culprit; TypeError for what could not be called so.
     """
@@ -64,8 +67,11 @@ def function(target: Any, args: tuple[Any, ...], kwargs: object = None) -> Progr
     for key in kwargs:
         if not isinstance(key, str):
             raise TypeError(f"kwargs is a dict of arguments by name, and {shown(key)} is no name")
-    data = payload.dumps(target, f"the target {getattr(target, '__qualname__', None) or shown(target)}")
-    call, _ = payload.encode(args, dict(kwargs))
+    inherited = Inheritance() if inherited is None else inherited
+    what = f"the target {getattr(target, '__qualname__', None) or shown(target)}"
+    data = payload.dumps(target, what, inherited)
+    call, _ = payload.encode(args, dict(kwargs), inherited)
+    inherited.keep(target, args, kwargs)
     return Program(FUNCTION, (data, call), ())
 
 

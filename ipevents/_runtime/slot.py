@@ -13,6 +13,7 @@ from .._core.messages import FAILED, FINISHED, ONLINE, STOP, Record
 from .._core.restarts import RestartPolicy
 from . import payload
 from .clock import monotonic
+from .inheritance import Inheritance
 from .link import Link
 from .logs import Log
 from .process import ChildProcess
@@ -37,8 +38,10 @@ class Slot:
         policy: RestartPolicy,
         explicit: bool,
         start_method: str,
+        inherited: Inheritance | None = None,
     ) -> None:
         self.name = name
+        self.inherited = inherited or Inheritance()  # kept with the slot, for all starts
         self.is_worker = is_worker
         self.policy = policy
         self.explicit = explicit

@@ -100,6 +100,8 @@ def locked(path: str, pause: Callable[[float], None] = time.sleep) -> Iterator[N
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise LinkError(f"{name} is not a plain file of this user")
+        if not status.st_mode & stat.S_IWUSR:
+            os.fchmod(descriptor, 0o600)  # made by us just now, under a umask that forbids it to all others
         _take(descriptor, name, pause)
         try:
             yield
@@ -138,6 +140,7 @@ def bind(path: str) -> tuple[Listener, SocketFile]:
     with contextlib.suppress(FileNotFoundError):
         _clear(staging)
     os.mkdir(staging, 0o700)
+    os.chmod(staging, 0o700)  # whatever the umask is
     directory = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         listener = listen(_name_in(staging, directory), "AF_UNIX")

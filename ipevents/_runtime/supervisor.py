@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from .._core.messages import PROGRAM, Record
 from .._core.restarts import GiveUp, Restart
 from .._core.state import Stage
-from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
+from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, Unpicklable, WorkerRefused
 from . import again
 from .again import AGAIN_SECONDS, Again
 from .clock import monotonic
+from .inheritance import Inheritance
 from .link import Link
 from .logs import Log
 from .node import Node
@@ -129,7 +130,7 @@ class Supervisor:
             slot.policy.started(now)
         secrets = (self._socket.address, slot.key, slot.token)
         launch = Launch(*secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method)
-        process = ChildProcess(launch, slot.name)
+        process = ChildProcess(launch, slot.name, slot.inherited.passed(slot.start_method))
         with self._node.lock:
             slot.starts += 1
             slot.process = process
@@ -356,6 +357,7 @@ class Supervisor:
                 self.slots.remove(slot)
             assert slot.link is not None
             self._node.retire(slot.link)
+        slot.inherited = Inheritance()  # whoever made them may be rid of them now
         slot.ended.set()
         self._on_empty()
 
@@ -370,7 +372,12 @@ class Supervisor:
             with self._node.lock:
                 self._socket.forget(slot)
                 decision = slot.policy.exited(
-                    now, None, finished=False, wanted=slot.wanted, refused=False, explicit=slot.explicit
+                    now,
+                    None,
+                    finished=False,
+                    wanted=slot.wanted,
+                    refused=isinstance(exc, Unpicklable),  # an argument is gone for good
+                    explicit=slot.explicit,
                 )
                 if isinstance(decision, Restart):
                     slot.restart_at = now + decision.after

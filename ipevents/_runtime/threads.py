@@ -216,6 +216,12 @@ forget_main_bell = _main_bell.forget
 library_threads: set[int] = set()  # idents; code that runs in one of them never waits for room
 
 
+def forget_threads() -> None:
+    """In a process made by os.fork(): only the forking thread is here, and the system gives the others'
+    idents to new threads, which need not be the library's."""
+    library_threads.intersection_update({get_ident()})
+
+
 def main_ident() -> int:
     """The main thread's number, for signals."""
     ident = threading.main_thread().ident

@@ -6,6 +6,7 @@ a worker inherits them), a pidfd is not.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 
@@ -34,6 +35,8 @@ class Watch:
             self._parent_fd = open_pidfd(pid)
         except ProcessLookupError:
             return False
+        if self._parent_fd is None:
+            self._parent_fd = _sentinel_of_parent(pid)
         if self._parent_fd is not None:
             self._poll.register(self._parent_fd, select.POLLIN)
         return True
@@ -84,3 +87,11 @@ class Watch:
         self._wakeup.abandon()
         if self._parent_fd is not None:
             os.close(self._parent_fd)
+
+
+def _sentinel_of_parent(pid: int) -> int | None:
+    """What multiprocessing has in place of a pidfd; late, where the parent has forked by itself."""
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid != pid:
+        return None
+    return os.dup(parent.sentinel)

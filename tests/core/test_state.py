@@ -80,7 +80,7 @@ def test_a_stop_is_gone_through_to_its_end():
 def test_nothing_runs_means_that_a_fork_has_nothing_of_its_parents():
     for state in State:
         following = TRANSITIONS[state][Event.FORK]
-        assert (following is State.FORKED) is (state not in (State.NEW, State.CLOSED))
+        assert (following is State.FORKED) is (state is not State.NEW)
 
 
 def test_from_every_state_a_way_leads_to_rest():
@@ -103,6 +103,6 @@ def test_whatever_comes_an_emitter_is_open_only_between_opened_and_stop(events):
         life.change(event)
         if event is Event.OPENED:
             is_open = True
-        elif event in (Event.STOP, Event.UNDONE, Event.FORK):
+        elif event in (Event.STOP, Event.FORK):
             is_open = False
         assert (life.stage is Stage.OPEN) is is_open

@@ -1,0 +1,263 @@
+"""What a child inherits: locks, queues, connections and the like in the arguments of ``worker()``.
+
+No message can carry them. multiprocessing passes them on only while it starts a process: a lock by its name,
+which is gone unless somebody keeps the lock, a connection or shared memory by its descriptor. So the target
+and its arguments are pickled as multiprocessing would pickle them, with one difference: in place of a
+descriptor the pickle holds a number of a list. The list goes with each start of the child (``Passed``), the
+pickle over its link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .._exceptions import Unpicklable, WorkerRefused, shown
+
+# A fork server takes 256 with a start, a few of them for itself; more than the other number would be too much
+# for the pipe of a start, see Launch.
+MAX_DESCRIPTORS = {"forkserver": 240, "spawn": 4000}
+# What belongs to the processes that got it at their start, by module and name; subclasses as well.
+_BOUND = {
+    "multiprocessing.connection": {"_ConnectionBase"},
+    "multiprocessing.heap": {"Arena", "BufferWrapper"},
+    "multiprocessing.queues": {"Queue", "SimpleQueue"},
+    "multiprocessing.sharedctypes": {"SynchronizedBase"},
+    "multiprocessing.synchronize": {"Barrier", "Condition", "Event", "SemLock"},
+    "socket": {"socket"},
+}
+_PLAIN = ("method", "method_descriptor", "wrapper_descriptor", "partial")  # pickled better without them
+
+Reducer = Callable[[Any], Any]
+
+_descriptors: list[int] = []  # in a child: those of its start
+
+
+class Descriptor:
+    """Stands in the pickle for what ``multiprocessing.reduction.DupFd`` makes: the child's own descriptor."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def detach(self) -> int:
+        """The descriptor, which belongs to the caller from now on."""
+        descriptor = _descriptors[self._number]
+        os.set_inheritable(descriptor, False)  # it had to be for the start
+        return descriptor
+
+
+class Inheritance:
+    """What one child inherits, at each of its starts. Filled in ``worker()``, then only read.
+
+    The child's slot has it until the final end. So long it keeps the objects alive: multiprocessing removes a
+    lock that nobody holds, and frees such memory.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}  # by id of an object
+        self._kept: list[object] = []  # these, by number, and whatever they were found in
+        self._carriers: list[Any] = []  # what has a descriptor, in the order of the child's list
+        self._reduced: object = None  # the one whose descriptor is asked for just now
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def keep(self, *found_in: object) -> None:
+        """Keep these alive as well, if there is anything to inherit in them."""
+        if self._kept:
+            self._kept.extend(found_in)
+
+    def reduce(self, value: Any) -> Any:
+        """As ``Pickler.reducer_override``: what multiprocessing makes of a value for a new process."""
+        kind = type(value)
+        if _is_a(kind, "multiprocessing.synchronize", "SemLock"):
+            if value._semlock.name is None:
+                raise TypeError(
+                    f"{shown(value)} is made for the start method fork, by which no child of ipevents is "
+                    'started; make it with multiprocessing.get_context("spawn")'
+                )
+            return _once, (self._number(value), _restored, (kind, value.__getstate__()))
+        reducer = _reducer_of(kind)
+        if reducer is None or (reducer.__name__ == "reduce_ctype" and not hasattr(value, "_wrapper")):
+            return (
+                NotImplemented  # the latter is of a ctypes type that is shared elsewhere, but is not itself
+            )
+        outer, self._reduced = self._reduced, value
+        try:
+            reduced = reducer(value)
+        finally:
+            self._reduced = outer
+        if type(reduced) is tuple and len(reduced) == 2:
+            return _once, (self._number(value), *reduced)
+        return reduced
+
+    def _number(self, value: object) -> int:
+        number = self._numbers.setdefault(id(value), len(self._kept))
+        if number == len(self._kept):
+            self._kept.append(value)
+        return number
+
+    @contextlib.contextmanager
+    def pickling(self) -> Iterator[None]:
+        """While this lasts, multiprocessing takes this for the start of a process, in this thread."""
+        from multiprocessing import context
+
+        outer = context.get_spawning_popen()
+        context.set_spawning_popen(self)  # type: ignore[arg-type]  # it asks for the two methods below only
+        try:
+            yield
+        finally:
+            context.set_spawning_popen(outer)
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        """Called by multiprocessing: the number under which the child will find this descriptor."""
+        carrier = self._reduced
+        if carrier is None or _descriptor_of(carrier) != descriptor:  # of something that we do not know
+            carrier = _Duplicate(descriptor)
+        for number, known in enumerate(self._carriers):
+            if known is carrier:
+                return number
+        self._carriers.append(carrier)
+        self._number(carrier)
+        return len(self._carriers) - 1
+
+    DupFd = Descriptor  # called with that number
+
+    def passed(self, start_method: str) -> tuple[Passed, ...]:
+        """What goes with one start. Raises Unpicklable for what was closed meanwhile, WorkerRefused."""
+        limit = MAX_DESCRIPTORS.get(start_method, MAX_DESCRIPTORS["forkserver"])
+        if len(self._carriers) > limit:
+            raise WorkerRefused(
+                f"{len(self._carriers)} connections and the like in the arguments of a worker, and the start "
+                f"method {start_method} passes {limit} on"
+            )
+        descriptors = []
+        for carrier in self._carriers:
+            descriptor = _descriptor_of(carrier)
+            if descriptor is None:
+                raise Unpicklable(
+                    f"{shown(carrier)} in the arguments was closed in this process, so no further start of "
+                    "the child can get it: close it after the child's final end, or use restart=False"
+                )
+            descriptors.append(descriptor)
+        return (Passed(descriptors),) if descriptors else ()
+
+
+class Passed:
+    """Descriptors among the arguments of a ``multiprocessing.Process``: a list of numbers there."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        self._descriptors = descriptors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from multiprocessing import context
+
+        popen: Any = context.get_spawning_popen()
+        numbers = [popen.duplicate_for_child(descriptor) for descriptor in self._descriptors]
+        return _received, (type(popen.DupFd(numbers[0])), tuple(numbers))  # a few bytes for each
+
+
+class _Duplicate:
+    """A descriptor of our own, of which only the number was known."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+def _descriptor_of(carrier: Any) -> int | None:
+    """None for what is closed, or has none."""
+    try:
+        found = carrier.fileno() if hasattr(carrier, "fileno") else carrier.fd
+    except (OSError, ValueError, AttributeError):  # what a closed connection, file, or another object raises
+        return None
+    return found if isinstance(found, int) and found >= 0 else None
+
+
+def _reducer_of(kind: type) -> Reducer | None:
+    """How multiprocessing, or who registered there, pickles objects of this class for a new process."""
+    from multiprocessing.reduction import ForkingPickler
+
+    if kind.__name__ in _PLAIN and kind.__module__ in ("builtins", "functools"):
+        return None
+    reducers: Any = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # register() fills it
+    for base in kind.__mro__ if _is_a(kind, "multiprocessing.connection", "_ConnectionBase") else (kind,):
+        if base in reducers:
+            return reducers[base]  # type: ignore[no-any-return]  # whatever was registered
+    return None
+
+
+def _is_a(kind: type, module: str, name: str) -> bool:
+    """Whether a class is, or is made from, one of a module that need not be imported."""
+    return any(base.__name__ == name and base.__module__ == module for base in kind.__mro__)
+
+
+# Pickling
+
+
+def refuse(value: Any) -> Any:
+    """As ``Pickler.reducer_override``, for what is sent. Raises TypeError for what only a start passes on."""
+    for base in type(value).__mro__:
+        if base.__name__ in _BOUND.get(base.__module__, ()):
+            raise TypeError(
+                f"{shown(value)} can be given to a process only at its start: pass it to worker(args=...)"
+            )
+    return NotImplemented
+
+
+def dump(pickler: type, value: object, keep: Any, inheritance: Inheritance | None) -> bytes:
+    """The pickle of a value by a class of picklers. What a child inherits is noted; without one, refused."""
+    ours = refuse if inheritance is None else inheritance.reduce
+    file = io.BytesIO()
+    # A subclass: a plain Pickler takes no attributes.
+    made: Any = type("Pickler", (pickler,), {})(file, 5, buffer_callback=keep)
+    theirs: Reducer = getattr(made, "reducer_override", lambda value: NotImplemented)
+
+    def reducer_override(value: Any) -> Any:
+        reduced = ours(value)
+        return theirs(value) if reduced is NotImplemented else reduced
+
+    made.reducer_override = reducer_override
+    with contextlib.nullcontext() if inheritance is None else inheritance.pickling():
+        made.dump(value)
+    return file.getvalue()
+
+
+# In the child
+
+
+_made: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def receive(descriptors: list[int]) -> None:
+    """In the child, before its arguments are unpickled."""
+    _descriptors[:] = descriptors
+
+
+def _received(kind: Callable[[int], Any], numbers: tuple[int, ...]) -> list[int]:
+    return [kind(number).detach() for number in numbers]
+
+
+def _once(number: int, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """The target and the arguments are two pickles: what is in both is one object here as well."""
+    made = _made.get(number)
+    if made is None:
+        made = make(*args)
+        with contextlib.suppress(TypeError):  # there are no weak references to some
+            _made[number] = made
+    return made
+
+
+def _restored(kind: type, state: Any) -> Any:
+    made: Any = object.__new__(kind)
+    made.__setstate__(state)
+    return made
