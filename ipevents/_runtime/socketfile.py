@@ -86,9 +86,9 @@ def check_path(path: str) -> None:
 def locked(path: str, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
     """Hold the lock of ``path``; blocks for ``LOCK_SECONDS`` at most, or until ``pause`` raises.
 
-    ``pause(seconds)`` is the step of the wait. The lock is held for a connect, a bind or an unlink, and across
-    no handshake. Raises :exc:`LinkError` if the lock file is not a plain file of ours, stays locked, or has no
-    directory, OSError if it cannot be opened.
+    ``pause(seconds)`` is the step of the wait. The lock is held for a connect, a bind or an unlink, and
+    across no handshake. Raises :exc:`LinkError` if the lock file is not a plain file of ours, stays locked,
+    or has no directory, OSError if it cannot be opened.
     """
     name = f"{path}.lock"
     try:
