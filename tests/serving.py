@@ -24,10 +24,10 @@ def free_port():
 class Serving:
     """An acceptor that closes what it accepts."""
 
-    def __init__(self, listener, socket_file=None, verdict="client", keep=None):
+    def __init__(self, *listeners, socket_file=None, verdict="client", keep=None):
         self.refused = queue.Queue()
         self.acceptor = Acceptor(
-            listener,
+            *listeners,
             name="test",
             me=lambda: SERVER,
             find_key={b"": KEY}.get,

@@ -1,4 +1,4 @@
-"""The accept loop: one thread for a listening socket and every handshake on it.
+"""The accept loop: one thread for the listening sockets of one server and every handshake on them.
 
 A handshake never runs inside ``accept()``, where one silent client would hold up all others. Here
 each connection in its handshake is non-blocking, has one deadline for the whole of it, may send 512
@@ -17,6 +17,7 @@ import threading
 from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING
 
+from .._core.addresses import spelled
 from .._core.handshake import (
     FOREIGN_USER,
     GARBLED,
@@ -30,7 +31,7 @@ from .._core.handshake import (
 from .._exceptions import LinkError
 from .clock import monotonic
 from .logs import Log
-from .sockets import connection_from, peer_uid
+from .sockets import connection_from, listening_socket, peer_uid
 from .threads import Deadline, join_thread, start_thread
 
 if TYPE_CHECKING:
@@ -73,21 +74,23 @@ class _Pending:
 
 
 class Acceptor:
-    """Accepts connections on ``listener``, which it owns from now on.
+    """Accepts connections on ``listeners``, which it owns from now on.
+
+    Several are the addresses of one server: whoever comes by any of them is treated alike.
 
     All callbacks run in the acceptor's thread, must not block, and run no code of the user:
 
     - ``me()``: who we are, asked for every connection;
     - ``find_key(key_id)``: the key of that id, or None;
     - ``admit(identity, key_id, address)``: the pid that an authenticated client gets, or a
-      :class:`Refusal`. ``address`` is ``"host:port"`` of its end as seen here, ``""`` for AF_UNIX.
+      :class:`Refusal`. ``address`` is its end as seen here, see ``spelled``, ``""`` for AF_UNIX.
       It only decides: the client may be gone before its WELCOME is sent;
     - ``on_accepted(connection, identity, pid, key_id)``: takes the connection over; it is blocking and
       nothing behind the handshake was read;
     - ``on_refused(cause, address)``: a handshake failed; causes are a closed list and those of ``admit``.
 
     ``name`` names the thread. ``max_pending`` handshakes may be going on, or a quarter of the
-    descriptors that this process may have, whichever is less. ``socket_file``, if the
+    descriptors that this process may have, whichever is less. ``socket_file``, if a
     listener has one, is removed at the end.
     """
 
@@ -96,7 +99,7 @@ class Acceptor:
         "_admit",
         "_closing",
         "_find_key",
-        "_listener",
+        "_listeners",
         "_lock",
         "_max_pending",
         "_me",
@@ -107,15 +110,14 @@ class Acceptor:
         "_paused_until",
         "_pending",
         "_selector",
-        "_socket",
         "_socket_file",
+        "_sockets",
         "_thread",
     )
 
     def __init__(
         self,
-        listener: Listener,
-        *,
+        *listeners: Listener,
         name: str,
         me: Callable[[], Identity],
         find_key: Callable[[bytes], bytes | None],
@@ -125,8 +127,9 @@ class Acceptor:
         socket_file: SocketFile | None = None,
         max_pending: int = MAX_PENDING,
     ) -> None:
-        self._listener = listener
-        self._socket: socket.socket = listener._listener._socket  # type: ignore[attr-defined]  # see listen()
+        self._listeners = listeners
+        sockets = map(listening_socket, listeners)
+        self._sockets = {sock.fileno(): sock for sock in sockets}  # those that listen
         self._me = me
         self._find_key = find_key
         self._admit = admit
@@ -137,18 +140,19 @@ class Acceptor:
         self._pending: dict[int, _Pending] = {}  # by descriptor, the oldest first
         self._paused_until: float | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        # Guards _closing and the life of the listening descriptor: nobody shuts down a number that
+        # Guards _closing and the life of the listening descriptors: nobody shuts down a number that
         # was closed and is somebody else's by now. Re-entrant, for close() in a signal handler.
         self._lock = threading.RLock()
         self._closing = False
-        # Without it a connection that vanishes between select and accept would block the loop.
-        self._socket.setblocking(False)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._socket, selectors.EVENT_READ)
+        for sock in self._sockets.values():
+            # Without it a connection that vanishes between select and accept would block the loop.
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ)
         self._name = name
         try:
             self._thread = start_thread(f"acceptor-{name}", self._run)
-        except BaseException:  # no thread; the listener stays the caller's
+        except BaseException:  # no thread; the listeners stay the caller's
             self._selector.close()
             raise
 
@@ -164,7 +168,7 @@ class Acceptor:
                 self._shut_down()
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
-        """End the thread, close the listener and what is in its handshake; return whether all ended.
+        """End the thread, close the listeners and what is in its handshake; return whether all ended.
 
         From any thread, any number of times. Accepted connections are not touched. From the acceptor's
         own thread it only requests. The caller holds no lock that a callback needs.
@@ -192,16 +196,21 @@ class Acceptor:
         self._closing = True
         # close() only: unregister() would change the epoll set that is shared with the parent.
         self._selector.close()
-        self._listener.close()
+        self._close_listeners()
         for pending in self._pending.values():
             pending.socket.close()
 
     def _shut_down(self) -> None:
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError as error:
-            # macOS refuses it for a listening socket; the thread looks at _closing by itself there.
-            log.debug("! shutdown of %r: %s", self, error)
+        for sock in self._sockets.values():
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                # macOS refuses it for a listening socket; the thread looks at _closing by itself there.
+                log.debug("! shutdown of %r: %s", self, error)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     # From here on everything runs in the acceptor's thread.
 
@@ -211,7 +220,7 @@ class Acceptor:
                 for key, _events in self._selector.select(self._patience_seconds()):
                     pending: _Pending | None = key.data
                     if pending is None:
-                        self._accept()
+                        self._accept(key.fd)
                     elif self._pending.get(key.fd) is pending:  # else evicted in this very round
                         self._guarded(pending)
                 self._expire(monotonic())
@@ -236,7 +245,7 @@ class Acceptor:
             self._refuse(pending, TIMEOUT)
         if self._paused_until is not None and self._paused_until <= now:
             self._paused_until = None
-            self._selector.modify(self._socket, selectors.EVENT_READ)
+            self._listen_for(selectors.EVENT_READ)
 
     def _release(self) -> None:
         # Before the socket is closed: see SocketFile.remove().
@@ -245,17 +254,17 @@ class Acceptor:
         with self._lock:
             self._closing = True  # CLOSING -> CLOSED
             self._selector.close()
-            self._listener.close()
+            self._close_listeners()
         while self._pending:
             self._pending.popitem()[1].socket.close()
 
     # Accepting
 
-    def _accept(self) -> None:
+    def _accept(self, descriptor: int) -> None:
         if self._paused_until is not None:
-            return  # woken by the shutdown
+            return  # woken by the shutdown, or the next socket of a round that began before the pause
         try:
-            sock, peer = self._socket.accept()
+            sock, peer = self._sockets[descriptor].accept()
         except OSError as error:
             if not self._closing and error.errno not in _PASSING:
                 self._pause(error)
@@ -263,7 +272,7 @@ class Acceptor:
         if self._pause_seconds > FIRST_PAUSE_SECONDS:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             log.warning("= %r accepts connections again", self)
-        address = "" if sock.family == socket.AF_UNIX else f"{peer[0]}:{peer[1]}"
+        address = "" if sock.family == socket.AF_UNIX else spelled(peer)
         try:
             self._begin(sock, address)
         except Exception:  # a fault of the library, or no memory: this connection ends, the others go on
@@ -278,7 +287,11 @@ class Acceptor:
             log.warning("! %r cannot accept connections just now: %s", self, error)
         self._paused_until = monotonic() + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
-        self._selector.modify(self._socket, selectors.EVENT_WRITE)
+        self._listen_for(selectors.EVENT_WRITE)
+
+    def _listen_for(self, events: int) -> None:
+        for sock in self._sockets.values():
+            self._selector.modify(sock, events)
 
     def _begin(self, sock: socket.socket, address: str) -> None:
         if sock.family == socket.AF_UNIX and peer_uid(sock) not in (None, 0, os.geteuid()):

@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from .._core.addresses import Address
 from .._core.handshake import Identity
 from .._core.messages import FAILED, FINISHED, PAYLOADS, PROGRAM, STOP, Record
 from .._core.router import Up
@@ -74,8 +75,7 @@ class Childhood:
         me = Identity(node.router.pid, life.incarnation, sys.version_info[:2], 0)
         try:
             connection, welcomed = dial(
-                launch.address,
-                "AF_UNIX",
+                [Address("AF_UNIX", launch.address)],
                 key=keys.derive(launch.token, b"child"),
                 key_id=launch.slot,
                 me=me,

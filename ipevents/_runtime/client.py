@@ -10,6 +10,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+from .._core.addresses import Address, to_connect
 from .._core.flow import count_messages
 from .._core.handshake import Identity, Welcomed
 from .._core.messages import MESSAGE_ITEMS
@@ -23,6 +24,7 @@ from .dial import Attempt, Connected, dial
 from .link import Link
 from .node import Node
 from .session import Session
+from .sockets import resolve
 from .threads import Deadline
 
 
@@ -131,11 +133,13 @@ class Client:
     def _dial(self, attempt: Attempt) -> Connected:
         options = self._options
         path = options.socket_path
-        address = (options.host, options.port) if path is None else path
-        family = "AF_INET" if path is None else "AF_UNIX"
+        if path is None:
+            addresses = to_connect(resolve(options.host, options.port))  # they may not be what they were
+        else:
+            addresses = [Address("AF_UNIX", path)]
         # Over TCP "" until a server has named us after our address.
         me = self._me(self._agreed if path is None else self._node.router.pid)
-        return dial(address, family, key=self._key, key_id=b"", me=me, attempt=attempt)
+        return dial(addresses, key=self._key, key_id=b"", me=me, attempt=attempt)
 
     def _connected(self, connection: Connection, welcomed: Welcomed) -> None:
         arrival = self._arrived(connection, welcomed)

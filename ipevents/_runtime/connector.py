@@ -11,18 +11,19 @@ import threading
 from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._core.addresses import Address, spelled, to_connect
 from .._core.handshake import Welcomed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError
 from .acceptor import HANDSHAKE_SECONDS
 from .clock import monotonic
-from .dial import Attempt, Connected, connect, shake_hands, spelled
+from .dial import Attempt, Connected, connect, dial, shake_hands
 from .logs import Log
 from .socketfile import SocketFile, bind, check_path, locked
-from .sockets import listen
+from .sockets import advice, listen_at_all, resolve
 from .threads import Deadline, join_thread, start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .._core.handshake import Identity
 
@@ -38,16 +39,17 @@ log = Log("ipevents.connector")
 
 
 class Listening(NamedTuple):
-    """Nobody answered: a listener for an Acceptor, and its file (None for TCP)."""
+    """Nobody answered: listeners for an Acceptor, and the file of the only one (None for TCP)."""
 
-    listener: Listener
+    listeners: Sequence[Listener]
     socket_file: SocketFile | None
 
     def close(self) -> None:
         """Listen no more, for who got it and cannot use it."""
         if self.socket_file is not None:
             self.socket_file.remove()
-        self.listener.close()
+        for listener in self.listeners:
+            listener.close()
 
 
 class Waiting:
@@ -76,26 +78,30 @@ def join(
     """Connect to the public socket, or listen there if nobody answers.
 
     The path is used if there is one, else host and port; never the one for want of the other. Of any
-    number of processes that call this at once exactly one listens, and the others connect to it as soon
-    as its Acceptor runs. Hand a ``Listening`` to an Acceptor soon: others wait for it already.
+    number of processes of one machine that call this at once exactly one listens, and the others connect to
+    it as soon as its Acceptor runs; so also where the host has several addresses, see ``_core.addresses``.
+    Hand a ``Listening`` to an Acceptor soon: others wait for it already.
 
     Blocks for the handshake's ``deadline_seconds`` and a second or so, in the worst case as :func:`dial`
     does, and at most until ``attempt`` is broken off: then it raises LinkError within a few milliseconds,
-    whatever it waits for. Raises as ``dial`` does, and :exc:`LinkError`, naming address and reason, where
-    neither connecting nor listening is possible; then nothing is left behind but the lock file.
+    whatever it waits for (but for the look-up of a host's name). Raises as ``dial`` does, and
+    :exc:`LinkError`, naming each address and its reason, where neither connecting nor listening is possible;
+    then nothing is left behind but the lock file.
     """
     attempt = attempt or Attempt()
-    address: str | tuple[str, int] = (host, port) if socket_path is None else socket_path
-    where = spelled(address)
+    where = spelled((host, port) if socket_path is None else socket_path)
+
+    def reach(addresses: Sequence[Address]) -> Connected:
+        return dial(addresses, key=key, key_id=b"", me=me, deadline_seconds=deadline_seconds, attempt=attempt)
 
     def shake(sock: socket.socket) -> Connected:
         return shake_hands(sock, where, (key, b"", me), deadline_seconds, attempt)
 
     def once() -> Joined:
-        if isinstance(address, str):
-            joined = _join_path(address, only_connect, shake, attempt)
+        if socket_path is None:
+            joined = _join_port(host, port, only_connect, reach, attempt)
         else:
-            joined = _join_port(address, only_connect, shake, attempt)
+            joined = _join_path(socket_path, only_connect, shake, attempt)
         if attempt.is_broken_off:
             joined.close()
             attempt.check()
@@ -124,44 +130,53 @@ def _join_path(
     path: str, only_connect: bool, shake: Callable[[socket.socket], Connected], attempt: Attempt
 ) -> Joined:
     check_path(path)
+    address = Address("AF_UNIX", path)
     try:
-        sock = connect(path, "AF_UNIX", attempt)
+        sock = connect(address, attempt)
     except (ConnectionRefusedError, FileNotFoundError):
         if only_connect:
             return Waiting()
         with locked(path, attempt.pause):
             try:
-                sock = connect(path, "AF_UNIX", attempt)
+                sock = connect(address, attempt)
             except (ConnectionRefusedError, FileNotFoundError):
                 # It listens before the lock is released: who comes next connects.
-                return Listening(*bind(path))
+                listener, socket_file = bind(path)
+                return Listening([listener], socket_file)
     return shake(sock)
 
 
 def _join_port(
-    address: tuple[str, int],
+    host: str,
+    port: int,
     only_connect: bool,
-    shake: Callable[[socket.socket], Connected],
+    reach: Callable[[Sequence[Address]], Connected],
     attempt: Attempt,
 ) -> Joined:
+    addresses = resolve(host, port)
     patience = Deadline(RACE_SECONDS)
     while True:
+        attempt.check()
         try:
-            sock = connect(address, "AF_INET", attempt)
+            return reach(to_connect(addresses))
         except ConnectionRefusedError:
             if only_connect:
                 return Waiting()
-        else:
-            return shake(sock)
         try:
-            return Listening(listen(address, "AF_INET"), None)
+            return Listening(listen_at_all(addresses), None)
+        except LinkError as error:
+            text = f"can neither connect to {spelled((host, port))} nor listen there: {error}"
+            raise LinkError(text) from error
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                reason = f"{error.strerror}{advice(error.errno, (host, port))}"
+                text = f"can neither connect to {spelled((host, port))} nor listen there: {reason}"
+                raise LinkError(text) from error
             if patience.passed():
-                text = f"{spelled(address)} is taken by something that does not listen there"
+                text = f"{spelled((host, port))} is taken by something that does not listen there"
                 raise AddressInUse(text) from error
-        # Somebody is between his bind and his listen. There is no event to wait for.
+        # Somebody is between his bind and his listen, or holds one of several addresses that both want and
+        # is about to find that out. There is no event to wait for.
         attempt.pause(RACE_STEP_SECONDS)
 
 

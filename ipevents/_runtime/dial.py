@@ -1,4 +1,4 @@
-"""One connection to whoever listens at an address: connect, then the client's side of the handshake.
+"""One connection to the server at an address, or at one of several: connect, then the client's handshake.
 
 Connecting has a time limit, and every handshake one deadline for the whole of it.
 """
@@ -13,19 +13,22 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Client, Connection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._core.addresses import Address, spelled
 from .._core.handshake import ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .acceptor import HANDSHAKE_SECONDS
 from .logs import Log
-from .sockets import connection_from
+from .sockets import advice, connection_from
 from .threads import Deadline
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .._core.handshake import Identity
 
-__all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands", "spelled"]
+__all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands"]
 
 CONNECT_SECONDS = 10.0  # for one address: time for three more tries of the kernel where a packet is lost
 _STEP_SECONDS = 0.02  # between two looks at what has no event to wait for
@@ -83,9 +86,9 @@ class Attempt:
                 _shut_down(sock)
 
     def check(self) -> None:
-        """Called by the dialling thread: raise ConnectionAbortedError if the attempt was broken off."""
+        """Called by the dialling thread: raise LinkError if the attempt was broken off."""
         if self.is_broken_off:
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the attempt was broken off")
+            raise LinkError("the attempt to connect was broken off")
 
     def pause(self, seconds: float) -> None:
         """Called by the dialling thread: sleep for a step, milliseconds, and ``check``."""
@@ -94,8 +97,7 @@ class Attempt:
 
 
 def dial(
-    address: str | tuple[str, int],
-    family: str,
+    addresses: Sequence[Address],
     *,
     key: bytes,
     key_id: bytes,
@@ -103,33 +105,61 @@ def dial(
     deadline_seconds: float = HANDSHAKE_SECONDS,
     attempt: Attempt | None = None,
 ) -> Connected:
-    """Connect and shake hands; return the connection and the server's welcome.
+    """Connect and shake hands with the first server of the tree at one of the addresses, tried in order.
 
-    Blocks for ``deadline_seconds`` at most in the handshake, and in the ``connect`` before it for
-    CONNECT_SECONDS. Without an ``attempt`` nobody can break it off, and the connect is multiprocessing's
-    ``Client``, bounded by the kernel only: so children reach their parent.
+    Returns the connection and the server's welcome. Blocks, for each address, for CONNECT_SECONDS at most in
+    the ``connect``, and for ``deadline_seconds`` in the handshake. Without an ``attempt`` nobody can break it
+    off, and the connect is multiprocessing's ``Client``, bounded by the kernel only: so children reach
+    their parent.
 
-    Raises :exc:`ConnectionRefusedError` or :exc:`FileNotFoundError` if nobody is there, and naming
-    the address :exc:`AddressInUse` (a stranger answered or hung up), :exc:`HandshakeTimeout` (silence),
-    :exc:`AuthenticationFailed` (different keys), :exc:`LinkError` (refused, or unreachable).
+    Raises, naming every address tried with its reason: :exc:`ConnectionRefusedError` or
+    :exc:`FileNotFoundError` if nobody is there, :exc:`AddressInUse` (a stranger answered or hung up),
+    :exc:`HandshakeTimeout` (silence), :exc:`AuthenticationFailed` (different keys), :exc:`LinkError`
+    (refused, or unreachable).
     """
-    try:
-        sock = connect(address, family, attempt)
-    except (ConnectionRefusedError, FileNotFoundError):
-        raise
-    except OSError as error:
-        raise LinkError(f"cannot connect to {spelled(address)}: {error}") from error
-    return shake_hands(sock, spelled(address), (key, key_id, me), deadline_seconds, attempt or Attempt())
+    failures: list[tuple[Address, OSError]] = []
+    for address in addresses:
+        where = spelled(address.where)
+        try:
+            sock = connect(address, attempt)
+            return shake_hands(sock, where, (key, key_id, me), deadline_seconds, attempt or Attempt())
+        except OSError as error:
+            if attempt is not None:
+                attempt.check()
+            failures.append((address, error))
+    summary, cause = _summed_up(failures)
+    raise summary from cause
 
 
-def connect(address: str | tuple[str, int], family: str, attempt: Attempt | None = None) -> socket.socket:
+def _summed_up(failures: Sequence[tuple[Address, OSError]]) -> tuple[OSError, BaseException | None]:
+    """What to raise when all addresses failed, and its cause: what somebody answered counts most."""
+    errors = [error for _, error in failures]
+    answers = [error for error in errors if isinstance(error, LinkError)]
+    nobody = [error for error in errors if isinstance(error, ConnectionRefusedError | FileNotFoundError)]
+    if len(failures) == 1 and (answers or nobody):
+        return errors[0], errors[0].__cause__
+    text = "; ".join(
+        str(error)
+        if isinstance(error, LinkError)
+        else f"{spelled(where)}: {error.strerror}{'' if family == 'AF_UNIX' else advice(error.errno, where)}"
+        for (family, where), error in failures
+    )
+    if answers:
+        return type(answers[0])(text), answers[0].__cause__
+    if nobody:
+        return ConnectionRefusedError(errno.ECONNREFUSED, text), nobody[0]
+    return LinkError(f"cannot connect to {text}"), errors[0] if errors else None
+
+
+def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
     """Return a socket connected to whoever is there. Raises OSError as the system does.
 
-    With an ``attempt`` it can be broken off (ConnectionAbortedError) and waits for CONNECT_SECONDS at most
+    With an ``attempt`` it can be broken off (LinkError) and waits for CONNECT_SECONDS at most
     (TimeoutError). A signal handler may raise in here.
     """
+    family, where = address
     if attempt is None:
-        with Client(address, family) as connection:
+        with Client(where, family) as connection:
             # One owner at a time: from here on the socket, in the end a Connection again.
             sock = socket.socket(fileno=os.dup(connection.fileno()))
     else:
@@ -137,7 +167,7 @@ def connect(address: str | tuple[str, int], family: str, attempt: Attempt | None
     try:
         if attempt is not None:
             attempt.watch(sock)
-            _connect(sock, address, attempt, Deadline(CONNECT_SECONDS))
+            _connect(sock, where, attempt, Deadline(CONNECT_SECONDS))
         if sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
             # A connect to a free local port out of the range from which the kernel takes our own end's
             # may meet itself. Nobody is there; kept, it would hold the port against a server.
@@ -150,9 +180,7 @@ def connect(address: str | tuple[str, int], family: str, attempt: Attempt | None
     return sock
 
 
-def _connect(
-    sock: socket.socket, address: str | tuple[str, int], attempt: Attempt, deadline: Deadline
-) -> None:
+def _connect(sock: socket.socket, where: Any, attempt: Attempt, deadline: Deadline) -> None:
     """Connect as ``Client`` does, but so that the wait can be broken off.
 
     The socket does not block: while the kernel tries, this thread polls, and a shutdown ends that. AF_UNIX
@@ -161,7 +189,7 @@ def _connect(
     sock.setblocking(False)
     while True:
         attempt.check()
-        number = sock.connect_ex(address)
+        number = sock.connect_ex(where)
         if number == errno.EINPROGRESS:
             number = _outcome(sock, deadline)
         attempt.check()  # after a shutdown the kernel's reason is of no interest
@@ -272,8 +300,3 @@ def _shut_down(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError as error:
         log.debug("! shutdown: %s", error)  # the other end was faster
-
-
-def spelled(address: str | tuple[str, int]) -> str:
-    """An address as texts for users have it."""
-    return address if isinstance(address, str) else f"{address[0]}:{address[1]}"

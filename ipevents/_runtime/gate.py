@@ -88,7 +88,7 @@ class Gate:
     def _begin(self, joined: Joined) -> Arrival | None:
         if isinstance(joined, Listening):
             self._acceptor = Acceptor(
-                joined.listener,
+                *joined.listeners,
                 name="socket",
                 me=lambda: self._me(self._node.router.pid),
                 find_key=lambda key_id: self._key if not key_id else None,

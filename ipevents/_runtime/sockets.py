@@ -2,28 +2,109 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
+from collections.abc import Iterable
 from multiprocessing.connection import Connection, Listener
+from typing import Any
 
-__all__ = ["connection_from", "listen", "peer_uid"]
+from .._core.addresses import Address, listening_order, spelled
+from .._exceptions import LinkError
+
+__all__ = ["advice", "connection_from", "listen", "listen_at_all", "listening_socket", "peer_uid", "resolve"]
 
 BACKLOG = 128  # multiprocessing's 1 let 41 of 200 simultaneous TCP clients in within 20 s
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this machine has not got such an address
 
 
-def listen(address: str | tuple[str, int], family: str) -> Listener:
-    """Return a listener at ``address``: a path for ``"AF_UNIX"``, (host, port) for ``"AF_INET"``.
+def resolve(host: str, port: int) -> list[Address]:
+    """Return the addresses of a host, in the order in which they are to be tried.
+
+    Blocks for as long as the system looks a name up, which nothing can break off. Raises
+    :exc:`LinkError` where there is no such name.
+    """
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # UnicodeError: what can be no name of a host
+        reason = getattr(error, "strerror", None) or error
+        text = (
+            f"the host {host!r} cannot be looked up: {reason}; socket.host is the name or address of a host"
+        )
+        raise LinkError(text) from error
+    families = (socket.AF_INET, socket.AF_INET6)
+    return list(dict.fromkeys(Address(item[0].name, item[4]) for item in found if item[0] in families))
+
+
+def listen(where: str | tuple[Any, ...], family: str) -> Listener:
+    """Return a listener at an address: a path for ``"AF_UNIX"``, (host, port) for ``"AF_INET"``.
 
     It removes no file: multiprocessing's own removal, by path alone, would delete the socket of
     whoever took the path over. See :class:`SocketFile`. Raises OSError as ``bind`` does.
     """
-    listener = Listener(address, family, backlog=BACKLOG)
-    inner = listener._listener  # type: ignore[attr-defined]  # not in typeshed, same in 3.10 to 3.14
+    listener = Listener(where, family, backlog=BACKLOG)
+    inner = listener._listener  # type: ignore[attr-defined]  # not in typeshed, same in 3.10 to 3.15
     if inner._unlink is not None:
         inner._unlink.cancel()
         inner._unlink = None
     return listener
+
+
+def listening_socket(listener: Listener) -> socket.socket:
+    """Return the socket of a listener, which stays the listener's."""
+    sock: socket.socket = listener._listener._socket  # type: ignore[attr-defined]  # see listen()
+    return sock
+
+
+def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
+    """Listen at each of the addresses that this machine has, or at none: see ``_core.addresses``.
+
+    Raises :exc:`LinkError` where it has none of them, OSError as ``bind`` does, EADDRINUSE where one is
+    taken; then nothing is listened at.
+    """
+    listeners: list[Listener] = []
+    missing = []
+    try:
+        for family, where in listening_order(addresses):
+            try:
+                listeners.append(listen(where, family))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing.append(f"{spelled(where)}: {error.strerror}{advice(error.errno, where)}")
+                continue
+            if where[0] == "::" and _is_only_six(listeners[-1]):
+                listeners.append(listen(("0.0.0.0", where[1]), "AF_INET"))
+    except BaseException:  # nobody else has them yet
+        for listener in listeners:
+            listener.close()
+        raise
+    if not listeners:
+        raise LinkError("; ".join(missing))
+    return listeners
+
+
+def _is_only_six(listener: Listener) -> bool:
+    """Whether ``::`` means IPv6 alone here, which ``bindv6only`` decides; ours means both."""
+    return bool(listening_socket(listener).getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+
+def advice(number: int | None, where: tuple[Any, ...]) -> str:
+    """Return what to do about an error of ``connect`` or ``bind``, to be put after its text; or ``""``."""
+    host, port = where[:2]
+    if number == errno.EADDRNOTAVAIL:
+        return " (this machine has no such address; socket.onlyConnect waits for a server elsewhere)"
+    if number == errno.EAFNOSUPPORT:
+        return " (there is no IPv6 here; 0.0.0.0 and 127.0.0.1 are addresses of IPv4)"
+    if number == errno.EACCES and port < 1024:
+        return " (a port below 1024 needs privileges; choose a socket.port from 1024 on)"
+    if number == errno.EINVAL and host.lower().startswith("fe80:"):
+        return f" (a link-local address needs its interface: {host}%eth0)"
+    if number == errno.ENETUNREACH and (host.startswith("127.") or host == "::1"):
+        return " (the loopback interface is down: ip link set lo up)"
+    return ""
 
 
 def connection_from(sock: socket.socket) -> Connection:

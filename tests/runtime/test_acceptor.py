@@ -9,6 +9,7 @@ from multiprocessing.connection import Client
 
 import pytest
 
+from ipevents._core.addresses import Address
 from ipevents._core.handshake import (
     FOREIGN_USER,
     GARBLED,
@@ -61,7 +62,7 @@ class Host:
         return self.verdict
 
     def dial(self, key=KEY, **options):
-        return dial(self.address, self.family, key=key, key_id=b"", me=CLIENT, **options)
+        return dial([Address(self.family, self.address)], key=key, key_id=b"", me=CLIENT, **options)
 
     def raw(self):
         sock = socket.socket(getattr(socket, self.family))
@@ -284,7 +285,7 @@ def test_at_the_descriptor_limit_accepting_pauses_and_comes_back(host, family, m
     full = [True]
     tries = []
     server = host(family)
-    real = server.acceptor._socket
+    ((number, real),) = server.acceptor._sockets.items()
 
     class Full:
         def __getattr__(self, name):
@@ -298,7 +299,7 @@ def test_at_the_descriptor_limit_accepting_pauses_and_comes_back(host, family, m
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return real.accept()
 
-    server.acceptor._socket = Full()
+    server.acceptor._sockets[number] = Full()
     early = server.raw()
     assert paused.wait(CEILING)
     full.clear()
@@ -318,7 +319,7 @@ def test_close_interrupts_a_pause(host, family, monkeypatch):
     real_pause = Acceptor._pause
     monkeypatch.setattr(Acceptor, "_pause", lambda self, error: (real_pause(self, error), paused.set()))
     server.acceptor._pause_seconds = 1000.0
-    real = server.acceptor._socket
+    ((number, real),) = server.acceptor._sockets.items()
 
     class Full:
         def __getattr__(self, name):
@@ -327,7 +328,7 @@ def test_close_interrupts_a_pause(host, family, monkeypatch):
         def accept(self):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    server.acceptor._socket = Full()
+    server.acceptor._sockets[number] = Full()
     with server.raw():
         assert paused.wait(CEILING)
         assert server.acceptor.close(CEILING)

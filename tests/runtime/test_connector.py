@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from serving import CEILING, CLIENT, KEY, OTHER_KEY, SERVER, Serving, Stranger, be_silent, free_port
 
+from ipevents._core.addresses import Address
 from ipevents._core.handshake import Welcomed
 from ipevents._exceptions import AddressInUse, AuthenticationFailed, LinkError
 from ipevents._runtime import connector as module
@@ -56,6 +57,10 @@ def place(request, tmp_path):
     return make
 
 
+def serving(joined):
+    return Serving(*joined.listeners, socket_file=joined.socket_file)
+
+
 # join
 
 
@@ -64,13 +69,13 @@ def test_the_first_listens_and_the_second_connects(place, family):
     _, join_there = place(family)
     first = join_there(me=SERVER)
     assert isinstance(first, Listening)
-    with Serving(first.listener, first.socket_file):
+    with serving(first):
         second = join_there()
         assert isinstance(second, Connected)
         second.connection.close()
     third = join_there()
     assert isinstance(third, Listening)
-    with Serving(third.listener, third.socket_file):
+    with serving(third):
         pass
 
 
@@ -116,7 +121,7 @@ def test_a_server_that_stops_just_then_is_succeeded(place, family):
     except AddressInUse:
         joined = join_there()
     thread.join()
-    with Serving(joined.listener, joined.socket_file):
+    with serving(joined):
         pass
 
 
@@ -124,7 +129,7 @@ def test_a_live_servers_file_is_never_touched(place, tmp_path):
     address, join_there = place("AF_UNIX")
     first = join_there()
     before = os.lstat(address)
-    with Serving(first.listener, first.socket_file):
+    with serving(first):
         for _ in range(3):
             join_there().connection.close()
         after = os.lstat(address)
@@ -182,7 +187,7 @@ sys.stdin.readline()
 joined = join(socket_path=path or None, host="localhost", port=port, only_connect=False, key=b"k" * 32, me=me,
               deadline_seconds=60.0)
 if isinstance(joined, Listening):
-    acceptor = Acceptor(joined.listener, name="public", me=lambda: me, find_key=lambda key_id: b"k" * 32,
+    acceptor = Acceptor(*joined.listeners, name="public", me=lambda: me, find_key=lambda key_id: b"k" * 32,
                         admit=lambda identity, key_id, address: identity.pid, socket_file=joined.socket_file,
                         on_accepted=lambda connection, *_: kept.append(connection),
                         on_refused=lambda *refused: print(*refused, flush=True))
@@ -239,18 +244,18 @@ def test_of_sixteen_threads_at_once_one_listens_with_a_stale_file_in_the_way(pla
         gate.wait(CEILING)
         joined = join_there(deadline_seconds=CEILING)
         if isinstance(joined, Listening):
-            serving.append(Serving(joined.listener, joined.socket_file))
+            started.append(serving(joined))
         else:
             joined.connection.close()
         outcomes.put(type(joined))
 
-    serving = []
+    started = []
     threads = [threading.Thread(target=start) for _ in range(STARTERS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(CEILING)
-    for each in serving:
+    for each in started:
         each.acceptor.close(CEILING)
     kinds = [outcomes.get(timeout=0) for _ in threads]
     assert (kinds.count(Listening), kinds.count(Connected)) == (1, STARTERS - 1)
@@ -527,7 +532,12 @@ def test_close_breaks_off_a_handshake(place):
         failed = queue.Queue()
         connector = Connector(
             lambda attempt: dial(
-                address, "AF_UNIX", key=KEY, key_id=b"", me=CLIENT, deadline_seconds=CEILING, attempt=attempt
+                [Address("AF_UNIX", address)],
+                key=KEY,
+                key_id=b"",
+                me=CLIENT,
+                deadline_seconds=CEILING,
+                attempt=attempt,
             ),
             on_connected=lambda connection, _: connection.close(),
             on_failed=failed.put,
@@ -566,7 +576,7 @@ def test_it_reconnects_to_a_server_that_came_back(place, family):
     address, join_there = place(family)
     connected = queue.Queue()
     connector = Connector(
-        lambda attempt: dial(address, family, key=KEY, key_id=b"", me=CLIENT, attempt=attempt),
+        lambda attempt: dial([Address(family, address)], key=KEY, key_id=b"", me=CLIENT, attempt=attempt),
         on_connected=lambda *pair: connected.put(pair),
         on_failed=connected.put,
         delay_seconds=0.05,
@@ -575,7 +585,7 @@ def test_it_reconnects_to_a_server_that_came_back(place, family):
         for _ in range(2):
             connector.begin()
             served = join_there(me=SERVER)
-            with Serving(served.listener, served.socket_file):
+            with serving(served):
                 connection, welcomed = connected.get(timeout=CEILING)
                 assert welcomed == Welcomed("client", SERVER)
                 connection.close()
