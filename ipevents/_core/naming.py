@@ -47,6 +47,18 @@ def described(value: object) -> str:
     return f"{name} ({place})" if place else name
 
 
+def failure(exc: BaseException) -> str:
+    """An exception in one line: its type and the first line of its text."""
+    try:
+        text = next(iter(str(exc).splitlines()), "")
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the exception's own code makes its text, and raises what it likes
+        text = "(its text cannot be had)"
+    name = type(exc).__name__
+    return f"{name}: {text}" if text else name
+
+
 def _qualified_name(value: object) -> str:
     return _text(value, "__qualname__") or _text(value, "__name__")
 

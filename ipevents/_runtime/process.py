@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import process
@@ -98,6 +99,21 @@ class ChildProcess:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+
+
+def process_name() -> str:
+    """What this process is called in texts for people, beside its pid.
+
+    A child's is what ``worker(name=)`` gave it. Where nobody gave one, the script's; in a REPL or with ``-c``
+    multiprocessing's "MainProcess".
+    """
+    name = multiprocessing.current_process().name
+    if name != "MainProcess":
+        return name
+    path, _, file = (sys.argv[0] if sys.argv else "").rpartition("/")
+    if file == "__main__.py":  # python -m package
+        file = path.rpartition("/")[2]
+    return name if file in ("", "-c", "-m") else file
 
 
 def open_pidfd(pid: int) -> int | None:

@@ -82,8 +82,8 @@ def _check_target(target: Any) -> None:
     code = getattr(inner, "__code__", None)
     if isinstance(code, types.CodeType) and code.co_flags & dispatch.CO_SUSPENDS:
         raise TypeError(
-            f"calling the target {described(target)} would run nothing of it: a worker runs a plain function, no "
-            "coroutine or generator (asyncio.run() in one runs a coroutine)"
+            f"calling the target {described(target)} would run nothing of it: a worker runs a plain "
+            "function, no coroutine or generator (asyncio.run() in one runs a coroutine)"
         )
 
 

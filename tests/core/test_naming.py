@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from ipevents._core.naming import described, short_name
+from ipevents._core.naming import described, failure, short_name
 
 FILE = __file__.rpartition("/")[2]
 HERE = __name__
@@ -106,7 +106,6 @@ shown_lambda = lambda message: None  # noqa: E731  # it is one that is meant
         (Counter(), "Counter", f"{HERE}.Counter object {at(Counter.__call__)}"),
         (Counter, "Counter", f"{HERE}.Counter"),
         (functools.partial(job, 1), "job", f"partial of {HERE}.job {at(job)}"),
-        (functools.partial(Counter(), 1), "Counter", f"partial of {HERE}.Counter object {at(Counter.__call__)}"),
         (nested, "job", f"partial of {HERE}.Counter.job {at(Counter.job)}"),
         (functools.lru_cache(job), "job", f"{HERE}.job {at(job)}"),
         (print, "print", "print"),
@@ -117,6 +116,32 @@ shown_lambda = lambda message: None  # noqa: E731  # it is one that is meant
 )
 def test_a_callable_is_named_by_its_function_and_where_that_is_written(value, short, long):
     assert (short_name(value), described(value)) == (short, long)
+
+
+def test_a_partial_of_an_object_is_named_by_the_class_of_the_object():
+    value = functools.partial(Counter(), 1)
+    assert short_name(value) == "Counter"
+    assert described(value) == f"partial of {HERE}.Counter object {at(Counter.__call__)}"
+
+
+@pytest.mark.parametrize(
+    ("exc", "line"),
+    [
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+        (KeyError(), "KeyError"),
+        (ValueError("one\ntwo"), "ValueError: one"),
+    ],
+)
+def test_an_exception_is_one_line(exc, line):
+    assert failure(exc) == line
+
+
+def test_an_exception_that_has_no_text_is_one_line_too():
+    class Mute(Exception):
+        def __str__(self):
+            raise SystemExit
+
+    assert failure(Mute()) == "Mute: (its text cannot be had)"
 
 
 def test_what_raises_whatever_it_is_asked_for_is_named_all_the_same():
