@@ -22,6 +22,7 @@ from ._core.messages import (
     Message,
     check_name,
 )
+from ._core.naming import short_name
 from ._core.restarts import RestartPolicy
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._options import MAX_STOP_SECONDS, child_options, seconds
@@ -366,7 +367,7 @@ class Emitter:
             program = programs.this_script()
         else:
             program = programs.function(target, arguments, kwargs, inherited)
-        name = programs.name(name, getattr(target, "__name__", None))
+        name = programs.name(name, None if target is None else short_name(target))
         return self._begin(program, True, name, restart, delayRestart, inherited)
 
     def fork(

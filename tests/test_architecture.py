@@ -20,6 +20,7 @@ PURE = {
     "collections",
     "collections.abc",
     "dataclasses",
+    "functools",
     "enum",
     "hashlib",
     "hmac",
@@ -27,6 +28,7 @@ PURE = {
     "pickle",
     "secrets",
     "struct",
+    "types",
     "typing",
 }
 IMPURE = {

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent, shown
+from .naming import described
 
 # Kinds of message records.
 TO_PARENTS = 1
@@ -162,6 +163,10 @@ class Envelope:
 
     __slots__ = ("event", "exitcode", "kind", "pids", "send_to", "to")
 
+    failed: Message | None = None
+    listener: Callable[..., Any] | None = None
+    child: Any = None
+
     def __init__(
         self,
         kind: int,
@@ -177,6 +182,32 @@ class Envelope:
         self.send_to = send_to
         self.to = to
         self.exitcode = exitcode
+
+
+class ErrorEnvelope(Envelope):
+    """Of an ``error`` event: also what the error is about.
+
+    What is pickled of it stays readable elsewhere: ``failed`` goes along, a value as any message;
+    ``listener`` and ``child`` belong to this process and are None there.
+    """
+
+    __slots__ = ("child", "failed", "listener")
+
+    def __init__(
+        self,
+        pids: tuple[str, ...],
+        send_to: Callable[..., Any],
+        failed: Message | None = None,
+        listener: Callable[..., Any] | None = None,
+        child: Any = None,
+    ) -> None:
+        super().__init__(0, pids, "error", send_to)
+        self.failed = failed
+        self.listener = listener
+        self.child = child
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ErrorEnvelope, (self.pids, self.send_to, self.failed)
 
 
 class Message:
@@ -242,6 +273,23 @@ class Message:
         """multiprocessing's exit code of the process that an ``offline`` is about; None where not known."""
         return self._envelope.exitcode
 
+    @property
+    def failed(self) -> Message | None:
+        """On an ``error`` about an event: the message in question, such as the one whose listener raised."""
+        return self._envelope.failed
+
+    @property
+    def listener(self) -> Callable[..., Any] | None:
+        """On an ``error`` that a listener raised: that listener. None in a message that was pickled."""
+        return self._envelope.listener
+
+    @property
+    def child(self) -> Any:
+        """On an ``error`` about a child: its Child, as ``worker()`` returned it. None in a message that was
+        pickled.
+        """
+        return self._envelope.child
+
     def reply(self, event: str, *args: Any, **kwargs: Any) -> None:
         """Send an event back to where this one came from: ``sendTo(message.pids, event, ...)``.
 
@@ -257,6 +305,9 @@ class Message:
             envelope.event,
             envelope.to,
             envelope.exitcode,
+            envelope.failed,
+            envelope.listener,
+            envelope.child,
             self._args,
             dict(self._kwargs),
         )
@@ -271,5 +322,11 @@ class Message:
 
     def __repr__(self) -> str:
         how = f"{self.type} " if self.type else ""
-        kwargs = f" kwargs={dict(self._kwargs)!r}" if self._kwargs else ""
-        return f"<Message {how}{self.event!r} {'>'.join(self.pids)} args={self._args!r}{kwargs}>"
+        more = f" kwargs={dict(self._kwargs)!r}" if self._kwargs else ""
+        if self.failed is not None:
+            more += f" failed={self.failed!r}"
+        if self.listener is not None:
+            more += f" listener={described(self.listener)}"
+        if self.child is not None:
+            more += f" child={self.child!r}"
+        return f"<Message {how}{self.event!r} {'>'.join(self.pids)} args={self._args!r}{more}>"

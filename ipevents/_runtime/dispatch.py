@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
+from .._core.naming import described
 from .._exceptions import InvalidListener, shown
 from .threads import acquire_from_user
 
@@ -289,11 +290,11 @@ def check_listener(listener: object, what: str = "a listener") -> None:
     for function in (listener, getattr(type(listener), "__call__", None)):  # noqa: B004  # the method itself
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidListener(
-                f"{shown(listener)} is a coroutine function; {what} is a plain one, nothing awaits it"
+                f"{described(listener)} is a coroutine function; {what} is a plain one, nothing awaits it"
             )
         if inspect.isgeneratorfunction(function):
             raise InvalidListener(
-                f"{shown(listener)} is a generator function; calling it would run nothing of it"
+                f"{described(listener)} is a generator function; calling it would run nothing of it"
             )
     takes = any(
         parameter.kind
@@ -302,7 +303,7 @@ def check_listener(listener: object, what: str = "a listener") -> None:
     )
     if not takes:
         raise InvalidListener(
-            f"{shown(listener)} takes no positional argument; {what} is called with (message, *args)"
+            f"{described(listener)} takes no positional argument; {what} is called with (message, *args)"
         )
 
 

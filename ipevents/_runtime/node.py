@@ -24,18 +24,14 @@ from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record,
 from .._core.router import Router, Up
 from .._core.state import Event, LifeState, Stage
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
-from .clock import monotonic
-from .dispatch import Dispatcher, Listener
+from .dispatch import Dispatcher
+from .errors import Errors
 from .incoming import Incoming
 from .link import Link
-from .logs import Log
 from .notices import Notices
 from .outgoing import Outgoing
 from .threads import library_threads
 
-log = Log("ipevents")
-
-REPEAT_SECONDS = 1.0  # the same failure is logged at most so often
 _NO_KWARGS: dict[str, Any] = {}
 
 
@@ -84,9 +80,13 @@ class Node:
         self._on_unheard = on_unheard
         self.outgoing = Outgoing(self)
         self.incoming = Incoming(self, on_control)
+        self._telling_errors: set[int] = set()  # threads that run the listeners of error
+        self.errors = Errors(self, self._telling_errors)
+        self.fail = self.errors.fail
+        self.error = self.errors.report
         self.dispatcher = Dispatcher(
             on_interest=self._interest_changed,
-            on_failure=self._listener_failed,
+            on_failure=self.errors.listener_failed,
             on_exit=on_exit,
             on_idle=self.outgoing.write_dirty,
         )
@@ -95,8 +95,6 @@ class Node:
         # The counters of links that are gone.
         self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
         self._offlines = 0  # notices of offline that are queued
-        self._telling_errors: set[int] = set()  # threads that run the listeners of error
-        self._logged: dict[type, tuple[float, int]] = {}
 
     # Re-entrancy
 
@@ -213,59 +211,6 @@ class Node:
             call()
         else:
             notices.put(call)
-
-    # Errors
-
-    def fail(self, exc: IPEventsError) -> None:
-        """A mistake of the caller: an ``error`` event if anyone listens to it, else raised here.
-
-        Raised also in a listener of ``error``: it would be told of it, make the same mistake, and so on.
-        """
-        if (
-            not self.dispatcher.listens_to("error")
-            or self.stage is Stage.FORKED
-            or get_ident() in self._telling_errors
-        ):
-            raise exc
-        self.error(exc)
-
-    def error(self, exc: BaseException) -> None:
-        """Tell the listeners of ``error``, or the log. May be called under the state lock; never blocks."""
-        notices = self.notices
-        if notices is not None:
-            notices.put(lambda: self._tell_error(exc))
-        elif self.inside():
-            self.defer(self._tell_error, exc)
-        else:
-            self._tell_error(exc)
-
-    def _tell_error(self, exc: BaseException) -> None:
-        ident = get_ident()
-        outer = ident in self._telling_errors
-        self._telling_errors.add(ident)
-        try:
-            heard = self.deliver_local("error", (exc,))
-        finally:
-            if not outer:
-                self._telling_errors.discard(ident)
-        if heard:
-            return
-        now = monotonic()
-        last, hidden = self._logged.get(type(exc), (-REPEAT_SECONDS, 0))
-        if now - last < REPEAT_SECONDS:
-            self._logged[type(exc)] = (last, hidden + 1)
-            return
-        self._logged[type(exc)] = (now, 0)
-        more = f" ({hidden} more of this kind were not logged)" if hidden else ""
-        log.error("! %s: %s%s", type(exc).__name__, exc, more, exc_info=exc if exc.__traceback__ else None)
-
-    def _listener_failed(self, exc: BaseException, message: Message, listener: Listener) -> None:
-        if isinstance(exc, Closed) and self.stage in (Stage.STOPPING, Stage.CLOSED):
-            log.debug("! the stop overtook the listener %r: %s", listener, exc)
-        elif message.event == "error":
-            log.error("! the error listener %r failed", listener, exc_info=exc)
-        else:
-            self.error(exc)
 
     # Topology: called with the lock held
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -219,6 +220,21 @@ def _pidfd_of_child(pid: int) -> int | None:
         return open_pidfd(pid)
     except ProcessLookupError:  # it has ended, and was reaped: by somebody else, or SIGCHLD is ignored
         return None
+
+
+def process_name() -> str:
+    """What this process is called in texts for people, beside its pid.
+
+    A child's is what ``worker(name=)`` gave it. Where nobody gave one, the script's; in a REPL or with ``-c``
+    multiprocessing's "MainProcess".
+    """
+    name = multiprocessing.current_process().name
+    if name != "MainProcess":
+        return name
+    path, _, file = (sys.argv[0] if sys.argv else "").rpartition("/")
+    if file == "__main__.py":  # python -m package
+        file = path.rpartition("/")[2]
+    return name if file in ("", "-c", "-m") else file
 
 
 def open_pidfd(pid: int) -> int | None:

@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
+from .._core.naming import described
 from .._exceptions import WorkerRefused, shown
 from . import dispatch, payload
 from .inheritance import Inheritance
@@ -68,8 +69,7 @@ def function(
         if not isinstance(key, str):
             raise TypeError(f"kwargs is a dict of arguments by name, and {shown(key)} is no name")
     inherited = Inheritance() if inherited is None else inherited
-    what = f"the target {getattr(target, '__qualname__', None) or shown(target)}"
-    data = payload.dumps(target, what, inherited)
+    data = payload.dumps(target, f"the target {described(target)}", inherited)
     call, _ = payload.encode(args, dict(kwargs), inherited)
     inherited.keep(target, args, kwargs)
     return Program(FUNCTION, (data, call), ())
@@ -87,8 +87,8 @@ def _check_target(target: Any) -> None:
     code = getattr(inner, "__code__", None)
     if isinstance(code, types.CodeType) and code.co_flags & dispatch.CO_SUSPENDS:
         raise TypeError(
-            f"calling the target {shown(target)} would run nothing of it: a worker runs a plain function, no "
-            "coroutine or generator (asyncio.run() in one runs a coroutine)"
+            f"calling the target {described(target)} would run nothing of it: a worker runs a plain "
+            "function, no coroutine or generator (asyncio.run() in one runs a coroutine)"
         )
 
 

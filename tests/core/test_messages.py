@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import enum
 import pickle
+import threading
 
 import pytest
 
@@ -16,6 +18,7 @@ from ipevents._core.messages import (
     TO_PARENTS,
     TYPE_NAMES,
     Envelope,
+    ErrorEnvelope,
     Message,
     check_event,
     check_name,
@@ -159,7 +162,22 @@ def test_at_the_target_of_send_to_the_route_is_empty():
 
 
 @pytest.mark.parametrize(
-    "name", ["from_", "pids", "to", "route", "type", "event", "args", "kwargs", "exitcode", "other"]
+    "name",
+    [
+        "from_",
+        "pids",
+        "to",
+        "route",
+        "type",
+        "event",
+        "args",
+        "kwargs",
+        "exitcode",
+        "failed",
+        "listener",
+        "child",
+        "other",
+    ],
 )
 def test_a_message_cannot_be_changed(name):
     with pytest.raises(AttributeError):
@@ -213,6 +231,54 @@ def test_the_repr_is_a_status_line():
 
 def test_a_message_can_be_sent_on_as_an_argument():
     assert pickle.loads(pickle.dumps(message(1, key="value"), 5)) == message(1, key="value")
+
+
+def error(exc="exc", **about):
+    return Message(ErrorEnvelope(("a",), nothing, **about), (exc,))
+
+
+def test_the_message_of_an_error_says_what_it_is_about():
+    failed, child = message(1), object()
+    about = error(failed=failed, listener=nothing, child=child)
+
+    assert (about.event, about.type, about.pids, about.args) == ("error", "", ("a",), ("exc",))
+    assert (about.failed, about.listener, about.child) == (failed, nothing, child)
+
+
+@pytest.mark.parametrize("other", [message(1), message(kind=0, event="error"), error()])
+def test_every_other_message_is_about_no_failure(other):
+    assert (other.failed, other.listener, other.child) == (None, None, None)
+
+
+@pytest.mark.parametrize("about", [{"failed": message(1)}, {"listener": nothing}, {"child": "child"}])
+def test_what_an_error_is_about_counts_when_messages_are_compared(about):
+    assert error(**about) == error(**about)
+    assert error(**about) != error()
+    assert hash(error(**about)) == hash(error(**about))
+
+
+def test_the_message_of_an_error_cannot_be_changed_either():
+    for name in ("failed", "listener", "child", "other"):
+        with pytest.raises(AttributeError):
+            setattr(error(failed=message(1)), name, None)
+
+
+def test_a_pickled_error_keeps_the_message_in_question_and_leaves_the_handles_at_home():
+    about = error(failed=message(1, key="value"), listener=lambda: None, child=threading.Lock())
+
+    read = pickle.loads(pickle.dumps(about, 5))
+
+    assert read == error(failed=message(1, key="value"))
+    assert copy.copy(about) == about
+
+
+def test_the_repr_of_an_error_says_what_it_is_about():
+    assert repr(error()) == "<Message 'error' a args=('exc',)>"
+    line = nothing.__code__.co_firstlineno
+    assert repr(error(failed=message(kind=0), listener=nothing, child=7)) == (
+        "<Message 'error' a args=('exc',) failed=<Message 'hello' a>b args=()> "
+        f"listener={__name__}.nothing (test_messages.py:{line}) child=7>"
+    )
 
 
 def test_no_two_kinds_of_records_share_a_number():
