@@ -200,11 +200,12 @@ def test_a_start_in_a_listener_cannot_wait_for_the_stop_and_says_so(emitter):
 
     @emitter.on("again")
     def again(message):
-        emitter.stop()
-        try:
-            emitter.start()
-        except Closed as exc:
-            raised.append(str(exc))
+        with emitter._life.opening.building:  # so that the stop cannot be over before the start
+            emitter.stop()
+            try:
+                emitter.start()
+            except Closed as exc:
+                raised.append(str(exc))
 
     emitter.start()
     emitter.emit("again")
