@@ -112,7 +112,7 @@ class Child:
         """
         given = seconds(timeout)
         if not self._slot.ended.is_set():
-            self._life.check_no_listener("join()")
+            self._life.check_join()
         return self._slot.ended.wait(given)
 
     def _check_fork(self) -> None:

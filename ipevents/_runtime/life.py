@@ -195,6 +195,12 @@ class Life:
         if self.node.stage is not Stage.OPEN:
             raise self.node.stage_error()
 
+    def check_join(self) -> None:
+        """Refuse to wait for the end of a child that would never be noticed. WouldDeadlock, ForkedError."""
+        self.check_no_listener("join()")
+        if self.node.stage is Stage.FORKED:
+            raise self.node.stage_error()
+
     def check_no_listener(self, what: str) -> None:
         """Refuse a wait for what cannot come while the calling listener runs. Raises WouldDeadlock."""
         if self.node.dispatcher.runs_here():
