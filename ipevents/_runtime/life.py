@@ -281,10 +281,12 @@ class Life:
         if self.childhood is not None:
             self.childhood.sweep()
         self.is_grand_master = False
-        with node.lock:
-            node.change(Event.ENDED)
         lifetime.unwatch(self)
-        self.stopped.set()
+        with (
+            node.lock
+        ):  # in one step: from here on another start() may begin a new life, with latches of its own
+            node.change(Event.ENDED)
+            self.stopped.set()
 
     # Children
 

@@ -146,6 +146,8 @@ class Opening:
         """Whether there is anything to start. A stop that is going on is waited for: the last call counts."""
         life = self._life
         node = life.node
+        if life.stopped.is_set() and life.may_wait():
+            life.wait_over(None)  # for the last lines of the thread that has stopped it
         while True:
             with node.lock:
                 state = node.state.state
