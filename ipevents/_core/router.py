@@ -271,6 +271,13 @@ class Router:
         self.changed()
         return change
 
+    def more_peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
+        """Further names of what a child's subtree listens to. Raises as ``peer_interests``."""
+        self._below(link)
+        change = self.interest.add_all(link, check_names(events))
+        self.changed()
+        return change
+
     # Decisions
 
     def plan_here(self, kind: int, event: str, route: tuple[str, ...] | None = None) -> Plan:

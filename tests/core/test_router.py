@@ -412,6 +412,18 @@ def test_own_interest_and_that_from_below_are_one_sum():
     assert router.interest.all() == ("x", "y")
 
 
+def test_interest_that_comes_in_parts_adds_up():
+    router = middle()
+    assert router.peer_interests("deaf link", ("x", "p")) == Change(advertise=("p",))
+    assert router.more_peer_interests("deaf link", ("y", "q", "q")) == Change(advertise=("q",))
+    assert router.plan_here(TO_CHILDS, "q").forward == ("deaf link",)
+    assert router.interest.of("deaf link") == {"x", "p", "y", "q"}
+    with pytest.raises(Forged):
+        router.more_peer_interests("parent link", ("x",))
+    with pytest.raises(ProtocolError):
+        router.more_peer_interests("a link", ("x", 1))
+
+
 # One name for one neighbour
 
 
