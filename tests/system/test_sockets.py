@@ -168,11 +168,50 @@ def test_a_client_that_has_another_ones_pid_takes_a_new_one_for_good(recorders, 
     assert server.of("offline") == []
 
 
-def test_a_client_over_tcp_is_called_by_its_address(recorders, port):
-    recorders(port=port).start()
-    client = recorders(port=port, onlyConnect=True).joined()
-    host, _, number = client.pid.partition(":")
-    assert (host, number.isdigit()) == ("127.0.0.1", True)
+@pytest.mark.parametrize(
+    ("server", "host", "name"),
+    [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::1", "::1", "[::1]"), ("::", "127.0.0.1", "127.0.0.1")],
+)
+def test_a_client_over_tcp_is_called_by_its_address(recorders, port, server, host, name):
+    top = recorders("mark", port=port, host=server).start()
+    client = recorders("question", "mark", port=port, host=host, onlyConnect=True).joined()
+    address, _, number = client.pid.rpartition(":")
+    assert (address, number.isdigit()) == (name, True)
+    asked(top, client, client).reply("evt", "an answer")
+    assert top.wait("evt").from_ == client.pid
+
+
+def test_a_client_over_ipv6_keeps_its_name_in_an_outage(recorders, port):
+    server = recorders("mark", port=port, host="::1").start()
+    client = recorders("mark", port=port, host="::1").joined()
+    name = client.pid
+    server.emitter.stop()
+    client.wait("offline")
+    server.start()
+    client.wait("parent", count=2)
+    fence(server, client)
+    assert client.pid == name
+    assert server.of("mark")[-1].from_ == name
+
+
+def test_a_client_finds_its_server_again_wherever_its_host_leads_by_then(recorders, port, monkeypatch):
+    hosts = ["127.0.0.1"]
+    real = socket.getaddrinfo
+
+    def look_up(name, *args, **kwargs):
+        found = hosts if name == "name" else [name]
+        return [item for host in found for item in real(host, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    server = recorders("mark", port=port, host="127.0.0.1").start()
+    client = recorders("mark", port=port, host="name", onlyConnect=True).joined()
+    server.emitter.stop()
+    client.wait("offline")
+    hosts[:] = ["127.0.0.1", "::1"]
+    moved = recorders("mark", port=port, host="::1").start()
+    client.wait("parent", count=2)
+    fence(moved, client)
+    assert client.emitter.parentPid == moved.pid
 
 
 def test_the_children_of_a_client_are_told_its_new_name(tree, port):
