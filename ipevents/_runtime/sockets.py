@@ -62,7 +62,7 @@ def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
     """Listen at each of the addresses that this machine has, or at none: see ``_core.addresses``.
 
     Raises :exc:`LinkError` where it has none of them, OSError as ``bind`` does, EADDRINUSE where one is
-    taken; then nothing is listened at.
+    taken, and names the address; then nothing is listened at.
     """
     listeners: list[Listener] = []
     missing = []
@@ -71,9 +71,10 @@ def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
             try:
                 listeners.append(listen(where, family))
             except OSError as error:
+                text = f"{spelled(where)}: {error.strerror}{advice(error.errno, where)}"
                 if error.errno not in _NOT_HERE:
-                    raise
-                missing.append(f"{spelled(where)}: {error.strerror}{advice(error.errno, where)}")
+                    raise OSError(error.errno, text) from error
+                missing.append(text)
                 continue
             if where[0] == "::" and _is_only_six(listeners[-1]):
                 listeners.append(listen(("0.0.0.0", where[1]), "AF_INET"))

@@ -9,7 +9,7 @@ import stat
 import pytest
 from serving import free_port
 
-from ipevents._core.addresses import Address
+from ipevents._core.addresses import Address, spelled
 from ipevents._exceptions import LinkError
 from ipevents._runtime import sockets as module
 from ipevents._runtime.sockets import advice, listen, listen_at_all, listening_socket, peer_uid, resolve
@@ -135,6 +135,7 @@ def test_where_one_is_taken_none_is_listened_at(taken):
         with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)) as caught:
             listen_at_all([at(FOUR, port), at(SIX, port)])
         assert caught.value.errno == errno.EADDRINUSE
+        assert spelled(at(taken, port).where) in str(caught.value)
         assert not answers(other, port)
 
 

@@ -181,6 +181,30 @@ def test_a_client_over_tcp_is_called_by_its_address(recorders, port, server, hos
     assert top.wait("evt").from_ == client.pid
 
 
+def test_a_server_serves_all_addresses_of_its_host_until_its_stop(recorders, port, monkeypatch):
+    real = socket.getaddrinfo
+
+    def look_up(name, *args, **kwargs):
+        found = ["::1", "127.0.0.1"] if name == "name" else [name]
+        return [item for host in found for item in real(host, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    server = recorders("mark", port=port, host="name").start()
+    hosts = ("127.0.0.1", "::1", "name")
+    clients = [recorders("mark", port=port, host=host).joined() for host in hosts]
+    fence(server, *clients)
+    assert server.emitter.childsOnline == 3
+    assert [client.pid.rpartition(":")[0] for client in clients] == ["127.0.0.1", "[::1]", "[::1]"]
+    threads = [thread.name for thread in threading.enumerate() if "acceptor" in thread.name]
+    assert threads == ["ipevents-acceptor-socket"]
+    for client in clients:
+        client.emitter.stop()
+    server.emitter.stop()
+    for host in hosts[:2]:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port))
+
+
 def test_a_client_over_ipv6_keeps_its_name_in_an_outage(recorders, port):
     server = recorders("mark", port=port, host="::1").start()
     client = recorders("mark", port=port, host="::1").joined()
