@@ -71,7 +71,7 @@ def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
             try:
                 listeners.append(listen(where, family))
             except OSError as error:
-                text = f"{spelled(where)}: {error.strerror}{advice(error.errno, where)}"
+                text = f"{spelled(where)}: {error.strerror}{advice(error.errno, where, listens=True)}"
                 if error.errno not in _NOT_HERE:
                     raise OSError(error.errno, text) from error
                 missing.append(text)
@@ -92,14 +92,17 @@ def _is_only_six(listener: Listener) -> bool:
     return bool(listening_socket(listener).getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
-def advice(number: int | None, where: tuple[Any, ...]) -> str:
-    """Return what to do about an error of ``connect`` or ``bind``, to be put after its text; or ``""``."""
+def advice(number: int | None, where: tuple[Any, ...], *, listens: bool = False) -> str:
+    """Return what to do about an error of ``connect``, or of ``bind`` (``listens``); or ``""``.
+
+    It is to be put after the error's text.
+    """
     host, port = where[:2]
-    if number == errno.EADDRNOTAVAIL:
+    if number == errno.EADDRNOTAVAIL and listens:  # for a connect it means: no IPv6, or no port left
         return " (this machine has no such address; socket.onlyConnect waits for a server elsewhere)"
     if number == errno.EAFNOSUPPORT:
         return " (there is no IPv6 here; 0.0.0.0 and 127.0.0.1 are addresses of IPv4)"
-    if number == errno.EACCES and port < 1024:
+    if number == errno.EACCES and port < 1024 and listens:
         return " (a port below 1024 needs privileges; choose a socket.port from 1024 on)"
     if number == errno.EINVAL and host.lower().startswith("fe80:"):
         return f" (a link-local address needs its interface: {host}%eth0)"

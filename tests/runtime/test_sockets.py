@@ -194,7 +194,7 @@ def test_so_it_does_where_the_system_means_ipv6_alone(listening, monkeypatch):
     ],
 )
 def test_an_error_that_has_a_remedy_names_it(number, where, part):
-    assert part in advice(number, where)
+    assert part in advice(number, where, listens=True)
 
 
 @pytest.mark.parametrize(
@@ -208,4 +208,9 @@ def test_an_error_that_has_a_remedy_names_it(number, where, part):
     ],
 )
 def test_another_error_gets_no_advice(number, where):
-    assert advice(number, where) == ""
+    assert advice(number, where, listens=True) == ""
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EACCES])
+def test_what_concerns_listening_is_no_advice_to_a_client(number):
+    assert advice(number, ("127.0.0.1", 80)) == ""
