@@ -98,10 +98,10 @@ def advice(number: int | None, where: tuple[Any, ...], *, listens: bool = False)
     It is to be put after the error's text.
     """
     host, port = where[:2]
-    if number == errno.EADDRNOTAVAIL and listens:  # for a connect it means: no IPv6, or no port left
-        return " (this machine has no such address; socket.onlyConnect waits for a server elsewhere)"
-    if number == errno.EAFNOSUPPORT:
+    if number == errno.EAFNOSUPPORT or (number == errno.EADDRNOTAVAIL and host == "::1"):
         return " (there is no IPv6 here; 0.0.0.0 and 127.0.0.1 are addresses of IPv4)"
+    if number == errno.EADDRNOTAVAIL and listens:  # for a connect it means that no port is left
+        return " (this machine has no such address; socket.onlyConnect waits for a server elsewhere)"
     if number == errno.EACCES and port < 1024 and listens:
         return " (a port below 1024 needs privileges; choose a socket.port from 1024 on)"
     if number == errno.EINVAL and host.lower().startswith("fe80:"):

@@ -187,6 +187,7 @@ def test_so_it_does_where_the_system_means_ipv6_alone(listening, monkeypatch):
     [
         (errno.EADDRNOTAVAIL, ("192.0.2.1", 7100), "socket.onlyConnect"),
         (errno.EAFNOSUPPORT, ("::1", 7100, 0, 0), "no IPv6"),
+        (errno.EADDRNOTAVAIL, ("::1", 7100, 0, 0), "no IPv6"),  # where it is switched off
         (errno.EACCES, ("127.0.0.1", 80), "choose a socket.port from 1024 on"),
         (errno.EINVAL, ("fe80::1", 7100, 0, 0), "fe80::1%eth0"),
         (errno.ENETUNREACH, ("127.0.0.1", 7100), "ip link set lo up"),
