@@ -4,10 +4,10 @@ Joins the pure router with links and listeners; what is sent and what arrives is
 ``outgoing.py`` and ``incoming.py``. The rules that hold it together (DESIGN section 5):
 outboxes are filled under the state lock, listeners are called outside it.
 
-Locks. ``lock`` (the state lock) guards router, outboxes, ``given``, ``stage`` and the lists here. It is
-re-entrant only so that its owner can be told from C without a gap: code that finds it owned by its own
-thread was called from inside (a signal handler, a collected object) and queues itself in ``deferred``, which
-the owner runs after his release (a ``with`` sees to it; who calls ``release`` himself does as well).
+Locks. ``lock`` (the state lock) guards router, outboxes, ``stage`` and the lists here. It is re-entrant
+only so that its owner can be told from C without a gap: code that finds it owned by its own thread was
+called from inside (a signal handler, a collected object) and queues itself in ``deferred``, which the
+owner runs after his release (a ``with`` sees to it; who calls ``release`` himself does as well).
 Order: the dispatcher's lock first, then the state lock, nothing after it.
 """
 
@@ -75,10 +75,10 @@ class Node:
         self._running_deferred: set[int] = set()  # threads that run theirs just now
         self.lock = StateLock(self.deferred, self.run_deferred)
         self.router = Router(pid)
-        self.given = Names()  # what neighbours are called, in all lives
         self.stage = Stage.NEW
         self.announced = False  # our own online has been said, or need not be
         self.sends_while_stopping = False
+        self.given = Names()  # what neighbours are called, in all lives; guarded by the state lock
         self.notices: Notices | None = None
         self.reply = reply
         self.on_first_use = on_first_use
