@@ -38,6 +38,7 @@ TYPE_NAMES = {
 # Kinds of control records, with their further items.
 INTEREST = 16  # event, wanted: the peer's subtree began or ceased to listen to it
 INTERESTS = 17  # events: all that the peer's subtree listens to; replaces what was known
+MORE_INTERESTS = 26  # events: adds to INTERESTS, whose names are too many for one record
 ONLINE = 18  # path: a process says that it is there
 OFFLINE = 19  # path, pid, exitcode: the origin noticed that pid is gone
 PARENT = 20  # pid: the parent's answer to ONLINE, and the news of its new name
@@ -46,7 +47,6 @@ REPORT = 22  # path, event, at, target, cause, route: an event of the route's ta
 PROGRAM = 23  # payload: what a child process is to run
 FAILED = 24  # text, refused: the child's traceback; refused means that a restart is pointless
 FINISHED = 25  # the target returned and nothing keeps this process
-MORE_INTERESTS = 26  # events: adds to INTERESTS, whose names are too many for one record
 
 # The items of a message record. No control record has as many.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
