@@ -75,7 +75,8 @@ class Emitter:
         ``maxRestarts`` (None), ``useSocket`` (True), ``stopTimeout`` (8000), ``startMethod`` ("spawn";
         "forkserver"), ``socket``: ``socketPath`` (None), ``port`` (7100), ``host`` ("localhost"),
         ``reconnect`` (True), ``delayReconnect`` (3000), ``onlyConnect`` (False), ``authkey`` (None),
-        ``maxMessage`` (16 MiB, in bytes).
+        ``maxMessage`` (16 MiB, in bytes). A relative ``socketPath`` is made absolute here. Of a ``host`` all
+        addresses are used, of IPv4 and IPv6.
 
         Raises OptionsError for an unknown name, a wrong value, or a change that comes too late: after
         ``start()`` only restart, delayRestart, maxRestarts and stopTimeout may change, for later children.

@@ -24,6 +24,8 @@ _MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 _MIN_MESSAGE_BYTES = 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
+_SOCKET_PATH = "socket.socketPath"
+
 _WRONG = object()
 
 
@@ -69,9 +71,29 @@ def _text(value: object) -> object:
 
 
 def _socket_path(value: object) -> object:
+    """A path in, an absolute one out: the directory may be another one when it is used, in a daemon say."""
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    fits = isinstance(path, str) and len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES
-    return _text(path) if fits else _WRONG
+    if not isinstance(path, str) or _text(path) is _WRONG:
+        return _WRONG
+    absolute = path
+    if not os.path.isabs(path):
+        try:
+            # Not abspath(): what ".." means after a symbolic link is the system's to say.
+            absolute = os.path.join(os.getcwd(), path)
+        except FileNotFoundError as error:
+            text = (
+                f"option {_SOCKET_PATH!r} cannot be the relative path {shown(path)}: the working directory "
+            )
+            raise OptionsError(text + "was removed; give an absolute path") from error
+    size = len(os.fsencode(absolute))
+    if size <= _MAX_SOCKET_PATH_BYTES:
+        return str(absolute)
+    if absolute == path:
+        return _WRONG
+    raise OptionsError(
+        f"option {_SOCKET_PATH!r} must be a path of at most {_MAX_SOCKET_PATH_BYTES} bytes; {shown(path)} is "
+        f"{absolute!r:.4200} here and has {size}"
+    )
 
 
 def _authkey(value: object) -> object:
@@ -151,7 +173,7 @@ _TABLE = (
         '"spawn" or "forkserver" ("fork" copies a process whose threads hold locks: such children hang)',
     ),
     _Option(
-        "socket.socketPath",
+        _SOCKET_PATH,
         "socket_path",
         None,
         _none_or(_socket_path),

@@ -50,8 +50,9 @@ FIELDS = [
     ("startMethod", "start_method", [("spawn", "spawn"), ("forkserver", "forkserver")],
      ["fork", "Spawn", "", None, True]),
     ("socket.socketPath", "socket_path",
-     [(None, None), ("/tmp/x", "/tmp/x"), (Path("/tmp/x"), "/tmp/x"), ("x" * 103, "x" * 103)],
-     ["", "x" * 108, "\u00e4" * 54, "a\0b", "\ud800", b"/tmp/x", Path("x" * 108), 7100, True]),
+     [(None, None), ("/tmp/x", "/tmp/x"), (Path("/tmp/x"), "/tmp/x"), ("/" + "x" * 102, "/" + "x" * 102)],
+     ["", "/" + "x" * 107, "/" + "\u00e4" * 54, "a\0b", "\ud800", b"/tmp/x", Path("/" + "x" * 107), 7100,
+      True]),
     ("socket.port", "port", [(1, 1), (65535, 65535)], [0, -1, 65536, 7100.0, "7100", None, True]),
     ("socket.host", "host", [("::1", "::1")], ["", None, b"localhost", 1, "a\0b"]),
     ("socket.reconnect", "reconnect", [(True, True), (False, False)], [None, 0, 1]),
@@ -371,9 +372,49 @@ def test_the_key_stays_behind_when_options_are_pickled_or_copied():
 
 
 def test_the_length_of_a_socket_path_counts_in_bytes():
-    fits = "\u00e4" * 51
+    fits = "/" + "\u00e4" * 51
     assert setting("socket.socketPath", fits).socket_path == fits
-    assert len(os.fsencode(fits)) == 102
+    assert len(os.fsencode(fits)) == 103
+
+
+@pytest.fixture
+def directory(tmp_path, monkeypatch):
+    """A directory to be in, and no other one."""
+    (tmp_path / "d").mkdir()
+    monkeypatch.chdir(tmp_path / "d")
+    return str(tmp_path / "d")
+
+
+@pytest.mark.parametrize("path", ["s.sock", Path("s.sock"), "./s.sock", "../s.sock", "~/s.sock"])
+def test_a_relative_socket_path_is_that_of_the_directory_in_which_it_is_set(directory, monkeypatch, path):
+    options = setting("socket.socketPath", path)
+    monkeypatch.chdir("/")
+    assert options.socket_path == f"{directory}/{path}"
+    assert setting("socket.port", 1, base=options).socket_path == f"{directory}/{path}"
+
+
+def test_the_same_relative_path_is_another_one_in_another_directory(directory, monkeypatch):
+    options = setting("socket.socketPath", "s")
+    socket = {"socket": {"socketPath": "s"}}
+    assert options.merged(socket, {}, started=True) == options
+    monkeypatch.chdir("/")
+    with pytest.raises(OptionsError, match="can no longer take effect"):
+        options.merged(socket, {}, started=True)
+
+
+def test_a_relative_socket_path_that_is_too_long_here_is_named_both_ways(directory):
+    relative = "x" * 100
+    with pytest.raises(OptionsError, match=r"socketPath.* at most \d+ bytes") as caught:
+        setting("socket.socketPath", relative)
+    for part in (relative, f"'{directory}/{relative}'", f"has {len(directory) + 101}"):
+        assert part in str(caught.value)
+
+
+def test_a_relative_socket_path_in_a_directory_that_was_removed_says_so(directory):
+    os.rmdir(directory)
+    with pytest.raises(OptionsError, match=r"'s': the working directory .* give an absolute path"):
+        setting("socket.socketPath", "s")
+    assert setting("socket.socketPath", "/s").socket_path == "/s"
 
 
 # Per child.

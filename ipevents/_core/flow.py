@@ -14,6 +14,7 @@ from .messages import (
     INTEREST,
     INTERESTS,
     MESSAGE_ITEMS,
+    MORE_INTERESTS,
     PAYLOADS,
     TYPE_NAMES,
     Header,
@@ -27,6 +28,7 @@ OUTBOX_BYTES = 64 << 20
 OUTBOX_RECORDS = 100_000  # messages and control records
 STALLED_SECONDS = 1.0  # a peer that takes nothing for so long is slow
 OVERHEAD = 48  # bytes that a message costs beside its payload, for the limit only
+_NAME_BYTES = 8  # that a name costs beside its text
 
 
 class Sender(Enum):
@@ -215,9 +217,21 @@ class Outbox:
         self.put(record, len(event))
 
     def put_interests(self, events: tuple[str, ...]) -> None:
-        """Tell the peer all interest at once. What is told later is not put in a place before this."""
+        """Tell the peer all interest at once. What is told later is not put in a place before this.
+
+        In several records, each with a frame of its own, where the names are too many for one frame: the
+        peer refuses what is longer than its limits.
+        """
         self._pending_interest = {}
-        self.put((INTERESTS, events), sum(map(len, events)))
+        kind, size = INTERESTS, 0
+        part: list[str] = []
+        for event in events:
+            if size + len(event) + OVERHEAD > FRAME_BYTES:
+                self.put((kind, tuple(part)), size)
+                kind, part, size = MORE_INTERESTS, [], 0
+            part.append(event)
+            size += len(event) + _NAME_BYTES
+        self.put((kind, tuple(part)), size)
 
     def take(self) -> list[Record]:
         """The records of the next frame, taken out; empty if nothing waits."""

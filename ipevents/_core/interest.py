@@ -53,6 +53,10 @@ class Interest:
             del self._names[source]
         return Change(withdraw=(event,)) if self._lower(event) else Change()
 
+    def add_all(self, source: object, events: Iterable[str]) -> Change:
+        """The source wants these as well."""
+        return Change(tuple(event for event in events if self.add(source, event).advertise))
+
     def replace(self, source: object, events: Iterable[str]) -> Change:
         """Make ``events`` all that the source wants."""
         new = set(events)

@@ -39,6 +39,7 @@ TYPE_NAMES = {
 # Kinds of control records, with their further items.
 INTEREST = 16  # event, wanted: the peer's subtree began or ceased to listen to it
 INTERESTS = 17  # events: all that the peer's subtree listens to; replaces what was known
+MORE_INTERESTS = 26  # events: adds to INTERESTS, whose names are too many for one record
 ONLINE = 18  # path: a process says that it is there
 OFFLINE = 19  # path, pid, exitcode: the origin noticed that pid is gone
 PARENT = 20  # pid: the parent's answer to ONLINE, and the news of its new name

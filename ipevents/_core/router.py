@@ -2,7 +2,7 @@
 
 Pure values in, a Plan out. A decision depends on the kind of the message, its event, the link it came
 by and the topology only, so it is kept until topology or interest change. Not thread-safe: the
-caller holds its state lock.
+caller holds its state lock. More than 400 lines: the table, and what of the topology it is read against.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Router:
         self.path: tuple[str, ...] = (pid,)  # of what starts here
         self.names = {pid}  # this process under all names it ever had
         self.parent: Hashable | None = None
-        self.parent_names: set[str] = set()  # what we call the parent, and ever did
+        self.parent_names: set[str] = set()  # what we call this parent, and ever did
         self._parent_called: dict[str, str] = {}  # by what it calls itself
         self.up = Up.NONE
         self.netmap = Netmap()
@@ -210,6 +210,21 @@ class Router:
         self.changed()
         return called
 
+    def parent_replaced(self, pid: str, called: str) -> None:
+        """Another process is the parent from now on. It says it is ``pid``, and is ``called`` so here.
+
+        Routes over the one before it are broken: that knew others by these names.
+        """
+        assert self.parent is not None
+        neighbour = self.neighbours[self.parent]
+        neighbour.paths.clear()
+        self.parent_names.clear()
+        self._parent_called.clear()
+        if called != pid:
+            self._parent_called[pid] = called
+        neighbour.pid = self._call_parent(pid)
+        self.changed()
+
     def _call_parent(self, pid: str) -> str:
         called = self._parent_called.setdefault(pid, f"{pid}-parent" if pid in self._links else pid)
         self.parent_names.add(called)
@@ -261,6 +276,13 @@ class Router:
         self._below(link)
         check_names(events)
         change = self.interest.replace(link, events)
+        self.changed()
+        return change
+
+    def more_peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
+        """Further names of what a child's subtree listens to. Raises as ``peer_interests``."""
+        self._below(link)
+        change = self.interest.add_all(link, check_names(events))
         self.changed()
         return change
 

@@ -58,6 +58,7 @@ class Client:
         self._me = me
         self._say_ready = say_ready
         self._agreed = ""  # the pid that a server gave us
+        self._server: int | None = None  # the incarnation of the one that we know; guarded by the state lock
         self._closing = False
         self.link = Link("server", node.lock, node.receive, self._closed)
         with node.lock:
@@ -108,7 +109,11 @@ class Client:
         node = self._node
         if arrival.pid != node.router.pid:
             node.rename(arrival.pid)
-        node.router.parent_renamed(arrival.server.pid)
+        server = arrival.server
+        if server.incarnation != self._server:
+            self._server = server.incarnation
+            called = node.given.give(server.pid, server.incarnation, lambda _: False)
+            node.router.parent_replaced(server.pid, called)
 
     def attach(self, session: Session) -> None:
         """State lock held: serve a connection to the server; ourselves first, then what waited for it."""

@@ -19,7 +19,7 @@ from .clock import monotonic
 from .dial import Attempt, Connected, connect, dial, shake_hands
 from .logs import Log
 from .socketfile import SocketFile, bind, check_path, locked
-from .sockets import advice, listen_at_all, resolve
+from .sockets import listen_at_all, resolve
 from .threads import Deadline, join_thread, start_thread
 
 if TYPE_CHECKING:
@@ -164,19 +164,16 @@ def _join_port(
                 return Waiting()
         try:
             return Listening(listen_at_all(addresses), None)
-        except LinkError as error:
-            text = f"can neither connect to {spelled((host, port))} nor listen there: {error}"
-            raise LinkError(text) from error
-        except OSError as error:
+        except OSError as error:  # a LinkError is one, without a number
+            where = spelled((host, port))
             if error.errno != errno.EADDRINUSE:
-                reason = f"{error.strerror}{advice(error.errno, (host, port))}"
-                text = f"can neither connect to {spelled((host, port))} nor listen there: {reason}"
-                raise LinkError(text) from error
+                reason = error.strerror or error
+                raise LinkError(f"can neither connect to {where} nor listen there: {reason}") from error
             if patience.passed():
-                text = f"{spelled((host, port))} is taken by something that does not listen there"
+                text = f"{where} is taken by something that does not listen there ({error.strerror})"
                 raise AddressInUse(text) from error
-        # Somebody is between his bind and his listen, or holds one of several addresses that both want and
-        # is about to find that out. There is no event to wait for.
+        # Another program is between its bind and its listen, or holds one of several addresses that both
+        # want. There is no event to wait for.
         attempt.pause(RACE_STEP_SECONDS)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.messages import (
     INTEREST,
     INTERESTS,
+    MORE_INTERESTS,
     OFFLINE,
     ONLINE,
     PARENT,
@@ -46,6 +47,7 @@ class Controls:
         self._table: dict[int, Callable[[Link, Record], None]] = {
             INTEREST: self._take_interest,
             INTERESTS: self._take_interests,
+            MORE_INTERESTS: self._take_interests,
             ONLINE: self._take_online,
             OFFLINE: self._take_offline,
             PARENT: self._take_parent,
@@ -68,11 +70,13 @@ class Controls:
                 node.advertise(node.router.peer_interest(link, event, bool(wanted)))
 
     def _take_interests(self, link: Link, record: Record) -> None:
-        _, events = record
+        kind, events = record
         node = self._node
         with node.lock:
             if link in node.router.neighbours:
-                node.advertise(node.router.peer_interests(link, events))
+                router = node.router
+                take = router.peer_interests if kind == INTERESTS else router.more_peer_interests
+                node.advertise(take(link, events))
 
     def _take_online(self, link: Link, record: Record) -> None:
         _, path = record

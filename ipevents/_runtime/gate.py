@@ -151,10 +151,15 @@ class Gate:
             wanted = identity.pid or address
             if not wanted:
                 return Refusal("nameless", "a client over a path has to say its pid")
-            link = self._node.router.child_link(wanted)
-            if wanted not in self._node.router.names and (link is None or self._is_stale(link, identity)):
-                return wanted
-        return f"{wanted}-{identity.incarnation & 0xFFFFFF:06x}"
+            return self._node.given.give(
+                wanted, identity.incarnation, lambda name: self._is_taken(name, identity)
+            )
+
+    def _is_taken(self, name: str, identity: Identity) -> bool:
+        """Lock held: whether this process or another neighbour than the one that connects has a name."""
+        router = self._node.router
+        link = router.child_link(name)
+        return name in router.names or (link is not None and not self._is_stale(link, identity))
 
     def _is_stale(self, link: object, identity: Identity) -> bool:
         """Lock held: whether a link belongs to the very process that connects now."""

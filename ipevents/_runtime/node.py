@@ -21,6 +21,7 @@ from typing import Any
 from .._core.flow import count_messages
 from .._core.interest import Change
 from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record, check_event
+from .._core.names import Names
 from .._core.router import Router, Up
 from .._core.state import Event, LifeState, Stage
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
@@ -74,6 +75,7 @@ class Node:
         self.stage = self.state.stage  # kept beside it, because each send asks for it
         self.announced = False  # our own online has been said, or need not be
         self.sends_while_stopping = False
+        self.given = Names()  # what neighbours are called, in all lives; guarded by the state lock
         self.notices: Notices | None = None
         self.reply = reply
         self.on_first_use = on_first_use

@@ -80,14 +80,16 @@ class PrivateSocket:
     def name(self, slot: Slot, pid: str) -> None:
         """State lock held: what this start of a child is called, and its place in the tree.
 
-        Its OS pid, unless this process or a neighbour, in another container, say, goes by that already.
+        Its OS pid, unless this process or a neighbour, in another container, say, goes by that already, or a
+        neighbour did that is gone: what is still sent to that one is not for this one.
         Called by who learns the pid first, the thread that starts the child or its handshake.
         """
         link, router = slot.link, self._node.router
         assert link is not None
         if not slot.is_named:
             slot.is_named = True
-            slot.pid = link.name = f"{pid}-{slot.key.hex()[:6]}" if router.is_taken(pid) else pid
+            incarnation = int.from_bytes(slot.key, "big")
+            slot.pid = link.name = self._node.given.give(pid, incarnation, router.is_taken)
             router.add_child(link, slot.pid)
 
     def forget(self, slot: Slot) -> None:

@@ -62,7 +62,7 @@ def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
     """Listen at each of the addresses that this machine has, or at none: see ``_core.addresses``.
 
     Raises :exc:`LinkError` where it has none of them, OSError as ``bind`` does, EADDRINUSE where one is
-    taken; then nothing is listened at.
+    taken, and names the address; then nothing is listened at.
     """
     listeners: list[Listener] = []
     missing = []
@@ -71,9 +71,10 @@ def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
             try:
                 listeners.append(listen(where, family))
             except OSError as error:
+                text = f"{spelled(where)}: {error.strerror}{advice(error.errno, where, listens=True)}"
                 if error.errno not in _NOT_HERE:
-                    raise
-                missing.append(f"{spelled(where)}: {error.strerror}{advice(error.errno, where)}")
+                    raise OSError(error.errno, text) from error
+                missing.append(text)
                 continue
             if where[0] == "::" and _is_only_six(listeners[-1]):
                 listeners.append(listen(("0.0.0.0", where[1]), "AF_INET"))
@@ -91,14 +92,17 @@ def _is_only_six(listener: Listener) -> bool:
     return bool(listening_socket(listener).getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
-def advice(number: int | None, where: tuple[Any, ...]) -> str:
-    """Return what to do about an error of ``connect`` or ``bind``, to be put after its text; or ``""``."""
+def advice(number: int | None, where: tuple[Any, ...], *, listens: bool = False) -> str:
+    """Return what to do about an error of ``connect``, or of ``bind`` (``listens``); or ``""``.
+
+    It is to be put after the error's text.
+    """
     host, port = where[:2]
-    if number == errno.EADDRNOTAVAIL:
-        return " (this machine has no such address; socket.onlyConnect waits for a server elsewhere)"
-    if number == errno.EAFNOSUPPORT:
+    if number == errno.EAFNOSUPPORT or (number == errno.EADDRNOTAVAIL and host == "::1"):
         return " (there is no IPv6 here; 0.0.0.0 and 127.0.0.1 are addresses of IPv4)"
-    if number == errno.EACCES and port < 1024:
+    if number == errno.EADDRNOTAVAIL and listens:  # for a connect it means that no port is left
+        return " (this machine has no such address; socket.onlyConnect waits for a server elsewhere)"
+    if number == errno.EACCES and port < 1024 and listens:
         return " (a port below 1024 needs privileges; choose a socket.port from 1024 on)"
     if number == errno.EINVAL and host.lower().startswith("fe80:"):
         return f" (a link-local address needs its interface: {host}%eth0)"

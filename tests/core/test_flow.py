@@ -21,8 +21,8 @@ from ipevents._core.flow import (
     count_messages,
     is_large,
 )
-from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS, SEND_TO
-from ipevents._core.wire import FRAME_BYTES
+from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS, MORE_INTERESTS, SEND_TO
+from ipevents._core.wire import FRAME_BYTES, encode
 
 SAME = (BROADCAST, ("a",), None)
 OTHER = (BROADCAST, ("b",), None)
@@ -311,6 +311,32 @@ def test_news_after_the_whole_interest_are_not_put_before_it():
     outbox.put_interests(("x", "y"))
     outbox.put_interest("x", False)
     assert outbox.take() == [[INTEREST, "x", True], (INTERESTS, ("x", "y")), [INTEREST, "x", False]]
+
+
+@pytest.mark.parametrize("text", ["x" * 20, "\u00e4" * 128])
+def test_very_many_interests_go_in_several_frames_of_limited_size(text):
+    events = tuple(f"{text}{number}" for number in range(100_000))
+    outbox = Outbox()
+    outbox.put_interests(events)
+    outbox.put_interest("late", True)
+    frames = []
+    while records := outbox.take():
+        frames.append(records)
+    records = [record for frame in frames for record in frame]
+    assert [record[0] for record in records] == [
+        INTERESTS,
+        *[MORE_INTERESTS] * (len(records) - 2),
+        INTEREST,
+    ]
+    assert len(records) > 3
+    assert sum((record[1] for record in records[:-1]), ()) == events
+    assert max(len(encode(frame)) for frame in frames) < 2 * FRAME_BYTES + 100
+
+
+def test_no_interest_at_all_is_one_record():
+    outbox = Outbox()
+    outbox.put_interests(())
+    assert outbox.take() == [(INTERESTS, ())]
 
 
 def test_after_clearing_no_old_news_are_changed():

@@ -61,6 +61,7 @@ CHANGES = st.one_of(
     st.tuples(st.just("add"), SOURCES, EVENTS),
     st.tuples(st.just("remove"), SOURCES, EVENTS),
     st.tuples(st.just("replace"), SOURCES, st.sets(EVENTS)),
+    st.tuples(st.just("add_all"), SOURCES, st.lists(EVENTS)),
     st.tuples(st.just("forget"), SOURCES),
 )
 
@@ -80,6 +81,8 @@ def test_what_was_told_upwards_is_the_sum_of_all_sources(changes):
             model[source].add(values[0])
         elif name == "remove":
             model[source].discard(values[0])
+        elif name == "add_all":
+            model[source].update(values[0])
         else:
             model[source] = set(values[0]) if values else set()
 

@@ -412,6 +412,18 @@ def test_own_interest_and_that_from_below_are_one_sum():
     assert router.interest.all() == ("x", "y")
 
 
+def test_interest_that_comes_in_parts_adds_up():
+    router = middle()
+    assert router.peer_interests("deaf link", ("x", "p")) == Change(advertise=("p",))
+    assert router.more_peer_interests("deaf link", ("y", "q", "q")) == Change(advertise=("q",))
+    assert router.plan_here(TO_CHILDS, "q").forward == ("deaf link",)
+    assert router.interest.of("deaf link") == {"x", "p", "y", "q"}
+    with pytest.raises(Forged):
+        router.more_peer_interests("parent link", ("x",))
+    with pytest.raises(ProtocolError):
+        router.more_peer_interests("a link", ("x", 1))
+
+
 # One name for one neighbour
 
 
@@ -446,6 +458,40 @@ def test_such_a_parent_keeps_its_name_when_the_child_is_gone():
     router.remove_child("a link")
     assert router.parent_renamed("a") == "a-parent"
     assert not router.is_taken("a")
+
+
+@pytest.mark.parametrize("up", [Up.OPEN, Up.AWAY])
+def test_what_was_meant_for_the_parent_before_never_reaches_its_successor(up):
+    router = middle(up)
+    router.set_up(Up.OPEN)
+    route = router.accept("parent link", ("sibling", "parent"))[:-1]
+    assert router.plan_here(SEND_TO, "x", route).only == "parent link"
+    router.parent_replaced("other", "other")
+    for former in (route, ("parent",)):
+        assert router.hop(former) == (None, Report("'parent' is no parent or child of me", "parent"))
+        assert router.plan_here(SEND_TO, "x", former).only is None
+    assert router.hop(("other",)) == ("parent link", None)
+    assert router.parent_pid() == "other"
+    with pytest.raises(Forged):
+        router.accept("parent link", ("sibling", "parent"))
+
+
+def test_a_successor_with_the_same_pid_is_told_from_the_parent_before():
+    router = middle()
+    before = router.accept("parent link", ("sibling", "parent"))
+    router.parent_replaced("parent", "parent-3fa9c2")
+    after = router.accept("parent link", ("sibling", "parent"))
+    assert (before, after) == (("sibling", "parent", "me"), ("sibling", "parent-3fa9c2", "me"))
+    assert router.hop(before[:-1])[0] is None
+    assert router.hop(after[:-1]) == ("parent link", None)
+    assert router.parent_renamed("parent") == "parent-3fa9c2"  # as it says itself in answer to our online
+
+
+def test_a_successor_with_the_name_of_a_child_goes_by_another_one():
+    router = middle()
+    router.parent_replaced("a", "a")
+    assert router.parent_pid() == "a-parent"
+    assert router.hop(("a",)) == ("a link", None)
 
 
 def test_a_name_that_was_ours_and_is_the_parents_leads_to_the_parent():

@@ -18,7 +18,8 @@ def ignore(*_: object) -> None:
 @pytest.fixture
 def pair(place):
     """A server, and a client that is not started."""
-    server, client = (Emitter().options(socket={"socketPath": str(place / "s")}) for _ in range(2))
+    options = {"socketPath": str(place / "s"), "maxMessage": 1024}
+    server, client = (Emitter().options(socket=options) for _ in range(2))
     server.start()
     yield server, client
     client.stop()
@@ -76,6 +77,19 @@ def test_a_client_with_the_name_of_its_server_takes_another_one(place):
         assert client.pid.startswith(f"{server.pid}-")
         server.on("ask", lambda message: message.reply("answer", "the server"))
         assert ask(client, (server.pid,)) == ("the server",)
+
+
+def test_a_client_that_listens_to_very_many_events_gets_through(pair, monkeypatch):
+    server, client = pair
+    names = [f"{number:0200}" for number in range(200_000)]  # 40 MB: more than a frame may have here
+    monkeypatch.setattr(client._node.dispatcher, "events", lambda: names)
+    errors = []
+    server.on("error", lambda message, error: errors.append(error))
+    with server.expecting("online", CEILING_SECONDS):
+        client.start()
+    (link,) = server._node.router.child_links()
+    assert server._node.router.interest.of(link) == set(names)
+    assert errors == []
 
 
 @pytest.fixture

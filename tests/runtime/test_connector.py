@@ -145,8 +145,16 @@ def test_a_port_that_is_bound_but_not_listened_at_is_taken(place, monkeypatch):
             join_there()
 
 
-def join_at(path="", host="localhost", port=1):
-    return join(socket_path=path or None, host=host, port=port, only_connect=False, key=KEY, me=CLIENT)
+def join_at(path="", host="localhost", port=1, only_connect=False, deadline_seconds=5.0):
+    return join(
+        socket_path=path or None,
+        host=host,
+        port=port,
+        only_connect=only_connect,
+        key=KEY,
+        me=CLIENT,
+        deadline_seconds=deadline_seconds,
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,16 +183,189 @@ def test_an_address_that_is_not_of_this_machine_is_named_with_the_reason(monkeyp
         join_at(host="192.0.2.1", port=7100)
 
 
+# Several addresses
+
+
+FOUR, SIX = "127.0.0.1", "::1"
+
+
+def sockaddr(host, port):
+    return (host, port, 0, 0) if ":" in host else (host, port)
+
+
+def address_of(host, port):
+    return Address("AF_INET6" if ":" in host else "AF_INET", sockaddr(host, port))
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Makes a name of a host that has these addresses."""
+    hosts = {}
+    real = socket.getaddrinfo
+
+    def look_up(name, port, *args, **kwargs):
+        found = hosts.get(name, [name])
+        return [item for host in found for item in real(host, port, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    def make(*addresses):
+        hosts["name"] = addresses
+        return "name"
+
+    return make
+
+
+def serve_at(host, port, **how):
+    return Serving(listen(sockaddr(host, port), address_of(host, port).family), **how)
+
+
+def stranger_at(host, port, behave):
+    return Stranger(sockaddr(host, port), address_of(host, port).family, behave)
+
+
+@pytest.mark.parametrize("order", [(FOUR, SIX), (SIX, FOUR)])
+@pytest.mark.parametrize("there", [FOUR, SIX])
+def test_a_server_that_listens_at_one_of_several_addresses_is_found(named, order, there):
+    port = free_port()
+    with serve_at(there, port):
+        joined = join_at(host=named(*order), port=port)
+        assert isinstance(joined, Connected)
+        joined.close()
+
+
+def link_local():
+    """A link-local address of this machine with its interface, if it has any."""
+    found = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+    for digits, _, _, scope, _, interface in found:
+        if scope == "20":
+            return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))}%{interface}"
+    return None
+
+
+@pytest.mark.parametrize("host", [FOUR, SIX, "localhost", "::", "0.0.0.0", "[::1]", "link-local"])
+def test_a_program_finds_the_server_that_has_the_same_host(host):
+    port = free_port()
+    if host == "link-local":
+        host = link_local() or pytest.skip("no interface of this machine has a link-local address")
+    first = join_at(host=host, port=port)
+    assert isinstance(first, Listening)
+    with serving(first):
+        second = join_at(host=host, port=port)
+        assert isinstance(second, Connected)
+        second.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "client"), [("::", FOUR), ("::", SIX), ("::", "0.0.0.0"), ("0.0.0.0", "::"), (FOUR, "::")]
+)
+def test_a_server_at_all_addresses_is_the_one_at_each_of_them(server, client):
+    port = free_port()
+    with serving(join_at(host=server, port=port)):
+        joined = join_at(host=client, port=port)
+        assert isinstance(joined, Connected)
+        joined.close()
+
+
+@pytest.mark.parametrize(
+    "behave", [be_silent, lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")]
+)
+def test_a_stranger_at_one_address_does_not_hide_the_server_at_another(named, behave):
+    port = free_port()
+    with stranger_at(SIX, port, behave), serve_at(FOUR, port):
+        joined = join_at(host=named(SIX, FOUR), port=port, deadline_seconds=0.2)
+        assert isinstance(joined, Connected)
+        joined.close()
+
+
+def test_where_a_stranger_has_one_address_no_server_begins_at_the_others(named):
+    port = free_port()
+    with stranger_at(SIX, port, lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")):
+        with pytest.raises(AddressInUse) as caught:
+            join_at(host=named(SIX, FOUR), port=port)
+        text = str(caught.value)
+        assert f"something that is not ipevents answers at [::1]:{port}" in text
+        assert f"127.0.0.1:{port}: {os.strerror(errno.ECONNREFUSED)}" in text
+
+
+def test_an_address_that_does_not_answer_only_delays_the_others(named, monkeypatch):
+    monkeypatch.setattr(dialling, "CONNECT_SECONDS", 0.05)
+    port = free_port()
+    with socket.create_server((SIX, port), family=socket.AF_INET6, backlog=0), contextlib.ExitStack() as full:
+        for _ in range(3):  # more than fit
+            waiting = full.enter_context(socket.socket(socket.AF_INET6))
+            waiting.setblocking(False)
+            waiting.connect_ex((SIX, port))
+        with serve_at(FOUR, port):
+            joined = join_at(host=named(SIX, FOUR), port=port)
+            assert isinstance(joined, Connected)
+            joined.close()
+
+
+def test_a_client_of_which_one_server_is_not_reached_and_another_not_there_waits(named, monkeypatch):
+    real = dialling._connect
+
+    def unreachable(sock, where, *rest):
+        if where[0] == SIX:
+            raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+        real(sock, where, *rest)
+
+    monkeypatch.setattr(dialling, "_connect", unreachable)
+    assert isinstance(join_at(host=named(SIX, FOUR), port=free_port(), only_connect=True), Waiting)
+
+
+def test_where_no_address_can_be_reached_each_is_named_with_its_reason(named, monkeypatch):
+    numbers = {SIX: errno.EHOSTUNREACH, FOUR: errno.ENETUNREACH}
+
+    def unreachable(sock, where, *rest):
+        raise OSError(numbers[where[0]], os.strerror(numbers[where[0]]))
+
+    monkeypatch.setattr(dialling, "_connect", unreachable)
+    with pytest.raises(LinkError) as caught:
+        join_at(host=named(SIX, FOUR), port=7100)
+    assert str(caught.value) == (
+        f"cannot connect to [::1]:7100: {os.strerror(errno.EHOSTUNREACH)}; 127.0.0.1:7100: "
+        f"{os.strerror(errno.ENETUNREACH)} (the loopback interface is down: ip link set lo up)"
+    )
+
+
+def test_a_host_that_cannot_be_looked_up_is_named():
+    with pytest.raises(LinkError, match=r"the host 'no-such-host\.invalid' cannot be looked up"):
+        join_at(host="no-such-host.invalid")
+
+
+def test_a_server_gives_its_addresses_back_where_another_program_has_one_of_them(named, monkeypatch):
+    port, real, tries = free_port(), module.listen_at_all, []
+    with contextlib.ExitStack() as stack:
+
+        def races(addresses):
+            if not tries:  # another program begins at one of the addresses, after we asked there
+                tries.append(stack.enter_context(serve_at(SIX, port)))
+            return real(addresses)
+
+        monkeypatch.setattr(module, "listen_at_all", races)
+        joined = join_at(host=named(FOUR, SIX), port=port)
+        assert isinstance(joined, Connected)
+        joined.close()
+        assert isinstance(join_at(host=FOUR, port=port, only_connect=True), Waiting)
+
+
 PROGRAM = """
-import os, sys, threading
+import os, random, socket, sys, threading
 from ipevents._core.handshake import Identity
 from ipevents._runtime.acceptor import Acceptor
 from ipevents._runtime.connector import Listening, join
-path, port = sys.argv[1], int(sys.argv[2])
+path, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+real = socket.getaddrinfo
+def look_up(name, *args, **kwargs):
+    hosts = ["127.0.0.1", "::1", "127.0.0.2", "192.0.2.1"] if name == "name" else [name]
+    random.shuffle(hosts)  # two programs need not get the same order
+    return [item for host in hosts for item in real(host, *args, **kwargs)]
+socket.getaddrinfo = look_up
 me = Identity(str(os.getpid()), os.getpid(), sys.version_info[:2], 1 << 24)
 print("prepared", flush=True)
 sys.stdin.readline()
-joined = join(socket_path=path or None, host="localhost", port=port, only_connect=False, key=b"k" * 32, me=me,
+joined = join(socket_path=path or None, host=host, port=port, only_connect=False, key=b"k" * 32, me=me,
               deadline_seconds=60.0)
 if isinstance(joined, Listening):
     acceptor = Acceptor(*joined.listeners, name="public", me=lambda: me, find_key=lambda key_id: b"k" * 32,
@@ -201,20 +382,23 @@ if isinstance(joined, Listening):
 """
 
 
-@families
-def test_of_sixteen_processes_at_once_one_listens_and_the_others_connect_to_it(place, family, tmp_path):
-    address, _ = place(family)
-    arguments = [address, "0"] if family == "AF_UNIX" else ["", str(address[1])]
+@pytest.mark.parametrize(
+    "hosts",
+    [["AF_UNIX"], ["localhost"], ["name"], ["::"], ["name", "::1"], ["name", "127.0.0.1"]],
+    ids=str,
+)
+def test_of_sixteen_processes_at_once_one_listens_and_the_others_connect_to_it(hosts, tmp_path):
+    path, port = (str(tmp_path / "s"), "0") if hosts == ["AF_UNIX"] else ("", str(free_port()))
     root = str(Path(__file__).parents[2])
     starters = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments],
+            [sys.executable, "-c", PROGRAM, path, hosts[number % len(hosts)], port],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": root},
         )
-        for _ in range(STARTERS)
+        for number in range(STARTERS)
     ]
     try:
         assert [starter.stdout.readline() for starter in starters] == ["prepared\n"] * STARTERS

@@ -91,6 +91,13 @@ def test_a_child_whose_pid_is_taken_gets_another_name(children, taken):
     assert children.node.router.child_link("4711") is before
 
 
+def test_a_child_with_the_os_pid_of_one_that_is_gone_gets_another_name(children):
+    assert children.named("4711") == "4711"
+    with children.node.lock:
+        children.node.router.remove_child(children.links[-1])
+    assert OTHER_NAME.fullmatch(children.named("4711"))
+
+
 def test_a_child_that_is_faster_than_the_thread_that_starts_it_is_named_by_its_handshake(children):
     slot = children.expected()
     assert children.socket._admit(Identity("4711", 2, (3, 11), 0), slot.key, "") == "4711"

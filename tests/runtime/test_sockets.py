@@ -9,7 +9,7 @@ import stat
 import pytest
 from serving import free_port
 
-from ipevents._core.addresses import Address
+from ipevents._core.addresses import Address, spelled
 from ipevents._exceptions import LinkError
 from ipevents._runtime import sockets as module
 from ipevents._runtime.sockets import advice, listen, listen_at_all, listening_socket, peer_uid, resolve
@@ -135,6 +135,7 @@ def test_where_one_is_taken_none_is_listened_at(taken):
         with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)) as caught:
             listen_at_all([at(FOUR, port), at(SIX, port)])
         assert caught.value.errno == errno.EADDRINUSE
+        assert spelled(at(taken, port).where) in str(caught.value)
         assert not answers(other, port)
 
 
@@ -186,6 +187,7 @@ def test_so_it_does_where_the_system_means_ipv6_alone(listening, monkeypatch):
     [
         (errno.EADDRNOTAVAIL, ("192.0.2.1", 7100), "socket.onlyConnect"),
         (errno.EAFNOSUPPORT, ("::1", 7100, 0, 0), "no IPv6"),
+        (errno.EADDRNOTAVAIL, ("::1", 7100, 0, 0), "no IPv6"),  # where it is switched off
         (errno.EACCES, ("127.0.0.1", 80), "choose a socket.port from 1024 on"),
         (errno.EINVAL, ("fe80::1", 7100, 0, 0), "fe80::1%eth0"),
         (errno.ENETUNREACH, ("127.0.0.1", 7100), "ip link set lo up"),
@@ -193,7 +195,7 @@ def test_so_it_does_where_the_system_means_ipv6_alone(listening, monkeypatch):
     ],
 )
 def test_an_error_that_has_a_remedy_names_it(number, where, part):
-    assert part in advice(number, where)
+    assert part in advice(number, where, listens=True)
 
 
 @pytest.mark.parametrize(
@@ -207,4 +209,9 @@ def test_an_error_that_has_a_remedy_names_it(number, where, part):
     ],
 )
 def test_another_error_gets_no_advice(number, where):
-    assert advice(number, where) == ""
+    assert advice(number, where, listens=True) == ""
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EACCES])
+def test_what_concerns_listening_is_no_advice_to_a_client(number):
+    assert advice(number, ("127.0.0.1", 80)) == ""

@@ -21,8 +21,9 @@ from ipevents import (
     LinkError,
     MessageTooLarge,
     Undeliverable,
+    UnknownProcess,
 )
-from ipevents._runtime import reading
+from ipevents._runtime import dial, reading
 
 KEY = b"sixteen bytes or more"
 
@@ -167,11 +168,74 @@ def test_a_client_that_has_another_ones_pid_takes_a_new_one_for_good(recorders, 
     assert server.of("offline") == []
 
 
-def test_a_client_over_tcp_is_called_by_its_address(recorders, port):
-    recorders(port=port).start()
-    client = recorders(port=port, onlyConnect=True).joined()
-    host, _, number = client.pid.partition(":")
-    assert (host, number.isdigit()) == ("127.0.0.1", True)
+@pytest.mark.parametrize(
+    ("server", "host", "name"),
+    [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::1", "::1", "[::1]"), ("::", "127.0.0.1", "127.0.0.1")],
+)
+def test_a_client_over_tcp_is_called_by_its_address(recorders, port, server, host, name):
+    top = recorders("mark", port=port, host=server).start()
+    client = recorders("question", "mark", port=port, host=host, onlyConnect=True).joined()
+    address, _, number = client.pid.rpartition(":")
+    assert (address, number.isdigit()) == (name, True)
+    asked(top, client, client).reply("evt", "an answer")
+    assert top.wait("evt").from_ == client.pid
+
+
+def test_a_server_serves_all_addresses_of_its_host_until_its_stop(recorders, port, monkeypatch):
+    real = socket.getaddrinfo
+
+    def look_up(name, *args, **kwargs):
+        found = ["::1", "127.0.0.1"] if name == "name" else [name]
+        return [item for host in found for item in real(host, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    server = recorders("mark", port=port, host="name").start()
+    hosts = ("127.0.0.1", "::1", "name")
+    clients = [recorders("mark", port=port, host=host).joined() for host in hosts]
+    fence(server, *clients)
+    assert server.emitter.childsOnline == 3
+    assert [client.pid.rpartition(":")[0] for client in clients] == ["127.0.0.1", "[::1]", "[::1]"]
+    threads = [thread.name for thread in threading.enumerate() if "acceptor" in thread.name]
+    assert threads == ["ipevents-acceptor-socket"]
+    for client in clients:
+        client.emitter.stop()
+    server.emitter.stop()
+    for host in hosts[:2]:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port))
+
+
+def test_a_client_over_ipv6_keeps_its_name_in_an_outage(recorders, port):
+    server = recorders("mark", port=port, host="::1").start()
+    client = recorders("mark", port=port, host="::1").joined()
+    name = client.pid
+    server.emitter.stop()
+    client.wait("offline")
+    server.start()
+    client.wait("parent", count=2)
+    fence(server, client)
+    assert client.pid == name
+    assert server.of("mark")[-1].from_ == name
+
+
+def test_a_client_finds_its_server_again_wherever_its_host_leads_by_then(recorders, port, monkeypatch):
+    hosts = ["127.0.0.1"]
+    real = socket.getaddrinfo
+
+    def look_up(name, *args, **kwargs):
+        found = hosts if name == "name" else [name]
+        return [item for host in found for item in real(host, *args, **kwargs)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    server = recorders("mark", port=port, host="127.0.0.1").start()
+    client = recorders("mark", port=port, host="name", onlyConnect=True).joined()
+    server.emitter.stop()
+    client.wait("offline")
+    hosts[:] = ["127.0.0.1", "::1"]
+    moved = recorders("mark", port=port, host="::1").start()
+    client.wait("parent", count=2)
+    fence(moved, client)
+    assert client.emitter.parentPid == moved.pid
 
 
 def test_the_children_of_a_client_are_told_its_new_name(tree, port):
@@ -354,6 +418,103 @@ def test_a_client_that_comes_back_replaces_its_own_stale_link(recorders, port, s
         fence(server, other, client)
         for receiver in (server, other, client):
             assert sorted(receiver.args("evt")) == sorted({server.pid, other.pid, pid} - {receiver.pid})
+        client.emitter.stop()
+
+
+# Answers to those who are gone
+
+
+def asked(server, client, receiver):
+    """Have the client, or the server, ask the other one; returns the question."""
+    sender = server if receiver is client else client
+    before = len(receiver.of("question"))
+    sender.emitter.broadcast("question")
+    receiver.wait("question", count=before + 1)
+    return receiver.of("question")[-1]
+
+
+def refused(recorder, message):
+    """Answer a message of a process that is gone; returns the error."""
+    before = len(recorder.of("error"))
+    message.reply("evt", "for that one only")
+    recorder.wait("error", count=before + 1)
+    return recorder.args("error")[-1]
+
+
+@pytest.mark.parametrize("family", ["TCP", "AF_UNIX"])
+def test_an_answer_to_a_client_that_is_gone_never_reaches_the_next_one_of_its_name(
+    recorders, port, second_port, place, monkeypatch, family
+):
+    real = dial._connect
+
+    def from_one_port(sock, where, *rest):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", second_port))
+        real(sock, where, *rest)
+
+    if family == "TCP":
+        monkeypatch.setattr(dial, "_connect", from_one_port)
+        server = recorders("question", "mark", port=port, host="0.0.0.0")
+        # By two addresses of the server, or the kernel would keep the port from being used at once.
+        options = [{"port": port, "host": host, "onlyConnect": True} for host in ("127.0.0.1", "127.0.0.2")]
+    else:
+        path = {"socketPath": str(place / "s"), "onlyConnect": True}
+        server, options = recorders("question", "mark", **{**path, "onlyConnect": False}), [path, path]
+    with monkeypatch.context() as patch:
+        patch.setattr(dial, "_connect", real)
+        server.start()
+    first, second = (recorders("mark", **each) for each in options)
+    with second.emitter._node.lock:  # as the system gives an OS pid again
+        second.emitter._node.rename(first.pid)
+    first.joined()
+    name = first.pid
+    if family == "TCP":
+        assert name == f"127.0.0.1:{second_port}"
+    question = asked(server, first, server)
+    assert question.from_ == name
+    first.emitter.stop()
+    server.wait("offline")
+    second.joined()
+    assert second.pid.startswith(f"{name}-")
+    assert isinstance(refused(server, question), UnknownProcess)
+    fence(server, second)
+    assert second.of("evt") == []
+    asked(server, second, server).reply("evt", "for this one")
+    second.wait("evt")
+    assert second.args("evt") == ["for this one"]
+
+
+@pytest.mark.parametrize("same_pid", [False, True])
+def test_an_answer_to_a_server_that_is_gone_never_reaches_the_next_one(recorders, address, same_pid):
+    first, second = recorders("mark", **address), recorders("mark", **address)
+    if same_pid:  # as in containers, where every server is process 1
+        with second.emitter._node.lock:
+            second.emitter._node.rename(first.pid)
+    first.start()
+    client = recorders("question", "mark", **address, onlyConnect=True).joined()
+    question = asked(first, client, client)
+    first.emitter.stop()
+    client.wait("offline")
+    second.start()
+    client.wait("parent", count=2)
+    assert client.emitter.parentPid != first.pid
+    assert isinstance(refused(client, question), UnknownProcess)
+    fence(second, client)
+    assert second.of("evt") == []
+    asked(second, client, client).reply("evt", "for this one")
+    second.wait("evt")
+    assert second.args("evt") == ["for this one"]
+
+
+def test_a_client_that_comes_back_to_its_server_is_still_answered(recorders, port, second_port):
+    server = recorders("question", "mark", port=port).start()
+    with Proxy(second_port, port) as proxy:
+        client = recorders("mark", port=second_port, onlyConnect=True).joined()
+        question = asked(server, client, server)
+        proxy.cut()
+        client.wait("parent", count=2)
+        question.reply("evt", "it is the same")
+        client.wait("evt")
         client.emitter.stop()
 
 
