@@ -410,8 +410,9 @@ class Emitter:
             restart is True,
             options.start_method,
         )
+        child = slot.child = Child(life, slot)
         life.add_child(slot)
-        return Child(life, slot)
+        return child
 
     # What is known
 

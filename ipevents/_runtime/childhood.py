@@ -85,6 +85,7 @@ class Childhood:
                 self._vanish()
             raise
         link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
+        link.role = "parent"
         self.link = link
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid

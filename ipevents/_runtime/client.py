@@ -58,6 +58,7 @@ class Client:
         self._agreed = ""  # the pid that a server gave us
         self._closing = False
         self.link = Link("server", node.lock, node.receive, self._closed)
+        self.link.role = "server"
         with node.lock:
             node.router.set_parent(self.link, "", Up.OPEN)
         try:

@@ -326,5 +326,5 @@ def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:
     if not link.is_limited and type(payload) is list:
         return  # between relatives only what has to be in one frame is limited
     raise MessageTooLarge(
-        f"event {event!r} has {size} bytes, {link.name} takes at most {link.limit} (socket.maxMessage)"
+        f"event {event!r} has {size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
     )

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .._core.messages import PROGRAM, Record
-from .._core.restarts import GiveUp, Restart
-from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
+from .._core.naming import failure
+from .._core.restarts import Restart
+from .._exceptions import ProtocolError, StartFailed
 from . import again
 from .again import AGAIN_SECONDS, Again
 from .clock import monotonic
@@ -89,6 +90,7 @@ class Supervisor:
         """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
         self._socket.open()
         link = Link(slot.name, self._node.lock, self._node.receive, self._link_closed)
+        link.role, link.given_name, link.child = "child", slot.name, slot.child
         slot.link = link
         with self._node.lock:
             if self._node.stage is not Stage.OPEN:
@@ -133,7 +135,7 @@ class Supervisor:
             stopping = self._node.stage is not Stage.OPEN
             if stopping or slot.wanted:
                 slot.kill_at = monotonic()
-        log.debug("= child %s started as %s", slot.name, slot.pid)
+        log.debug("= %s started", slot.title)
 
     # What children say: in their links' readers
 
@@ -151,7 +153,7 @@ class Supervisor:
     def _link_closed(self, link: Link, error: Exception | None) -> None:
         slot = self._slot_of(link)
         if isinstance(error, ProtocolError):
-            self._node.error(error)
+            self._node.error(error, child=link.child)
         if slot is None:
             return
         with self._node.lock:
@@ -257,9 +259,10 @@ class Supervisor:
         count = self._node.incoming.held_count
         if count:
             log.warning(
-                "! %d events wait for this process to say online: call ipem.start() when its listeners are "
+                "! %d events wait for %s to say online: call ipem.start() there when its listeners are "
                 "registered",
                 count,
+                self._node.errors.place(),
             )
 
     def _exited(self, slot: Slot) -> None:
@@ -271,7 +274,7 @@ class Supervisor:
             slot.exited_at = monotonic()
             slot.exitcode = code
             slot.term_at = slot.kill_at = slot.warn_at = None
-        log.debug("= child %s ended with %s", slot.pid, code)
+        log.debug("= %s ended with %s", slot.title, code)
         link.close_session()  # what it wrote is read first, also where a forked helper keeps its end open
 
     def _due(self, slot: Slot, now: float) -> None:
@@ -292,9 +295,8 @@ class Supervisor:
         assert link is not None
         assert process is not None
         assert slot.exited_at is not None
-        errors: list[IPEventsError] = []
         with self._node.lock:
-            pid, code = slot.pid, slot.exitcode
+            code = slot.exitcode
             stopping = self._deadline is not None
             self._socket.forget(slot)
             online, notices = self._node.child_gone(link, code)
@@ -309,22 +311,13 @@ class Supervisor:
                 explicit=slot.explicit,
             )
             slot.process = None
-            if not online and not slot.wanted and not stopping:
-                errors.append(StartFailed(pid, code, slot.failure))
-            elif slot.refused:
-                errors.append(
-                    WorkerRefused(f"child {pid} was refused and is not started again\n{slot.failure}")
-                )
-            if isinstance(decision, GiveUp):
-                errors.append(
-                    GaveUp(f"child {slot.name} ({pid}) died young {decision.deaths} times in a row")
-                )
+            errors = slot.failures(online, stopping, decision)
             if isinstance(decision, Restart):
                 slot.restart_at = slot.exited_at + decision.after
             self._node.tell_offlines(notices)
         process.close()
         for error in errors:
-            self._node.error(error)
+            self._node.error(error, child=slot.child)
         if slot.restart_at is None:
             self._end(slot)
 
@@ -356,7 +349,8 @@ class Supervisor:
                 )
                 if isinstance(decision, Restart):
                     slot.restart_at = now + decision.after
-            self._node.error(StartFailed(slot.pid, None, why=f"it could not be started again: {exc}"))
+            failed = StartFailed(slot.pid, None, why=failure(exc), name=slot.name)
+            self._node.error(failed, child=slot.child)
             if slot.restart_at is None:
                 self._end(slot)
             return

@@ -1119,6 +1119,7 @@ def test_a_record_that_cannot_be_closes_its_link_and_no_other(places, raw, name,
     pid, error = top.next_closed()
     assert pid == "raw"
     assert isinstance(error, ProtocolError)
+    assert str(error).startswith("raw sent what makes no sense, and the connection ends: ")
     child.send(TO_PARENTS, "x", 1)
     assert top.next()[:2] == ("x", (1,))
     assert top.heard.empty()

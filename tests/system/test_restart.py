@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -274,8 +275,111 @@ def test_a_failing_worker_shows_one_traceback_that_says_whose_it_is(before):
     lines = ended.err.splitlines()
     assert lines[:2] == [f"Process work ({pid}):", "Traceback (most recent call last):"]
     assert ended.err.count("Traceback") == 1
-    told = f"! StartFailed: child {pid} ended before it was online, exit code 1: LookupError: mine"
-    assert lines[-1] == ("LookupError: mine" if before else told)
+    assert re.fullmatch(
+        rf"! TargetFailed in main\.py \(\d+\): child work \({pid}\) failed, exit code 1: LookupError: mine"
+        if before
+        else rf"! StartFailed in main\.py \(\d+\): child work \({pid}\) ended before it was online, exit code 1: "
+        "LookupError: mine",
+        lines[-1],
+    )
+
+
+def test_what_a_program_raises_after_its_online_is_told_to_the_parent_after_its_offline():
+    text = """
+    def work():
+        ipem.start()
+        raise LookupError("mine")
+
+    def failed(message, error):
+        say(type(error).__name__, error.name, error.pid == child.pid, error.exitcode)
+        say(error.traceback.splitlines()[-1], message.child is child, message.failed, message.listener)
+        ipem.stop()
+
+    told("offline")
+    ipem.on("error", failed)
+    ipem.start()
+    child = ipem.worker(work, name="resize", restart=False)
+    ipem.run()
+    """
+    with running(text) as script:
+        ended = script.ended(20.0)
+    assert ended.lines == ["offline", "TargetFailed resize True 1", "LookupError: mine True None None"]
+    assert ended.err.count("Traceback") == 1  # of the child
+
+
+@pytest.mark.parametrize("how", ["sys.exit(3)", "os._exit(4)", "os.kill(os.getpid(), 9)"])
+def test_an_end_without_an_exception_is_no_failed_target(how):
+    text = f"""
+    def work():
+        with ipem.expecting("parent", 20.0):
+            ipem.start()
+        {how}
+
+    ipem.on("error", lambda message, error: say(type(error).__name__))
+    child = ipem.worker(work, restart=False)
+    child.join()
+    ipem.stop()
+    """
+    with running(text) as script:
+        assert script.ended(20.0).lines == []
+
+
+def test_children_are_named_by_their_targets_whatever_kind_these_are():
+    text = """
+    import functools
+
+    class Counter:
+        def __call__(self):
+            pass
+        def count(self):
+            pass
+
+    class Job:
+        def __init__(self):
+            pass
+
+    def resize(size):
+        pass
+
+    targets = [resize, functools.partial(resize, 1), Counter(), functools.partial(Counter()), Counter().count]
+    for target in [*targets, Job, lambda: None, print]:
+        say(ipem.worker(target, [2] if target is resize else [], restart=False).name)
+    ipem.stop()
+    """
+    with running(text) as script:
+        lines = script.ended(20.0).lines
+    assert [line for line in lines if line] == [
+        *["resize"] * 2,
+        *["Counter"] * 2,
+        "count",
+        "Job",
+        "<lambda>",
+        "print",
+    ]
+
+
+def test_a_failing_listener_of_a_worker_is_logged_once_with_the_workers_name():
+    text = """
+    def work():
+        @ipem.on("job")
+        def job(message):
+            1 / 0
+
+    with ipem:
+        for name in ("alice", "bob"):
+            with ipem.expecting("online", 20.0):
+                child = ipem.worker(work, name=name)
+                child.send("job")
+            say(name, child.pid)
+    """
+    with running(text) as script:
+        ended = script.ended(20.0)
+    pids = dict(line.split() for line in ended.lines)
+    for name, pid in pids.items():
+        (line,) = [line for line in ended.err.splitlines() if name in line]
+        told = rf"of event 'job' from {script.pid} failed in {name} \({pid}\): ZeroDivisionError: division by zero"
+        assert re.fullmatch(rf"! listener work\.<locals>\.job \(\S+:\d+\) {told}", line)
+    assert ended.err.count("Traceback") == 2
 
 
 # What has finished.
