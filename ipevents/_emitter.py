@@ -47,6 +47,19 @@ MAX_DEPTH = 64  # levels of a tree; fork(__file__) without a test would be endle
 _numbers = itertools.count(1)
 
 
+class _ThisScript:
+    """The default target of ``worker()``, so that a None given by mistake is told from no target at all."""
+
+    def __call__(self) -> None:
+        """Never called; so that the type of a target is that of a function."""
+
+    def __repr__(self) -> str:
+        return "<this script>"
+
+
+THIS_SCRIPT = _ThisScript()
+
+
 class Emitter:
     """One process's end of the tree: listen with ``on``, send with the eight sending functions.
 
@@ -334,7 +347,7 @@ class Emitter:
 
     def worker(
         self,
-        target: Callable[..., Any] | None = None,
+        target: Callable[..., Any] = THIS_SCRIPT,
         args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
@@ -353,12 +366,17 @@ class Emitter:
         processes.
         """
         arguments = programs.arguments(args)
-        if target is None and self._life.is_worker:
+        if target is None:
+            raise TypeError(
+                "the target of a worker is a function, not None; "
+                "worker() without arguments runs this script again"
+            )
+        if target is THIS_SCRIPT and self._life.is_worker:
             raise WorkerRefused(
                 "worker() without a target was called in a worker, which runs the same script: "
                 "call it only if ipem.isMaster is true, or pass a function"
             )
-        if target is None:
+        if target is THIS_SCRIPT:
             if arguments or kwargs:
                 raise TypeError(
                     "args and kwargs are for a target; worker() without one runs this script again"
@@ -366,7 +384,7 @@ class Emitter:
             program = programs.this_script()
         else:
             program = programs.function(target, arguments, kwargs)
-        name = programs.name(name, None if target is None else short_name(target))
+        name = programs.name(name, None if target is THIS_SCRIPT else short_name(target))
         return self._begin(program, True, name, restart, delayRestart)
 
     def fork(

@@ -282,4 +282,4 @@ class Forged(ProtocolError):
 
 
 class KeyFileError(IPEventsError, OSError):
-    """The user's key file cannot be read or made; ``socket.authkey`` does without it."""
+    """The user's key file cannot be read or made; the text names the ways to do without it."""
