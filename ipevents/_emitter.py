@@ -318,8 +318,16 @@ class Emitter:
         return self
 
     def sendToChild(self, pid: Pid, event: str, *args: Any, **kwargs: Any) -> Emitter:
-        """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess."""
-        self._outgoing.send_child(_pid(pid), event, args, kwargs)
+        """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess.
+
+        A Child is what runs under it now or next, as for ``Child.send``; a pid only that process.
+        """
+        if type(pid) is not str:
+            if isinstance(pid, Child) and pid._life is self._life:
+                pid.send(event, *args, **kwargs)
+                return self
+            pid = _pid(pid)
+        self._outgoing.send_child(pid, event, args, kwargs)
         return self
 
     def sendTo(self, pids: Pid | Iterable[Pid], event: str, *args: Any, **kwargs: Any) -> Emitter:

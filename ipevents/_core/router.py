@@ -261,8 +261,8 @@ class Router:
     def plan_here(self, kind: int, event: str, route: tuple[str, ...] | None = None) -> Plan:
         """Where a message goes that starts here.
 
-        ``route`` is ``(pid,)`` of the child for TO_CHILD, for SEND_TO the target first, and at the end a name
-        of ours or not; None for the other kinds. A plan with a report is not kept.
+        ``route`` is ``(pid,)`` or ``(link,)`` of the child for TO_CHILD, for SEND_TO the target first, and at
+        the end a name of ours or not; None for the other kinds. A plan with a report is not kept.
         """
         here = self.here[kind]
         key = event if route is None else (route, event)
@@ -301,15 +301,17 @@ class Router:
     def _follow(self, kind: int, event: str, route: tuple[str, ...]) -> Plan:
         """A message from here to a child, or along a route."""
         if kind == TO_CHILD:
-            link = self._links.get(route[0])
-            report = None if link is not None else Report(f"there is no child with pid {route[0]!r} here")
+            child: Hashable = route[0]
+            link = self._links.get(child) if isinstance(child, str) else child
+            known = link in self.neighbours
+            report = None if known else Report(f"{self.pid} has no child with the pid {child!r}")
             to = None
         else:
             if route[-1] in self.names:
                 route = route[:-1]
             link, report = self.hop(route)
             to = (route[0], route[:-1]) if len(route) > 1 else None
-        if link is None:
+        if report is not None:
             return Plan(report=report)
         return Plan(forward=(link,), header=self.header(kind, to), event=event, only=link)
 

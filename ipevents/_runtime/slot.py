@@ -10,7 +10,8 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .._core.messages import FAILED, FINISHED, ONLINE, STOP, Record
+from .._core.flow import Outbox
+from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.restarts import Decision, GiveUp, RestartPolicy
 from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
 from . import payload
@@ -54,6 +55,9 @@ class Slot:
         self.wanted = False  # stop() or kill() was called: its end is final
         self.ended = Latch()  # the final end
         self.child: Any = None  # the user's handle of it
+        # Of the next process, until it is started: PROGRAM, and what Child.send was given since the end of
+        # the one before. Apart from the outbox of that one, which may still be written to by its pid.
+        self._next: Outbox | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -84,6 +88,25 @@ class Slot:
     @property
     def alive(self) -> bool:
         return self.process is not None and self.exited_at is None
+
+    def next_outbox(self) -> Outbox:
+        """State lock held, no process runs: where what the next one gets waits for it; full as any other."""
+        if self._next is None:
+            self._next = Outbox()
+            self._next.put((PROGRAM, (), "", None, [self.program]), self.program_size)
+        return self._next
+
+    def started(self, process: ChildProcess) -> None:
+        """State lock held: the next process runs; from now on what is sent goes into its link."""
+        self.starts += 1
+        self.process = process
+        self._next = None
+
+    def drop_next(self) -> int:
+        """State lock held: there will be no other process. Returns how many events waited for it."""
+        lost = 0 if self._next is None else self._next.count_messages()
+        self._next = None
+        return lost
 
     def times(self) -> list[float | None]:
         """When something is to be done for it: only what can still be done, or the thread would spin."""

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .._core.messages import PROGRAM, Record
+from .._core.messages import Record
 from .._core.naming import failure
 from .._core.restarts import Restart
 from .._exceptions import ProtocolError, StartFailed
@@ -116,16 +116,15 @@ class Supervisor:
         now = monotonic()
         with self._node.lock:
             self._socket.expect(slot)
-            link.outbox.clear()
+            link.outbox = slot.next_outbox()  # nothing that was sent to a process before
             slot.sent_before = link.sent
-            link.outbox.put((PROGRAM, (), "", None, [slot.program]), slot.program_size)
             slot.policy.started(now)
         secrets = (self._socket.address, slot.key, slot.token)
         launch = Launch(*secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method)
         process = ChildProcess(launch, slot.name)
         with self._node.lock:
-            slot.starts += 1
-            slot.process = process
+            slot.started(process)
+            link.wake_waiters()
             self._socket.name(slot, str(process.pid))
             slot.warn_at = monotonic() + SILENT_SECONDS
             link.progress = monotonic()
@@ -327,6 +326,7 @@ class Supervisor:
             if slot in self.slots:
                 self.slots.remove(slot)
             assert slot.link is not None
+            slot.link.drop("link-cut", slot.drop_next())
             slot.link.end()
             self._node.remember(slot.link)
             self.retired = [link for link in self.retired if link.is_alive()]

@@ -532,7 +532,7 @@ def test_a_child_that_hangs_is_killed_by_stop_after_its_time():
     assert (ended.status, ended.lines) == (0, ["ended True True True"])
 
 
-def test_send_goes_to_the_process_that_runs_now():
+def test_send_goes_to_the_process_that_runs_now_or_next():
     text = """
     def work():
         ipem.on("go", lambda message: os._exit(1))
@@ -545,23 +545,62 @@ def test_send_goes_to_the_process_that_runs_now():
         with ipem.expecting("answer") as got:
             child.send("ask", n)
         say("answer", *got.message.args, got.message.from_ == child.pid)
-        with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        before = child.pid
+        with ipem.expecting("answer", where=lambda message, n: say("next", n) or n == "last") as got:
             with ipem.expecting("offline"):
                 child.send("go")
+            child.send("ask", n)
+            ipem.sendToChild(child, "ask", "last")
             try:
-                child.send("ask", -1)
-            except UnknownProcess as exc:
+                ipem.sendToChild(before, "ask", "never")
+            except UnknownProcess:
                 say("refused")
+        say(got.message.from_ == child.pid != before)
+    say(ipem.stats()["past"]["dropped"], *(link["dropped"] for link in ipem.stats()["links"].values()))
     ipem.stop()
     """
-    assert lines_of(text) == [
-        "answer 0 True",
-        "refused",
-        "answer 1 True",
-        "refused",
-        "answer 2 True",
-        "refused",
-    ]
+    told = [[f"answer {n} True", "refused", f"next {n}", "next last", "True"] for n in range(3)]
+    assert lines_of(text) == [*(line for lines in told for line in lines), "{} {}"]
+
+
+def test_what_waits_for_a_next_process_that_never_comes_online_is_lost_and_counted():
+    text = """
+    def work():
+        if os.path.exists("second"):
+            os._exit(2)
+        ipem.on("go", lambda message: os._exit(1))
+
+    with ipem:
+        with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+            child = ipem.worker(work, delayRestart=100)
+        open("second", "w").close()
+        with ipem.expecting("error") as got:
+            with ipem.expecting("offline"):
+                child.send("go")
+            child.send("x")
+            child.send("y")
+        child.kill()
+        child.join()
+        say(type(got.message.args[0]).__name__, got.message.child is child, ipem.stats()["past"]["dropped"])
+    """
+    assert lines_of(text) == ["StartFailed True {'link-cut': 2}"]
+
+
+@pytest.mark.parametrize("how", ["ipem.stop()", "child.stop()", "child.kill(); child.join()"])
+def test_what_waits_for_a_restart_that_a_stop_prevents_is_counted(how):
+    text = f"""
+    def work():
+        ipem.on("go", lambda message: os._exit(1))
+
+    child = ipem.worker(work, delayRestart=1000000)
+    with ipem.expecting("offline"):
+        child.send("go")
+    child.send("x")
+    {how}
+    say(child.alive, child.restarts, ipem.stats()["past"]["dropped"])
+    ipem.stop()
+    """
+    assert lines_of(text) == ["False 0 {'link-cut': 1}"]
 
 
 def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counted():
