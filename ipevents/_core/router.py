@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
-from .._exceptions import Forged
+from .._exceptions import Forged, shown
 from .actions import NOTHING, Plan, Report
 from .interest import Change, Interest
 from .messages import (
@@ -164,7 +164,7 @@ class Router:
         """
         neighbour = self._below(link)
         if not is_pids(path, MAX_PATH) or path[-1] != neighbour.pid or not self.netmap.knows(path[1:]):
-            raise Forged(f"{neighbour.pid} announces a process that is not below it: {path!r:.200}")
+            raise Forged(f"it announces a process that is not below it, by the path {shown(path)}")
         self.netmap.online(path)
         if len(path) == 1:
             neighbour.online = True
@@ -179,7 +179,7 @@ class Router:
         neighbour = self._below(link)
         pids = self.accept(link, path)
         if not is_pids((pid,), 1):
-            raise Forged(f"{neighbour.pid} says that someone without a pid is gone")
+            raise Forged(f"it says that {shown(pid)} is gone, which is no pid")
         self.netmap.remove((pid, *path))
         neighbour.paths.clear()
         return pids
@@ -340,17 +340,17 @@ class Router:
         if pids is not None:
             return pids
         if not is_pids(path, MAX_PATH):
-            raise Forged(f"a record from {neighbour.pid} without a path")
+            raise Forged(f"a record with {shown(path)} as its path")
         last = path[-1]
         if neighbour.is_parent:
             called = self._parent_called.get(last)
             if called is None:
-                raise Forged(f"a record from the parent {neighbour.pid} says it comes from {last!r}")
+                raise Forged(f"a record of the parent {neighbour.pid} that claims to come from {last!r}")
             last = called
         elif path[-1] != neighbour.pid:
-            raise Forged(f"a record from the child {neighbour.pid} says it comes from {path[-1]!r}")
+            raise Forged(f"a record of {neighbour.pid} that claims to come from {path[-1]!r}")
         elif not self.netmap.knows(path):
-            raise Forged(f"a record from {neighbour.pid} says it comes from {path[0]!r}, who is not below it")
+            raise Forged(f"a record with the origin {path[0]!r}, which is not below {neighbour.pid}")
         pids = (*path[:-1], last, self.pid)
         if len(neighbour.paths) >= _MAX_PATHS:
             neighbour.paths.clear()
@@ -369,7 +369,7 @@ class Router:
         """
         neighbour = self.neighbours[link]
         if neighbour.is_parent:
-            raise Forged(f"the parent {neighbour.pid} speaks like a child")
+            raise Forged("it says of itself what only a child says to its parent")
         return neighbour
 
     def _decide(self, kind: int, event: str, link: Hashable | None) -> Plan:
@@ -393,7 +393,9 @@ class Router:
             forward.append(self.parent)
         elif up and self.up is Up.AWAY:
             if kind == TO_GRAND_MASTER:
-                report = Report("the server is away", None, connected=False)
+                report = Report(
+                    f"the server {self.neighbours[self.parent].pid} is away", None, connected=False
+                )
             else:
                 lost_up = True
         if down:

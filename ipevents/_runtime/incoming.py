@@ -308,7 +308,9 @@ class Incoming:
                 decision = self._decided(link, kind, path, event, to)
             if decision.lost_up:
                 node.outgoing.lose_up(count)
-                self._report_back(link, record, "the server is away", None)
+                self._report_back(
+                    link, record, f"the server {node.router.neighbours[node.router.parent].pid} is away", None
+                )
             if decision.report is not None:
                 link.drop("undeliverable", count)
                 self._report_back(link, record, decision.report.cause, decision.report.target)

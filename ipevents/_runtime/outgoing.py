@@ -32,6 +32,7 @@ from .._exceptions import (
     NotConnected,
     SendError,
     UnknownProcess,
+    shown,
 )
 from . import payload as payloads
 from .link import Link
@@ -357,7 +358,10 @@ class Outgoing:
         parent.drop("disconnected", count)
         if not self.outage_told:
             self.outage_told = True
-            self._node.error(NotConnected("the server is away; what goes up is lost until it is back"))
+            server = self._node.router.neighbours[parent].pid
+            here = self._node.errors.place()
+            text = f"the server {server} is away; what {here} sends upwards is lost until it is back"
+            self._node.error(NotConnected(text))
 
 
 def refusal(event: str, report: Report) -> SendError:
@@ -374,7 +378,8 @@ def _check_route(route: tuple[str, ...], own: set[str]) -> None:
     if hops > MAX_ROUTE:
         raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {hops}")
     if max(map(len, route)) > MAX_PID:
-        raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
+        longest = max(route, key=len)
+        raise UnknownProcess(f"no pid has more than {MAX_PID} characters, as {shown(longest)} has")
 
 
 def _leave_unwritten(claimed: _Claimed) -> None:

@@ -220,7 +220,7 @@ class Supervisor:
                 self._step(None)
             self._stop(self._deadline)
         except Exception:  # a fault of the library: without this thread nothing is watched any more
-            log.exception("! the supervisor ends")
+            log.exception("! the supervisor of %s ends, and kills all children", self._node.errors.place())
             self.kill_all()
             self._end_again()
             self._on_stopped(Deadline(1.0))

@@ -19,7 +19,7 @@ from ipevents._core.messages import (
 from ipevents._core.router import RULES, Router, Up
 from ipevents._exceptions import Forged, ProtocolError
 
-AWAY = Report("the server is away", None, connected=False)
+AWAY = Report("the server parent is away", None, connected=False)
 
 
 def middle(up: Up = Up.OPEN) -> Router:
