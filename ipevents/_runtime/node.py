@@ -157,7 +157,7 @@ class Node:
             return NotStarted(f"{here} has not started: call ipem.start() first")
         if self.stage is Stage.FORKED:
             return ForkedError(
-                f"this process was forked from {self.router.pid}, which has the emitter; use ipem.worker() instead"
+                f"this process was forked from {self.router.pid}, which has the emitter; use ipem.worker()"
             )
         return Closed(f"{here} {'is stopping' if self.stage is Stage.STOPPING else 'was stopped'}")
 
