@@ -6,7 +6,6 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from ._core.state import Stage
-from ._exceptions import UnknownProcess, shown
 from ._options import MAX_STOP_SECONDS, seconds
 
 if TYPE_CHECKING:
@@ -70,16 +69,12 @@ class Child:
             self._slot.explicit = policy is True
 
     def send(self, event: str, *args: Any, **kwargs: Any) -> None:
-        """``sendToChild(self.pid, event, ...)``, whatever pid it has now. Errors as there."""
-        node = self._life.node
-        if not self._slot.alive:
-            if node.stage is Stage.CLOSED:
-                node.fail(node.stage_error())
-                return
-            what = "has ended" if self._slot.ended.is_set() else "is about to be started again"
-            node.fail(UnknownProcess(f"event {shown(event)} was not sent: child {self._slot.name} {what}"))
-            return
-        node.outgoing.send_child(self._slot.pid, event, args, kwargs)
+        """As ``sendToChild``, to the process that runs now, whatever its pid.
+
+        Where that has ended and another one is to be started, the event waits for the ``online`` of that one,
+        as before a first start; it is lost, and counted, if that never comes. Errors as for ``sendToChild``.
+        """
+        self._life.node.outgoing.send_slot(self._slot, event, args, kwargs)
 
     def stop(self, timeout: float | None = None) -> None:
         """End it gracefully: its target gets SystemExit, then TERM, then KILL; it is not started again.

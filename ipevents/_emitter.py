@@ -47,6 +47,19 @@ MAX_DEPTH = 64  # levels of a tree; fork(__file__) without a test would be endle
 _numbers = itertools.count(1)
 
 
+class _ThisScript:
+    """The default target of ``worker()``, so that a None given by mistake is told from no target at all."""
+
+    def __call__(self) -> None:
+        """Never called; so that the type of a target is that of a function."""
+
+    def __repr__(self) -> str:
+        return "<this script>"
+
+
+THIS_SCRIPT = _ThisScript()
+
+
 class Emitter:
     """One process's end of the tree: listen with ``on``, send with the eight sending functions.
 
@@ -306,8 +319,16 @@ class Emitter:
         return self
 
     def sendToChild(self, pid: Pid, event: str, *args: Any, **kwargs: Any) -> Emitter:
-        """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess."""
-        self._outgoing.send_child(_pid(pid), event, args, kwargs)
+        """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess.
+
+        A Child is what runs under it now or next, as for ``Child.send``; a pid only that process.
+        """
+        if type(pid) is not str:
+            if isinstance(pid, Child) and pid._life is self._life:
+                pid.send(event, *args, **kwargs)
+                return self
+            pid = _pid(pid)
+        self._outgoing.send_child(pid, event, args, kwargs)
         return self
 
     def sendTo(self, pids: Pid | Iterable[Pid], event: str, *args: Any, **kwargs: Any) -> Emitter:
@@ -335,7 +356,7 @@ class Emitter:
 
     def worker(
         self,
-        target: Callable[..., Any] | None = None,
+        target: Callable[..., Any] = THIS_SCRIPT,
         args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
@@ -355,12 +376,17 @@ class Emitter:
         TypeError for arguments of a wrong type; Closed; OSError where the system has no more processes.
         """
         arguments, inherited = programs.arguments(args), Inheritance()
-        if target is None and self._life.is_worker:
+        if target is None:
+            raise TypeError(
+                "the target of a worker is a function, not None; "
+                "worker() without arguments runs this script again"
+            )
+        if target is THIS_SCRIPT and self._life.is_worker:
             raise WorkerRefused(
                 "worker() without a target was called in a worker, which runs the same script: "
                 "call it only if ipem.isMaster is true, or pass a function"
             )
-        if target is None:
+        if target is THIS_SCRIPT:
             if arguments or kwargs:
                 raise TypeError(
                     "args and kwargs are for a target; worker() without one runs this script again"
@@ -368,7 +394,7 @@ class Emitter:
             program = programs.this_script()
         else:
             program = programs.function(target, arguments, kwargs, inherited)
-        name = programs.name(name, None if target is None else short_name(target))
+        name = programs.name(name, None if target is THIS_SCRIPT else short_name(target))
         return self._begin(program, True, name, restart, delayRestart, inherited)
 
     def fork(
@@ -414,8 +440,9 @@ class Emitter:
             options.start_method,
             inherited,
         )
+        child = slot.child = Child(life, slot)
         life.add_child(slot)
-        return Child(life, slot)
+        return child
 
     # What is known
 

@@ -23,6 +23,7 @@
     │   └── SlowPeer                      events dropped for a peer that reads nothing
     ├── ProcessError                      what happened to a child process
     │   ├── StartFailed                   it ended before it was online
+    │   ├── TargetFailed                  its program raised after it was online
     │   ├── GaveUp                        it died young maxRestarts times
     │   └── WorkerRefused (RuntimeError)  worker() or fork() where it cannot work
     ├── LinkError (ConnectionError)       what happened to a connection
@@ -65,6 +66,7 @@ __all__ = [
     "SendError",
     "SlowPeer",
     "StartFailed",
+    "TargetFailed",
     "Undeliverable",
     "UnknownProcess",
     "Unpicklable",
@@ -185,25 +187,59 @@ class ProcessError(IPEventsError):
 
 
 class StartFailed(ProcessError):
-    """A child ended before it was online.
+    """A child ended before it was online, or could not be started again.
 
     Attributes: ``pid``, ``exitcode`` (None where it is not known), ``traceback`` the child's own
-    (or ``""``), ``why`` it could not be started again (or ``""``). The child has shown its traceback on
-    stderr itself, so the text of the exception has the last line of it only.
+    (or ``""``), ``why`` it could not be started again (or ``""``), ``name`` the child's. The child has shown
+    its traceback on stderr itself, so the text of the exception has the last line of it only.
     """
 
-    def __init__(self, pid: str, exitcode: int | None, traceback: str = "", why: str = "") -> None:
-        super().__init__(pid, exitcode, traceback, why)
+    def __init__(
+        self, pid: str, exitcode: int | None, traceback: str = "", why: str = "", name: str = ""
+    ) -> None:
+        super().__init__(pid, exitcode, traceback, why, name)
         self.pid = pid
         self.exitcode = exitcode
         self.traceback = traceback
         self.why = why
+        self.name = name
 
     def __str__(self) -> str:
-        # Not the whole traceback: the child has shown it on stderr.
-        text = f"child {self.pid} ended before it was online, exit code {self.exitcode}"
-        why = self.why or _last_words(self.traceback)
-        return f"{text}: {why}" if why else text
+        child = child_title(self.name, self.pid)
+        if self.why:
+            return f"{child} could not be started again: {self.why}"
+        return _ended(f"{child} ended before it was online", self.exitcode, self.traceback)
+
+
+class TargetFailed(ProcessError):
+    """What a child ran, a function or a script, raised an exception after the child was online.
+
+    Attributes: ``pid``, ``exitcode`` (None where it is not known), ``traceback`` the child's own, ``name``
+    the child's. The child has shown its traceback on stderr itself, so the text of the exception has the last
+    line of it only.
+    """
+
+    def __init__(self, pid: str, exitcode: int | None, traceback: str = "", name: str = "") -> None:
+        super().__init__(pid, exitcode, traceback, name)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.traceback = traceback
+        self.name = name
+
+    def __str__(self) -> str:
+        return _ended(f"{child_title(self.name, self.pid)} failed", self.exitcode, self.traceback)
+
+
+def child_title(name: str, pid: str) -> str:
+    """A child as texts for people name it: ``child resize (4718)``."""
+    return f"child {name} ({pid})" if name else f"child {pid}"
+
+
+def _ended(text: str, exitcode: int | None, traceback: str) -> str:
+    # Not the whole traceback: the child has shown it on stderr.
+    text = f"{text}, exit code {exitcode}"
+    words = _last_words(traceback)
+    return f"{text}: {words}" if words else text
 
 
 def _last_words(traceback: str) -> str:
@@ -246,4 +282,4 @@ class Forged(ProtocolError):
 
 
 class KeyFileError(IPEventsError, OSError):
-    """The user's key file cannot be read or made; ``socket.authkey`` does without it."""
+    """The user's key file cannot be read or made; the text names the ways to do without it."""

@@ -454,6 +454,24 @@ def test_system_exit_out_of_a_listener_ends_run_with_its_code(ipem):
     assert caught.value.code == 7
 
 
+@pytest.mark.parametrize(("args", "kwargs"), [((None,), {}), ((), {"target": None}), ((None, [1]), {})])
+def test_none_as_a_target_is_a_mistake_and_starts_nothing(started, args, kwargs):
+    with pytest.raises(TypeError, match=r"not None; worker\(\) without arguments runs this script again"):
+        started.worker(*args, **kwargs)
+    assert started.childsOnline == 0
+
+
+def test_a_send_that_the_stage_does_not_allow_says_whose_stage_it_is(ipem):
+    here = ipem._node.errors.place()
+    for begin, told in [
+        (lambda: None, f"{here} has not started: call ipem.start() first"),
+        (lambda: ipem.start().stop(), f"{here} was stopped"),
+    ]:
+        begin()
+        with pytest.raises((NotStarted, Closed), match=f"^{re.escape(told)}$"):
+            ipem.broadcast("x")
+
+
 # Life
 
 
@@ -745,8 +763,8 @@ def test_a_stop_ends_a_wait(started):
         ((print,), {"kwargs": {1: 2}}, "1 is no name"),
         ((print,), {"name": 3}, "not 3"),
         (("notcallable",), {}, "'notcallable'"),
-        ((None, (1,)), {}, "for a target"),
-        ((None,), {"kwargs": {"a": 1}}, "for a target"),
+        ((), {"args": (1,)}, "for a target"),
+        ((), {"kwargs": {"a": 1}}, "for a target"),
     ],
 )
 def test_a_worker_that_could_not_be_run_is_refused_at_the_call(started, args, options, error):

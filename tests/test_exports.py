@@ -3,6 +3,9 @@ from __future__ import annotations
 import ast
 import builtins
 import configparser
+import copy
+import inspect
+import pickle
 import re
 import types
 from pathlib import Path
@@ -76,15 +79,31 @@ def test_the_tree_in_the_docstring_is_the_tree():
     assert drawn() == real
 
 
-def test_the_text_of_an_exception_survives_a_pickle():
-    import pickle
+def made(cls: type[BaseException]) -> BaseException:
+    """An exception with something else in every attribute; with a text where it has none."""
+    if not isinstance(cls.__init__, types.FunctionType):
+        return cls("a text")
+    names = list(inspect.signature(cls.__init__).parameters)[1:]
+    return cls(*(f"its {name}" for name in names))
 
-    for exception in (
-        ipevents.Undeliverable("x", "1", "2", "gone"),
-        ipevents.StartFailed("1", 3, "traceback"),
-        ipevents.UnknownProcess("text"),
-    ):
-        assert str(pickle.loads(pickle.dumps(exception))) == str(exception)
+
+@pytest.mark.parametrize("copied", [lambda exc: pickle.loads(pickle.dumps(exc)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_an_exception_survives_a_pickle_and_a_copy_with_all_its_attributes(name, copied):
+    exception = made(EXCEPTIONS[name])
+    exception.added = "by the user"  # type: ignore[attr-defined]
+
+    read = copied(exception)
+
+    assert type(read) is type(exception)
+    assert (str(read), read.args, vars(read)) == (str(exception), exception.args, vars(exception))
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_an_attribute_that_an_exception_is_made_with_is_one_that_it_has(name):
+    exception = made(EXCEPTIONS[name])
+    if exception.args != ("a text",):
+        assert exception.args == tuple(vars(exception).values())
 
 
 @pytest.mark.parametrize(
@@ -96,9 +115,17 @@ def test_the_text_of_an_exception_survives_a_pickle():
     ],
 )
 def test_a_failed_start_says_what_was_raised_and_not_where(traceback, words):
-    error = ipevents.StartFailed("1", 3, traceback)
-    assert str(error) == f"child 1 ended before it was online, exit code 3{words}"
+    error = ipevents.StartFailed("1", 3, traceback, name="resize")
+    assert str(error) == f"child resize (1) ended before it was online, exit code 3{words}"
     assert error.traceback == traceback
+    later = ipevents.TargetFailed("1", 3, traceback, "resize")
+    assert str(later) == f"child resize (1) failed, exit code 3{words}"
+    assert later.traceback == traceback
+
+
+def test_a_start_that_the_system_refused_says_why():
+    error = ipevents.StartFailed("1", None, why="OSError: no more", name="resize")
+    assert str(error) == "child resize (1) could not be started again: OSError: no more"
 
 
 CAMEL = re.compile(r"[a-z]+[A-Z][A-Za-z]*")

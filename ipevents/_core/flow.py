@@ -252,6 +252,10 @@ class Outbox:
         self._begin_tail()
         return records
 
+    def count_messages(self) -> int:
+        """Messages of users in it, control records apart. Looks at every record."""
+        return count_messages(self._all())
+
     def clear(self) -> list[Record]:
         """Empty it; returns what was in it."""
         records = list(self._all())

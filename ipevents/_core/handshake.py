@@ -178,11 +178,13 @@ class _Side:
         if magic != _MAGIC:
             raise self._failed(GARBLED, ProtocolError("it does not speak the protocol of ipevents"))
         if protocol != _PROTOCOL and kind != _REFUSED:
-            text = f"the ends speak different protocols, {protocol} and {_PROTOCOL}"
+            text = f"the ends speak different protocols, {protocol} and {_PROTOCOL}: use one version"
             raise self._failed(VERSION, LinkError(text), Refusal(VERSION, text))
         layout = _LAYOUTS.get(kind)
         if kind not in (awaited, _REFUSED) or layout is None or len(frame) != _PREFIX.size + layout.size:
-            raise self._failed(GARBLED, ProtocolError("a frame out of place"))
+            raise self._failed(
+                GARBLED, ProtocolError(f"a handshake frame of the kind {kind} in the place of {awaited}")
+            )
         fields = layout.unpack_from(frame, _PREFIX.size)
         if kind == _REFUSED:
             raise self._refused(*fields)

@@ -95,15 +95,15 @@ def check_event(event: object, *, sending: bool) -> str:
 def check_received(kind: object, event: object, to: object, messages: object) -> None:
     """Refuse a message record that no router of ours makes. Raises ProtocolError."""
     if type(kind) is not int or kind not in TYPE_NAMES:
-        raise ProtocolError("a record of an unknown kind")
+        raise ProtocolError(f"a record of the kind {shown(kind)}, which there is not")
     if type(event) is not str or not event or _is_long(event):
-        raise ProtocolError("a record whose event is no name of one")
+        raise ProtocolError(f"a record with {shown(event)} as the name of its event")
     if event in _NEVER_SENT:
         raise ProtocolError(f"a record that claims to be the library's own event {event!r}")
     if type(messages) is not list or not messages:
-        raise ProtocolError("a message record without messages")
+        raise ProtocolError(f"a record with {shown(messages)} as its messages")
     if to is not None and not (kind == SEND_TO and _is_rest(to)):
-        raise ProtocolError(f"a record of kind {kind} with a route that makes no sense")
+        raise ProtocolError(f"a record of the kind {TYPE_NAMES[kind]} with {shown(to)} as its route")
 
 
 def make_record(header: Header, event: str | list[str], payloads: list[Payload]) -> Record:
@@ -128,7 +128,7 @@ def check_names(events: object) -> tuple[str, ...]:
     if type(events) is not tuple or any(
         type(event) is not str or not event or _is_long(event) for event in events
     ):
-        raise ProtocolError("an announcement of interest that holds no names of events")
+        raise ProtocolError(f"an announcement of interest in {shown(events)}, which are no names of events")
     return events
 
 

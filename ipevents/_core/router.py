@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
-from .._exceptions import Forged
+from .._exceptions import Forged, shown
 from .actions import NOTHING, Plan, Report
 from .interest import Change, Interest
 from .messages import (
@@ -172,7 +172,7 @@ class Router:
         """
         neighbour = self._below(link)
         if not is_pids(path, MAX_PATH) or path[-1] != neighbour.pid or not self.netmap.knows(path[1:]):
-            raise Forged(f"{neighbour.pid} announces a process that is not below it: {path!r:.200}")
+            raise Forged(f"it announces a process that is not below it, by the path {shown(path)}")
         self.netmap.online(path)
         if len(path) == 1:
             neighbour.online = True
@@ -187,7 +187,7 @@ class Router:
         neighbour = self._below(link)
         pids = self.accept(link, path)
         if not is_pids((pid,), 1):
-            raise Forged(f"{neighbour.pid} says that someone without a pid is gone")
+            raise Forged(f"it says that {shown(pid)} is gone, which is no pid")
         self.netmap.remove((pid, *path))
         neighbour.paths.clear()
         return pids
@@ -291,8 +291,8 @@ class Router:
     def plan_here(self, kind: int, event: str, route: tuple[str, ...] | None = None) -> Plan:
         """Where a message goes that starts here.
 
-        ``route`` is ``(pid,)`` of the child for TO_CHILD, for SEND_TO the target first, and at the end a name
-        of ours or not; None for the other kinds. A plan with a report is not kept.
+        ``route`` is ``(pid,)`` or ``(link,)`` of the child for TO_CHILD, for SEND_TO the target first, and at
+        the end a name of ours or not; None for the other kinds. A plan with a report is not kept.
         """
         here = self.here[kind]
         key = event if route is None else (route, event)
@@ -331,15 +331,17 @@ class Router:
     def _follow(self, kind: int, event: str, route: tuple[str, ...]) -> Plan:
         """A message from here to a child, or along a route."""
         if kind == TO_CHILD:
-            link = self._links.get(route[0])
-            report = None if link is not None else Report(f"there is no child with pid {route[0]!r} here")
+            child: Hashable = route[0]
+            link = self._links.get(child) if isinstance(child, str) else child
+            known = link in self.neighbours
+            report = None if known else Report(f"{self.pid} has no child with the pid {child!r}")
             to = None
         else:
             if route[-1] in self.names:
                 route = route[:-1]
             link, report = self.hop(route)
             to = (route[0], route[:-1]) if len(route) > 1 else None
-        if link is None:
+        if report is not None:
             return Plan(report=report)
         return Plan(forward=(link,), header=self.header(kind, to), event=event, only=link)
 
@@ -368,17 +370,17 @@ class Router:
         if pids is not None:
             return pids
         if not is_pids(path, MAX_PATH):
-            raise Forged(f"a record from {neighbour.pid} without a path")
+            raise Forged(f"a record with {shown(path)} as its path")
         last = path[-1]
         if neighbour.is_parent:
             called = self._parent_called.get(last)
             if called is None:
-                raise Forged(f"a record from the parent {neighbour.pid} says it comes from {last!r}")
+                raise Forged(f"a record of the parent {neighbour.pid} that claims to come from {last!r}")
             last = called
         elif path[-1] != neighbour.pid:
-            raise Forged(f"a record from the child {neighbour.pid} says it comes from {path[-1]!r}")
+            raise Forged(f"a record of {neighbour.pid} that claims to come from {path[-1]!r}")
         elif not self.netmap.knows(path):
-            raise Forged(f"a record from {neighbour.pid} says it comes from {path[0]!r}, who is not below it")
+            raise Forged(f"a record with the origin {path[0]!r}, which is not below {neighbour.pid}")
         pids = (*path[:-1], last, self.pid)
         if len(neighbour.paths) >= _MAX_PATHS:
             neighbour.paths.clear()
@@ -397,7 +399,7 @@ class Router:
         """
         neighbour = self.neighbours[link]
         if neighbour.is_parent:
-            raise Forged(f"the parent {neighbour.pid} speaks like a child")
+            raise Forged("it says of itself what only a child says to its parent")
         return neighbour
 
     def _decide(self, kind: int, event: str, link: Hashable | None) -> Plan:
@@ -421,7 +423,9 @@ class Router:
             forward.append(self.parent)
         elif up and self.up is Up.AWAY:
             if kind == TO_GRAND_MASTER:
-                report = Report("the server is away", None, connected=False)
+                report = Report(
+                    f"the server {self.neighbours[self.parent].pid} is away", None, connected=False
+                )
             else:
                 lost_up = True
         if down:

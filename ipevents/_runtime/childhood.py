@@ -85,6 +85,7 @@ class Childhood:
                 self._vanish()
             raise
         link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
+        link.role = "parent"
         self.link = link
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
@@ -266,7 +267,7 @@ class Childhood:
         """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
         if self._left.wait(deadline.left()):
             return
-        log.warning("! the main thread of %s does not end; the process does", self.life.node.router.pid)
+        log.warning("! the main thread of %s does not end; the process does", self.life.node.errors.place())
         if self.orphaned:
             self._vanish()
         farewell.flush(self.life.node, deadline.at_least(LAST_SECONDS))

@@ -61,6 +61,7 @@ class Client:
         self._server: int | None = None  # the incarnation of the one that we know; guarded by the state lock
         self._closing = False
         self.link = Link("server", node.lock, node.receive, self._closed)
+        self.link.role = "server"
         with node.lock:
             node.router.set_parent(self.link, "", Up.OPEN)
         try:

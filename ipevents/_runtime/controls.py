@@ -105,7 +105,7 @@ class Controls:
         _, pid = record
         node = self._node
         if not isinstance(pid, str) or link is not node.router.parent:
-            raise Forged(f"{link.name} says it is our parent")
+            raise Forged(f"it says that it is the parent of {node.router.pid}")
         with node.lock:
             pid = node.router.parent_renamed(pid)
             link.name = pid

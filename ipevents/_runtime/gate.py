@@ -172,6 +172,7 @@ class Gate:
         limit = min(self._options.max_message, identity.max_message)
         try:
             link = Link(pid, node.lock, node.receive, self._client_closed)
+            link.role = "client"
         except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
             connection.close()
             self._node.incoming.count_refused("no-thread")

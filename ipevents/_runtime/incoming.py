@@ -111,7 +111,7 @@ class Incoming:
             raise
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as exc:
             # Listeners do not raise up to here: the record is to blame.
-            raise ProtocolError(f"{link.name} sent a record that makes no sense: {exc!r:.200}") from exc
+            raise ProtocolError(f"a record that no process of ours makes: {exc!r:.200}") from exc
         finally:
             if node.outgoing.dirty:
                 node.outgoing.write_dirty()
@@ -122,7 +122,7 @@ class Incoming:
         """Handle a message record of several events."""
         kind, path, events, to, messages = record
         if type(kind) is not int or type(messages) is not list or len(events) != len(messages):
-            raise ProtocolError(f"{link.name} sent a record that has not a name for each message")
+            raise ProtocolError("a record that has not a name for each message")
         names = dict.fromkeys(events)
         version = None
         while link.decided != version:  # all for the same topology, which may change in between
@@ -308,7 +308,9 @@ class Incoming:
                 decision = self._decided(link, kind, path, event, to)
             if decision.lost_up:
                 node.outgoing.lose_up(count)
-                self._report_back(link, record, "the server is away", None)
+                self._report_back(
+                    link, record, f"the server {node.router.neighbours[node.router.parent].pid} is away", None
+                )
             if decision.report is not None:
                 link.drop("undeliverable", count)
                 self._report_back(link, record, decision.report.cause, decision.report.target)
@@ -324,7 +326,7 @@ class Incoming:
                     sender = Sender.BACK if target is link else Sender.FANOUT
                     if not wait_for_room(node, target, size, count, sender):
                         if kind == SEND_TO or sender is Sender.BACK:
-                            self._report_back(link, record, f"{target.name} takes nothing", target.name)
+                            self._report_back(link, record, f"{target.title} takes nothing", target.name)
                         continue
                 outbox.put(passed, size)
                 target.forwarded += count
@@ -337,7 +339,7 @@ class Incoming:
         if largest <= target.limit:
             return True
         target.drop("too-large", len(record[PAYLOADS]))
-        cause = f"{largest} bytes are more than {target.name} takes ({target.limit}, socket.maxMessage)"
+        cause = f"{largest} bytes are more than {target.title} takes ({target.limit}, socket.maxMessage)"
         self._report_back(link, record, cause, None)
         return False
 

@@ -167,5 +167,7 @@ def _publish_key(at: int) -> None:
 
 def _refused(path: str, why: str) -> KeyFileError:
     return KeyFileError(
-        f"the key file {path} cannot be used: {why}; the option socket.authkey does without one"
+        f"the key file {path} cannot be used: {why}. Put that right or set XDG_STATE_HOME to another "
+        "directory of yours; or give every process of the tree the same key, by the option socket.authkey or "
+        f"the environment variable {ENVIRONMENT_KEY}; or do without the socket, by the option useSocket=False"
     )

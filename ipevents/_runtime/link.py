@@ -31,6 +31,7 @@ from .._core.flow import Outbox
 from .._core.messages import PAYLOADS, SEND_TO, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, Part
 from .._core.wire import parts as wire_parts
+from .._exceptions import ProtocolError, child_title
 from .clock import monotonic
 from .logs import Log
 from .reading import Truncated, Turn, read_frames
@@ -62,7 +63,10 @@ class Link:
         on_records: Callable[[Link, list[Record], int], None],
         on_closed: Callable[[Link, Exception | None], None],
     ) -> None:
-        self.name = name
+        self.name = name  # the peer's pid
+        self.role = ""  # what the peer is to this process, and what a child is called: see title
+        self.given_name = ""
+        self.child: Any = None  # the Child of a peer that was started here, for message.child
         self.outbox = Outbox()
         self.session: Session | None = None
         # Somebody will look into the outbox again: who writes just now, or the writer that is being woken.
@@ -111,7 +115,19 @@ class Link:
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "open" if self.session else "unconnected"
-        return f"<Link to {self.name} {state}, {len(self.outbox)} queued>"
+        return f"<Link to {self.title} {state}, {len(self.outbox)} queued>"
+
+    @property
+    def title(self) -> str:
+        """The peer as texts for people name it: ``child resize (4718)``, ``client 127.0.0.1:40718``."""
+        if self.given_name:
+            return child_title(self.given_name, self.name)
+        return self.name if self.role in ("", self.name) else f"{self.role} {self.name}"
+
+    def count_waiting(self, before: int) -> int:
+        """State lock not held: events of users that were given to this link since it had sent ``before``."""
+        with self._lock:
+            return self.sent - before + self.outbox.count_messages()
 
     # Sending. All of this is called with the state lock held.
 
@@ -219,7 +235,7 @@ class Link:
             self._write_failed(session, exc)
             parts, is_known = [], True
         except Exception:  # no memory for the frame, or a fault of the library
-            log.exception("! writing to %s failed", self.name)
+            log.exception("! writing to %s failed, and the connection ends", self.title)
             self._break(session)
             parts, is_known = [], True
         finally:
@@ -278,7 +294,7 @@ class Link:
             errno.ESHUTDOWN,
             errno.EBADF,
         ):
-            log.warning("! writing to %s failed: %s", self.name, exc)
+            log.warning("! writing to %s failed, and the connection ends: %s", self.title, exc)
         session.failed = True
         shut_down(session.socket, socket.SHUT_WR)
 
@@ -331,7 +347,7 @@ class Link:
                 except OSError as exc:
                     self._write_failed(session, exc)
                 except Exception:  # no memory for the frame, or a fault of the library
-                    log.exception("! writing to %s failed", self.name)
+                    log.exception("! writing to %s failed, and the connection ends", self.title)
                     self._break(session)
             with self._lock:
                 session = self.session
@@ -432,11 +448,14 @@ class Link:
                 read_frames(session, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:
                 log.debug("! %s", exc)
-            except OSError as exc:  # a ProtocolError is one
+            except ProtocolError as exc:
+                exc.args = (f"{self.title} sent what makes no sense, and the connection ends: {exc}",)
+                error = exc
+            except OSError as exc:
                 if exc.errno != errno.ECONNRESET:
                     error = exc
             except BaseException as exc:  # a fault of the library: this connection ends, the process lives
-                log.exception("! reading from %s failed", self.name)
+                log.exception("! reading from %s failed, and the connection ends", self.title)
                 error = exc if isinstance(exc, Exception) else None
             shut_down(session.socket, socket.SHUT_RDWR)
             with self._lock:

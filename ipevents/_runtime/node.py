@@ -162,15 +162,14 @@ class Node:
 
     def stage_error(self) -> IPEventsError:
         """What to say to a call that this stage does not allow."""
+        here = self.errors.place()
         if self.stage is Stage.NEW:
-            return NotStarted("call ipem.start() first")
+            return NotStarted(f"{here} has not started: call ipem.start() first")
         if self.stage is Stage.FORKED:
             return ForkedError(
-                "this process was forked from the one that the emitter belongs to; start a worker()"
+                f"this process was forked from {self.router.pid}, which has the emitter; use ipem.worker()"
             )
-        return Closed(
-            "the emitter is stopping" if self.stage is Stage.STOPPING else "the emitter was stopped"
-        )
+        return Closed(f"{here} {'is stopping' if self.stage is Stage.STOPPING else 'was stopped'}")
 
     # Local events
 

@@ -33,20 +33,26 @@ from .._exceptions import (
     NotConnected,
     SendError,
     UnknownProcess,
+    shown,
 )
 from . import payload as payloads
 from .link import Link
-from .room import outbox_full, wait_for_room, wait_to_copy
+from .room import LOOK_SECONDS, outbox_full, wait_for_room, wait_to_copy
 from .threads import library_threads
 
 if TYPE_CHECKING:
     from .node import Node
+    from .slot import Slot
 
 _Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
 _ADDRESSED = {TO_GRAND_MASTER, TO_CHILD, SEND_TO}  # to one process; an application thread waits for its room
 _ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
 # Looking a member up in its class takes longer than all else that a send asks of it.
 _OPEN = Stage.OPEN
+
+
+class _NoProcess(Exception):
+    """A send by a link found no process there; it goes no further than ``send_slot``."""
 
 
 class Outgoing:
@@ -141,7 +147,11 @@ class Outgoing:
         if node.stage is not _OPEN:
             node.check_stage(node.dispatcher.runs_here())
         event = check_event(event, sending=True)
-        if route is not None:
+        target: Any = route[0] if route and kind == TO_CHILD else None
+        if isinstance(target, Link):
+            if target not in node.router.neighbours:
+                raise _NoProcess
+        elif route is not None:
             _check_route(route, node.router.names)
         plan = node.router.plan_here(kind, event, route)
         if plan.report is not None:
@@ -248,6 +258,60 @@ class Outgoing:
         """``sendToChild``: to a direct child. Errors as for ``send``."""
         self.send(TO_CHILD, event, args, kwargs, (pid,))
 
+    def send_slot(self, slot: Slot, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """``Child.send``: to the process that runs now, or to the next one where that has ended.
+
+        By the link, which the processes of a child have in common, and not by the pid, which each has for
+        itself. Errors as for ``send``.
+        """
+        node = self._node
+        if node.inside():
+            node.defer(self.send_slot, slot, event, args, kwargs)
+            return
+        try:
+            waits = False
+            while not waits:
+                if slot.alive:
+                    try:
+                        self.send(TO_CHILD, event, args, kwargs, (slot.link,))  # type: ignore[arg-type]
+                        return
+                    except _NoProcess:  # it ended just now
+                        pass
+                waits = self._put_for_next(slot, event, args, kwargs)
+        except IPEventsError as exc:
+            node.fail(exc, slot.child)
+        finally:
+            if node.deferred:
+                node.run_deferred()
+
+    def _put_for_next(self, slot: Slot, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Keep a message for the process that is about to be started; waits for room as any addressed send.
+
+        Returns False where a process runs, or did so just now.
+        """
+        node = self._node
+        event = check_event(event, sending=True)
+        payload, size = payloads.encode(args, kwargs)
+        with node.lock:
+            while True:
+                if node.stage is not _OPEN:
+                    raise node.stage_error()
+                if slot.ended.is_set() or slot.wanted:
+                    raise UnknownProcess(f"event {event!r} was not sent: {slot.title} has ended")
+                link = slot.link
+                assert link is not None
+                if slot.alive:
+                    return False
+                _check_size(link, event, payload, size)
+                outbox = slot.next_outbox()
+                if outbox.has_room(size):
+                    outbox.put(make_record(node.router.header(TO_CHILD), event, [payload]), size)
+                    self.sent += 1
+                    return True
+                if node.dispatcher.runs_here() or get_ident() in library_threads:
+                    raise outbox_full(link, event)
+                link.wait_room(LOOK_SECONDS)
+
     def when_done(self, call: Callable[..., None], *args: Any) -> None:
         """In a handler that interrupted ``send`` or ``write_dirty``: called when that is about to return."""
         self._node.defer(call, *args)
@@ -294,7 +358,10 @@ class Outgoing:
         parent.drop("disconnected", count)
         if not self.outage_told:
             self.outage_told = True
-            self._node.error(NotConnected("the server is away; what goes up is lost until it is back"))
+            server = self._node.router.neighbours[parent].pid
+            here = self._node.errors.place()
+            text = f"the server {server} is away; what {here} sends upwards is lost until it is back"
+            self._node.error(NotConnected(text))
 
 
 def refusal(event: str, report: Report) -> SendError:
@@ -311,7 +378,8 @@ def _check_route(route: tuple[str, ...], own: set[str]) -> None:
     if hops > MAX_ROUTE:
         raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {hops}")
     if max(map(len, route)) > MAX_PID:
-        raise UnknownProcess(f"no pid has more than {MAX_PID} characters")
+        longest = max(route, key=len)
+        raise UnknownProcess(f"no pid has more than {MAX_PID} characters, as {shown(longest)} has")
 
 
 def _leave_unwritten(claimed: _Claimed) -> None:
@@ -326,5 +394,5 @@ def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:
     if not link.is_limited and type(payload) is list:
         return  # between relatives only what has to be in one frame is limited
     raise MessageTooLarge(
-        f"event {event!r} has {size} bytes, {link.name} takes at most {link.limit} (socket.maxMessage)"
+        f"event {event!r} has {size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
     )

@@ -160,4 +160,8 @@ class PrivateSocket:
     def _refused(self, cause: str, address: str) -> None:
         self._node.incoming.count_refused(cause)
         if cause != HUNG_UP:  # a child that was killed just then is no news
-            log.warning("! a connection to the socket of the children was refused: %s", cause)
+            log.warning(
+                "! %s refused a connection to the socket for its children: %s",
+                self._node.errors.place(),
+                cause,
+            )

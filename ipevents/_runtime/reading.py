@@ -68,7 +68,7 @@ def read_frames(
     Blocks in ``recv`` (ended by a shutdown of the socket) and in ``on_frame(records, size)``. Raises
     Truncated, OSError, ProtocolError, and what ``on_frame`` raises.
     """
-    reading = _Reading(session, name, on_frame)
+    reading = _Reading(session, on_frame)
     ask = _FIRST_READ
     now = monotonic()
     turn.began = now
@@ -91,10 +91,9 @@ def read_frames(
 class _Reading:
     """What is left between two reads of one connection."""
 
-    def __init__(self, session: Session, name: str, on_frame: Callable[[list[Record], int], None]) -> None:
+    def __init__(self, session: Session, on_frame: Callable[[list[Record], int], None]) -> None:
         self.rest = b""  # the beginning of a frame
         self._socket = session.socket
-        self._name = name
         self._on_frame = on_frame
         self._largest = session.max_message  # record, in bytes
         self._limit = MAX_FRAME_BYTES if self._largest is None else self._largest + _FRAME_SLACK_BYTES
@@ -139,7 +138,9 @@ class _Reading:
         sizes = large_sizes(records[0])
         total = sum(size for size, _ in sizes)
         if self._largest is not None and total > self._largest:
-            raise ProtocolError(f"{self._name} sent {total} bytes in a record, {self._largest} are allowed")
+            raise ProtocolError(
+                f"a record with buffers of {total} bytes; {self._largest} are allowed (socket.maxMessage)"
+            )
         buffers: list[Any] = []
         for size, readonly in sizes:
             head = chunk[at : at + size]
@@ -147,7 +148,7 @@ class _Reading:
             try:
                 buffers.append(_receive(self._socket, size, head, readonly))
             except (MemoryError, OverflowError) as exc:
-                raise ProtocolError(f"{self._name} announces a buffer of {size} bytes") from exc
+                raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
         records[0] = with_buffers(records[0], buffers)
         return at, total
 

@@ -10,7 +10,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._core.flow import Sender, Verdict
+from .._core.flow import STALLED_SECONDS, Sender, Verdict
 from .._core.state import Stage
 from .._exceptions import OutboxFull, SlowPeer
 from .clock import monotonic
@@ -39,7 +39,12 @@ def wait_for_room(node: Node, link: Link, size: int, count: int, sender: Sender,
             link.drop("slow-peer" if sender is Sender.FANOUT else "full", count)
             if sender is Sender.FANOUT and not link.outbox.dropping:
                 link.outbox.begin_dropping()
-                node.error(SlowPeer(f"{link.name} takes nothing; events to it are dropped until it does"))
+                waiting = len(link.outbox)
+                text = (
+                    f"{link.title} has taken nothing for {STALLED_SECONDS:g} s while {waiting} records wait "
+                    "for it; events to it are dropped until it takes some"
+                )
+                node.error(SlowPeer(text), child=link.child)
             return False
         link.wait_room(LOOK_SECONDS)
         if sender is Sender.APPLICATION:
@@ -72,5 +77,6 @@ def outbox_full(link: Link, event: str) -> OutboxFull:
     """What code in a listener gets, which never waits."""
     waiting = len(link.outbox)
     return OutboxFull(
-        f"event {event!r} was not sent: {waiting} records wait for {link.name}, and a listener never waits"
+        f"event {event!r} was not sent: {waiting} records wait for {link.title}, and a listener never waits; "
+        "send less at once, or from a thread"
     )

@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import signal
 from multiprocessing.connection import Connection
+from typing import Any
 
-from .._core.messages import FAILED, FINISHED, ONLINE, STOP, Record
-from .._core.restarts import RestartPolicy
+from .._core.flow import Outbox
+from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
+from .._core.restarts import Decision, GiveUp, RestartPolicy
+from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
 from . import payload
 from .clock import monotonic
 from .inheritance import Inheritance
@@ -54,6 +57,10 @@ class Slot:
         self.exitcode: int | None = None
         self.wanted = False  # stop() or kill() was called: its end is final
         self.ended = Latch()  # the final end
+        self.child: Any = None  # the user's handle of it
+        # Of the next process, until it is started: PROGRAM, and what Child.send was given since the end of
+        # the one before. Apart from the outbox of that one, which may still be written to by its pid.
+        self._next: Outbox | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -77,8 +84,32 @@ class Slot:
         self.kill_at: float | None = None
 
     @property
+    def title(self) -> str:
+        """The child as texts for people name it: ``child resize (4718)``."""
+        return child_title(self.name, self.pid)
+
+    @property
     def alive(self) -> bool:
         return self.process is not None and self.exited_at is None
+
+    def next_outbox(self) -> Outbox:
+        """State lock held, no process runs: where what the next one gets waits for it; full as any other."""
+        if self._next is None:
+            self._next = Outbox()
+            self._next.put((PROGRAM, (), "", None, [self.program]), self.program_size)
+        return self._next
+
+    def started(self, process: ChildProcess) -> None:
+        """State lock held: the next process runs; from now on what is sent goes into its link."""
+        self.starts += 1
+        self.process = process
+        self._next = None
+
+    def drop_next(self) -> int:
+        """State lock held: there will be no other process. Returns how many events waited for it."""
+        lost = 0 if self._next is None else self._next.count_messages()
+        self._next = None
+        return lost
 
     def times(self) -> list[float | None]:
         """When something is to be done for it: only what can still be done, or the thread would spin."""
@@ -133,6 +164,23 @@ class Slot:
         elif kind == FINISHED:
             self.finished = True
 
+    def failures(self, online: bool, stopping: bool, decision: Decision) -> list[ProcessError]:
+        """State lock held: what is to be told of an end, ``online`` whether it came after the online.
+
+        An end that was asked for, of this child or of the whole tree, is none that failed.
+        """
+        told: list[ProcessError] = []
+        failed = not self.wanted and not stopping
+        if not online and failed:
+            told.append(StartFailed(self.pid, self.exitcode, self.failure, name=self.name))
+        elif self.refused:
+            told.append(WorkerRefused(f"{self.title} was refused and is not started again\n{self.failure}"))
+        elif self.failure and failed:
+            told.append(TargetFailed(self.pid, self.exitcode, self.failure, self.name))
+        if isinstance(decision, GiveUp):
+            told.append(GaveUp(f"{self.title} died young {decision.deaths} times in a row"))
+        return told
+
     def act(self, now: float) -> None:
         """In the supervisor's thread: the warning and the signals that are due for a running child."""
         process = self.process
@@ -143,17 +191,22 @@ class Slot:
             self._warn()
         if self.term_at is not None and self.term_at <= now:
             self.term_at = None
-            log.debug("= TERM to child %s", self.pid)
+            log.debug("= TERM to %s", self.title)
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGCONT)
         if self.kill_at is not None and self.kill_at <= now:
             self.kill_at = None
-            log.debug("= KILL to child %s", self.pid)
+            log.debug("= KILL to %s", self.title)
             process.send_signal(signal.SIGKILL)
 
     def _warn(self) -> None:
         link = self.link
         assert link is not None
-        waiting = link.sent - self.sent_before + link.outbox.count
-        if waiting > 0:
-            log.warning("! %d events for child %s wait: it has not said online yet", waiting, self.pid)
+        waiting = link.count_waiting(self.sent_before)
+        if waiting:
+            log.warning(
+                "! %d events for %s wait: it has not said online yet; it does so when it calls ipem.start(), "
+                "sends, or waits",
+                waiting,
+                self.title,
+            )

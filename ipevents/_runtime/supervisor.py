@@ -15,10 +15,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .._core.messages import PROGRAM, Record
-from .._core.restarts import GiveUp, Restart
+from .._core.messages import Record
+from .._core.naming import failure
+from .._core.restarts import Restart
 from .._core.state import Stage
-from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, Unpicklable, WorkerRefused
+from .._exceptions import ProtocolError, StartFailed, Unpicklable
 from . import again
 from .again import AGAIN_SECONDS, Again
 from .clock import monotonic
@@ -91,6 +92,7 @@ class Supervisor:
         """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
         self._socket.open()
         link = Link(slot.name, self._node.lock, self._node.receive, self._link_closed)
+        link.role, link.given_name, link.child = "child", slot.name, slot.child
         slot.link = link
         with self._node.lock:
             is_open = self._node.stage is Stage.OPEN
@@ -124,16 +126,15 @@ class Supervisor:
         now = monotonic()
         with self._node.lock:
             self._socket.expect(slot)
-            link.outbox.clear()
+            link.outbox = slot.next_outbox()  # nothing that was sent to a process before
             slot.sent_before = link.sent
-            link.outbox.put((PROGRAM, (), "", None, [slot.program]), slot.program_size)
             slot.policy.started(now)
         secrets = (self._socket.address, slot.key, slot.token)
         launch = Launch(*secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method)
         process = ChildProcess(launch, slot.name, slot.inherited.passed(slot.start_method))
         with self._node.lock:
-            slot.starts += 1
-            slot.process = process
+            slot.started(process)
+            link.wake_waiters()
             self._socket.name(slot, str(process.pid))
             slot.warn_at = monotonic() + SILENT_SECONDS
             link.progress = monotonic()
@@ -143,7 +144,7 @@ class Supervisor:
             stopping = self._node.stage is not Stage.OPEN
             if stopping or slot.wanted:
                 slot.kill_at = monotonic()
-        log.debug("= child %s started as %s", slot.name, slot.pid)
+        log.debug("= %s started", slot.title)
 
     # What children say: in their links' readers
 
@@ -161,7 +162,7 @@ class Supervisor:
     def _link_closed(self, link: Link, error: Exception | None) -> None:
         slot = self._slot_of(link)
         if isinstance(error, ProtocolError):
-            self._node.error(error)
+            self._node.error(error, child=link.child)
         if slot is None:
             return
         with self._node.lock:
@@ -241,7 +242,7 @@ class Supervisor:
                 self._step(None)
             self._stop(self._deadline)
         except Exception:  # a fault of the library: without this thread nothing is watched any more
-            log.exception("! the supervisor ends")
+            log.exception("! the supervisor of %s ends, and kills all children", self._node.errors.place())
             self.kill_all()
             self._end_again()
             self._on_stopped(Deadline(1.0))
@@ -279,9 +280,10 @@ class Supervisor:
         count = self._node.incoming.held_count
         if count:
             log.warning(
-                "! %d events wait for this process to say online: call ipem.start() when its listeners are "
+                "! %d events wait for %s to say online: call ipem.start() there when its listeners are "
                 "registered",
                 count,
+                self._node.errors.place(),
             )
 
     def _exited(self, slot: Slot) -> None:
@@ -293,7 +295,7 @@ class Supervisor:
             slot.exited_at = monotonic()
             slot.exitcode = code
             slot.term_at = slot.kill_at = slot.warn_at = None
-        log.debug("= child %s ended with %s", slot.pid, code)
+        log.debug("= %s ended with %s", slot.title, code)
         link.close_session()  # what it wrote is read first, also where a forked helper keeps its end open
 
     def _due(self, slot: Slot, now: float) -> None:
@@ -314,9 +316,8 @@ class Supervisor:
         assert link is not None
         assert process is not None
         assert slot.exited_at is not None
-        errors: list[IPEventsError] = []
         with self._node.lock:
-            pid, code = slot.pid, slot.exitcode
+            code = slot.exitcode
             stopping = self._deadline is not None
             self._socket.forget(slot)
             online, notices = self._node.child_gone(link, code)
@@ -331,22 +332,13 @@ class Supervisor:
                 explicit=slot.explicit,
             )
             slot.process = None
-            if not online and not slot.wanted and not stopping:
-                errors.append(StartFailed(pid, code, slot.failure))
-            elif slot.refused:
-                errors.append(
-                    WorkerRefused(f"child {pid} was refused and is not started again\n{slot.failure}")
-                )
-            if isinstance(decision, GiveUp):
-                errors.append(
-                    GaveUp(f"child {slot.name} ({pid}) died young {decision.deaths} times in a row")
-                )
+            errors = slot.failures(online, stopping, decision)
             if isinstance(decision, Restart):
                 slot.restart_at = slot.exited_at + decision.after
             self._node.tell_offlines(notices)
         process.close()
         for error in errors:
-            self._node.error(error)
+            self._node.error(error, child=slot.child)
         if slot.restart_at is None:
             self._end(slot)
 
@@ -356,6 +348,7 @@ class Supervisor:
             if slot in self.slots:
                 self.slots.remove(slot)
             assert slot.link is not None
+            slot.link.drop("link-cut", slot.drop_next())
             self._node.retire(slot.link)
         slot.inherited = Inheritance()  # whoever made them may be rid of them now
         slot.ended.set()
@@ -381,7 +374,8 @@ class Supervisor:
                 )
                 if isinstance(decision, Restart):
                     slot.restart_at = now + decision.after
-            self._node.error(StartFailed(slot.pid, None, why=f"it could not be started again: {exc}"))
+            failed = StartFailed(slot.pid, None, why=failure(exc), name=slot.name)
+            self._node.error(failed, child=slot.child)
             if slot.restart_at is None:
                 self._end(slot)
             return

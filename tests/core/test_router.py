@@ -19,7 +19,7 @@ from ipevents._core.messages import (
 from ipevents._core.router import RULES, Router, Up
 from ipevents._exceptions import Forged, ProtocolError
 
-AWAY = Report("the server is away", None, connected=False)
+AWAY = Report("the server parent is away", None, connected=False)
 
 
 def middle(up: Up = Up.OPEN) -> Router:
@@ -199,6 +199,19 @@ def test_a_message_to_a_child_has_no_route():
     assert middle().plan_here(TO_CHILD, "x", ("b",)) == _along((TO_CHILD, ("me",), None))
 
 
+def test_a_message_to_a_child_may_go_by_its_link_while_that_is_there():
+    router = middle()
+    plan = router.plan_here(
+        TO_CHILD, "x", ("b link",)
+    )  # not a pid, see fabric.py: any value but a text is one
+    assert plan.report is not None
+    link = object()
+    router.add_child(link, "new")
+    assert router.plan_here(TO_CHILD, "x", (link,)).only is link
+    router.remove_child(link)
+    assert router.plan_here(TO_CHILD, "x", (link,)).report is not None
+
+
 def _along(header: Header) -> Plan:
     return Plan(forward=("b link",), header=header, event="x", only="b link")
 
@@ -206,7 +219,7 @@ def _along(header: Header) -> Plan:
 def test_a_way_that_is_not_there_is_reported_and_looked_for_again():
     router = middle()
     plan = router.plan_here(TO_CHILD, "x", ("new",))
-    assert plan == Plan(report=Report("there is no child with pid 'new' here"))
+    assert plan == Plan(report=Report("me has no child with the pid 'new'"))
     assert router.plan_here(SEND_TO, "x", ("t", "new")).report is not None
     router.add_child("new link", "new")
     assert router.plan_here(TO_CHILD, "x", ("new",)).only == "new link"

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from ipevents._core.messages import BROADCAST, PAYLOADS
+from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
 from ipevents._runtime.link import Link
@@ -107,7 +107,41 @@ def join(one, other, limit=None):
     other.attach(theirs, limit)
 
 
+# Names
+
+
+@pytest.mark.parametrize(
+    ("role", "given", "title"),
+    [
+        ("", "", "4711"),
+        ("parent", "", "parent 4711"),
+        ("child", "resize", "child resize (4711)"),
+        ("4711", "", "4711"),
+    ],
+)
+def test_a_link_is_called_by_what_its_peer_is(ends, role, given, title):
+    link = ends[0].link
+    link.name, link.role, link.given_name = "4711", role, given
+    assert link.title == title
+    assert repr(link).startswith(f"<Link to {title} ")
+
+
 # Sending and receiving
+
+
+def test_events_of_users_that_wait_are_counted_without_what_the_library_says(ends):
+    a, _ = ends
+    with a.lock:
+        a.link.tell((PARENT, "4711"))
+        for event in ("x", "x", "y"):
+            a.put(event)
+        a.link.outbox.put_interest("z", True)
+    assert a.link.count_waiting(0) == 3
+    join(*ends)
+    with a.lock:
+        assert a.link.flush(Deadline(CEILING))
+    assert a.link.count_waiting(0) == 3
+    assert a.link.count_waiting(2) == 1
 
 
 def test_what_is_sent_arrives(joined):

@@ -438,7 +438,10 @@ def test_in_an_outage_the_way_up_is_refused_or_lost_with_one_error(line):
         middle.node.router.set_up(Up.AWAY)
     for _ in range(3):
         middle.send(TO_PARENTS, "x")
-    assert isinstance(middle.next_error(), NotConnected)
+    error = middle.next_error()
+    assert isinstance(error, NotConnected)
+    here = middle.node.errors.place()
+    assert str(error) == f"the server top is away; what {here} sends upwards is lost until it is back"
     middle.send(TO_GRAND_MASTER, "x")
     assert isinstance(middle.next_error(), NotConnected)
     middle.send_to(["top"], "x")
@@ -1122,6 +1125,7 @@ def test_a_record_that_cannot_be_closes_its_link_and_no_other(places, raw, name,
     pid, error = top.next_closed()
     assert pid == "raw"
     assert isinstance(error, ProtocolError)
+    assert str(error).startswith("raw sent what makes no sense, and the connection ends: ")
     child.send(TO_PARENTS, "x", 1)
     assert top.next()[:2] == ("x", (1,))
     assert top.heard.empty()

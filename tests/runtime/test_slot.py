@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipevents import OptionsError
+from ipevents import OptionsError, StartFailed, TargetFailed, WorkerRefused
 from ipevents._core.messages import FAILED, FINISHED, ONLINE
-from ipevents._core.restarts import RestartPolicy
+from ipevents._core.restarts import GiveUp, NoRestart, RestartPolicy
 from ipevents._options import Options, child_options
 from ipevents._runtime import programs
 from ipevents._runtime.slot import ADMITTED_SECONDS, Slot
@@ -104,10 +104,51 @@ def test_a_policy_that_there_is_not_is_refused(policy):
 def test_what_waits_for_an_online_in_vain_is_named_once(caplog):
     one = slot()
     one.process, one.pid, one.warn_at = Signalled(), "4711", 10.0
-    one.link = SimpleNamespace(sent=5, outbox=SimpleNamespace(count=1))
+    one.link = SimpleNamespace(count_waiting=lambda before: 6 - before)
     one.sent_before = 4  # by the starts before
     for now in (9.0, 10.0, 11.0):
         one.act(now)
-    assert [record.getMessage() for record in caplog.records] == [
-        "! 2 events for child 4711 wait: it has not said online yet"
-    ]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("! 2 events for child name (4711) wait: it has not said online yet")
+
+
+def test_nothing_is_said_where_nothing_waits(caplog):
+    one = slot()
+    one.process, one.pid, one.warn_at = Signalled(), "4711", 10.0
+    one.link = SimpleNamespace(count_waiting=lambda before: 0)
+    one.act(10.0)
+    assert caplog.records == []
+
+
+GONE = NoRestart()
+
+
+@pytest.mark.parametrize(
+    ("online", "stopping", "wanted", "failure", "refused", "told"),
+    [
+        (False, False, False, "", False, [StartFailed]),
+        (False, False, False, "trace", False, [StartFailed]),
+        (False, False, True, "trace", False, []),
+        (False, True, False, "trace", False, []),
+        (False, False, False, "trace", True, [StartFailed]),
+        (True, False, False, "", False, []),
+        (True, False, False, "trace", False, [TargetFailed]),
+        (True, False, True, "trace", False, []),
+        (True, True, False, "trace", False, []),
+        (True, False, False, "trace", True, [WorkerRefused]),
+    ],
+)
+def test_what_is_told_of_an_end(online, stopping, wanted, failure, refused, told):
+    one = slot()
+    one.pid, one.wanted, one.failure, one.refused = "4711", wanted, failure, refused
+    errors = one.failures(online, stopping, GONE)
+    assert [type(error) for error in errors] == told
+    assert all(str(error).startswith("child name (4711) ") for error in errors)
+
+
+def test_what_is_given_up_is_told_after_the_failure_that_was_one_too_many():
+    one = slot()
+    one.pid, one.exitcode = "4711", 3
+    first, last = one.failures(False, False, GiveUp(5))
+    assert (type(first), first.name, first.pid, first.exitcode) == (StartFailed, "name", "4711", 3)
+    assert str(last) == "child name (4711) died young 5 times in a row"

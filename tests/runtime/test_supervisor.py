@@ -140,7 +140,8 @@ def test_what_waits_in_a_child_for_its_own_online_is_named(watched, monkeypatch,
         watched.supervisor.begin()
         if waiting:
             line = said.get(timeout=CEILING_SECONDS)
-            assert line.startswith("! 3 events wait for this process to say online: call ipem.start()")
+            here = watched.node.errors.place()
+            assert line.startswith(f"! 3 events wait for {here} to say online: call ipem.start()")
         watched.supervisor.request_stop(CEILING_SECONDS)
         assert watched.supervisor.join(Deadline(CEILING_SECONDS))
         assert said.empty()

@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -274,8 +275,111 @@ def test_a_failing_worker_shows_one_traceback_that_says_whose_it_is(before):
     lines = ended.err.splitlines()
     assert lines[:2] == [f"Process work ({pid}):", "Traceback (most recent call last):"]
     assert ended.err.count("Traceback") == 1
-    told = f"! StartFailed: child {pid} ended before it was online, exit code 1: LookupError: mine"
-    assert lines[-1] == ("LookupError: mine" if before else told)
+    assert re.fullmatch(
+        rf"! TargetFailed in main\.py \(\d+\): child work \({pid}\) failed, exit code 1: LookupError: mine"
+        if before
+        else rf"! StartFailed in main\.py \(\d+\): child work \({pid}\) ended before it was online, exit code 1: "
+        "LookupError: mine",
+        lines[-1],
+    )
+
+
+def test_what_a_program_raises_after_its_online_is_told_to_the_parent_after_its_offline():
+    text = """
+    def work():
+        ipem.start()
+        raise LookupError("mine")
+
+    def failed(message, error):
+        say(type(error).__name__, error.name, error.pid == child.pid, error.exitcode)
+        say(error.traceback.splitlines()[-1], message.child is child, message.failed, message.listener)
+        ipem.stop()
+
+    told("offline")
+    ipem.on("error", failed)
+    ipem.start()
+    child = ipem.worker(work, name="resize", restart=False)
+    ipem.run()
+    """
+    with running(text) as script:
+        ended = script.ended(20.0)
+    assert ended.lines == ["offline", "TargetFailed resize True 1", "LookupError: mine True None None"]
+    assert ended.err.count("Traceback") == 1  # of the child
+
+
+@pytest.mark.parametrize("how", ["sys.exit(3)", "os._exit(4)", "os.kill(os.getpid(), 9)"])
+def test_an_end_without_an_exception_is_no_failed_target(how):
+    text = f"""
+    def work():
+        with ipem.expecting("parent", 20.0):
+            ipem.start()
+        {how}
+
+    ipem.on("error", lambda message, error: say(type(error).__name__))
+    child = ipem.worker(work, restart=False)
+    child.join()
+    ipem.stop()
+    """
+    with running(text) as script:
+        assert script.ended(20.0).lines == []
+
+
+def test_children_are_named_by_their_targets_whatever_kind_these_are():
+    text = """
+    import functools
+
+    class Counter:
+        def __call__(self):
+            pass
+        def count(self):
+            pass
+
+    class Job:
+        def __init__(self):
+            pass
+
+    def resize(size):
+        pass
+
+    targets = [resize, functools.partial(resize, 1), Counter(), functools.partial(Counter()), Counter().count]
+    for target in [*targets, Job, lambda: None, print]:
+        say(ipem.worker(target, [2] if target is resize else [], restart=False).name)
+    ipem.stop()
+    """
+    with running(text) as script:
+        lines = script.ended(20.0).lines
+    assert [line for line in lines if line] == [
+        *["resize"] * 2,
+        *["Counter"] * 2,
+        "count",
+        "Job",
+        "<lambda>",
+        "print",
+    ]
+
+
+def test_a_failing_listener_of_a_worker_is_logged_once_with_the_workers_name():
+    text = """
+    def work():
+        @ipem.on("job")
+        def job(message):
+            1 / 0
+
+    with ipem:
+        for name in ("alice", "bob"):
+            with ipem.expecting("online", 20.0):
+                child = ipem.worker(work, name=name)
+                child.send("job")
+            say(name, child.pid)
+    """
+    with running(text) as script:
+        ended = script.ended(20.0)
+    pids = dict(line.split() for line in ended.lines)
+    for name, pid in pids.items():
+        (line,) = [line for line in ended.err.splitlines() if name in line]
+        told = rf"of event 'job' from {script.pid} failed in {name} \({pid}\): ZeroDivisionError: division by zero"
+        assert re.fullmatch(rf"! listener work\.<locals>\.job \(\S+:\d+\) {told}", line)
+    assert ended.err.count("Traceback") == 2
 
 
 # What has finished.
@@ -428,7 +532,7 @@ def test_a_child_that_hangs_is_killed_by_stop_after_its_time():
     assert (ended.status, ended.lines) == (0, ["ended True True True"])
 
 
-def test_send_goes_to_the_process_that_runs_now():
+def test_send_goes_to_the_process_that_runs_now_or_next():
     text = """
     def work():
         ipem.on("go", lambda message: os._exit(1))
@@ -441,23 +545,62 @@ def test_send_goes_to_the_process_that_runs_now():
         with ipem.expecting("answer") as got:
             child.send("ask", n)
         say("answer", *got.message.args, got.message.from_ == child.pid)
-        with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        before = child.pid
+        with ipem.expecting("answer", where=lambda message, n: say("next", n) or n == "last") as got:
             with ipem.expecting("offline"):
                 child.send("go")
+            child.send("ask", n)
+            ipem.sendToChild(child, "ask", "last")
             try:
-                child.send("ask", -1)
-            except UnknownProcess as exc:
+                ipem.sendToChild(before, "ask", "never")
+            except UnknownProcess:
                 say("refused")
+        say(got.message.from_ == child.pid != before)
+    say(ipem.stats()["past"]["dropped"], *(link["dropped"] for link in ipem.stats()["links"].values()))
     ipem.stop()
     """
-    assert lines_of(text) == [
-        "answer 0 True",
-        "refused",
-        "answer 1 True",
-        "refused",
-        "answer 2 True",
-        "refused",
-    ]
+    told = [[f"answer {n} True", "refused", f"next {n}", "next last", "True"] for n in range(3)]
+    assert lines_of(text) == [*(line for lines in told for line in lines), "{} {}"]
+
+
+def test_what_waits_for_a_next_process_that_never_comes_online_is_lost_and_counted():
+    text = """
+    def work():
+        if os.path.exists("second"):
+            os._exit(2)
+        ipem.on("go", lambda message: os._exit(1))
+
+    with ipem:
+        with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+            child = ipem.worker(work, delayRestart=100)
+        open("second", "w").close()
+        with ipem.expecting("error") as got:
+            with ipem.expecting("offline"):
+                child.send("go")
+            child.send("x")
+            child.send("y")
+        child.kill()
+        child.join()
+        say(type(got.message.args[0]).__name__, got.message.child is child, ipem.stats()["past"]["dropped"])
+    """
+    assert lines_of(text) == ["StartFailed True {'link-cut': 2}"]
+
+
+@pytest.mark.parametrize("how", ["ipem.stop()", "child.stop()", "child.kill(); child.join()"])
+def test_what_waits_for_a_restart_that_a_stop_prevents_is_counted(how):
+    text = f"""
+    def work():
+        ipem.on("go", lambda message: os._exit(1))
+
+    child = ipem.worker(work, delayRestart=1000000)
+    with ipem.expecting("offline"):
+        child.send("go")
+    child.send("x")
+    {how}
+    say(child.alive, child.restarts, ipem.stats()["past"]["dropped"])
+    ipem.stop()
+    """
+    assert lines_of(text) == ["False 0 {'link-cut': 1}"]
 
 
 def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counted():

@@ -1,0 +1,240 @@
+"""What ``Child.send`` does between two processes of a child; with processes see system/test_restart.py."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+
+from ipevents import Child, Closed, Emitter, InvalidEvent, OutboxFull, UnknownProcess, Unpicklable
+from ipevents._core import flow
+from ipevents._core.messages import EVENT, PAYLOADS, PROGRAM, TO_CHILD
+from ipevents._core.restarts import RestartPolicy
+from ipevents._runtime import programs
+from ipevents._runtime.link import Link
+from ipevents._runtime.slot import Slot
+from ipevents._runtime.threads import Deadline
+
+CEILING = 20.0  # reached only in a deadlock
+
+
+class Running:
+    """A process that runs, as far as a slot looks at it."""
+
+
+class Between:
+    """A child whose process has ended, and whose next one the test starts."""
+
+    def __init__(self) -> None:
+        self.emitter = Emitter().options(useSocket=False).start()
+        self.node = self.emitter._node
+        policy = RestartPolicy(True, 1.0, None)
+        self.slot = Slot("resize", programs.function(print, (), {}), True, policy, False, "spawn")
+        self.slot.pid = "4711"
+        self.link = self.slot.link = Link("4711", self.node.lock, self.node.receive, lambda *_: None)
+        self.child = self.slot.child = Child(self.emitter._life, self.slot)
+
+    def start(self) -> None:
+        """As the supervisor does, with a process that takes nothing yet."""
+        with self.node.lock:
+            self.link.outbox = self.slot.next_outbox()
+            self.node.router.add_child(self.link, "4712")
+            self.slot.started(Running())  # type: ignore[arg-type]
+            self.link.wake_waiters()
+
+    def waiting(self) -> list[tuple[str, tuple[object, ...]]]:
+        """The events that the next process gets; what it is to run comes before them."""
+        with self.node.lock:
+            program, *records = self.slot.next_outbox()._all()
+            assert program[0] == PROGRAM
+            assert all(record[0] == TO_CHILD for record in records)
+            return [(record[EVENT], record[PAYLOADS][0]) for record in records]
+
+    def end(self) -> None:
+        with self.node.lock:
+            self.node.router.remove_child(self.link)
+            self.link.end()
+        assert self.link.join(Deadline(CEILING))
+        self.emitter.stop()
+
+
+@pytest.fixture
+def between():
+    made = Between()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """An outbox is full with the program and two events."""
+    monkeypatch.setattr(flow, "OUTBOX_RECORDS", 3)
+    monkeypatch.setattr(flow, "FRAME_BYTES", 1)  # no message is so small that limits are not looked at
+
+
+def waits_for_room(between, monkeypatch):
+    """A queue that tells when a thread begins to wait for room in the link of the child."""
+    begun: queue.SimpleQueue[None] = queue.SimpleQueue()
+    original = between.link.wait_room
+
+    def wait_room(timeout):
+        begun.put(None)
+        original(CEILING)
+
+    monkeypatch.setattr(between.link, "wait_room", wait_room)
+    return begun
+
+
+def in_thread(call, *args):
+    """Run a call in a thread; returns the queue of what it raises, or None."""
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run():
+        try:
+            call(*args)
+        except BaseException as exc:
+            ended.put(exc)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    return ended
+
+
+def test_what_is_sent_between_two_processes_waits_in_order_for_the_next(between):
+    sent = between.emitter.stats()["sent"]
+    between.child.send("x", 1)
+    between.child.send("y", 2)
+    between.emitter.sendToChild(between.child, "x", 3)
+    assert between.waiting() == [("x", (1,)), ("y", (2,)), ("x", (3,))]
+    assert between.emitter.stats()["sent"] == sent + 3
+
+
+def test_what_is_sent_after_the_start_comes_behind_it(between):
+    between.child.send("x", 1)
+    between.start()
+    between.child.send("x", 2)
+    with between.node.lock:
+        records = list(between.link.outbox._all())
+    assert [payload for record in records[1:] for payload in record[PAYLOADS]] == [(1,), (2,)]
+
+
+def test_what_was_left_for_the_process_before_is_not_given_to_the_next(between):
+    between.start()
+    between.child.send("x", 1)
+    between.slot.process = None  # it ended
+    between.child.send("x", 2)
+    assert between.waiting() == [("x", (2,))]
+
+
+def test_a_send_that_finds_the_process_gone_goes_to_the_next(between):
+    between.start()
+    with between.node.lock:
+        between.node.router.remove_child(between.link)
+
+    class Ends:
+        """Runs when it is asked first, as the sender does, and has ended when it is asked again."""
+
+        asked = 0
+
+        def __get__(self, slot, owner):
+            self.asked += 1
+            return self.asked == 1
+
+    class Ending(Slot):
+        alive = Ends()  # type: ignore[assignment]
+
+    between.slot.__class__ = Ending
+    between.child.send("x", 1)
+    assert between.waiting() == [("x", (1,))]
+
+
+def test_a_pid_is_that_of_one_process_only(between):
+    with pytest.raises(UnknownProcess, match=r"has no child with the pid '4711'"):
+        between.emitter.sendToChild("4711", "x")
+    assert between.waiting() == []
+
+
+@pytest.mark.parametrize(
+    ("event", "args", "error"),
+    [("", (), InvalidEvent), ("online", (), InvalidEvent), ("x", (threading.Lock(),), Unpicklable)],
+)
+def test_a_wrong_send_between_two_processes_is_refused_as_ever(between, event, args, error):
+    with pytest.raises(error):
+        between.child.send(event, *args)
+    assert between.waiting() == []
+
+
+@pytest.mark.parametrize("how", ["ended", "wanted"])
+def test_a_child_that_will_not_be_started_again_has_ended(between, how):
+    if how == "ended":
+        between.slot.ended.set()
+    else:
+        between.slot.wanted = True
+    with pytest.raises(UnknownProcess, match=r"child resize \(4711\) has ended"):
+        between.child.send("x")
+
+
+def test_the_error_event_of_such_a_send_has_the_child(between):
+    between.slot.ended.set()
+    with between.emitter.expecting("error", CEILING) as got:
+        between.child.send("x")
+    assert got.message.child is between.child
+
+
+def test_after_a_stop_it_is_closed(between):
+    between.emitter.stop()
+    with pytest.raises(Closed):
+        between.child.send("x")
+
+
+def test_in_a_listener_a_full_outbox_is_an_error_at_once(between, small):
+    caught = []
+
+    def listener(message):
+        try:
+            for number in range(3):
+                between.child.send("x", number)
+        except OutboxFull as exc:
+            caught.append(str(exc))
+
+    between.emitter.on("go", listener).emit("go")
+    assert between.waiting() == [("x", (0,)), ("x", (1,))]
+    assert len(caught) == 1
+
+
+def test_another_thread_waits_for_room_until_the_next_process_takes_some(between, small, monkeypatch):
+    begun = waits_for_room(between, monkeypatch)
+    for number in range(2):
+        between.child.send("x", number)
+    ended = in_thread(between.child.send, "x", 2)
+    begun.get(timeout=CEILING)
+    between.start()
+    begun.get(timeout=CEILING)  # it runs, but has not taken anything yet
+    with between.node.lock:
+        assert [len(between.link.outbox.take()) for _ in range(3)] == [1, 1, 1]
+        between.link.wake_waiters()
+    assert ended.get(timeout=CEILING) is None
+    with between.node.lock:
+        assert [record[PAYLOADS] for record in between.link.outbox._all()] == [[(2,)]]
+
+
+def test_the_wait_for_room_ends_with_the_child(between, small, monkeypatch):
+    begun = waits_for_room(between, monkeypatch)
+    for number in range(2):
+        between.child.send("x", number)
+    ended = in_thread(between.child.send, "x", 2)
+    begun.get(timeout=CEILING)
+    between.slot.ended.set()
+    with between.node.lock:
+        assert between.slot.drop_next() == 2
+        between.link.end()
+    assert type(ended.get(timeout=CEILING)) is UnknownProcess
+
+
+def test_a_send_from_within_the_library_is_done_on_leaving(between):
+    with between.node.lock:
+        between.child.send("x", 1)
+        assert between.slot.drop_next() == 0
+    assert between.waiting() == [("x", (1,))]
