@@ -724,6 +724,47 @@ def test_waiting_in_a_listener_would_deadlock(started):
     assert all("register a listener" in str(exc) for exc in failures)
 
 
+def test_a_listener_waits_for_no_other_emitter_of_its_process_either(started):
+    other = Emitter().options(useSocket=False).start()
+    failures = []
+
+    def listener(message):
+        for wait in (lambda: other.waitFor("y"), other.run):
+            try:
+                wait()
+            except WouldDeadlock as exc:
+                failures.append(exc)
+        other.stop()
+        failures.append(other.stopping)
+
+    started.on("x", listener)
+    started.emit("x")
+    assert [type(each) for each in failures] == [WouldDeadlock, WouldDeadlock, bool]
+    assert other.run(CEILING), "the listener has only asked for the stop, which needs the listener's end"
+
+
+def test_two_threads_whose_listeners_emit_at_each_others_emitter_come_to_an_end(ipem):
+    other = Emitter()
+    both_run = threading.Barrier(2)
+    heard = []
+    for mine, its in ((ipem, other), (other, ipem)):
+        mine.on("echo", lambda message: heard.append(message.event))
+        mine.on("go", lambda message, its=its: its.emit("echo"))
+
+    def run(emitter):
+        both_run.wait(CEILING)
+        for _ in range(5000):
+            emitter.emit("go")
+
+    threads = [threading.Thread(target=run, args=(emitter,), daemon=True) for emitter in (ipem, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(CEILING)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(heard) == 10_000
+
+
 def test_a_stop_ends_a_wait(started):
     thread = None
     with pytest.raises(Closed), started.expecting("x"):

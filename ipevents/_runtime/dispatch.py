@@ -1,8 +1,6 @@
 """Listeners on blinker signals: registration order, once, origin, isolation, one at a time.
 
-Locks. ``_running`` (re-entrant) is held while listeners run: one at a time in a process. It is taken
-with no other lock held and may be followed by the state lock (a listener sends), never the other way
-round. Signals are made, kept and forgotten, and listeners registered, without a lock, because collected
+Locks. Listeners run on the ``floor``: one at a time in a process, see there. Signals are made, kept and forgotten, and listeners registered, without a lock, because collected
 receivers and signal handlers do so in the middle of anything: each step is one operation of a dict or a set.
 Every thread that runs listeners may block in them as long as the user's code likes; nobody
 who holds the state lock waits for one.
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
 from .._exceptions import InvalidListener, shown
-from .threads import acquire_from_user
+from .floor import Floor, process_floor
 
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers
@@ -46,8 +44,12 @@ class Dispatcher:
 
     ``on_interest(event)`` is called after an event's listeners changed, in the thread that changed them
     (a collected weak one: any thread, anywhere), so it must not block. ``on_failure(exception, message,
-    listener)`` gets what a listener raised; ``on_exit(code)`` the SystemExit of one; ``on_idle()`` is
-    called when a thread has run its last listener for now, still in that thread, unless it ``gathers``.
+    listener)`` gets what a listener raised; ``on_exit(exc)`` the SystemExit of one, and raises it again where
+    it cannot end anything. ``on_idle()`` is called in the thread that ran listeners, after the last one for
+    now, if a listener had it owed by ``owe_idle``.
+
+    ``floor``: another right to run listeners than the process's, where several dispatchers of one process
+    stand for processes.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Dispatcher:
         on_failure: Callable[[BaseException, Message, Listener], None],
         on_exit: Callable[[SystemExit], None],
         on_idle: Callable[[], None],
+        floor: Floor = process_floor,
     ) -> None:
         self._on_interest = on_interest
         self._on_failure = on_failure
@@ -65,24 +68,10 @@ class Dispatcher:
         # At most one signal for an event, held here only while something is connected to it, see _keep; so
         # a name that is no longer used, such as `reply-<id>`, costs nothing.
         self._signals: dict[str, _Reference] = {}
-        self._running = threading.RLock()
-        self._depth = 0  # written by the owner of _running
-        self.owner = 0  # the thread that runs listeners now
-        # More of the same frame is to come: what listeners send is gathered. Written by the owner.
-        self.gathers = False
+        self.floor = floor
         # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
         # when its signal changes.
         self.kept: dict[str, Receivers] = {}
-
-    def forget_owner(self) -> None:
-        """In a process made by os.fork(): a thread that was running listeners is not in this process.
-
-        The forking thread may run one itself; it goes on to hold what it holds.
-        """
-        if not self._running._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
-            self._running = threading.RLock()
-            self._depth = 0
-            self.owner = 0
 
     # Registration
 
@@ -195,31 +184,50 @@ class Dispatcher:
     def enter(self, *, gathers: bool = False) -> None:
         """Begin to run listeners in this thread; waits while another thread does. Nests.
 
-        ``gathers``: for several events; behind the last of them the caller has written what was sent.
+        ``gathers``: for several events; after the last of them the caller writes what was sent by this emitter.
         """
-        if not self._running.acquire(False):
-            acquire_from_user(self._running)  # Ctrl-C is heard also where a listener never returns
-        if not self._depth:
-            self.gathers = gathers
-        self._depth += 1
-        self.owner = get_ident()
+        floor = self.floor
+        if not floor.lock.acquire(False):
+            floor.take()
+        if not floor.depth:
+            floor.gatherer = self if gathers else None
+        floor.depth += 1
+        floor.owner = get_ident()
 
     def leave(self) -> None:
-        """The counterpart of ``enter``. The outermost one lets what listeners sent go, unless it gathers."""
-        if self._depth > 1:
-            self._depth -= 1
-            self._running.release()
+        """The counterpart of ``enter``. The outermost one lets what listeners sent go."""
+        floor = self.floor
+        if floor.depth > 1:
+            floor.depth -= 1
+            floor.lock.release()
             return
-        gathers = self.gathers
-        self._depth = 0
-        self.owner = 0
-        self._running.release()
-        if not gathers:
-            self._on_idle()
+        floor.gatherer = None
+        floor.depth = 0
+        floor.owner = 0
+        if floor.owed:
+            owed, floor.owed = floor.owed, []
+            floor.lock.release()
+            for dispatcher in owed:
+                dispatcher._on_idle()
+        else:
+            floor.lock.release()
 
     def runs_here(self) -> bool:
-        """Whether the calling code is called by a listener."""
-        return self.owner == get_ident()
+        """Whether the calling code is called by a listener, of this emitter or of another one."""
+        return self.floor.owner == get_ident()
+
+    def owe_idle(self) -> None:
+        """Have ``on_idle`` called when the last listener has run for now.
+
+        Not where this thread runs no listener, or gathers for this emitter: then the reader sees to it.
+        """
+        floor = self.floor
+        if floor.owner == get_ident() and floor.gatherer is not self:
+            floor.owed.append(self)
+
+    def gathers(self) -> bool:
+        """In a listener: whether more of the frame is to come, after which the reader writes what was sent."""
+        return self.floor.gatherer is self
 
     def deliver(self, message: Message, kwargs: Mapping[str, Any]) -> bool:
         """Call the listeners of a message in this thread. Returns whether there were any."""

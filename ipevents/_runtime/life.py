@@ -376,7 +376,7 @@ class Life:
         """In a process made by os.fork(): the emitter belongs to the parent; ours is disarmed."""
         node = self.node
         node.forget_lock_owner()
-        node.dispatcher.forget_owner()
+        node.dispatcher.floor.forget_owner()
         if node.stage is Stage.NEW:
             return
         node.stage = Stage.FORKED

@@ -8,7 +8,7 @@ Locks. ``lock`` (the state lock) guards router, outboxes, ``stage`` and the list
 only so that its owner can be told from C without a gap: code that finds it owned by its own thread was
 called from inside (a signal handler, a collected object) and queues itself in ``deferred``, which the
 owner runs after his release (a ``with`` sees to it; who calls ``release`` himself does as well).
-Order: the dispatcher's lock first, then the state lock, nothing after it.
+Order: the floor first (see floor.py), then the state lock, nothing after it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .._core.router import Router, Up
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .clock import monotonic
 from .dispatch import Dispatcher, Listener
+from .floor import Floor, process_floor
 from .incoming import Incoming
 from .link import Link
 from .logs import Log
@@ -55,7 +56,7 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 
 class Node:
     """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
-    called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
+called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
     its ``online``; ``on_exit(code)`` when a listener raised SystemExit. ``reply(pids, event, args,
     kwargs)`` is what Message.reply calls.
     """
@@ -69,6 +70,7 @@ class Node:
         on_first_use: Callable[[], None],
         on_exit: Callable[[SystemExit], None],
         on_unheard: Callable[[], None] = lambda: None,
+        floor: Floor = process_floor,
     ) -> None:
         self.deferred: dict[int, deque[tuple[Callable[..., Any], tuple[Any, ...]]]] = {}  # by thread
         self._running_deferred: set[int] = set()  # threads that run theirs just now
@@ -88,6 +90,7 @@ class Node:
             on_failure=self._listener_failed,
             on_exit=on_exit,
             on_idle=self.outgoing.write_dirty,
+            floor=floor,
         )
         self.receive = self.incoming.receive
         # The counters of links that are gone.

@@ -226,7 +226,7 @@ class Outgoing:
         for link in links:
             if link.attended:
                 continue
-            records = None if listens and dispatcher.gathers else link.claim(len(links), prompts=not listens)
+            records = None if listens and dispatcher.gathers() else link.claim(len(links), prompts=not listens)
             if records is not None:
                 claimed.append((link, records))
             elif listens:
@@ -257,6 +257,7 @@ class Outgoing:
         if not link.dirty:
             link.dirty = True
             self.dirty.append(link)
+            self._node.dispatcher.owe_idle()
         link.defer()
 
     def write_dirty(self) -> None:

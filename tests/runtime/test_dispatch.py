@@ -487,21 +487,124 @@ def test_after_a_nested_emit_the_outer_listener_still_runs(dispatcher):
     seen = []
 
     def listener(message):
+        dispatcher.owe_idle()
         dispatcher.emit("inner")
-        seen.append(dispatcher.runs_here())
+        seen.append((dispatcher.runs_here(), dispatcher.idle))
 
     dispatcher.add("x", listener)
-    dispatcher.add("inner", lambda message: None)
+    dispatcher.add("inner", lambda message: dispatcher.owe_idle())
     dispatcher.emit("x")
-    assert seen == [True]
+    assert seen == [(True, 0)]
+    assert dispatcher.idle > 0
+
+
+def test_what_is_owed_is_told_when_the_last_listener_has_run(dispatcher):
+    dispatcher.add("x", lambda message: dispatcher.owe_idle())
+    dispatcher.add("y", lambda message: None)
+    dispatcher.emit("x")
     assert dispatcher.idle == 1
-
-
-def test_the_outermost_leave_is_told_once(dispatcher):
-    dispatcher.add("x", lambda message: None)
-    dispatcher.emit("x")
+    dispatcher.emit("y")
+    assert dispatcher.idle == 1
     dispatcher.emit("x")
     assert dispatcher.idle == 2
+
+
+def test_nothing_is_owed_where_no_listener_runs(dispatcher):
+    dispatcher.owe_idle()
+    dispatcher.add("x", lambda message: None)
+    dispatcher.emit("x")
+    assert dispatcher.idle == 0
+
+
+def test_who_gathers_is_not_told(dispatcher):
+    dispatcher.add("x", lambda message: dispatcher.owe_idle())
+    dispatcher.enter(gathers=True)
+    dispatcher.emit("x")
+    dispatcher.leave()
+    assert dispatcher.idle == 0
+
+
+# Several emitters
+
+
+@pytest.fixture
+def other():
+    return Recording()
+
+
+def test_a_listener_of_one_emitter_is_a_listener_for_the_other(dispatcher, other):
+    seen = []
+    dispatcher.add("x", lambda message: seen.append(other.runs_here()))
+    dispatcher.emit("x")
+    assert seen == [True]
+    assert not other.runs_here()
+
+
+def test_one_listener_runs_at_a_time_whichever_emitter_it_belongs_to(dispatcher, other):
+    entered, go = threading.Event(), threading.Event()
+    ran = []
+
+    def slow(message):
+        entered.set()
+        assert go.wait(CEILING)
+        ran.append("slow")
+
+    dispatcher.add("x", slow)
+    other.add("x", lambda message: ran.append("other"))
+    threads = [threading.Thread(target=each.emit, args=("x",)) for each in (dispatcher, other)]
+    threads[0].start()
+    assert entered.wait(CEILING)
+    threads[1].start()
+    assert not other.floor.lock.acquire(False)
+    go.set()
+    for thread in threads:
+        thread.join(CEILING)
+    assert ran == ["slow", "other"]
+
+
+def test_listeners_of_two_emitters_that_emit_at_each_other_never_block(dispatcher, other):
+    start = threading.Barrier(2)
+    echoes = []
+    for mine, its in ((dispatcher, other), (other, dispatcher)):
+        mine.add("go", lambda message, its=its: its.emit("echo"))
+        mine.add("echo", lambda message: echoes.append(message.event))
+
+    def run(mine):
+        start.wait(CEILING)
+        for _ in range(2000):
+            mine.emit("go")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # else one thread may be done before the other begins
+    try:
+        threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in (dispatcher, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(CEILING)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(echoes) == 4000
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+def test_what_is_sent_by_another_emitter_goes_when_the_outermost_listener_has_run(
+    dispatcher, other, gathers
+):
+    seen = []
+
+    def listener(message):
+        other.owe_idle()
+        seen.append((other.idle, other.gathers()))
+
+    dispatcher.add("x", listener)
+    dispatcher.enter(gathers=gathers)
+    dispatcher.emit("x")
+    assert other.idle == 0
+    dispatcher.leave()
+    assert seen == [(0, False)]
+    assert (dispatcher.idle, other.idle) == (0, 1)
 
 
 # Interest

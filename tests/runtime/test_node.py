@@ -48,6 +48,7 @@ from ipevents._exceptions import (
 )
 from ipevents._runtime import link as link_module
 from ipevents._runtime import room
+from ipevents._runtime.floor import Floor
 from ipevents._runtime.link import Link
 from ipevents._runtime.node import Node
 from ipevents._runtime.notices import Notices
@@ -70,6 +71,7 @@ class Place:
             on_control=lambda link, record: self.controls.append(record),
             on_first_use=lambda: None,
             on_exit=lambda exc: self.exits.append(exc),
+            floor=Floor(),  # each stands for a process
         )
         self.node.notices = Notices(pid)
         self.node.stage = Stage.OPEN
@@ -704,7 +706,7 @@ def test_rule_3_a_reader_that_forwards_waits_while_listeners_run_elsewhere(pair,
     waiting = watch_waits(monkeypatch, link)
     second.send(TO_SIBLINGS, "x", 1)
     assert waiting.wait(CEILING)
-    assert not parent.node.dispatcher.owner, "the reader has left the dispatcher"
+    assert not parent.node.dispatcher.floor.owner, "the reader has left the dispatcher"
     parent.node.emit("y", (2,), {})
     assert parent.next()[:2] == ("y", (2,))
     free(parent, link)
