@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -607,23 +608,52 @@ def later(call, *args):
     return thread
 
 
-def test_wait_for_returns_the_message(started):
-    waits = threading.Event()
-    started.signal("x").connect(lambda message: None, weak=False)
-    before = started.listenerCount("x")
+def waited_for(emitter):
+    """The events that waits of the library listen to: users are not shown them."""
+    return [event for event in emitter._node.dispatcher.wanted() if event not in emitter.eventNames()]
+
+
+def emit_when_waited_for(emitter, event, *args):
+    """In another thread, as soon as somebody waits for the event."""
 
     def emit():
-        waits.wait(CEILING)
-        while started.listenerCount("x") == before:  # until waitFor listens
-            pass
-        started.emit("x", 1)
+        deadline = time.monotonic() + CEILING
+        while event not in waited_for(emitter):  # nobody tells that a wait has begun
+            assert time.monotonic() < deadline
+        emitter.emit(event, *args)
 
-    thread = later(emit)
-    waits.set()
+    return later(emit)
+
+
+def test_wait_for_returns_the_message(started):
+    thread = emit_when_waited_for(started, "x", 1)
     message = started.waitFor("x", CEILING)
     thread.join(CEILING)
     assert message.args == (1,)
-    assert started.listenerCount("x") == before
+    assert waited_for(started) == []
+
+
+def test_a_wait_is_no_listener_that_anybody_registered(started):
+    started.on("x", print)
+    with started.expecting("x", CEILING) as got, started.expecting("y", CEILING):
+        assert started.listeners("x") == [print]
+        assert (started.listenerCount("x"), started.listenerCount("y")) == (1, 0)
+        assert started.eventNames() == ["x"]
+        started.off("x", print)
+        assert started.emit("x", 1), "it is heard all the same"
+        started.emit("y")
+    assert got.message.args == (1,)
+
+
+@pytest.mark.parametrize("event", ["x", None])
+def test_removing_all_listeners_ends_no_wait(started, heard, event):
+    with started.expecting("x", CEILING) as got:
+        started.on("x", hears(heard))
+        started.removeAllListeners(event)
+        started.off(event)
+        started.emit("x", 1)
+    assert got.message.args == (1,)
+    assert heard == []
 
 
 def test_expecting_misses_nothing_that_the_block_provokes(started):
@@ -633,7 +663,7 @@ def test_expecting_misses_nothing_that_the_block_provokes(started):
         started.emit("x", 1)
         started.emit("x", 2)
     assert got.message.args == (1,)
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_where_says_which_message_will_do(started):
@@ -646,7 +676,7 @@ def test_where_says_which_message_will_do(started):
 def test_where_that_raises_fails_the_wait(started):
     with pytest.raises(ZeroDivisionError), started.expecting("x", CEILING, where=lambda message: 1 / 0):
         started.emit("x")
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_nothing_that_comes_is_a_timeout(started):
@@ -654,13 +684,13 @@ def test_nothing_that_comes_is_a_timeout(started):
         started.waitFor("x", 0)
     with pytest.raises(TimeoutError), started.expecting("x", 0, where=lambda message: False):
         started.emit("x")
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_a_block_that_raises_is_not_waited_for(started):
     with pytest.raises(ZeroDivisionError), started.expecting("x"):
         raise ZeroDivisionError
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 @pytest.mark.parametrize("timeout", ["3", True, -1, float("nan")])
@@ -670,7 +700,7 @@ def test_a_timeout_that_is_none_is_refused_at_the_call(started, method, timeout)
     with pytest.raises((TypeError, ValueError), match="a timeout is a number of seconds"):
         getattr(started, method)(*event, timeout)
     assert not started.stopping
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_run_with_a_wrong_timeout_does_not_start(ipem):
@@ -684,7 +714,7 @@ def test_run_with_a_wrong_timeout_does_not_start(ipem):
 def test_where_takes_a_message(started, method, where):
     with pytest.raises(InvalidListener, match="where is"):
         getattr(started, method)("x", 0, where)
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_a_wait_that_cannot_begin_leaves_nothing_behind(started, monkeypatch):
@@ -694,7 +724,7 @@ def test_a_wait_that_cannot_begin_leaves_nothing_behind(started, monkeypatch):
     monkeypatch.setattr(started._life, "first_use", interrupted)
     with pytest.raises(KeyboardInterrupt):
         started.waitFor("x", CEILING)
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
     assert started._life.waiters == set()
 
 

@@ -22,7 +22,7 @@ from .._exceptions import InvalidListener, shown
 from .floor import Floor, process_floor
 
 if TYPE_CHECKING:
-    from .signals import EventSignal, Receivers
+    from .signals import EventSignal, Receivers, Wait
 
 
 Listener = Callable[..., Any]
@@ -114,6 +114,17 @@ class Dispatcher:
         else:
             signal.connect(registration, sender, weak=False)
 
+    def begin_wait(self, event: str, heard: Listener) -> Wait:
+        """Have ``heard`` called like a listener, for a wait of the library's; ``end_wait`` ends it."""
+        from .signals import Wait
+
+        wait = Wait(self.signal(event), heard, False)
+        wait.signal.connect(wait, weak=False)
+        return wait
+
+    def end_wait(self, wait: Wait) -> None:
+        wait.signal.disconnect(wait)
+
     def remove(self, event: str | None, listener: Listener | None) -> None:
         """Remove the newest registration of a listener, all of an event, or (both None) all."""
         names = list(self._signals) if event is None else [event]
@@ -121,26 +132,33 @@ class Dispatcher:
             signal = self._find_signal(name)
             if signal is None:
                 continue
-            found = signal.registrations()
-            if listener is not None:
-                found = [item for item in found if _listener_of(item) == listener or item == listener][-1:]
-            for item in found:
-                signal.disconnect(item)
+            if listener is None:
+                for item in signal.registrations():
+                    signal.disconnect(item)
+            else:
+                found = signal.newest(listener)
+                if found is not None:
+                    signal.disconnect(found)
 
     def listeners(self, event: str) -> list[Listener]:
         signal = self._find_signal(event)
-        return [] if signal is None else [_listener_of(item) for item in signal.registrations()]
+        return [] if signal is None else [listener_of(item) for item in signal.registrations()]
 
     def count(self, event: str) -> int:
         signal = self._find_signal(event)
-        return 0 if signal is None else len(signal.registrations())
+        return 0 if signal is None else signal.count()
+
+    def events(self) -> list[str]:
+        """The events with a listener of the user's, in the order in which they got their first."""
+        return [event for event in list(self._signals) if self.count(event)]
 
     def listens_to(self, event: str) -> bool:
+        """Whether anything here wants to hear an event: a listener, or a wait of the library's."""
         signal = self._find_signal(event)
         return signal is not None and bool(signal.receivers)
 
-    def events(self) -> list[str]:
-        """The events with a listener, in the order in which they got their first."""
+    def wanted(self) -> list[str]:
+        """The events that anything here wants to hear."""
         return [event for event in list(self._signals) if self.listens_to(event)]
 
     def _changed(self, signal: EventSignal) -> None:
@@ -270,7 +288,7 @@ class Dispatcher:
         elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise exc
         else:
-            self._on_failure(exc, message, _listener_of(receiver))
+            self._on_failure(exc, message, listener_of(receiver))
 
 
 def check_listener(listener: object, what: str = "a listener") -> None:
@@ -318,6 +336,7 @@ _CO_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
 CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
-def _listener_of(item: Listener) -> Listener:
-    """The user's function behind a Registration."""
+def listener_of(item: Listener) -> Listener:
+    """The user's function that a Registration is for; anything else is one itself."""
+    # By the name: signals.py, which has the class, is imported late.
     return getattr(item, "listener", item) if type(item).__name__ == "Registration" else item

@@ -274,7 +274,7 @@ called in the link's reader. ``on_first_use()`` is called before a send of a pro
     def announce(self) -> None:
         """Say ``online`` upwards: all interest first."""
         self.announced = True
-        self.router.own_interests(name for name in self.dispatcher.events() if name not in _PRIVATE)
+        self.router.own_interests(name for name in self.dispatcher.wanted() if name not in _PRIVATE)
         if self.router.up is Up.OPEN:
             parent: Any = self.router.parent
             parent.outbox.put_interests(self.router.interest.all())
