@@ -47,7 +47,8 @@ def join(node: Node, links: Iterable[Link], deadline: Deadline) -> None:
     """Wait for the ends of readers and writers, or the deadline; then count what the parent never took."""
     for link in links:
         if not link.join(deadline):
-            log.warning("! the reader of %r does not end: a listener keeps it", link)
+            why = ": a listener keeps it" if link.is_read_by(node.dispatcher.floor.owner) else ""
+            log.warning("! the threads of %r do not end%s", link, why)
     with node.lock:
         parent = node.router.parent
         if isinstance(parent, Link):
