@@ -69,7 +69,7 @@ class Child:
             self._slot.policy.policy = policy
             self._slot.explicit = policy is True
 
-    def send(self, event: str, *args: Any, **kwargs: Any) -> None:
+    def send(self, event: str, /, *args: Any, **kwargs: Any) -> None:
         """``sendToChild(self.pid, event, ...)``, whatever pid it has now. Errors as there."""
         node = self._life.node
         if not self._slot.alive:

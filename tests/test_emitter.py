@@ -455,6 +455,139 @@ def test_system_exit_out_of_a_listener_ends_run_with_its_code(ipem):
     assert caught.value.code == 7
 
 
+def exits(code):
+    def listener(message, *args, **kwargs):
+        sys.exit(code)
+
+    return listener
+
+
+def test_nothing_is_handled_after_a_system_exit(ipem, heard):
+    ipem.on("x", exits(7)).on("x", hears(heard)).on("y", hears(heard)).on("error", hears(heard))
+
+    def program():
+        ipem.emit("x")
+        assert not ipem.emit("y")
+        ipem.sendToGrandMaster("y")
+
+    ipem.on("online", lambda message: None).start()
+    program()
+    with pytest.raises(SystemExit) as caught:
+        ipem.run(CEILING)
+    assert caught.value.code == 7
+    assert heard == []
+    ipem.emit("y")
+    assert heard == ["y"], "what is emitted after the end is emitted by code that lives on"
+
+
+def test_a_system_exit_of_ready_leaves_nothing_to_online(ipem, heard):
+    ipem.on("ready", exits(7)).on("online", hears(heard)).start()
+    with pytest.raises(SystemExit):
+        ipem.run(CEILING)
+    assert heard == []
+
+
+@pytest.mark.parametrize("how", ["emit", "bubble", "sendToGrandMaster", "sendTo"])
+def test_a_system_exit_ends_the_listener_that_emitted_as_well(started, heard, how):
+    def listener(message):
+        args = ([started.pid],) if how == "sendTo" else ()
+        getattr(started, how)(*args, "inner")
+        heard.append("after")
+
+    started.on("inner", exits(7)).on("x", listener).on("x", hears(heard))
+    started.emit("x")
+    with pytest.raises(SystemExit) as caught:
+        started.run(CEILING)
+    assert caught.value.code == 7
+    assert heard == []
+
+
+@pytest.mark.parametrize("stage", ["new", "stopped"])
+def test_a_system_exit_where_nothing_is_open_is_raised_at_the_emit(ipem, heard, stage):
+    if stage == "stopped":
+        ipem.start().stop()
+    ipem.on("x", exits(7)).on("y", hears(heard))
+    with pytest.raises(SystemExit) as caught:
+        ipem.emit("x")
+    assert caught.value.code == 7
+    assert ipem.emit("y"), "nothing has ended"
+    ipem.start().stop()
+
+
+def test_after_a_system_exit_it_can_be_started_again(started, heard):
+    started.once("x", exits(7)).on("x", hears(heard))
+    started.emit("x")
+    with pytest.raises(SystemExit):
+        started.run(CEILING)
+    started.start()
+    started.emit("x")
+    assert heard == ["x"]
+
+
+# Keywords
+
+
+NAMES = [
+    "self",
+    "event",
+    "pid",
+    "pids",
+    "message",
+    "args",
+    "kwargs",
+    "listener",
+    "receiver",
+    "where",
+    "timeout",
+]
+
+
+def test_a_keyword_of_an_event_may_have_any_name(started, heard):
+    given = {name: name.upper() for name in NAMES}
+    started.on("x", lambda m, /, *args, **kwargs: heard.append(kwargs))
+    started.once("x", lambda m, /, *args, **kwargs: heard.append(kwargs))
+    started.signal("x").connect(lambda m, /, *args, **kwargs: heard.append(kwargs), weak=False)
+    assert started.emit("x", **given)
+    for method in ("bubble", "sendToGrandMaster"):
+        getattr(started, method)("x", **given)
+    started.sendTo([started.pid], "x", **given)
+    started.on("question", lambda m, /: m.reply("x", **given)).emit("question")
+    assert heard == [given] * (3 + 2 * 4)
+
+
+@pytest.mark.parametrize("method", SENDS)
+def test_a_keyword_of_any_name_is_sent(started, method):
+    getattr(started, method)("x", **dict.fromkeys(NAMES, 1))
+
+
+def test_a_keyword_of_any_name_is_sent_to_a_child(started):
+    child = started.worker(print)
+    with started.expecting("offline", CEILING):
+        started.sendToChild(child, "x", **dict.fromkeys(NAMES, 1))
+        child.send("x", **dict.fromkeys(NAMES, 1))
+
+
+def test_an_event_with_a_keyword_of_any_name_is_waited_for(started):
+    given = dict.fromkeys(NAMES, 1)
+    seen = []
+    with started.expecting("x", CEILING, where=lambda m, /, **kwargs: seen.append(kwargs) or True) as got:
+        started.emit("x", **given)
+    assert got.message.kwargs == given
+    assert seen == [given]
+
+
+def test_a_keyword_that_a_listener_calls_its_message_is_that_listeners_failure(started, heard):
+    started.on("x", lambda message, **kwargs: heard.append("mine")).on(
+        "x", lambda m, **kwargs: heard.append(m)
+    )
+    with started.expecting("error", CEILING) as got:
+        started.emit("x", message=1)
+    (exc,) = got.message.args
+    assert isinstance(exc, TypeError)
+    assert "multiple values for argument 'message'" in str(exc)
+    assert [message.event for message in heard] == ["x"]
+
+
 # Life
 
 
@@ -685,6 +818,20 @@ def test_nothing_that_comes_is_a_timeout(started):
     with pytest.raises(TimeoutError), started.expecting("x", 0, where=lambda message: False):
         started.emit("x")
     assert waited_for(started) == started.eventNames() == []
+
+
+@pytest.mark.parametrize("timeout", [0, 5e-324, 2**31 - 1, 2**31, 1e9, 1e308, 10**400, float("inf"), None])
+def test_a_timeout_may_be_as_long_as_anybody_likes(started, timeout):
+    with started.expecting("x", timeout) as got:
+        started.emit("x", 1)
+    assert got.message.args == (1,)
+    child = started.worker(print)
+    assert child.join(CEILING)
+    assert child.join(timeout)
+    child.stop(timeout)
+    later(started.stop, timeout).join(CEILING)
+    started.run(timeout)
+    assert started.run(CEILING)
 
 
 def test_a_block_that_raises_is_not_waited_for(started):

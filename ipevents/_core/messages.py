@@ -242,7 +242,7 @@ class Message:
         """multiprocessing's exit code of the process that an ``offline`` is about; None where not known."""
         return self._envelope.exitcode
 
-    def reply(self, event: str, *args: Any, **kwargs: Any) -> None:
+    def reply(self, event: str, /, *args: Any, **kwargs: Any) -> None:
         """Send an event back to where this one came from: ``sendTo(message.pids, event, ...)``.
 
         Returns None. Errors as for ``sendTo``. The answer to an event of this process is a local ``emit``.

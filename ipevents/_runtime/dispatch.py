@@ -1,9 +1,9 @@
 """Listeners on blinker signals: registration order, once, origin, isolation, one at a time.
 
-Locks. Listeners run on the ``floor``: one at a time in a process, see there. Signals are made, kept and forgotten, and listeners registered, without a lock, because collected
-receivers and signal handlers do so in the middle of anything: each step is one operation of a dict or a set.
-Every thread that runs listeners may block in them as long as the user's code likes; nobody
-who holds the state lock waits for one.
+Locks. Listeners run on the ``floor``: one at a time in a process, see there. Signals are made, kept and
+forgotten, and listeners registered, without a lock, because collected receivers and signal handlers do so in
+the middle of anything: each step is one operation of a dict or a set. Every thread that runs listeners may
+block in them as long as the user's code likes; no thread that holds the state lock waits for one.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Dispatcher:
         # a name that is no longer used, such as `reply-<id>`, costs nothing.
         self._signals: dict[str, _Reference] = {}
         self.floor = floor
+        # What a listener has ended the process with: no other one is called, see end().
+        self.ended: SystemExit | None = None
         # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
         # when its signal changes.
         self.kept: dict[str, Receivers] = {}
@@ -191,18 +193,20 @@ class Dispatcher:
         signal = reference.held or reference()
         if signal is None:
             return ()
+        if self.ended:
+            return ()
         version = signal.version
         receivers, same_for_all = signal.in_order(origin)
         if same_for_all:
             self.kept[event] = receivers
-            if signal.version != version:  # it changed meanwhile: what we found may be old
+            if signal.version != version or self.ended:  # it changed meanwhile: what we found may be old
                 self.kept.pop(event, None)
         return receivers
 
     def enter(self, *, gathers: bool = False) -> None:
         """Begin to run listeners in this thread; waits while another thread does. Nests.
 
-        ``gathers``: for several events; after the last of them the caller writes what was sent by this emitter.
+        ``gathers``: for several events; after the last of them the caller writes what this emitter sent.
         """
         floor = self.floor
         if not floor.lock.acquire(False):
@@ -244,7 +248,7 @@ class Dispatcher:
             floor.owed.append(self)
 
     def gathers(self) -> bool:
-        """In a listener: whether more of the frame is to come, after which the reader writes what was sent."""
+        """In a listener: whether more of the frame is to come; after it the reader writes what was sent."""
         return self.floor.gatherer is self
 
     def deliver(self, message: Message, kwargs: Mapping[str, Any]) -> bool:
@@ -256,35 +260,50 @@ class Dispatcher:
             receivers = self.find(
                 message.event, message.from_
             )  # now: whoever ran before may have changed them
-            for receiver in receivers:
-                self.call(receiver, message, kwargs)
+            self.call_with(receivers, message, kwargs)
         finally:
             self.leave()
         return bool(receivers)
 
-    def call(self, receiver: Listener, message: Message, kwargs: Mapping[str, Any]) -> None:
-        """Call one listener; what it raises spares the others."""
-        try:
-            receiver(message, *message.args, **kwargs)
-        except BaseException as exc:  # a user's code: it raises what it likes
-            self.failed(exc, message, receiver)
+    def call_with(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any]) -> None:
+        """Call listeners; what one raises spares the others, but for SystemExit."""
+        args = message.args
+        for receiver in receivers:
+            try:
+                receiver(message, *args, **kwargs)
+            except BaseException as exc:  # a user's code: it raises what it likes
+                self.failed(exc, message, receiver)
+                if self.ended:
+                    return
 
     def call_all(self, receivers: Receivers, message: Message) -> None:
-        """As ``call``, several listeners with a message without keyword arguments."""
+        """As ``call_with``, for a message without keyword arguments."""
         args = message.args
         for receiver in receivers:
             try:
                 receiver(message, *args)
             except BaseException as exc:  # a user's code: it raises what it likes
                 self.failed(exc, message, receiver)
+                if self.ended:
+                    return
+
+    def end(self, exc: SystemExit) -> None:
+        """Call no listener any more, also for what has been received already, until ``ended`` is unset.
+
+        Nothing is found from now on, and what was kept is forgotten; so it costs nothing before.
+        """
+        self.ended = exc
+        self.kept.clear()
 
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
         """A listener raised: SystemExit ends the process, the rest is reported and the others go on.
 
-        Only Ctrl-C goes up to the code that emitted: a library thread has nobody to raise it at.
+        After SystemExit no listener is called (``ended``). Only Ctrl-C, and a SystemExit that ends nothing
+        here, go up to the code that emitted: a library thread has nobody to raise them at.
         """
         if isinstance(exc, SystemExit):
             self._on_exit(exc)
+            self.end(exc)
         elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise exc
         else:

@@ -3,11 +3,11 @@
 One for the whole process, not one for each emitter: with two, a listener of each that emits at the other one
 would wait for the other thread's for ever. With one there is nothing to wait for crosswise:
 
-- It is the first lock in the order. It is taken with no other lock held, and may be followed by the state lock
-  of any emitter (a listener sends), never the other way round.
-- The thread that has it waits for nothing that another thread could do only with it: sends never wait in a
-  listener, of whatever emitter (OutboxFull); waits and ``run`` are refused there (WouldDeadlock); ``stop`` only
-  asks; ``start`` does not wait for another thread's ``start``. All of these ask ``Dispatcher.runs_here``.
+- It is the first lock in the order. It is taken with no other lock held but ``_starting`` of a Life, and may
+  be followed by the state lock of any emitter (a listener sends), never the other way round.
+- The thread that has it waits for nothing that another thread could do only with it: in a listener, of
+  whatever emitter, sends never wait (OutboxFull), waits and ``run`` are refused (WouldDeadlock), ``stop``
+  only asks, and ``start`` does not wait for another thread's ``start``. All ask ``Dispatcher.runs_here``.
 - What the user's own code in a listener waits for is the user's business: README, Limits.
 """
 

@@ -27,7 +27,7 @@ from .process import Launch
 from .slot import Slot
 from .stage import Stage
 from .supervisor import Supervisor
-from .threads import Deadline, Latch, acquire_from_user, library_threads
+from .threads import Deadline, Latch, acquire_from_user, library_threads, main_ident
 
 if TYPE_CHECKING:
     from .client import Arrival
@@ -311,7 +311,17 @@ class Life:
         return over
 
     def _listener_exit(self, exc: SystemExit) -> None:
-        """A listener raised SystemExit: this process ends with that code."""
+        """A listener raised SystemExit: this process ends with that code.
+
+        Raises it again where it is for the code that emitted: nothing is open that could end, or a stop gets
+        the main thread of a child out of its program, in a listener just then.
+        """
+        if exc is self.exit:  # it comes by another time, through the listener that emitted
+            return
+        if self.supervisor is None or self.node.stage is Stage.FORKED:
+            raise exc
+        if self.is_child and self.stopping.is_set() and threading.get_ident() == main_ident():
+            raise exc
         if self.exit is None:
             self.exit = exc
         self.request_stop(None)
@@ -346,8 +356,8 @@ class Life:
         farewell.flush(node, deadline)
         links = farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
         # Behind the ends of the clients' links, whose offline is told as well.
-        if notices is not None and not notices.close(deadline):
-            log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
+        if notices is not None:
+            notices.end(deadline, lambda: node.dispatcher.floor.owner)
         last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
         farewell.join(node, links + (self.supervisor.retired if self.supervisor else []), last)
         if self.gate is not None:
@@ -359,6 +369,7 @@ class Life:
             self.supervisor = None
         lifetime.unwatch(self)
         self.is_grand_master = False
+        node.dispatcher.ended = None  # what is emitted from now on is emitted by code that lives on
         self.stopped.set()
 
     # Children

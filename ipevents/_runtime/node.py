@@ -56,9 +56,9 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 
 class Node:
     """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
-called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
-    its ``online``; ``on_exit(code)`` when a listener raised SystemExit. ``reply(pids, event, args,
-    kwargs)`` is what Message.reply calls.
+    called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
+        its ``online``; ``on_exit(exc)`` when a listener raised SystemExit. ``reply(pids, event, args,
+        kwargs)`` is what Message.reply calls.
     """
 
     def __init__(
@@ -182,7 +182,11 @@ called in the link's reader. ``on_first_use()`` is called before a send of a pro
         if self.inside():
             self.defer(self._emit_late, event, args, kwargs)
             return self.dispatcher.listens_to(event)
-        return self.deliver_local(event, args, kwargs)
+        heard = self.deliver_local(event, args, kwargs)
+        exc = self.dispatcher.ended
+        if exc is not None and self.dispatcher.runs_here():
+            raise exc  # the listener that emitted, in which nothing is to go on either
+        return heard
 
     def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A deferred ``emit``: here, but not in a library thread, which may never run listeners."""

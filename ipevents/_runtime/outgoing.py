@@ -107,7 +107,7 @@ class Outgoing:
                     link, records = claimed.pop()
                     link.write_now(records)
                 if plan.deliver:
-                    node.deliver_local(event, args, kwargs)
+                    node.emit(event, args, kwargs)
         except IPEventsError as exc:
             node.fail(exc)
         finally:
@@ -226,7 +226,9 @@ class Outgoing:
         for link in links:
             if link.attended:
                 continue
-            records = None if listens and dispatcher.gathers() else link.claim(len(links), prompts=not listens)
+            records = (
+                None if listens and dispatcher.gathers() else link.claim(len(links), prompts=not listens)
+            )
             if records is not None:
                 claimed.append((link, records))
             elif listens:

@@ -5,8 +5,9 @@ blinker's tables are dicts: ``receivers`` holds what is connected in the order i
 What ``off`` looks for is found by ``_same``.
 
 No lock, see dispatch.py: another thread, a signal handler or a collected receiver may connect and disconnect
-between any two lines here. Whoever puts something looks afterwards whether its place was taken away meanwhile;
-whoever takes a place away looks afterwards whether something was put there. One of the two sees the other.
+between any two lines here. The one that puts something looks afterwards whether its place was taken away
+meanwhile; the one that takes a place away looks afterwards whether something was put there. One of the two
+sees the other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, TypeVar
 from weakref import ref
 
 from blinker import ANY, Signal
-from blinker.base import ANY_ID, make_id
+from blinker._utilities import make_id
+from blinker.base import ANY_ID
 
 from .._exceptions import shown
 from .dispatch import Listener, check_listener, listener_of
@@ -174,7 +176,9 @@ class EventSignal(Signal):
         if registered is None or direct is None:
             found: Callable[..., Any] | None = direct if registered is None else registered
         else:
-            last = next(key for key in reversed(list(self.receivers)) if key in (id(registered), make_id(direct)))
+            last = next(
+                key for key in reversed(list(self.receivers)) if key in (id(registered), make_id(direct))
+            )
             found = registered if last == id(registered) else direct
         if found is None and type(listener) not in _PLAIN:  # its hash may be missing, wrong, or have changed
             items = reversed(self.registrations())
@@ -221,7 +225,7 @@ class EventSignal(Signal):
 
 
 def _key(listener: Listener) -> Hashable:
-    """What finds a listener again: itself, for equal ones have the same hash, else what it is identical by."""
+    """What finds a listener again: itself, since equal ones have the same hash; without one, its identity."""
     try:
         hash(listener)
     except Exception:  # a __hash__ of the user's raises what it likes; most have none

@@ -634,15 +634,63 @@ def test_a_once_listener_that_raises_is_named_itself(dispatcher):
     assert dispatcher.failures[0][2] is listener
 
 
-def test_system_exit_is_told_and_spares_the_others(dispatcher, heard):
-    def listener(message):
-        raise SystemExit(3)
+def exits(code):
+    def listener(message, *args, **kwargs):
+        raise SystemExit(code)
 
-    dispatcher.add("x", listener)
+    return listener
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"key": 1}])
+def test_after_system_exit_no_listener_is_called(dispatcher, heard, kwargs):
+    dispatcher.add("x", exits(3))
     dispatcher.add("x", hears(heard, "other"))
-    dispatcher.emit("x")
+    dispatcher.add("y", hears(heard, "y"))
+    dispatcher.emit("y")
+    dispatcher.emit("x", **kwargs)
     assert [exc.code for exc in dispatcher.exits] == [3]
-    assert (heard, dispatcher.failures) == (["other"], [])
+    assert not dispatcher.emit("y")
+    assert dispatcher.find("y", "me") == ()
+    assert (heard, dispatcher.failures, dispatcher.kept) == (["y"], [], {})
+
+
+def test_after_the_end_listeners_are_called_again(dispatcher, heard):
+    dispatcher.add("x", exits(3))
+    dispatcher.add("y", hears(heard, "y"))
+    dispatcher.emit("x")
+    dispatcher.ended = None
+    assert dispatcher.emit("y")
+    assert heard == ["y"]
+
+
+def test_what_was_found_while_a_listener_ended_the_process_is_not_kept(dispatcher, heard):
+    dispatcher.add("y", hears(heard, "y"))
+    signal = dispatcher.signal("y")
+    look = signal.in_order
+
+    def in_order(origin):
+        found = look(origin)
+        dispatcher.end(SystemExit())
+        return found
+
+    signal.in_order = in_order
+    dispatcher.find("y", "me")
+    assert dispatcher.kept == {}
+
+
+def test_a_system_exit_that_ends_nothing_goes_to_who_emitted(heard):
+    def on_exit(exc):
+        raise exc
+
+    dispatcher = Recording()
+    dispatcher._on_exit = on_exit
+    dispatcher.add("x", exits(3))
+    dispatcher.add("y", hears(heard, "y"))
+    with pytest.raises(SystemExit):
+        dispatcher.emit("x")
+    assert not dispatcher.runs_here()
+    assert dispatcher.emit("y")
+    assert heard == ["y"]
 
 
 def test_ctrl_c_in_the_main_thread_goes_to_who_emitted(dispatcher):
@@ -854,9 +902,7 @@ def test_listeners_of_two_emitters_that_emit_at_each_other_never_block(dispatche
 
 
 @pytest.mark.parametrize("gathers", [False, True])
-def test_what_is_sent_by_another_emitter_goes_when_the_outermost_listener_has_run(
-    dispatcher, other, gathers
-):
+def test_what_is_sent_by_another_emitter_goes_when_the_outermost_listener_has_run(dispatcher, other, gathers):
     seen = []
 
     def listener(message):
