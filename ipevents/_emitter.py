@@ -102,8 +102,8 @@ class Emitter:
 
         Waits for it, also for listeners to return, at most ``timeout`` seconds (None: the option
         ``stopTimeout``), after which children are killed. In a listener or a signal handler it only asks for
-        it and returns. May be called several times; afterwards ``start()`` may follow, the listeners are still
-        there.
+        it and returns. May be called several times; afterwards ``start()`` may follow, the listeners are
+        still there.
         """
         self._life.stop(seconds(timeout, MAX_STOP_SECONDS))
 

@@ -302,8 +302,13 @@ class Dispatcher:
         here, go up to the code that emitted: a library thread has nobody to raise them at.
         """
         if isinstance(exc, SystemExit):
-            self._on_exit(exc)
-            self.end(exc)
+            before = self.ended
+            self.end(exc)  # first: the stop that is asked for next may be over before this thread goes on
+            try:
+                self._on_exit(exc)
+            except BaseException:  # nothing is ended by it
+                self.ended = before
+                raise
         elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise exc
         else:

@@ -663,6 +663,14 @@ def test_after_the_end_listeners_are_called_again(dispatcher, heard):
     assert heard == ["y"]
 
 
+def test_no_listener_is_called_from_before_the_stop_is_asked_for(dispatcher):
+    asked = []
+    dispatcher._on_exit = lambda exc: asked.append(dispatcher.ended)
+    dispatcher.add("x", exits(3))
+    dispatcher.emit("x")
+    assert [exc.code for exc in asked] == [3]
+
+
 def test_what_was_found_while_a_listener_ended_the_process_is_not_kept(dispatcher, heard):
     dispatcher.add("y", hears(heard, "y"))
     signal = dispatcher.signal("y")
