@@ -71,6 +71,7 @@ class Dispatcher:
         self.floor = floor
         # What a listener has ended the process with: no other one is called, see end().
         self.ended: SystemExit | None = None
+        self.resumes = False  # the end is over: with the next local event listeners are called again
         # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
         # when its signal changes.
         self.kept: dict[str, Receivers] = {}
@@ -257,6 +258,8 @@ class Dispatcher:
             return False
         self.enter()
         try:
+            if self.resumes and self.floor.depth == 1:  # not in a listener, which may be the one that ended
+                self.resumes, self.ended = False, None
             receivers = self.find(
                 message.event, message.from_
             )  # now: whoever ran before may have changed them
@@ -288,11 +291,13 @@ class Dispatcher:
                     return
 
     def end(self, exc: SystemExit) -> None:
-        """Call no listener any more, also for what has been received already, until ``ended`` is unset.
+        """Call no listener any more, also for what has been received already, until it ``resumes``.
 
         Nothing is found from now on, and what was kept is forgotten; so it costs nothing before.
         """
-        self.ended = exc
+        if self.ended is None:  # else it comes by again, through the listener that emitted
+            self.resumes = False
+            self.ended = exc
         self.kept.clear()
 
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:

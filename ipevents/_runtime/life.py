@@ -109,6 +109,7 @@ class Life:
                 raise self.node.stage_error()
             self.wait_over(None)
         node = self.node
+        node.dispatcher.ended = None
         with node.lock:
             node.router = Router(node.router.pid)
             node.announced = False
@@ -318,9 +319,8 @@ class Life:
         """
         if exc is self.exit:  # it comes by another time, through the listener that emitted
             return
-        if self.supervisor is None or self.node.stage is Stage.FORKED:
-            raise exc
-        if self.is_child and self.stopping.is_set() and threading.get_ident() == main_ident():
+        interrupts = self.is_child and self.stopping.is_set() and threading.get_ident() == main_ident()
+        if interrupts or self.supervisor is None or self.node.stage is Stage.FORKED:
             raise exc
         if self.exit is None:
             self.exit = exc
@@ -369,7 +369,7 @@ class Life:
             self.supervisor = None
         lifetime.unwatch(self)
         self.is_grand_master = False
-        node.dispatcher.ended = None  # what is emitted from now on is emitted by code that lives on
+        node.dispatcher.resumes = True  # what is emitted from now on is emitted by code that lives on
         self.stopped.set()
 
     # Children

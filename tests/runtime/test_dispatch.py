@@ -658,9 +658,25 @@ def test_after_the_end_listeners_are_called_again(dispatcher, heard):
     dispatcher.add("x", exits(3))
     dispatcher.add("y", hears(heard, "y"))
     dispatcher.emit("x")
-    dispatcher.ended = None
+    dispatcher.resumes = True
     assert dispatcher.emit("y")
     assert heard == ["y"]
+
+
+def test_the_end_that_is_over_while_a_listener_still_runs_holds_for_what_it_emits(dispatcher, heard):
+    def listener(message):
+        dispatcher.emit("ends")
+        dispatcher.resumes = True  # the stop was faster
+        dispatcher.emit("y")
+
+    dispatcher.add("ends", exits(3))
+    dispatcher.add("x", listener)
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.add("y", hears(heard, "y"))
+    dispatcher.emit("x")
+    assert heard == ["x"]  # Node.emit raises in the first listener, and then this one is not called either
+    dispatcher.emit("y")
+    assert heard == ["x", "y"]
 
 
 def test_no_listener_is_called_from_before_the_stop_is_asked_for(dispatcher):

@@ -862,7 +862,7 @@ def test_a_listener_that_calls_sys_exit_in_the_main_thread_of_a_child_ends_it_wi
             ipem.emit("go")
             ipem.run()
 
-        ipem.start()
+        ipem.on("error", lambda message, exc: None).start()  # it may end before it is online
         child = ipem.worker(work, restart=False)
         child.join(30)
         ipem.stop()
