@@ -828,6 +828,20 @@ def test_a_record_of_several_events_is_divided_where_they_part(places, raw):
     assert (top.node.incoming.unheard, top.node.incoming.delivered >= 2) == (3, True)
 
 
+@pytest.mark.parametrize("is_early", [True, False])
+def test_what_only_a_wait_wants_comes_down_to_it(places, is_early):
+    top, child = places("top"), places("child")
+    if is_early:
+        child.node.dispatcher.begin_wait("x", child.heard.put)
+    join(top, child)
+    if not is_early:
+        child.node.dispatcher.begin_wait("x", child.heard.put)
+    settle(top, child)
+    top.send(TO_CHILDS, "x")
+    assert child.next().event == "x"
+    assert "x" not in child.node.dispatcher.events()
+
+
 @pytest.mark.parametrize("payload", [(1,), "pickled"], ids=["plain", "pickled"])
 def test_what_was_received_when_a_listener_ended_the_process_is_counted_and_not_handled(places, raw, payload):
     top = places("top")
