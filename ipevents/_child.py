@@ -68,7 +68,7 @@ class Child:
             self._slot.policy.policy = policy
             self._slot.explicit = policy is True
 
-    def send(self, event: str, *args: Any, **kwargs: Any) -> None:
+    def send(self, event: str, /, *args: Any, **kwargs: Any) -> None:
         """As ``sendToChild``, to the process that runs now, whatever its pid.
 
         Where that has ended and another one is to be started, the event waits for the ``online`` of that one,

@@ -103,7 +103,8 @@ class Emitter:
 
         A top process connects to the socket, or listens there if nobody answers; ``useSocket=False`` does
         neither. ``ready`` and the own ``online`` have been emitted, in this thread, when it returns; a client
-        that has to wait for its server gets them later. Blocks for the connection at most.
+        that has to wait for its server gets them later. Blocks for the connection, and while another thread
+        runs a listener, see ``emit``.
 
         End the script with ``run()``. Raises AddressInUse (a stranger on the port), AuthenticationFailed,
         LinkError.
@@ -114,9 +115,10 @@ class Emitter:
     def stop(self, timeout: float | None = None) -> None:
         """End this process's part of the tree: children first, then what is queued is sent, then the links.
 
-        Waits for it, at most ``timeout`` seconds (None: the option ``stopTimeout``), after which
-        children are killed. In a listener or a signal handler it only asks for it and returns. May be
-        called several times; afterwards ``start()`` may follow, the listeners are still there.
+        Waits for it, also for listeners to return, at most ``timeout`` seconds (None: the option
+        ``stopTimeout``), after which children are killed. In a listener or a signal handler it only asks for
+        it and returns. May be called several times; afterwards ``start()`` may follow, the listeners are
+        still there.
         """
         self._life.stop(seconds(timeout, MAX_STOP_SECONDS))
 
@@ -192,7 +194,7 @@ class Emitter:
         return self
 
     def removeAllListeners(self, event: str | None = None) -> Emitter:
-        """Remove all listeners of an event, or of all events; returns the emitter."""
+        """Remove all listeners of an event, or of all events; returns the emitter. Waits go on."""
         return self.off(event)
 
     def addListener(self, event: str, listener: Listener) -> Emitter:
@@ -206,7 +208,7 @@ class Emitter:
         return self.off(event, listener)
 
     def listeners(self, event: str) -> list[Listener]:
-        """The listeners of an event, in the order in which they are called."""
+        """The listeners of an event, in the order in which they are called; waits are none."""
         return self._node.dispatcher.listeners(check_name(event))
 
     def listenerCount(self, event: str) -> int:
@@ -264,18 +266,23 @@ class Emitter:
 
     # Sending
 
-    def emit(self, event: str, *args: Any, **kwargs: Any) -> bool:
+    def emit(self, event: str, /, *args: Any, **kwargs: Any) -> bool:
         """An event for the listeners of this process only, in this thread. Returns whether there were any.
+
+        Waits while another thread runs a listener, since one runs at a time in a process: hold no lock that a
+        listener may want. In a listener it does not wait. A SystemExit of a listener is raised here only if
+        this was called by a listener, or nothing is open that could end.
 
         Raises InvalidEvent, ReservedEvent, as the sends do: only where nobody listens to ``error``.
         """
         name = self._node.checked(event, sending=False)
         return name is not None and self._node.emit(name, args, kwargs)
 
-    def bubble(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+    def bubble(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """To the listeners here, then to every process between here and the grand master.
 
-        Returns the emitter. The listeners here have heard it also where the arguments are then refused.
+        Returns the emitter. The listeners here have heard it also where the arguments are then refused. It
+        waits for a listener of another thread as ``emit`` does.
         """
         node = self._node
         name = node.checked(event, sending=True)
@@ -285,7 +292,7 @@ class Emitter:
             self._outgoing.send(TO_PARENTS, name, args, kwargs)
         return self
 
-    def sendToParents(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+    def sendToParents(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """To every process above this one. Returns the emitter, as all that follow.
 
         Returning means: the arguments are pickled and the event is in an outbox. It blocks while that is
@@ -295,30 +302,30 @@ class Emitter:
         self._outgoing.send(TO_PARENTS, event, args, kwargs)
         return self
 
-    def sendToChilds(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+    def sendToChilds(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """To every process below this one that listens to it."""
         self._outgoing.send(TO_CHILDS, event, args, kwargs)
         return self
 
-    def sendToSiblings(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+    def sendToSiblings(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """To the other children of this process's parent, those that listen to it."""
         self._outgoing.send(TO_SIBLINGS, event, args, kwargs)
         return self
 
-    def sendToGrandMaster(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
-        """To the process at the very top; from there to its own listeners.
+    def sendToGrandMaster(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
+        """To the process at the very top; from there to its own listeners, as ``emit`` does.
 
         Raises NotConnected in an outage.
         """
         self._outgoing.send(TO_GRAND_MASTER, event, args, kwargs)
         return self
 
-    def broadcast(self, event: str, *args: Any, **kwargs: Any) -> Emitter:
+    def broadcast(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """To every other process of the tree; downwards where it is listened to."""
         self._outgoing.send(BROADCAST, event, args, kwargs)
         return self
 
-    def sendToChild(self, pid: Pid, event: str, *args: Any, **kwargs: Any) -> Emitter:
+    def sendToChild(self, pid: Pid, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess.
 
         A Child is what runs under it now or next, as for ``Child.send``; a pid only that process.
@@ -331,10 +338,11 @@ class Emitter:
         self._outgoing.send_child(pid, event, args, kwargs)
         return self
 
-    def sendTo(self, pids: Pid | Iterable[Pid], event: str, *args: Any, **kwargs: Any) -> Emitter:
+    def sendTo(self, pids: Pid | Iterable[Pid], event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """Along a route, hop by hop: the target first, the next hop last, the own pid at the end or not.
 
-        That is what ``message.pids`` holds, so ``sendTo(message.pids, ...)`` is the reply. Raises
+        That is what ``message.pids`` holds, so ``sendTo(message.pids, ...)`` is the reply. With the own pid
+        alone it is ``emit``. Raises
         UnknownProcess for an unknown next hop; a hop that is unknown further on comes back as an
         ``error`` event with Undeliverable. TypeError for what is no pid.
         """

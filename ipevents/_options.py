@@ -6,6 +6,8 @@ times are milliseconds; an ``Options`` has snake_case attributes and seconds. Co
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -42,13 +44,34 @@ def _boolean(value: object) -> object:
     return value if isinstance(value, bool) else _WRONG
 
 
-def _integer(least: int, most: int) -> Callable[[object], object]:
+def _integer(least: int, most: float) -> Callable[[object], object]:
     def check(value: object) -> object:
-        if not isinstance(value, int) or isinstance(value, bool):
+        if isinstance(value, bool):
             return _WRONG
-        return int(value) if least <= value <= most else _WRONG
+        try:
+            whole = operator.index(value)  # type: ignore[arg-type]  # also of numpy, whose integers are no int
+        except Exception:  # no whole number; what is somebody else's __index__ raises what it likes
+            return _WRONG
+        return whole if least <= whole <= most else _WRONG
 
     return check
+
+
+def _number(value: object) -> float | None:
+    """Any real number as a float: also of numpy, a Fraction, a Decimal. None for what is none."""
+    if isinstance(value, bool):
+        return None
+    if not isinstance(value, int | float):
+        import numbers  # late, for the uncommon ones
+
+        if not isinstance(value, numbers.Number) or isinstance(value, complex):
+            return None
+    try:
+        return float(value)  # type: ignore[arg-type]  # complex numbers of other kinds have none
+    except OverflowError:  # a whole number, or a fraction, of more than 300 digits
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # it is one of those
+    except Exception:  # a number that is none (Decimal("sNaN")), or somebody else's that raises what it likes
+        return None
 
 
 def _none_or(check: Callable[[object], object]) -> Callable[[object], object]:
@@ -57,9 +80,8 @@ def _none_or(check: Callable[[object], object]) -> Callable[[object], object]:
 
 def _milliseconds(value: object) -> object:
     """Milliseconds in, seconds out. The comparison is false for NaN."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return _WRONG
-    return float(value) / 1000 if 0 <= value <= _MAX_MILLISECONDS else _WRONG
+    number = _number(value)
+    return number / 1000 if number is not None and 0 <= number <= _MAX_MILLISECONDS else _WRONG
 
 
 def _start_method(value: object) -> object:
@@ -159,7 +181,7 @@ _TABLE = (
         "maxRestarts",
         "max_restarts",
         None,
-        _none_or(_integer(1, sys.maxsize)),
+        _none_or(_integer(1, math.inf)),
         "a whole number from 1 on, or None for no limit",
         later=True,
     ),
@@ -288,11 +310,12 @@ def seconds(value: object, most: float = _MAX_SECONDS) -> float | None:
     right = "a timeout is a number of seconds from 0 on, or None"
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    number = _number(value)
+    if number is None:
         raise TypeError(f"{right}, not {shown(value)}")
-    if not value >= 0:  # NaN as well
+    if not number >= 0:  # NaN as well
         raise ValueError(f"{right}, not {shown(value)}")
-    return float(min(value, most))
+    return min(number, most)
 
 
 def child_options(restart: object, delayRestart: object, defaults: Options) -> tuple[bool | str, float]:

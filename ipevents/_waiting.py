@@ -12,6 +12,7 @@ from ._runtime.threads import Deadline, Latch
 
 if TYPE_CHECKING:
     from ._runtime.life import Life
+    from ._runtime.signals import Wait
 
 Where = Callable[..., Any]
 
@@ -29,6 +30,7 @@ class Expectation:
         self._timeout = timeout
         self._where = where
         self._came = Latch()
+        self._listens: Wait | None = None  # in between
         self._failure: BaseException | None = None
 
     @property
@@ -46,7 +48,7 @@ class Expectation:
         # Anew, for who enters it a second time: what came then has nothing to say now.
         self._came, self._message, self._failure = Latch(), None, None
         try:
-            life.node.dispatcher.add(self._event, self._heard)
+            self._listens = life.node.dispatcher.begin_wait(self._event, self._heard)
             life.waiters.add(self._came)
             if life.stopping.is_set():  # the stop may have looked at the waiters already
                 self._came.set()
@@ -67,7 +69,9 @@ class Expectation:
 
     def _end(self) -> None:
         self._life.waiters.discard(self._came)
-        self._life.node.dispatcher.remove(self._event, self._heard)
+        if self._listens is not None:
+            self._life.node.dispatcher.end_wait(self._listens)
+            self._listens = None
 
     def _wait(self) -> None:
         deadline = Deadline(self._timeout)
@@ -80,7 +84,7 @@ class Expectation:
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
         raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout:g} s")
 
-    def _heard(self, message: Message, *args: Any, **kwargs: Any) -> None:
+    def _heard(self, message: Message, /, *args: Any, **kwargs: Any) -> None:
         if self._came.is_set():
             return
         if self._where is not None:

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from ipevents import Emitter, Message
+from ipevents._runtime.floor import Floor
 
 CEILING_SECONDS = 30.0  # of every wait; reached only in a deadlock
 LIFECYCLE = ("ready", "online", "offline", "parent", "error")
@@ -16,6 +17,7 @@ class Recorder:
 
     def __init__(self, *events: str, **socket: Any) -> None:
         self.emitter = Emitter().options(socket={"host": "127.0.0.1", "delayReconnect": 50, **socket})
+        self.emitter._node.dispatcher.floor = Floor()  # it stands for a process
         self.heard: list[Message] = []
         self.changed = threading.Condition()
         for event in (*LIFECYCLE, "evt", *events):

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -472,6 +473,139 @@ def test_a_send_that_the_stage_does_not_allow_says_whose_stage_it_is(ipem):
             ipem.broadcast("x")
 
 
+def exits(code):
+    def listener(message, *args, **kwargs):
+        sys.exit(code)
+
+    return listener
+
+
+def test_nothing_is_handled_after_a_system_exit(ipem, heard):
+    ipem.on("x", exits(7)).on("x", hears(heard)).on("y", hears(heard)).on("error", hears(heard))
+
+    def program():
+        ipem.emit("x")
+        assert not ipem.emit("y")
+        ipem.sendToGrandMaster("y")
+
+    ipem.on("online", lambda message: None).start()
+    program()
+    with pytest.raises(SystemExit) as caught:
+        ipem.run(CEILING)
+    assert caught.value.code == 7
+    assert heard == []
+    ipem.emit("y")
+    assert heard == ["y"], "what is emitted after the end is emitted by code that lives on"
+
+
+def test_a_system_exit_of_ready_leaves_nothing_to_online(ipem, heard):
+    ipem.on("ready", exits(7)).on("online", hears(heard)).start()
+    with pytest.raises(SystemExit):
+        ipem.run(CEILING)
+    assert heard == []
+
+
+@pytest.mark.parametrize("how", ["emit", "bubble", "sendToGrandMaster", "sendTo"])
+def test_a_system_exit_ends_the_listener_that_emitted_as_well(started, heard, how):
+    def listener(message):
+        args = ([started.pid],) if how == "sendTo" else ()
+        getattr(started, how)(*args, "inner")
+        heard.append("after")
+
+    started.on("inner", exits(7)).on("x", listener).on("x", hears(heard))
+    started.emit("x")
+    with pytest.raises(SystemExit) as caught:
+        started.run(CEILING)
+    assert caught.value.code == 7
+    assert heard == []
+
+
+@pytest.mark.parametrize("stage", ["new", "stopped"])
+def test_a_system_exit_where_nothing_is_open_is_raised_at_the_emit(ipem, heard, stage):
+    if stage == "stopped":
+        ipem.start().stop()
+    ipem.on("x", exits(7)).on("y", hears(heard))
+    with pytest.raises(SystemExit) as caught:
+        ipem.emit("x")
+    assert caught.value.code == 7
+    assert ipem.emit("y"), "nothing has ended"
+    ipem.start().stop()
+
+
+def test_after_a_system_exit_it_can_be_started_again(started, heard):
+    started.once("x", exits(7)).on("x", hears(heard))
+    started.emit("x")
+    with pytest.raises(SystemExit):
+        started.run(CEILING)
+    started.start()
+    started.emit("x")
+    assert heard == ["x"]
+
+
+# Keywords
+
+
+NAMES = [
+    "self",
+    "event",
+    "pid",
+    "pids",
+    "message",
+    "args",
+    "kwargs",
+    "listener",
+    "receiver",
+    "where",
+    "timeout",
+]
+
+
+def test_a_keyword_of_an_event_may_have_any_name(started, heard):
+    given = {name: name.upper() for name in NAMES}
+    started.on("x", lambda m, /, *args, **kwargs: heard.append(kwargs))
+    started.once("x", lambda m, /, *args, **kwargs: heard.append(kwargs))
+    started.signal("x").connect(lambda m, /, *args, **kwargs: heard.append(kwargs), weak=False)
+    assert started.emit("x", **given)
+    for method in ("bubble", "sendToGrandMaster"):
+        getattr(started, method)("x", **given)
+    started.sendTo([started.pid], "x", **given)
+    started.on("question", lambda m, /: m.reply("x", **given)).emit("question")
+    assert heard == [given] * (3 + 2 * 4)
+
+
+@pytest.mark.parametrize("method", SENDS)
+def test_a_keyword_of_any_name_is_sent(started, method):
+    getattr(started, method)("x", **dict.fromkeys(NAMES, 1))
+
+
+def test_a_keyword_of_any_name_is_sent_to_a_child(started):
+    child = started.worker(print)
+    with started.expecting("offline", CEILING):
+        started.sendToChild(child, "x", **dict.fromkeys(NAMES, 1))
+        child.send("x", **dict.fromkeys(NAMES, 1))
+
+
+def test_an_event_with_a_keyword_of_any_name_is_waited_for(started):
+    given = dict.fromkeys(NAMES, 1)
+    seen = []
+    with started.expecting("x", CEILING, where=lambda m, /, **kwargs: seen.append(kwargs) or True) as got:
+        started.emit("x", **given)
+    assert got.message.kwargs == given
+    assert seen == [given]
+
+
+def test_a_keyword_that_a_listener_calls_its_message_is_that_listeners_failure(started, heard):
+    started.on("x", lambda message, **kwargs: heard.append("mine")).on(
+        "x", lambda m, **kwargs: heard.append(m)
+    )
+    with started.expecting("error", CEILING) as got:
+        started.emit("x", message=1)
+    (exc,) = got.message.args
+    assert isinstance(exc, TypeError)
+    assert "multiple values for argument 'message'" in str(exc)
+    assert [message.event for message in heard] == ["x"]
+
+
 # Life
 
 
@@ -625,23 +759,52 @@ def later(call, *args):
     return thread
 
 
-def test_wait_for_returns_the_message(started):
-    waits = threading.Event()
-    started.signal("x").connect(lambda message: None, weak=False)
-    before = started.listenerCount("x")
+def waited_for(emitter):
+    """The events that waits of the library listen to: users are not shown them."""
+    return [event for event in emitter._node.dispatcher.wanted() if event not in emitter.eventNames()]
+
+
+def emit_when_waited_for(emitter, event, *args):
+    """In another thread, as soon as somebody waits for the event."""
 
     def emit():
-        waits.wait(CEILING)
-        while started.listenerCount("x") == before:  # until waitFor listens
-            pass
-        started.emit("x", 1)
+        deadline = time.monotonic() + CEILING
+        while event not in waited_for(emitter):  # nobody tells that a wait has begun
+            assert time.monotonic() < deadline
+        emitter.emit(event, *args)
 
-    thread = later(emit)
-    waits.set()
+    return later(emit)
+
+
+def test_wait_for_returns_the_message(started):
+    thread = emit_when_waited_for(started, "x", 1)
     message = started.waitFor("x", CEILING)
     thread.join(CEILING)
     assert message.args == (1,)
-    assert started.listenerCount("x") == before
+    assert waited_for(started) == []
+
+
+def test_a_wait_is_no_listener_that_anybody_registered(started):
+    started.on("x", print)
+    with started.expecting("x", CEILING) as got, started.expecting("y", CEILING):
+        assert started.listeners("x") == [print]
+        assert (started.listenerCount("x"), started.listenerCount("y")) == (1, 0)
+        assert started.eventNames() == ["x"]
+        started.off("x", print)
+        assert started.emit("x", 1), "it is heard all the same"
+        started.emit("y")
+    assert got.message.args == (1,)
+
+
+@pytest.mark.parametrize("event", ["x", None])
+def test_removing_all_listeners_ends_no_wait(started, heard, event):
+    with started.expecting("x", CEILING) as got:
+        started.on("x", hears(heard))
+        started.removeAllListeners(event)
+        started.off(event)
+        started.emit("x", 1)
+    assert got.message.args == (1,)
+    assert heard == []
 
 
 def test_expecting_misses_nothing_that_the_block_provokes(started):
@@ -651,7 +814,7 @@ def test_expecting_misses_nothing_that_the_block_provokes(started):
         started.emit("x", 1)
         started.emit("x", 2)
     assert got.message.args == (1,)
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_where_says_which_message_will_do(started):
@@ -664,7 +827,7 @@ def test_where_says_which_message_will_do(started):
 def test_where_that_raises_fails_the_wait(started):
     with pytest.raises(ZeroDivisionError), started.expecting("x", CEILING, where=lambda message: 1 / 0):
         started.emit("x")
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_nothing_that_comes_is_a_timeout(started):
@@ -672,13 +835,27 @@ def test_nothing_that_comes_is_a_timeout(started):
         started.waitFor("x", 0)
     with pytest.raises(TimeoutError), started.expecting("x", 0, where=lambda message: False):
         started.emit("x")
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
+
+
+@pytest.mark.parametrize("timeout", [0, 5e-324, 2**31 - 1, 2**31, 1e9, 1e308, 10**400, float("inf"), None])
+def test_a_timeout_may_be_as_long_as_anybody_likes(started, timeout):
+    with started.expecting("x", timeout) as got:
+        started.emit("x", 1)
+    assert got.message.args == (1,)
+    child = started.worker(print)
+    assert child.join(CEILING)
+    assert child.join(timeout)
+    child.stop(timeout)
+    later(started.stop, timeout).join(CEILING)
+    started.run(timeout)
+    assert started.run(CEILING)
 
 
 def test_a_block_that_raises_is_not_waited_for(started):
     with pytest.raises(ZeroDivisionError), started.expecting("x"):
         raise ZeroDivisionError
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 @pytest.mark.parametrize("timeout", ["3", True, -1, float("nan")])
@@ -688,7 +865,7 @@ def test_a_timeout_that_is_none_is_refused_at_the_call(started, method, timeout)
     with pytest.raises((TypeError, ValueError), match="a timeout is a number of seconds"):
         getattr(started, method)(*event, timeout)
     assert not started.stopping
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_run_with_a_wrong_timeout_does_not_start(ipem):
@@ -702,7 +879,7 @@ def test_run_with_a_wrong_timeout_does_not_start(ipem):
 def test_where_takes_a_message(started, method, where):
     with pytest.raises(InvalidListener, match="where is"):
         getattr(started, method)("x", 0, where)
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
 
 
 def test_a_wait_that_cannot_begin_leaves_nothing_behind(started, monkeypatch):
@@ -712,7 +889,7 @@ def test_a_wait_that_cannot_begin_leaves_nothing_behind(started, monkeypatch):
     monkeypatch.setattr(started._life, "first_use", interrupted)
     with pytest.raises(KeyboardInterrupt):
         started.waitFor("x", CEILING)
-    assert started.eventNames() == []
+    assert waited_for(started) == started.eventNames() == []
     assert started._life.waiters == set()
 
 
@@ -740,6 +917,47 @@ def test_waiting_in_a_listener_would_deadlock(started):
     started.emit("x")
     assert len(failures) == 3
     assert all("register a listener" in str(exc) for exc in failures)
+
+
+def test_a_listener_waits_for_no_other_emitter_of_its_process_either(started):
+    other = Emitter().options(useSocket=False).start()
+    failures = []
+
+    def listener(message):
+        for wait in (lambda: other.waitFor("y"), other.run):
+            try:
+                wait()
+            except WouldDeadlock as exc:
+                failures.append(exc)
+        other.stop()
+        failures.append(other.stopping)
+
+    started.on("x", listener)
+    started.emit("x")
+    assert [type(each) for each in failures] == [WouldDeadlock, WouldDeadlock, bool]
+    assert other.run(CEILING), "the listener has only asked for the stop, which needs the listener's end"
+
+
+def test_two_threads_whose_listeners_emit_at_each_others_emitter_come_to_an_end(ipem):
+    other = Emitter()
+    both_run = threading.Barrier(2)
+    heard = []
+    for mine, its in ((ipem, other), (other, ipem)):
+        mine.on("echo", lambda message: heard.append(message.event))
+        mine.on("go", lambda message, its=its: its.emit("echo"))
+
+    def run(emitter):
+        both_run.wait(CEILING)
+        for _ in range(5000):
+            emitter.emit("go")
+
+    threads = [threading.Thread(target=run, args=(emitter,), daemon=True) for emitter in (ipem, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(CEILING)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(heard) == 10_000
 
 
 def test_a_stop_ends_a_wait(started):

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import enum
 import os
 import pickle
 import re
+from decimal import Decimal
+from fractions import Fraction
 from multiprocessing.process import AuthenticationString
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,8 +47,8 @@ FIELDS = [
      [None, 0, 1, "always", "", "on_failure", []]),
     ("delayRestart", "delay_restart", [(0, 0.0), (1, 0.001), (2500.5, 2.5005), (2**31 - 1, 2147483.647)],
      NUMBERS),
-    ("maxRestarts", "max_restarts", [(None, None), (1, 1), (10**6, 10**6)],
-     [0, -1, 1.0, NAN, True, False, "3", 10**400]),
+    ("maxRestarts", "max_restarts", [(None, None), (1, 1), (2**63, 2**63), (10**400, 10**400)],
+     [0, -1, 1.0, NAN, True, False, "3"]),
     ("useSocket", "use_socket", [(True, True), (False, False)], [None, 0, 1, "yes"]),
     ("stopTimeout", "stop_timeout", [(0, 0.0), (8000, 8.0)], NUMBERS),
     ("startMethod", "start_method", [("spawn", "spawn"), ("forkserver", "forkserver")],
@@ -83,6 +87,41 @@ def setting(name: str, value: object, *, started: bool = False, base: Options | 
     return (base or Options()).merged(None, given_as(name, value), started=started)
 
 
+class Port(enum.IntEnum):
+    """A whole number with a name."""
+
+    OURS = 7200
+
+
+# Numbers that are neither int nor float, and what they become.
+TIMES = [
+    (np.float32(0.5), 0.5),
+    (np.float64(2.5), 2.5),
+    (np.int64(3), 3.0),
+    (np.uint8(255), 255.0),
+    (Fraction(1, 4), 0.25),
+    (Decimal("0.125"), 0.125),
+    (Port.OURS, 7200.0),
+    (5e-324, 5e-324),
+    (-0.0, 0.0),
+]
+NO_TIMES = [
+    np.bool_(True),
+    np.array([1.0]),
+    np.complex64(1),
+    Decimal("sNaN"),
+    np.float64("nan"),
+    Decimal("nan"),
+]
+
+
+class Nasty(float):
+    """A number that cannot be had."""
+
+    def __float__(self):
+        raise ZeroDivisionError
+
+
 # Values.
 
 
@@ -100,6 +139,53 @@ def test_a_right_value_is_converted_and_changes_nothing_else(name, attribute, va
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_a_wrong_value_is_refused_with_the_name_and_what_is_right(name, value):
     with pytest.raises(OptionsError, match=f"^option '{name}' must be .+, not "):
+        setting(name, value)
+
+
+@pytest.mark.parametrize("name", ["delayRestart", "stopTimeout", "socket.delayReconnect"])
+@pytest.mark.parametrize(("value", "becomes"), TIMES)
+def test_any_real_number_is_a_time(name, value, becomes):
+    (given,) = set(values(setting(name, value)).items()) - set(DEFAULTS.items())
+    assert given[1] == becomes / 1000
+    assert type(given[1]) is float
+
+
+@pytest.mark.parametrize(("value", "becomes"), TIMES)
+def test_any_real_number_is_a_timeout(value, becomes):
+    assert seconds(value) == becomes
+    assert type(seconds(value)) is float
+
+
+@pytest.mark.parametrize("value", [*NO_TIMES, Nasty(1)])
+def test_what_is_no_real_number_is_no_time(value):
+    with pytest.raises(OptionsError, match="must be a number of milliseconds from 0 to 2147483647, not "):
+        setting("delayRestart", value)
+    with pytest.raises((TypeError, ValueError), match="number of seconds from 0 on"):
+        seconds(value)
+
+
+@pytest.mark.parametrize("value", [2**31, 10**400, 1e308, INFINITY, Fraction(10**400), Decimal("1e400")])
+def test_a_longer_timeout_than_anybody_lives_is_for_ever(value):
+    assert seconds(value) == 2.0**31
+    with pytest.raises(ValueError, match="from 0 on"):
+        seconds(-value)
+
+
+@pytest.mark.parametrize("value", [np.int64(7200), np.uint16(7200), Port.OURS])
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [("socket.port", "port"), ("socket.maxMessage", "max_message"), ("maxRestarts", "max_restarts")],
+)
+def test_any_whole_number_is_one(name, attribute, value):
+    converted = getattr(setting(name, value), attribute)
+    assert converted == 7200
+    assert type(converted) is int
+
+
+@pytest.mark.parametrize("value", [np.float64(7200), Fraction(7200), Decimal(7200), 7200.0, np.bool_(True)])
+@pytest.mark.parametrize("name", ["socket.port", "socket.maxMessage", "maxRestarts"])
+def test_what_only_looks_like_a_whole_number_is_none(name, value):
+    with pytest.raises(OptionsError, match="must be a whole number"):
         setting(name, value)
 
 

@@ -291,7 +291,7 @@ class Message:
         """
         return self._envelope.child
 
-    def reply(self, event: str, *args: Any, **kwargs: Any) -> None:
+    def reply(self, event: str, /, *args: Any, **kwargs: Any) -> None:
         """Send an event back to where this one came from: ``sendTo(message.pids, event, ...)``.
 
         Returns None. Errors as for ``sendTo``. The answer to an event of this process is a local ``emit``.

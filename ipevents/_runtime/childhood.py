@@ -137,7 +137,7 @@ class Childhood:
             recheck = self._recheck = Latch()
             if life.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
                 return
-            kept = life.was_started_by_user or life.node.dispatcher.events() or life.supervisor.slots
+            kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.slots
             if not kept and not self._wait_for_threads():
                 if self._kind == programs.FUNCTION:
                     self.tell_parent((FINISHED,))

@@ -1,11 +1,9 @@
 """Listeners on blinker signals: registration order, once, origin, isolation, one at a time.
 
-Locks. ``_running`` (re-entrant) is held while listeners run: one at a time in a process. It is taken
-with no other lock held and may be followed by the state lock (a listener sends), never the other way
-round. Signals are made, kept and forgotten, and listeners registered, without a lock, because collected
-receivers and signal handlers do so in the middle of anything: each step is one operation of a dict or a set.
-Every thread that runs listeners may block in them as long as the user's code likes; nobody
-who holds the state lock waits for one.
+Locks. Listeners run on the ``floor``: one at a time in a process, see there. Signals are made, kept and
+forgotten, and listeners registered, without a lock, because collected receivers and signal handlers do so in
+the middle of anything: each step is one operation of a dict or a set. Every thread that runs listeners may
+block in them as long as the user's code likes; no thread that holds the state lock waits for one.
 """
 
 from __future__ import annotations
@@ -22,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 from .._core.messages import Message
 from .._core.naming import described
 from .._exceptions import InvalidListener, shown
-from .threads import acquire_from_user
+from .floor import Floor, process_floor
+from .threads import library_threads
 
 if TYPE_CHECKING:
-    from .signals import EventSignal, Receivers
+    from .signals import EventSignal, Receivers, Wait
 
 
 Listener = Callable[..., Any]
@@ -47,8 +46,12 @@ class Dispatcher:
 
     ``on_interest(event)`` is called after an event's listeners changed, in the thread that changed them
     (a collected weak one: any thread, anywhere), so it must not block. ``on_failure(exception, message,
-    listener)`` gets what a listener raised; ``on_exit(code)`` the SystemExit of one; ``on_idle()`` is
-    called when a thread has run its last listener for now, still in that thread, unless it ``gathers``.
+    listener)`` gets what a listener raised; ``on_exit(exc)`` the SystemExit of one, and raises it again where
+    it cannot end anything. ``on_idle()`` is called in the thread that ran listeners, after the last one for
+    now, if a listener had it owed by ``owe_idle``.
+
+    ``floor``: another right to run listeners than the process's, where several dispatchers of one process
+    stand for processes.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Dispatcher:
         on_failure: Callable[[BaseException, Message, Listener], None],
         on_exit: Callable[[SystemExit], None],
         on_idle: Callable[[], None],
+        floor: Floor = process_floor,
     ) -> None:
         self._on_interest = on_interest
         self._on_failure = on_failure
@@ -66,24 +70,13 @@ class Dispatcher:
         # At most one signal for an event, held here only while something is connected to it, see _keep; so
         # a name that is no longer used, such as `reply-<id>`, costs nothing.
         self._signals: dict[str, _Reference] = {}
-        self._running = threading.RLock()
-        self._depth = 0  # written by the owner of _running
-        self.owner = 0  # the thread that runs listeners now
-        # More of the same frame is to come: what listeners send is gathered. Written by the owner.
-        self.gathers = False
+        self.floor = floor
+        # What a listener has ended the process with: no other one is called, see end().
+        self.ended: SystemExit | None = None
+        self.resumes = False  # the end is over: with the next local event listeners are called again
         # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
         # when its signal changes.
         self.kept: dict[str, Receivers] = {}
-
-    def forget_owner(self) -> None:
-        """In a process made by os.fork(): a thread that was running listeners is not in this process.
-
-        The forking thread may run one itself; it goes on to hold what it holds.
-        """
-        if not self._running._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
-            self._running = threading.RLock()
-            self._depth = 0
-            self.owner = 0
 
     # Registration
 
@@ -126,6 +119,17 @@ class Dispatcher:
         else:
             signal.connect(registration, sender, weak=False)
 
+    def begin_wait(self, event: str, heard: Listener) -> Wait:
+        """Have ``heard`` called like a listener, for a wait of the library's; ``end_wait`` ends it."""
+        from .signals import Wait
+
+        wait = Wait(self.signal(event), heard, False)
+        wait.signal.connect(wait, weak=False)
+        return wait
+
+    def end_wait(self, wait: Wait) -> None:
+        wait.signal.disconnect(wait)
+
     def remove(self, event: str | None, listener: Listener | None) -> None:
         """Remove the newest registration of a listener, all of an event, or (both None) all."""
         names = list(self._signals) if event is None else [event]
@@ -133,26 +137,33 @@ class Dispatcher:
             signal = self._find_signal(name)
             if signal is None:
                 continue
-            found = signal.registrations()
-            if listener is not None:
-                found = [item for item in found if _listener_of(item) == listener or item == listener][-1:]
-            for item in found:
-                signal.disconnect(item)
+            if listener is None:
+                for item in signal.registrations():
+                    signal.disconnect(item)
+            else:
+                found = signal.newest(listener)
+                if found is not None:
+                    signal.disconnect(found)
 
     def listeners(self, event: str) -> list[Listener]:
         signal = self._find_signal(event)
-        return [] if signal is None else [_listener_of(item) for item in signal.registrations()]
+        return [] if signal is None else [listener_of(item) for item in signal.registrations()]
 
     def count(self, event: str) -> int:
         signal = self._find_signal(event)
-        return 0 if signal is None else len(signal.registrations())
+        return 0 if signal is None else signal.count()
+
+    def events(self) -> list[str]:
+        """The events with a listener of the user's, in the order in which they got their first."""
+        return [event for event in list(self._signals) if self.count(event)]
 
     def listens_to(self, event: str) -> bool:
+        """Whether anything here wants to hear an event: a listener, or a wait of the library's."""
         signal = self._find_signal(event)
         return signal is not None and bool(signal.receivers)
 
-    def events(self) -> list[str]:
-        """The events with a listener, in the order in which they got their first."""
+    def wanted(self) -> list[str]:
+        """The events that anything here wants to hear."""
         return [event for event in list(self._signals) if self.listens_to(event)]
 
     def _changed(self, signal: EventSignal) -> None:
@@ -185,85 +196,144 @@ class Dispatcher:
         signal = reference.held or reference()
         if signal is None:
             return ()
+        if self.ended:
+            return ()
         version = signal.version
         receivers, same_for_all = signal.in_order(origin)
         if same_for_all:
             self.kept[event] = receivers
-            if signal.version != version:  # it changed meanwhile: what we found may be old
+            if signal.version != version or self.ended:  # it changed meanwhile: what we found may be old
                 self.kept.pop(event, None)
         return receivers
 
     def enter(self, *, gathers: bool = False) -> None:
         """Begin to run listeners in this thread; waits while another thread does. Nests.
 
-        ``gathers``: for several events; behind the last of them the caller has written what was sent.
+        ``gathers``: for several events; after the last of them the caller writes what this emitter sent.
         """
-        if not self._running.acquire(False):
-            acquire_from_user(self._running)  # Ctrl-C is heard also where a listener never returns
-        if not self._depth:
-            self.gathers = gathers
-        self._depth += 1
-        self.owner = get_ident()
+        floor = self.floor
+        if not floor.lock.acquire(False):
+            floor.take()
+        if not floor.depth:
+            floor.gatherer = self if gathers else None
+        floor.depth += 1
+        floor.owner = get_ident()
 
     def leave(self) -> None:
-        """The counterpart of ``enter``. The outermost one lets what listeners sent go, unless it gathers."""
-        if self._depth > 1:
-            self._depth -= 1
-            self._running.release()
+        """The counterpart of ``enter``. The outermost one lets what listeners sent go."""
+        floor = self.floor
+        if floor.depth > 1:
+            floor.depth -= 1
+            floor.lock.release()
             return
-        gathers = self.gathers
-        self._depth = 0
-        self.owner = 0
-        self._running.release()
-        if not gathers:
-            self._on_idle()
+        floor.gatherer = None
+        floor.depth = 0
+        floor.owner = 0
+        if floor.owed:
+            owed, floor.owed = floor.owed, []
+            floor.lock.release()
+            for dispatcher in owed:
+                dispatcher._on_idle()
+        else:
+            floor.lock.release()
 
     def runs_here(self) -> bool:
-        """Whether the calling code is called by a listener."""
-        return self.owner == get_ident()
+        """Whether the calling code is called by a listener, of this emitter or of another one."""
+        return self.floor.owner == get_ident()
+
+    def owe_idle(self) -> None:
+        """Have ``on_idle`` called when the last listener has run for now.
+
+        Not where this thread runs no listener, or gathers for this emitter: then the reader sees to it.
+        """
+        floor = self.floor
+        if floor.owner == get_ident() and floor.gatherer is not self:
+            floor.owed.append(self)
+
+    def gathers(self) -> bool:
+        """In a listener: whether more of the frame is to come; after it the reader writes what was sent."""
+        return self.floor.gatherer is self
 
     def deliver(self, message: Message, kwargs: Mapping[str, Any]) -> bool:
         """Call the listeners of a message in this thread. Returns whether there were any."""
         if not self.listens_to(message.event):
             return False
+        life = self.kept
         self.enter()
         try:
+            if self.kept is not life and get_ident() in library_threads:
+                return False  # it was kept from its turn until the life that it told of was over
+            if self.resumes and self.floor.depth == 1:  # not in a listener, which may be the one that ended
+                self.resumes, self.ended = False, None
             receivers = self.find(
                 message.event, message.from_
             )  # now: whoever ran before may have changed them
-            for receiver in receivers:
-                self.call(receiver, message, kwargs)
+            self.call_with(receivers, message, kwargs)
         finally:
             self.leave()
         return bool(receivers)
 
-    def call(self, receiver: Listener, message: Message, kwargs: Mapping[str, Any]) -> None:
-        """Call one listener; what it raises spares the others."""
-        try:
-            receiver(message, *message.args, **kwargs)
-        except BaseException as exc:  # a user's code: it raises what it likes
-            self.failed(exc, message, receiver)
+    def call_with(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any]) -> None:
+        """Call listeners; what one raises spares the others, but for SystemExit."""
+        args = message.args
+        for receiver in receivers:
+            try:
+                receiver(message, *args, **kwargs)
+            except BaseException as exc:  # a user's code: it raises what it likes
+                self.failed(exc, message, receiver)
+                if self.ended:
+                    return
 
     def call_all(self, receivers: Receivers, message: Message) -> None:
-        """As ``call``, several listeners with a message without keyword arguments."""
+        """As ``call_with``, for a message without keyword arguments."""
         args = message.args
         for receiver in receivers:
             try:
                 receiver(message, *args)
             except BaseException as exc:  # a user's code: it raises what it likes
                 self.failed(exc, message, receiver)
+                if self.ended:
+                    return
+
+    def end(self, exc: SystemExit) -> None:
+        """Call no listener any more, also for what has been received already, until it ``resumes``.
+
+        Nothing is found from now on, and what was kept is forgotten; so it costs nothing before.
+        """
+        if self.ended is None:  # else it comes by again, through the listener that emitted
+            self.resumes = False
+            self.ended = exc
+        self.kept.clear()
+
+    def turn_over(self) -> None:
+        """A life is over, and its links have ended: a reader of it that a listener has kept calls no other
+        one.
+
+        Such a reader goes on with the table that it has in hand, which stays empty from here on; so it asks
+        for receivers, and finds that its link has ended. One that looks for the table only now looks at its
+        link first.
+        """
+        before, self.kept = self.kept, {}
+        before.clear()
 
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
         """A listener raised: SystemExit ends the process, the rest is reported and the others go on.
 
-        Only Ctrl-C goes up to the code that emitted: a library thread has nobody to raise it at.
+        After SystemExit no listener is called (``ended``). Only Ctrl-C, and a SystemExit that ends nothing
+        here, go up to the code that emitted: a library thread has nobody to raise them at.
         """
         if isinstance(exc, SystemExit):
-            self._on_exit(exc)
+            before = self.ended
+            self.end(exc)  # first: the stop that is asked for next may be over before this thread goes on
+            try:
+                self._on_exit(exc)
+            except BaseException:  # nothing is ended by it
+                self.ended = before
+                raise
         elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise exc
         else:
-            self._on_failure(exc, message, _listener_of(receiver))
+            self._on_failure(exc, message, listener_of(receiver))
 
 
 def check_listener(listener: object, what: str = "a listener") -> None:
@@ -311,6 +381,7 @@ _CO_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
 CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
-def _listener_of(item: Listener) -> Listener:
-    """The user's function behind a Registration."""
+def listener_of(item: Listener) -> Listener:
+    """The user's function that a Registration is for; anything else is one itself."""
+    # By the name: signals.py, which has the class, is imported late.
     return getattr(item, "listener", item) if type(item).__name__ == "Registration" else item

@@ -44,7 +44,8 @@ def join(node: Node, deadline: Deadline) -> None:
         node.retired = []
     for link in links:
         if not link.join(deadline):
-            log.warning("! the reader of %r does not end: a listener keeps it", link)
+            why = ": a listener keeps it" if link.is_read_by(node.dispatcher.floor.owner) else ""
+            log.warning("! the threads of %r do not end%s", link, why)
     with node.lock:
         for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
             link.drop("closed", count_messages(link.outbox.clear()))

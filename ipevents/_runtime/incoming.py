@@ -157,8 +157,8 @@ class Incoming:
         envelope = decision.envelope
         assert envelope is not None
         event, origin = envelope.event, envelope.pids[0]
-        if not (kept.get(event) or dispatcher.find(event, origin)):
-            self.unheard += len(messages)
+        if link.ended or not (kept.get(event) or dispatcher.find(event, origin)):
+            self._not_handled(link, len(messages))
             return
         count = 0
         dispatcher.enter(gathers=gathers or len(messages) > 1)
@@ -167,6 +167,9 @@ class Incoming:
                 receivers = kept.get(event)
                 if receivers is None:
                     receivers = dispatcher.find(event, origin)
+                    if dispatcher.ended or link.ended:
+                        self._not_handled(link, len(messages) - count)
+                        break
                 count += 1
                 if type(payload) is tuple:
                     message = Message(envelope, payload)
@@ -175,6 +178,8 @@ class Incoming:
                             receiver(message, *payload)
                         except BaseException as exc:  # a user's code: it raises what it likes
                             dispatcher.failed(exc, message, receiver)
+                            if dispatcher.ended:
+                                break
                 else:
                     self._open(decision, receivers, payload)
                 if not count % _BATCH and link.turn.is_long():
@@ -191,8 +196,8 @@ class Incoming:
         dispatcher = self._node.dispatcher
         kept = dispatcher.kept
         origin = decisions[events[0]].pids[0]
-        if not any(kept.get(event) or dispatcher.find(event, origin) for event in decisions):
-            self.unheard += len(messages)
+        if link.ended or not any(kept.get(event) or dispatcher.find(event, origin) for event in decisions):
+            self._not_handled(link, len(messages))
             return
         count = heard = 0
         dispatcher.enter(gathers=True)
@@ -201,6 +206,9 @@ class Incoming:
                 receivers = kept.get(event)
                 if receivers is None:
                     receivers = dispatcher.find(event, origin)
+                    if dispatcher.ended or link.ended:
+                        self._not_handled(link, len(messages) - count)
+                        break
                 count += 1
                 if receivers:
                     heard += 1
@@ -238,13 +246,20 @@ class Incoming:
             self.count("unreadable")
             self._node.error(error)
             return
-        message = Message(envelope, args, kwargs)
-        for receiver in receivers:
-            self._node.dispatcher.call(receiver, message, kwargs)
+        self._node.dispatcher.call_with(receivers, Message(envelope, args, kwargs), kwargs)
 
-    def count(self, cause: str) -> None:
+    def _not_handled(self, link: Link, count: int) -> None:
+        """Count messages that no listener is called for: there is none, one has ended the process, or the
+        life of this link is over, see ``Dispatcher.turn_over``.
+        """
+        if self._node.dispatcher.ended or link.ended:
+            self.count("stopped", count)
+        else:
+            self.unheard += count
+
+    def count(self, cause: str, count: int = 1) -> None:
         """Count something rare, for stats()."""
-        self.counters[cause] = self.counters.get(cause, 0) + 1
+        self.counters[cause] = self.counters.get(cause, 0) + count
 
     def count_refused(self, cause: str) -> None:
         """Count a handshake that came to nothing, for stats()."""

@@ -24,13 +24,14 @@ from .opening import Opening
 from .process import Launch
 from .slot import Slot
 from .supervisor import Supervisor
-from .threads import Deadline, Latch, library_threads
+from .threads import Deadline, Latch, library_threads, main_ident
 
 if TYPE_CHECKING:
     from .gate import Gate
 
 log = Log("ipevents.life")
 
+LAST_STEPS_SECONDS = 3.0  # more than all of them take behind the deadline: each has a limit of its own
 GOODBYE_SECONDS = 0.5  # for the other end to read what was written
 
 
@@ -185,9 +186,9 @@ class Life:
         given_up = self.opening.given_up()  # of a start() in another thread
         self.request_stop(allowed)
         if waits and self.stopping.is_set():
-            self.wait_over(None if timeout is None else timeout + 1.0)
+            self.wait_over(None if timeout is None else timeout + LAST_STEPS_SECONDS)
             if given_up is not None:
-                given_up.wait(allowed + 1.0)  # its thread may be waiting for a listener
+                given_up.wait(allowed + LAST_STEPS_SECONDS)  # its thread may be waiting for a listener
 
     def check_wait(self, what: str) -> None:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
@@ -233,7 +234,16 @@ class Life:
         return over
 
     def _listener_exit(self, exc: SystemExit) -> None:
-        """A listener raised SystemExit: this process ends with that code."""
+        """A listener raised SystemExit: this process ends with that code.
+
+        Raises it again where it is for the code that emitted: nothing is open that could end, or a stop gets
+        the main thread of a child out of its program, in a listener just then.
+        """
+        if exc is self.exit:  # it comes by another time, through the listener that emitted
+            return
+        interrupts = self.is_child and self.stopping.is_set() and threading.get_ident() == main_ident()
+        if interrupts or self.node.state.state in (State.NEW, State.JOINING, State.CLOSED, State.FORKED):
+            raise exc
         if self.exit is None:
             self.exit = exc
         self.request_stop(None)
@@ -271,8 +281,8 @@ class Life:
         farewell.flush(node, deadline)
         farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
         # Behind the ends of the clients' links, whose offline is told as well.
-        if notices is not None and not notices.close(deadline):
-            log.warning("! a listener of %s does not return; its thread is left behind", node.router.pid)
+        if notices is not None:
+            notices.end(deadline, lambda: node.dispatcher.floor.owner)
         last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
         farewell.join(node, last)
         if self.gate is not None:
@@ -282,9 +292,11 @@ class Life:
             self.childhood.sweep()
         self.is_grand_master = False
         lifetime.unwatch(self)
+        node.dispatcher.turn_over()
+        node.dispatcher.resumes = True  # what is emitted from now on is emitted by code that lives on
         with (
             node.lock
-        ):  # in one step: from here on another start() may begin a new life, with latches of its own
+        ):  # in one step: from here on another start() may begin a new life, with its own latches
             node.change(Event.ENDED)
             self.stopped.set()
 
@@ -307,7 +319,7 @@ class Life:
         """
         node = self.node
         node.forget_lock_owner()
-        node.dispatcher.forget_owner()
+        node.dispatcher.floor.forget_owner()
         if self.opening.belongs_to_a_fork():
             self.incarnation = _new_incarnation()
             self.waiters.clear()

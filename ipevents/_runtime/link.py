@@ -425,6 +425,10 @@ class Link:
         """Whether this thread holds the right to write: it is in the middle of it."""
         return self._writing == ident
 
+    def is_read_by(self, ident: int) -> bool:
+        """Whether this thread is the reader."""
+        return self._reader.ident == ident
+
     def abandon(self) -> None:
         """In a forked child, where the threads do not exist: give the descriptor back, touch nothing else."""
         session = self.session

@@ -8,7 +8,7 @@ Locks. ``lock`` (the state lock) guards router, outboxes, ``stage`` and the list
 only so that its owner can be told from C without a gap: code that finds it owned by its own thread was
 called from inside (a signal handler, a collected object) and queues itself in ``deferred``, which the
 owner runs after his release (a ``with`` sees to it; who calls ``release`` himself does as well).
-Order: the dispatcher's lock first, then the state lock, nothing after it.
+Order: the floor first (see floor.py), then the state lock, nothing after it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .._core.state import Event, LifeState, Stage
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .dispatch import Dispatcher
 from .errors import Errors
+from .floor import Floor, process_floor
 from .incoming import Incoming
 from .link import Link
 from .notices import Notices
@@ -53,8 +54,8 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 class Node:
     """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
     called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
-    its ``online``; ``on_exit(code)`` when a listener raised SystemExit. ``reply(pids, event, args,
-    kwargs)`` is what Message.reply calls.
+        its ``online``; ``on_exit(exc)`` when a listener raised SystemExit. ``reply(pids, event, args,
+        kwargs)`` is what Message.reply calls.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Node:
         on_first_use: Callable[[], None],
         on_exit: Callable[[SystemExit], None],
         on_unheard: Callable[[], None] = lambda: None,
+        floor: Floor = process_floor,
     ) -> None:
         self.deferred: dict[int, deque[tuple[Callable[..., Any], tuple[Any, ...]]]] = {}  # by thread
         self._running_deferred: set[int] = set()  # threads that run theirs just now
@@ -91,6 +93,7 @@ class Node:
             on_failure=self.errors.listener_failed,
             on_exit=on_exit,
             on_idle=self.outgoing.write_dirty,
+            floor=floor,
         )
         self.receive = self.incoming.receive
         self.retired: list[Link] = []  # links that have ended, whose threads may be about to; state lock
@@ -186,7 +189,11 @@ class Node:
         if self.inside():
             self.defer(self._emit_late, event, args, kwargs)
             return self.dispatcher.listens_to(event)
-        return self.deliver_local(event, args, kwargs)
+        heard = self.deliver_local(event, args, kwargs)
+        exc = self.dispatcher.ended
+        if exc is not None and self.dispatcher.runs_here():
+            raise exc  # the listener that emitted, in which nothing is to go on either
+        return heard
 
     def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A deferred ``emit``: here, but not in a library thread, which may never run listeners."""
@@ -225,7 +232,7 @@ class Node:
     def announce(self) -> None:
         """Say ``online`` upwards: all interest first."""
         self.announced = True
-        self.router.own_interests(name for name in self.dispatcher.events() if name not in _PRIVATE)
+        self.router.own_interests(name for name in self.dispatcher.wanted() if name not in _PRIVATE)
         if self.router.up is Up.OPEN:
             parent: Any = self.router.parent
             parent.outbox.put_interests(self.router.interest.all())

@@ -17,16 +17,21 @@ log = Log("ipevents.notices")
 
 Notice = Callable[[], object]
 
+MOMENT_SECONDS = 0.2  # a thread that nothing keeps has ended by then
+
 
 class Notices:
     """An ordered queue of calls with one thread.
 
     The thread blocks in ``get`` until there is a call, and in the calls themselves (listeners of the user).
     ``close`` queues the end, so it ends after what was queued before. A listener that never returns keeps
-    it; it is a daemon and is then named in the log.
+    it; it is a daemon, and ``end`` says so.
     """
 
     def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_over = False
+        self._begun = 0  # notices; written by the thread
         self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         self._thread = start_thread(f"notices-{name}", self._run)
 
@@ -39,11 +44,29 @@ class Notices:
         self._queue.put(None)
         return join_thread(self._thread, deadline)
 
+    def end(self, deadline: Deadline, is_running: Callable[[], object]) -> None:
+        """``close``, and say in the log why the thread is left behind, if it is.
+
+        ``is_running()``: whether any listener runs. It is said to hang only if one runs, and the notice that
+        waits for it was the same for a while: the deadline may have been over before the wait began.
+        """
+        if self.close(deadline):
+            return
+        begun = self._begun
+        if self.close(Deadline(MOMENT_SECONDS)):
+            return
+        self._is_over = True  # what is still queued is not told into the next life
+        if begun == self._begun and is_running():
+            log.warning("! a listener of %s does not return; its thread is left behind", self._name)
+        else:
+            log.warning("! %s has no time to tell all that it noticed", self._name)
+
     def _run(self) -> None:
         while True:
             notice = self._queue.get()
-            if notice is None:
+            if notice is None or self._is_over:
                 return
+            self._begun += 1
             try:
                 notice()
             except Exception:  # a fault of the library itself: seen, and the next notice still runs

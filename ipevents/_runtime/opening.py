@@ -170,6 +170,7 @@ class Opening:
         """State lock held: forget the life before, all but listeners and options."""
         life = self._life
         node = life.node
+        node.dispatcher.ended = None
         node.router = Router(pid, node.router.version + 1)
         node.announced = False
         life.gate = life.supervisor = None

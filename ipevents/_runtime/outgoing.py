@@ -113,7 +113,7 @@ class Outgoing:
                     link, records = claimed.pop()
                     link.write_now(records)
                 if plan.deliver:
-                    node.deliver_local(event, args, kwargs)
+                    node.emit(event, args, kwargs)
         except IPEventsError as exc:
             node.fail(exc)
         finally:
@@ -236,7 +236,9 @@ class Outgoing:
         for link in links:
             if link.attended:
                 continue
-            records = None if listens and dispatcher.gathers else link.claim(len(links), prompts=not listens)
+            records = (
+                None if listens and dispatcher.gathers() else link.claim(len(links), prompts=not listens)
+            )
             if records is not None:
                 claimed.append((link, records))
             elif listens:
@@ -321,6 +323,7 @@ class Outgoing:
         if not link.dirty:
             link.dirty = True
             self.dirty.append(link)
+            self._node.dispatcher.owe_idle()
         link.defer()
 
     def write_dirty(self) -> None:

@@ -62,8 +62,7 @@ def wait_to_copy(node: Node, links: Callable[[], tuple[Any, ...]], size: int) ->
     Nothing is reserved, the rules decide afterwards; so this gives up after a second without progress.
     Code in a listener does not wait.
     """
-    ident = get_ident()
-    if node.dispatcher.owner == ident or ident in library_threads:
+    if node.dispatcher.runs_here() or get_ident() in library_threads:
         return
     with node.lock:
         while node.stage is Stage.OPEN:

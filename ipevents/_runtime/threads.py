@@ -12,6 +12,23 @@ from collections.abc import Callable
 
 from .clock import monotonic
 
+_LONGEST_POLL = 2**31 - 1  # milliseconds, 24.8 days: a C int
+
+
+def for_poll(seconds: float | None) -> float | None:
+    """A wait as ``poll`` takes it: milliseconds, None for ever, no more than the system takes.
+
+    So it may end before its time, and the caller has to look at the clock again; it has to anyway, since
+    rings come for other reasons as well. Half a millisecond too long rather than too short: a wait that ends
+    just before its time would be followed by many of no time at all.
+    """
+    return None if seconds is None else min(max(0.0, seconds) * 1000 + 0.5, _LONGEST_POLL)
+
+
+def for_lock(seconds: float) -> float:
+    """A wait as locks, conditions and ``Thread.join`` take it: at most centuries."""
+    return min(seconds, threading.TIMEOUT_MAX)
+
 
 class Deadline:
     """A budget in seconds that several steps share; None lasts for ever."""
@@ -74,7 +91,7 @@ class Latch:
             _main_bell.wait(self.is_set, Deadline(timeout))
             return self.is_set()
         try:
-            self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX))
+            self._lock.acquire(timeout=-1 if timeout is None else max(0.0, for_lock(timeout)))
         finally:  # a turnstile, also when a signal handler raises here: open for the next waiter
             if self.is_set():
                 with contextlib.suppress(RuntimeError):
@@ -186,7 +203,7 @@ class MainBell:
             self.is_waited_for = True  # from here on, whoever makes it over rings
             while not is_over() and not deadline.passed():
                 left = deadline.left()
-                poll.poll(None if left is None else min(left * 1000 + 1, _LONGEST_POLL))
+                poll.poll(for_poll(left))
                 signals = wakeup.clear().replace(Wakeup.RING, b"")
                 if signals and others >= 0 and not outer:
                     with contextlib.suppress(OSError):
@@ -209,7 +226,6 @@ class MainBell:
             self._wakeup = None
 
 
-_LONGEST_POLL = 2**31 - 1
 _main_bell = MainBell()
 forget_main_bell = _main_bell.forget
 
@@ -253,5 +269,6 @@ def join_thread(thread: threading.Thread | None, deadline: Deadline) -> bool:
     """Wait for a thread's end, unless it is the calling one. Returns whether it has ended."""
     if thread is None or thread is threading.current_thread():
         return True
-    thread.join(deadline.left())
+    left = deadline.left()
+    thread.join(None if left is None else for_lock(left))
     return not thread.is_alive()

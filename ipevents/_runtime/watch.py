@@ -12,7 +12,7 @@ import select
 
 from .process import open_pidfd
 from .slot import Slot
-from .threads import Wakeup
+from .threads import Wakeup, for_poll
 
 
 class Watch:
@@ -50,12 +50,13 @@ class Watch:
             return False
         poll = select.poll()
         poll.register(self._parent_fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return bool(poll.poll(for_poll(seconds)))
 
     def wait(self, alive: list[Slot], seconds: float | None) -> tuple[list[Slot], bool]:
         """Wait for the end of one of these children or of the parent, or for a ring.
 
-        Returns the children that have ended, and whether the parent has. Each end is told once.
+        At most so many seconds; where these are more than the system takes, it ends before its time. Returns
+        the children that have ended, and whether the parent has. Each end is told once.
         """
         for slot in alive:
             assert slot.process is not None
@@ -63,7 +64,7 @@ class Watch:
             if self._watched.get(descriptor) is not slot:
                 self._watched[descriptor] = slot
                 self._poll.register(descriptor, select.POLLIN)
-        ready = self._poll.poll(None if seconds is None else max(0.0, seconds) * 1000 + 0.5)
+        ready = self._poll.poll(for_poll(seconds))
         self._wakeup.clear()
         ended = []
         parent_ended = False

@@ -82,7 +82,7 @@ def test_a_client_with_the_name_of_its_server_takes_another_one(place):
 def test_a_client_that_listens_to_very_many_events_gets_through(pair, monkeypatch):
     server, client = pair
     names = [f"{number:0200}" for number in range(200_000)]  # 40 MB: more than a frame may have here
-    monkeypatch.setattr(client._node.dispatcher, "events", lambda: names)
+    monkeypatch.setattr(client._node.dispatcher, "wanted", lambda: names)
     errors = []
     server.on("error", lambda message, error: errors.append(error))
     with server.expecting("online", CEILING_SECONDS):

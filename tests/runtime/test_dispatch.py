@@ -196,6 +196,271 @@ def test_removing_a_stranger_changes_nothing(dispatcher, heard):
     assert dispatcher.count("x") == 1
 
 
+class Thing:
+    """Its methods are made anew at each look; two of them are equal if they are of the same thing."""
+
+    def method(self, message):
+        """Nothing."""
+
+
+class Named:
+    """Equal ones need not be the same."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, message):
+        """Nothing."""
+
+    def __eq__(self, other):
+        return isinstance(other, Named) and self.name == other.name
+
+    def __hash__(self):
+        return hash(self.name)
+
+
+class Unhashable(Named):
+    __hash__ = None
+
+
+@pytest.mark.parametrize("kind", [Named, Unhashable])
+def test_a_listener_that_equals_a_registered_one_is_that_one(dispatcher, kind):
+    dispatcher.add("x", kind("a"))
+    dispatcher.add("x", kind("b"))
+    dispatcher.add("x", kind("a"))
+    dispatcher.remove("x", kind("a"))
+    assert [listener.name for listener in dispatcher.listeners("x")] == ["a", "b"]
+    dispatcher.remove("x", kind("c"))
+    dispatcher.remove("x", kind("a"))
+    assert [listener.name for listener in dispatcher.listeners("x")] == ["b"]
+
+
+def test_a_listener_whose_hash_has_changed_is_found_all_the_same(dispatcher):
+    listener = Named("a")
+    dispatcher.add("x", listener)
+    listener.name = "b"
+    dispatcher.remove("x", listener)
+    assert dispatcher.count("x") == 0
+
+
+def test_a_method_of_a_list_is_found_again(dispatcher, heard):
+    dispatcher.add("x", heard.append)
+    dispatcher.remove("x", [].append)
+    assert dispatcher.count("x") == 1
+    dispatcher.remove("x", heard.append)
+    assert dispatcher.count("x") == 0
+
+
+@pytest.mark.parametrize("first", ["on", "connect"])
+def test_the_newest_goes_first_however_it_was_connected(dispatcher, heard, first):
+    listener, other = hears(heard, "x"), hears(heard, "other")
+    calls = [
+        lambda: dispatcher.add("x", listener),
+        lambda: dispatcher.signal("x").connect(listener),
+    ]
+    for call in calls if first == "on" else reversed(calls):
+        call()
+        dispatcher.add("x", other)
+    dispatcher.remove("x", listener)
+    assert dispatcher.listeners("x") == [listener, other, other]
+    dispatcher.remove("x", listener)
+    assert dispatcher.listeners("x") == [other, other]
+
+
+class Walked(dict):
+    """A table that counts how many of its entries somebody walked over."""
+
+    steps = 0
+
+    def _walk(self):
+        Walked.steps += len(self)
+
+    def __iter__(self):
+        self._walk()
+        return super().__iter__()
+
+    def __reversed__(self):
+        self._walk()
+        return super().__reversed__()
+
+    def keys(self):
+        self._walk()
+        return super().keys()
+
+    def values(self):
+        self._walk()
+        return super().values()
+
+    def items(self):
+        self._walk()
+        return super().items()
+
+
+class WalkedSenders(Walked):
+    def __missing__(self, key):
+        self[key] = bucket = set()
+        return bucket
+
+
+def functions(count):
+    return [hears([], number) for number in range(count)]
+
+
+def methods(count):
+    things = [Thing() for _ in range(count)]
+    return [thing.method for thing in things]
+
+
+def callables(count):
+    return [Named(number) for number in range(count)]
+
+
+def one_function(count):
+    return [print] * count
+
+
+@pytest.mark.parametrize("make", [functions, methods, callables, one_function])
+@pytest.mark.parametrize("way", ["on", "once", "sender", "connect"])
+def test_what_is_done_for_one_listener_does_not_look_at_the_others(dispatcher, monkeypatch, make, way):
+    signal = dispatcher.signal("x")
+    signal.receivers, signal._by_sender = Walked(), WalkedSenders()
+    monkeypatch.setattr(Walked, "steps", 0)
+    listeners = make(100)
+    for number, listener in enumerate(listeners):
+        if way == "connect":
+            signal.connect(listener)
+        else:
+            dispatcher.add("x", listener, once=way == "once", sender=str(number) if way == "sender" else None)
+    assert dispatcher.count("x") == (1 if way == "connect" and make is one_function else 100)
+    for listener in listeners:
+        dispatcher.remove("x", listener)
+    assert dispatcher.count("x") == 0
+    assert Walked.steps == 0
+    assert dispatcher.interest[0] == ("x", True)
+    assert signal._same == {}
+
+
+def test_once_listeners_that_fire_do_not_look_at_the_others(dispatcher, monkeypatch, heard):
+    signal = dispatcher.signal("x")
+    signal.receivers, signal._by_sender = Walked(), WalkedSenders()
+    for number in range(100):
+        dispatcher.add("x", hears(heard, number), once=True)
+    monkeypatch.setattr(Walked, "steps", 0)
+    dispatcher.emit("x")
+    assert heard == list(range(100))
+    assert Walked.steps == 100  # to find out whom to call
+    assert dispatcher.count("x") == 0
+
+
+def test_weak_receivers_that_are_collected_do_not_look_at_the_others(dispatcher, monkeypatch):
+    signal = dispatcher.signal("x")
+    signal.receivers, signal._by_sender = Walked(), WalkedSenders()
+    things = [Thing() for _ in range(100)]
+    for thing in things:
+        signal.connect(thing.method)
+    del thing
+    monkeypatch.setattr(Walked, "steps", 0)
+    while things:
+        things.pop()
+    gc.collect()
+    assert dispatcher.count("x") == 0
+    assert Walked.steps == 0
+
+
+def test_what_is_put_into_a_place_that_is_just_taken_away_is_found(dispatcher, monkeypatch):
+    """Between the look whether anything is left of a listener and the end of its place, it comes again."""
+    dispatcher.add("x", print)
+    signal = dispatcher.signal("x")
+
+    class Table(dict):
+        def pop(self, *args):
+            if not again:
+                again.append(1)
+                dispatcher.add("x", print)
+            return super().pop(*args)
+
+    again = []
+    signal._same = Table(signal._same)
+    dispatcher.remove("x", print)
+    assert dispatcher.count("x") == 1
+    dispatcher.remove("x", print)
+    assert dispatcher.count("x") == 0
+    assert signal._same == {}
+
+
+def test_what_is_put_into_a_place_that_was_taken_away_is_found(dispatcher):
+    """As above, but the place goes after it was looked up and before it is filled."""
+    dispatcher.add("x", print)
+    signal = dispatcher.signal("x")
+
+    class Table(dict):
+        def setdefault(self, *args):
+            found = super().setdefault(*args)
+            if not again:
+                again.append(1)
+                dispatcher.remove("x", print)
+            return found
+
+    again = []
+    signal._same = Table(signal._same)
+    dispatcher.add("x", print)
+    assert dispatcher.count("x") == 1
+    dispatcher.remove("x", print)
+    assert dispatcher.count("x") == 0
+    assert signal._same == {}
+
+
+def test_a_receiver_that_is_removed_while_it_is_connected_leaves_nothing(dispatcher, monkeypatch):
+    signal = dispatcher.signal("x")
+
+    class Table(dict):
+        def __setitem__(self, key, value):
+            super().__setitem__(key, value)
+            dispatcher.remove("x", None)  # another thread, before blinker has filled its other tables
+
+    signal.receivers = Table()
+    dispatcher.add("x", print)
+    assert dispatcher.count("x") == 0
+    assert not any(signal._by_sender.values())
+    assert not any(signal._by_receiver.values())
+    assert signal._same == {}
+
+
+# Waits of the library
+
+
+def test_a_wait_hears_like_a_listener_in_its_turn(dispatcher, heard):
+    dispatcher.add("x", hears(heard, "first"))
+    wait = dispatcher.begin_wait("x", hears(heard, "wait"))
+    dispatcher.add("x", hears(heard, "last"))
+    assert dispatcher.emit("x")
+    assert heard == ["first", "wait", "last"]
+    dispatcher.end_wait(wait)
+    dispatcher.emit("x")
+    assert heard == ["first", "wait", "last", "first", "last"]
+
+
+def test_what_only_a_wait_wants_is_wanted_although_nobody_is_shown_it(dispatcher, heard):
+    wait = dispatcher.begin_wait("x", hears(heard, "wait"))
+    assert dispatcher.listens_to("x")
+    assert dispatcher.wanted() == ["x"]
+    assert (dispatcher.events(), dispatcher.count("x"), dispatcher.listeners("x")) == ([], 0, [])
+    assert dispatcher.emit("x")
+    dispatcher.end_wait(wait)
+    assert dispatcher.wanted() == []
+    assert dispatcher.interest == [("x", True), ("x", False)]
+
+
+def test_only_the_one_that_waits_can_end_a_wait(dispatcher, heard):
+    listener = hears(heard, "wait")
+    dispatcher.begin_wait("x", listener)
+    dispatcher.remove("x", None)
+    dispatcher.remove("x", listener)
+    dispatcher.remove(None, None)
+    dispatcher.emit("x")
+    assert heard == ["wait"]
+
+
 # Blinker
 
 
@@ -369,15 +634,87 @@ def test_a_once_listener_that_raises_is_named_itself(dispatcher):
     assert dispatcher.failures[0][2] is listener
 
 
-def test_system_exit_is_told_and_spares_the_others(dispatcher, heard):
-    def listener(message):
-        raise SystemExit(3)
+def exits(code):
+    def listener(message, *args, **kwargs):
+        raise SystemExit(code)
 
-    dispatcher.add("x", listener)
+    return listener
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"key": 1}])
+def test_after_system_exit_no_listener_is_called(dispatcher, heard, kwargs):
+    dispatcher.add("x", exits(3))
     dispatcher.add("x", hears(heard, "other"))
-    dispatcher.emit("x")
+    dispatcher.add("y", hears(heard, "y"))
+    dispatcher.emit("y")
+    dispatcher.emit("x", **kwargs)
     assert [exc.code for exc in dispatcher.exits] == [3]
-    assert (heard, dispatcher.failures) == (["other"], [])
+    assert not dispatcher.emit("y")
+    assert dispatcher.find("y", "me") == ()
+    assert (heard, dispatcher.failures, dispatcher.kept) == (["y"], [], {})
+
+
+def test_after_the_end_listeners_are_called_again(dispatcher, heard):
+    dispatcher.add("x", exits(3))
+    dispatcher.add("y", hears(heard, "y"))
+    dispatcher.emit("x")
+    dispatcher.resumes = True
+    assert dispatcher.emit("y")
+    assert heard == ["y"]
+
+
+def test_the_end_that_is_over_while_a_listener_still_runs_holds_for_what_it_emits(dispatcher, heard):
+    def listener(message):
+        dispatcher.emit("ends")
+        dispatcher.resumes = True  # the stop was faster
+        dispatcher.emit("y")
+
+    dispatcher.add("ends", exits(3))
+    dispatcher.add("x", listener)
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.add("y", hears(heard, "y"))
+    dispatcher.emit("x")
+    assert heard == ["x"]  # Node.emit raises in the first listener, and then this one is not called either
+    dispatcher.emit("y")
+    assert heard == ["x", "y"]
+
+
+def test_no_listener_is_called_from_before_the_stop_is_asked_for(dispatcher):
+    asked = []
+    dispatcher._on_exit = lambda exc: asked.append(dispatcher.ended)
+    dispatcher.add("x", exits(3))
+    dispatcher.emit("x")
+    assert [exc.code for exc in asked] == [3]
+
+
+def test_what_was_found_while_a_listener_ended_the_process_is_not_kept(dispatcher, heard):
+    dispatcher.add("y", hears(heard, "y"))
+    signal = dispatcher.signal("y")
+    look = signal.in_order
+
+    def in_order(origin):
+        found = look(origin)
+        dispatcher.end(SystemExit())
+        return found
+
+    signal.in_order = in_order
+    dispatcher.find("y", "me")
+    assert dispatcher.kept == {}
+
+
+def test_a_system_exit_that_ends_nothing_goes_to_who_emitted(heard):
+    def on_exit(exc):
+        raise exc
+
+    dispatcher = Recording()
+    dispatcher._on_exit = on_exit
+    dispatcher.add("x", exits(3))
+    dispatcher.add("y", hears(heard, "y"))
+    with pytest.raises(SystemExit):
+        dispatcher.emit("x")
+    assert not dispatcher.runs_here()
+    assert dispatcher.emit("y")
+    assert heard == ["y"]
 
 
 def test_ctrl_c_in_the_main_thread_goes_to_who_emitted(dispatcher):
@@ -487,21 +824,122 @@ def test_after_a_nested_emit_the_outer_listener_still_runs(dispatcher):
     seen = []
 
     def listener(message):
+        dispatcher.owe_idle()
         dispatcher.emit("inner")
-        seen.append(dispatcher.runs_here())
+        seen.append((dispatcher.runs_here(), dispatcher.idle))
 
     dispatcher.add("x", listener)
-    dispatcher.add("inner", lambda message: None)
+    dispatcher.add("inner", lambda message: dispatcher.owe_idle())
     dispatcher.emit("x")
-    assert seen == [True]
+    assert seen == [(True, 0)]
+    assert dispatcher.idle > 0
+
+
+def test_what_is_owed_is_told_when_the_last_listener_has_run(dispatcher):
+    dispatcher.add("x", lambda message: dispatcher.owe_idle())
+    dispatcher.add("y", lambda message: None)
+    dispatcher.emit("x")
     assert dispatcher.idle == 1
-
-
-def test_the_outermost_leave_is_told_once(dispatcher):
-    dispatcher.add("x", lambda message: None)
-    dispatcher.emit("x")
+    dispatcher.emit("y")
+    assert dispatcher.idle == 1
     dispatcher.emit("x")
     assert dispatcher.idle == 2
+
+
+def test_nothing_is_owed_where_no_listener_runs(dispatcher):
+    dispatcher.owe_idle()
+    dispatcher.add("x", lambda message: None)
+    dispatcher.emit("x")
+    assert dispatcher.idle == 0
+
+
+def test_who_gathers_is_not_told(dispatcher):
+    dispatcher.add("x", lambda message: dispatcher.owe_idle())
+    dispatcher.enter(gathers=True)
+    dispatcher.emit("x")
+    dispatcher.leave()
+    assert dispatcher.idle == 0
+
+
+# Several emitters
+
+
+@pytest.fixture
+def other():
+    return Recording()
+
+
+def test_a_listener_of_one_emitter_is_a_listener_for_the_other(dispatcher, other):
+    seen = []
+    dispatcher.add("x", lambda message: seen.append(other.runs_here()))
+    dispatcher.emit("x")
+    assert seen == [True]
+    assert not other.runs_here()
+
+
+def test_one_listener_runs_at_a_time_whichever_emitter_it_belongs_to(dispatcher, other):
+    entered, go = threading.Event(), threading.Event()
+    ran = []
+
+    def slow(message):
+        entered.set()
+        assert go.wait(CEILING)
+        ran.append("slow")
+
+    dispatcher.add("x", slow)
+    other.add("x", lambda message: ran.append("other"))
+    threads = [threading.Thread(target=each.emit, args=("x",)) for each in (dispatcher, other)]
+    threads[0].start()
+    assert entered.wait(CEILING)
+    threads[1].start()
+    assert not other.floor.lock.acquire(False)
+    go.set()
+    for thread in threads:
+        thread.join(CEILING)
+    assert ran == ["slow", "other"]
+
+
+def test_listeners_of_two_emitters_that_emit_at_each_other_never_block(dispatcher, other):
+    start = threading.Barrier(2)
+    echoes = []
+    for mine, its in ((dispatcher, other), (other, dispatcher)):
+        mine.add("go", lambda message, its=its: its.emit("echo"))
+        mine.add("echo", lambda message: echoes.append(message.event))
+
+    def run(mine):
+        start.wait(CEILING)
+        for _ in range(2000):
+            mine.emit("go")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # else one thread may be done before the other begins
+    try:
+        threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in (dispatcher, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(CEILING)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(echoes) == 4000
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+def test_what_is_sent_by_another_emitter_goes_when_the_outermost_listener_has_run(dispatcher, other, gathers):
+    seen = []
+
+    def listener(message):
+        other.owe_idle()
+        seen.append((other.idle, other.gathers()))
+
+    dispatcher.add("x", listener)
+    dispatcher.enter(gathers=gathers)
+    dispatcher.emit("x")
+    assert other.idle == 0
+    dispatcher.leave()
+    assert seen == [(0, False)]
+    assert (dispatcher.idle, other.idle) == (0, 1)
 
 
 # Interest

@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -49,7 +50,9 @@ from ipevents._exceptions import (
     UnreadablePayload,
 )
 from ipevents._runtime import link as link_module
+from ipevents._runtime import payload as payloads
 from ipevents._runtime import room
+from ipevents._runtime.floor import Floor
 from ipevents._runtime.link import Link
 from ipevents._runtime.node import Node
 from ipevents._runtime.notices import Notices
@@ -71,6 +74,7 @@ class Place:
             on_control=lambda link, record: self.controls.append(record),
             on_first_use=lambda: None,
             on_exit=lambda exc: self.exits.append(exc),
+            floor=Floor(),  # each stands for a process
         )
         self.node.notices = Notices(pid)
         self.node.stage = Stage.OPEN
@@ -708,7 +712,7 @@ def test_rule_3_a_reader_that_forwards_waits_while_listeners_run_elsewhere(pair,
     waiting = watch_waits(monkeypatch, link)
     second.send(TO_SIBLINGS, "x", 1)
     assert waiting.wait(CEILING)
-    assert not parent.node.dispatcher.owner, "the reader has left the dispatcher"
+    assert not parent.node.dispatcher.floor.owner, "the reader has left the dispatcher"
     parent.node.emit("y", (2,), {})
     assert parent.next()[:2] == ("y", (2,))
     free(parent, link)
@@ -826,6 +830,84 @@ def test_a_record_of_several_events_is_divided_where_they_part(places, raw):
     one.send((BROADCAST, ("one",), "a", None, [(6,)]))
     assert top.next()[:2] == ("a", (6,))  # so the record before is done with
     assert (top.node.incoming.unheard, top.node.incoming.delivered >= 2) == (3, True)
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_what_only_a_wait_wants_comes_down_to_it(places, is_early):
+    top, child = places("top"), places("child")
+    if is_early:
+        child.node.dispatcher.begin_wait("x", child.heard.put)
+    join(top, child)
+    if not is_early:
+        child.node.dispatcher.begin_wait("x", child.heard.put)
+    settle(top, child)
+    top.send(TO_CHILDS, "x")
+    assert child.next().event == "x"
+    assert "x" not in child.node.dispatcher.events()
+
+
+@pytest.mark.parametrize("payload", [(1,), "pickled"], ids=["plain", "pickled"])
+def test_what_was_received_when_a_listener_ended_the_process_is_counted_and_not_handled(places, raw, payload):
+    top = places("top")
+    if payload == "pickled":
+        payload, _ = payloads.encode((1,), {"key": 1})
+
+    def ends(message, *args, **kwargs):
+        top.heard.put(message.event)
+        raise SystemExit(3)
+
+    top.on("a", ends).on("a", ends).on("b", ends)
+    one = raw(top, "one")
+    one.send(
+        (TO_PARENTS, ("one",), "a", None, [payload] * 5),
+        (TO_PARENTS, ("one",), "b", None, [payload] * 2),
+        (TO_PARENTS, ("one",), ["a", "b", "c"], None, [payload] * 3),
+    )
+    one.socket.shutdown(socket.SHUT_WR)
+    assert top.next_closed() == ("one", None)
+    assert top.next() == "a"
+    assert top.heard.empty()
+    assert [exc.code for exc in top.exits] == [3]
+    incoming = top.node.incoming
+    assert (incoming.delivered, incoming.counters, incoming.unheard) == (1, {"stopped": 4 + 2 + 3}, 0)
+
+
+def test_a_process_that_ends_in_the_middle_of_several_events_handles_none_of_the_rest(places, raw):
+    top = places("top").listen("a")
+
+    def ends(message, *args):
+        raise SystemExit(3)
+
+    top.on("b", ends)
+    one = raw(top, "one")
+    one.send((TO_PARENTS, ("one",), ["a", "b", "c", "a"], None, [(1,), (2,), (3,), (4,)]))
+    one.socket.shutdown(socket.SHUT_WR)
+    assert top.next_closed() == ("one", None)
+    assert top.next()[:2] == ("a", (1,))
+    assert top.heard.empty()
+    assert top.node.incoming.counters == {"stopped": 2}
+
+
+def test_a_process_that_ends_still_passes_on_what_is_for_others(places, raw):
+    top = places("top").on("x", lambda message, *args: sys.exit(3))
+    one, other = raw(top, "one"), raw(top, "other")
+    one.send(
+        (TO_PARENTS, ("one",), "x", None, [(1,)]),
+        (TO_SIBLINGS, ("one",), "y", None, [(2,)]),
+    )
+    assert other.next_event() == ("y", [(2,)])
+
+
+def test_what_the_library_has_to_say_after_the_end_is_logged_or_not_said(places, caplog):
+    top = places("top").on("x", lambda message: sys.exit(3)).hear_errors().listen("offline")
+    top.node.emit("x", (), {})
+    top.node.error(ValueError("late"))
+    top.node.notify(lambda: top.node.deliver_local("offline", ("1",)))
+    told = threading.Event()
+    top.node.notify(told.set)
+    assert told.wait(CEILING)
+    assert (top.errors.empty(), top.heard.empty()) == (True, True)
+    assert "late" in caplog.text
 
 
 def test_what_still_comes_over_a_link_that_is_gone_is_counted_once(places, raw):

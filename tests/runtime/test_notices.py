@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from ipevents._runtime.notices import Notices
 from ipevents._runtime.threads import Deadline
 
@@ -49,6 +51,71 @@ def test_closing_does_not_wait_for_longer_than_it_may():
     assert not notices.close(Deadline(0))
     go.set()
     assert notices.close(Deadline(CEILING))
+
+
+@pytest.fixture
+def hanging():
+    """Notices of which one does not return before the end of the test."""
+    go, began = threading.Event(), threading.Event()
+
+    def hangs():
+        began.set()
+        go.wait(CEILING)
+
+    notices = Notices("4711")
+    notices.put(hangs)
+    assert began.wait(CEILING)
+    yield notices
+    go.set()
+    assert notices.close(Deadline(CEILING))
+
+
+def test_a_listener_that_does_not_return_is_said_to(hanging, caplog):
+    hanging.end(Deadline(0), lambda: True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "! a listener of 4711 does not return; its thread is left behind"
+    ]
+
+
+def test_no_listener_is_said_to_hang_where_none_runs(hanging, caplog):
+    hanging.end(Deadline(0), lambda: False)
+    assert [record.getMessage() for record in caplog.records] == [
+        "! 4711 has no time to tell all that it noticed"
+    ]
+
+
+def test_no_listener_is_said_to_hang_where_one_after_the_other_returns(caplog, monkeypatch):
+    notices, over = Notices("4711"), threading.Event()
+
+    def again():
+        if not over.is_set():
+            notices.put(again)
+
+    def closes_late(deadline):
+        """As if the end were queued after notices that never come to one."""
+        begun = notices._begun
+        while notices._begun == begun:
+            assert not over.is_set()
+        return False
+
+    notices.put(again)
+    with monkeypatch.context() as patch:
+        patch.setattr(notices, "close", closes_late)
+        notices.end(Deadline(0), lambda: True)
+    over.set()
+    assert notices.close(Deadline(CEILING))
+    assert [record.getMessage() for record in caplog.records] == [
+        "! 4711 has no time to tell all that it noticed"
+    ]
+
+
+def test_nothing_is_said_of_a_thread_that_is_just_ending(caplog):
+    """The deadline of a stop may be over before the last step begins."""
+    for _ in range(20):
+        notices = Notices("4711")
+        notices.put(lambda: None)
+        notices.end(Deadline(0), lambda: True)
+    assert caplog.records == []
 
 
 def test_a_notice_may_close():

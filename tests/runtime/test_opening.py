@@ -333,6 +333,46 @@ def scripted():
     return run
 
 
+# What is still running when the stop is over
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_no_listener_begins_after_the_stop_although_one_has_kept_its_reader(again):
+    def work():
+        for number in range(200):
+            ipem.sendToParents("x", number)
+
+    from ipevents import ipem
+
+    emitter = Emitter().options(useSocket=False, restart=False).start()
+    heard = []
+    runs = threading.Event()
+    may_end = threading.Event()
+
+    @emitter.on("x")
+    def keeps(message, number):
+        heard.append(number)
+        runs.set()
+        assert may_end.wait(CEILING_SECONDS)
+
+    emitter.on("offline", lambda message, pid: heard.append("offline"))
+    emitter.worker(work)
+    assert runs.wait(CEILING_SECONDS)
+    readers = [thread for thread in threading.enumerate() if thread.name.startswith("ipevents-reader")]
+    emitter.stop(timeout=0.1)
+    assert state_of(emitter) is State.CLOSED
+    if again:
+        start = InThread(emitter.start)
+    may_end.set()
+    for reader in readers:
+        reader.join(CEILING_SECONDS)
+    if again:
+        assert start.result() is None
+        emitter.stop()
+    assert heard == [0]
+    assert emitter.stats()["stopped"] > 0
+
+
 # Waits after the end
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -12,10 +13,14 @@ from ipevents._runtime.threads import (
     Latch,
     Wakeup,
     acquire_from_user,
+    for_lock,
+    for_poll,
     join_thread,
     main_ident,
     start_thread,
 )
+
+CEILING = 30.0  # reached only in a deadlock
 
 
 def test_a_deadline_without_a_limit_never_passes():
@@ -200,3 +205,61 @@ def test_joining_nothing_oneself_or_a_hung_thread_does_not_hang():
     assert time.monotonic() - begun < 20.0
     latch.set()
     assert join_thread(thread, Deadline(20.0))
+
+
+# The longest and the shortest waits
+
+EDGES = [-1.0, -0.0, 0.0, 5e-324, 1e-9, (2**31 - 1) / 1000, 1e9, 2.0**31, 1e300, float("inf"), None]
+
+
+@pytest.mark.parametrize("seconds", EDGES)
+def test_poll_takes_any_wait(seconds):
+    wakeup = Wakeup()
+    poll = select.poll()
+    poll.register(wakeup.fileno(), select.POLLIN)
+    wakeup.ring()
+    assert poll.poll(for_poll(seconds))
+    wakeup.close()
+
+
+def test_a_wait_is_not_cut_short_where_it_need_not_be():
+    assert for_poll(None) is None
+    assert for_poll(1.0) == 1000.5
+    assert for_poll(5e-324) == for_poll(-1.0) == 0.5
+    assert for_lock(1e9) == 1e9
+
+
+@pytest.mark.parametrize("seconds", EDGES)
+@pytest.mark.parametrize("is_main", [True, False])
+def test_a_latch_can_be_waited_for_any_time(seconds, is_main):
+    latch = Latch()
+    waited = []
+
+    def wait():
+        waited.append(latch.wait(seconds))
+
+    if is_main:
+        threading.Timer(0.0, latch.set).start()
+        wait()
+    else:
+        thread = threading.Thread(target=wait)
+        thread.start()
+        latch.set()
+        thread.join(CEILING)
+    if seconds is None or seconds > 1:
+        assert waited == [True]
+    assert latch.wait(seconds)
+
+
+@pytest.mark.parametrize("seconds", EDGES)
+def test_a_thread_can_be_joined_for_any_time(seconds):
+    go = threading.Event()
+    thread = start_thread("test", lambda: go.wait(CEILING))
+    ender = threading.Timer(0.0, go.set)
+    ender.start()
+    joined = join_thread(thread, Deadline(seconds))
+    if seconds is None or seconds > 1:
+        assert joined
+    go.set()
+    assert join_thread(thread, Deadline(CEILING))
+    ender.join(CEILING)

@@ -71,5 +71,13 @@ def test_a_ring_ends_the_wait_from_any_thread(watch):
     ringer.join()
 
 
+@pytest.mark.parametrize(
+    "seconds", [0.0, -1.0, 5e-324, (2**31 - 1) / 1000, 2.0**31, 1e300, float("inf"), None]
+)
+def test_any_number_of_seconds_can_be_waited_for(watch, seconds):
+    watch.ring()
+    assert watch.wait([], seconds) == ([], False)
+
+
 def test_without_a_parent_none_is_gone(watch):
     assert not watch.parent_is_gone(0.0)

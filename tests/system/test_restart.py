@@ -939,3 +939,76 @@ def test_both_start_methods_serve(method):
     ipem.stop()
     """
     assert lines_of(text) == ["restarts 1 5"]
+
+
+def test_the_longest_delay_of_a_restart_holds_up_nobody():
+    program = """
+        def dies():
+            ipem.on("die", lambda message: os._exit(1))
+
+        def answers():
+            ipem.on("ping", lambda message: message.reply("pong"))
+
+        ipem.start()
+        other = ipem.worker(answers)
+        ipem.waitFor("online", 30, where=lambda message: message.from_ == other.pid)
+        with ipem.expecting("offline", 30):
+            waits = ipem.worker(dies, delayRestart=2**31 - 1)
+            waits.send("die")
+        for _ in range(3):  # the supervisor has begun its long wait, and is rung out of it by each of these
+            with ipem.expecting("offline", 30):
+                ipem.worker(dies, restart=False).send("die")
+        with ipem.expecting("pong", 30):
+            other.send("ping")
+        say(other.alive, waits.alive, waits.restarts)
+        ipem.stop()
+        """
+    assert lines_of(program) == ["True False 0"]
+
+
+def test_after_a_listener_has_called_sys_exit_nothing_is_handled_and_what_was_sent_arrives():
+    program = """
+        def work():
+            ipem.on("job", job).on("job", lambda message, number: ipem.sendToParents("second", number))
+            ipem.on("offline", lambda message, pid: ipem.sendToParents("told"))
+            ipem.on("error", lambda message, exc: ipem.sendToParents("told"))
+
+        def job(message, number):
+            for part in range(1000):
+                message.reply("part", part)
+            sys.exit(5 + number)
+
+        parts = []
+        ipem.on("part", lambda message, part: parts.append(part))
+        for event in ("second", "told"):
+            told(event)
+        ipem.start()
+        child = ipem.worker(work, restart=False)
+        ipem.waitFor("online", 30, where=lambda message: message.from_ == child.pid)
+        for number in range(200):
+            child.send("job", number)
+        child.join(30)
+        ipem.stop()
+        say(child.exitcode, parts == list(range(1000)))
+        """
+    assert lines_of(program) == ["5 True"]
+
+
+@pytest.mark.parametrize("call", ["ipem.emit('go')", "ipem.start()"])
+def test_a_listener_that_calls_sys_exit_in_the_main_thread_of_a_child_ends_it_with_that_code(call):
+    event = "ready" if "start" in call else "go"
+    program = f"""
+        def work():
+            ipem.on("{event}", lambda message: sys.exit(6)).on("online", lambda message: os._exit(1))
+            ipem.on("go", lambda message: os._exit(2))
+            {call}
+            ipem.emit("go")
+            ipem.run()
+
+        ipem.on("error", lambda message, exc: None).start()  # it may end before it is online
+        child = ipem.worker(work, restart=False)
+        child.join(30)
+        ipem.stop()
+        say(child.exitcode)
+        """
+    assert lines_of(program) == ["6"]
