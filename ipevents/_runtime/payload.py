@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload, shown
+
+if TYPE_CHECKING:
+    from .names import Names
 
 # What is at least so large travels beside the pickle. Below it a copy in the frame costs less than a frame
 # of its own: 40 kB of bytes go 2.6 times as fast so, 65 kB 1.9 times; at 400 kB nothing is gained any more.
@@ -27,13 +30,15 @@ _SMALL_INT_BITS = 256
 _NO_KWARGS: dict[str, Any] = {}
 
 
-def encode(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Payload, int]:
+def encode(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Names | None = None
+) -> tuple[Payload, int]:
     """The payload of a call's arguments, and its size in bytes (a close estimate for plain values).
 
-    Raises Unpicklable, naming the argument.
+    ``names``: for the call of a worker, see by_value.dumps. Raises Unpicklable, naming the argument.
     """
     size = plain_size(args, kwargs)
-    return pickled(args, kwargs) if size is None else (args, size)
+    return pickled(args, kwargs, None, names) if size is None else (args, size)
 
 
 def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
@@ -65,7 +70,10 @@ def _has_much_text(args: tuple[Any, ...]) -> bool:
 
 
 def pickled(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], before_copy: Callable[[int], None] | None = None
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    before_copy: Callable[[int], None] | None = None,
+    names: Names | None = None,
 ) -> tuple[Payload, int]:
     """As ``encode``, for everything else.
 
@@ -85,7 +93,7 @@ def pickled(
     wrapped = tuple(_out_of_band(arg) for arg in args)
     named = {name: _out_of_band(value) for name, value in kwargs.items()}
     try:
-        meta = _dump((wrapped, named), views, keep, "the arguments")
+        meta = _dump((wrapped, named), views, keep, "the arguments", names)
     except Unpicklable as exc:
         raise _culprit(args, kwargs, exc) from exc.__cause__
     size = len(meta) + sum(view.nbytes for view in views)
@@ -136,12 +144,12 @@ def size_of(payload: Payload) -> int:
     return 8
 
 
-def dumps(value: object, what: str) -> bytes:
+def dumps(value: object, what: str, names: Names | None = None) -> bytes:
     """The pickle of one value: plain pickle, or cloudpickle where that fails or names ``__main__``.
 
     Classes and functions of ``__main__`` travel by value. Raises Unpicklable, saying ``what``.
     """
-    return _dump(value, [], None, what)
+    return _dump(value, [], None, what, names)
 
 
 def _out_of_band(value: Any) -> Any:
@@ -160,7 +168,7 @@ def _own(view: memoryview) -> Any:
     return whole if type(whole) is bytes and len(whole) == view.nbytes else bytes(view)
 
 
-def _dump(value: object, buffers: list[Any], keep: Any, what: str) -> bytes:
+def _dump(value: object, buffers: list[Any], keep: Any, what: str, names: Names | None = None) -> bytes:
     """The pickle of a value; ``keep`` puts what travels out of band into ``buffers``."""
     try:
         data = pickle.dumps(value, 5, buffer_callback=keep)
@@ -169,10 +177,10 @@ def _dump(value: object, buffers: list[Any], keep: Any, what: str) -> bytes:
     if b"__main__" not in data:
         return data
     buffers.clear()  # of the first attempt
-    import cloudpickle  # type: ignore[import-untyped]  # late: most programs never need it
+    from . import by_value  # late, with cloudpickle: most programs never need it
 
     try:
-        return bytes(cloudpickle.dumps(value, 5, buffer_callback=keep))
+        return by_value.dumps(value, keep, names)
     except Exception as exc:  # whatever the classes' own code raises
         raise Unpicklable(f"{what} cannot be pickled: {exc!r}") from exc
 

@@ -7,8 +7,9 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -129,24 +130,62 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _patch_preparation() -> None:
-    """Wrap what multiprocessing tells a new process, once; only our own starts get less.
+    """Wrap what multiprocessing tells a new process, once; only our own starts get something else.
 
-    Without the name of the main module the child does not import it, so a script needs no
-    ``if __name__ == "__main__"`` guard.
+    They are told nothing of the main module, so a child does not import it and a script needs no
+    ``if __name__ == "__main__"`` guard. multiprocessing would look at it all the same, and fail where it has no
+    ``__spec__`` (under pdb before Python 3.13) or is gone.
     """
     with _patch_lock:
         from multiprocessing import spawn
 
-        original = spawn.get_preparation_data
+        original, command = spawn.get_preparation_data, spawn.get_command_line
         if getattr(original, "_is_ipevents", False):
             return
 
         def get_preparation_data(name: str) -> dict[str, Any]:
-            found = original(name)
-            if getattr(_ours, "starting", False):
-                found.pop("init_main_from_name", None)
-                found.pop("init_main_from_path", None)
-            return found
+            return _preparation_data(name) if getattr(_ours, "starting", False) else original(name)
+
+        def get_command_line(**kwds: Any) -> list[str]:
+            line = command(**kwds)
+            if getattr(_ours, "starting", False) and not getattr(sys, "frozen", False):
+                line[1:1] = missing_options(line, sys._xoptions)
+            return line
 
         get_preparation_data._is_ipevents = True  # type: ignore[attr-defined]  # a mark for the test above
         spawn.get_preparation_data = get_preparation_data
+        spawn.get_command_line = get_command_line
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    """What multiprocessing tells a new process, without the main module."""
+    from multiprocessing import spawn, util
+
+    spawn._check_not_importing_main()  # type: ignore[attr-defined]  # not in typeshed
+    current = process.current_process()
+    data = {
+        "name": name,
+        "log_to_stderr": util._log_to_stderr,
+        "authkey": current.authkey,
+        "sys_path": [process.ORIGINAL_DIR if entry == "" else entry for entry in sys.path],
+        "sys_argv": sys.argv,
+        "orig_dir": process.ORIGINAL_DIR,
+        "dir": os.getcwd(),
+        "start_method": multiprocessing.get_start_method(allow_none=True),
+    }
+    if util._logger is not None:
+        data["log_level"] = util._logger.getEffectiveLevel()
+    return data
+
+
+def missing_options(line: list[str], given: Mapping[str, str | bool]) -> list[str]:
+    """The ``-X`` options of this interpreter that a command line for another one lacks.
+
+    multiprocessing itself passes on all of them in the newest Pythons only, in others those of a short list.
+    """
+    there = {after.partition("=")[0] for option, after in zip(line, line[1:], strict=False) if option == "-X"}
+    found = []
+    for name, value in given.items():
+        if name not in there:
+            found += ["-X", name if value is True else f"{name}={value}"]
+    return found
