@@ -1,9 +1,9 @@
 """Functions and classes that travel by value: cloudpickle, with what it leaves out put back.
 
 cloudpickle forgets the files of functions, which tracebacks, debuggers and coverage need, and the slots of
-classes; and what pickle knows by its name only (a function under ``functools.cache``, a ``NewType``) it looks for
-in the ``__main__`` of the other end, which is another one. The functions below that rebuild such things are named
-in the pickles, so both ends have to know them.
+classes. And what pickle knows by its name only (a function under ``functools.cache``, a ``NewType``) it looks
+for in the ``__main__`` of the other end, which is another one. The functions below that rebuild such things are
+named in the pickles, so both ends have to know them.
 
 This module imports cloudpickle and is itself imported late: most programs never need it.
 """
@@ -34,8 +34,8 @@ _CACHED: Any = type(functools.lru_cache(len))
 def dumps(value: object, keep: Any = None, names: Names | None = None) -> bytes:
     """The pickle of a value; ``keep`` is the buffer callback of pickle.
 
-    With ``names``, for the call of a worker only: what the value refers to of the script's functions and classes
-    becomes an attribute of ``__main__`` where the pickle is loaded, and functions have their globals there.
+    With ``names``, for the call of a worker only: what the value refers to of the script's functions and
+    classes becomes an attribute of ``__main__`` where the pickle is loaded; functions have their globals there.
     Raises whatever the classes' own code raises.
     """
     with io.BytesIO() as file:
@@ -165,12 +165,12 @@ if sys.version_info >= (3, 12):
 
 
 def _is_by_value(reduced: Any) -> bool:
-    """Whether this is how cloudpickle makes a class anew: make, arguments, state, ..., setter of the state."""
+    """Whether cloudpickle makes a class anew: function, arguments, state, ..., setter of the state."""
     return type(reduced) is tuple and len(reduced) == 6
 
 
 def _with_slots(cls: Any, reduced: _Reduced) -> _Reduced:
-    """The slots belong to the making of a class; cloudpickle sets ``__slots__`` afterwards, which does nothing."""
+    """A class is made with its slots; cloudpickle sets ``__slots__`` afterwards, which does nothing."""
     make, (metaclass, name, bases, namespace, *more), (attributes, other), *rest = reduced
     if issubclass(cls, enum.Enum) or typing.NamedTuple in bases or "__slots__" in namespace:
         return reduced  # these are made in a way of their own

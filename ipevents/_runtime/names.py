@@ -1,7 +1,7 @@
 """What the call of a worker refers to of the script: its functions and classes, under their names.
 
-They become attributes of the child's ``__main__``, as they are attributes of ours, so that there too pickle and
-multiprocessing find them by name. Only a call brings them: what an event carries never changes ``__main__``.
+They become attributes of the child's ``__main__``, as they are attributes of ours, so that there too pickle
+and multiprocessing find them by name. Only a call brings them: what an event carries changes no ``__main__``.
 """
 
 from __future__ import annotations

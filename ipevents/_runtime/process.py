@@ -133,8 +133,8 @@ def _patch_preparation() -> None:
     """Wrap what multiprocessing tells a new process, once; only our own starts get something else.
 
     They are told nothing of the main module, so a child does not import it and a script needs no
-    ``if __name__ == "__main__"`` guard. multiprocessing would look at it all the same, and fail where it has no
-    ``__spec__`` (under pdb before Python 3.13) or is gone.
+    ``if __name__ == "__main__"`` guard. multiprocessing would look at it all the same, and fail where it has
+    no ``__spec__`` (under pdb before Python 3.13) or is gone.
     """
     with _patch_lock:
         from multiprocessing import spawn
@@ -161,20 +161,23 @@ def _preparation_data(name: str) -> dict[str, Any]:
     """What multiprocessing tells a new process, without the main module."""
     from multiprocessing import spawn, util
 
-    spawn._check_not_importing_main()  # type: ignore[attr-defined]  # not in typeshed
+    private: Any = spawn  # not in typeshed, nor what follows
+    private._check_not_importing_main()
+    private = util
+    began_in = process.ORIGINAL_DIR  # type: ignore[attr-defined]
     current = process.current_process()
     data = {
         "name": name,
-        "log_to_stderr": util._log_to_stderr,
+        "log_to_stderr": private._log_to_stderr,
         "authkey": current.authkey,
-        "sys_path": [process.ORIGINAL_DIR if entry == "" else entry for entry in sys.path],
+        "sys_path": [began_in if entry == "" else entry for entry in sys.path],
         "sys_argv": sys.argv,
-        "orig_dir": process.ORIGINAL_DIR,
+        "orig_dir": began_in,
         "dir": os.getcwd(),
         "start_method": multiprocessing.get_start_method(allow_none=True),
     }
-    if util._logger is not None:
-        data["log_level"] = util._logger.getEffectiveLevel()
+    if private._logger is not None:
+        data["log_level"] = private._logger.getEffectiveLevel()
     return data
 
 

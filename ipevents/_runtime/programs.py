@@ -24,13 +24,14 @@ MAX_NAME = 256  # characters; it goes through the pipe of the start, see Launch
 class Program(NamedTuple):
     """``what`` is a pickled call for FUNCTION, else the path or the name.
 
-    ``argv`` becomes sys.argv, ``path`` sys.path; both are a script's.
+    ``argv`` becomes sys.argv, ``path`` sys.path, ``command`` sys.orig_argv; all three are a script's.
     """
 
     kind: str
     what: Any
     argv: tuple[str, ...]
     path: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 def arguments(args: object) -> tuple[Any, ...]:
@@ -112,7 +113,7 @@ def _text(arg: object) -> str:
 def execute(program: Program) -> None:
     """Run it in this process, in the main thread. Raises whatever it raises."""
     if program.kind != FUNCTION:
-        scripts.run(*program)
+        scripts.run(scripts.Start(*program))
         return
     data, call, main = program.what
     if main is not None:

@@ -24,6 +24,16 @@ MODULE = "module"  # python -m name
 CONTAINER = "container"  # a directory or archive with a __main__ in it
 
 
+class Start(NamedTuple):
+    """A script and how it is started; of plain values only."""
+
+    kind: str
+    what: str  # the file, the name of the module, or the directory or archive
+    argv: tuple[str, ...]
+    path: tuple[str, ...] = ()  # sys.path
+    command: tuple[str, ...] = ()  # sys.orig_argv
+
+
 class Main(NamedTuple):
     """What a child with a function of the script is told of ``__main__``; of plain values only."""
 
@@ -38,6 +48,7 @@ class Known(NamedTuple):
 
     namespace: dict[str, Any]
     file: str
+    is_sure: bool = True  # its body was seen on a stack
 
 
 # Which script runs here
@@ -65,9 +76,7 @@ def _noted(namespace: dict[str, Any] | None) -> Known | None:
 
 def _absolute(path: str) -> str:
     """As python itself does: ``..`` stays, it may follow a symbolic link."""
-    if os.path.isabs(path):
-        return path
-    return os.path.join(os.getcwd(), path.removeprefix("./"))
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 _known = _noted(_body(sys._getframe()))  # this import mostly is one of the script's; it may be gone later
@@ -80,13 +89,12 @@ def _script() -> Known | None:
     the stacks of this thread and of the main thread, then what was seen at the import, then the module.
     """
     namespace = _body(sys._getframe()) or _body(sys._current_frames().get(main_ident()))
-    if namespace is None and _known is not None:
+    if _known is not None and (namespace is None or namespace is _known.namespace):
         return _known
-    if namespace is None:
-        namespace = getattr(sys.modules.get("__main__"), "__dict__", None)
-    if _known is not None and namespace is _known.namespace:
-        return _known
-    return _noted(namespace)
+    if namespace is not None:
+        return _noted(namespace)
+    found = _noted(getattr(sys.modules.get("__main__"), "__dict__", None))
+    return None if found is None else found._replace(is_sure=False)
 
 
 def _kind(script: Known) -> tuple[str, str]:
@@ -104,11 +112,8 @@ def _kind(script: Known) -> tuple[str, str]:
     return SCRIPT, script.file
 
 
-def here() -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
-    """This program again: its kind, what to run, ``sys.argv``, ``sys.path``.
-
-    Raises WorkerRefused where there is no script, or nobody knows which it is.
-    """
+def here() -> Start:
+    """This program again. Raises WorkerRefused where there is no script, or nobody knows which it is."""
     script = None if hasattr(sys, "ps1") else _script()
     if script is None:
         raise WorkerRefused(
@@ -116,21 +121,18 @@ def here() -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
             "standard input); pass a function: worker(target)"
         )
     kind, what = _kind(script)
-    if kind == MODULE and script is not _known and not _body_is_known() and not _is_argv0(script.file):
+    argv = tuple(sys.argv)
+    if kind == MODULE and not script.is_sure and not _is_argv0(script.file):
         raise WorkerRefused(
-            f"worker() without a target cannot know the script: __main__ is the module {what}, and sys.argv[0] "
-            f"is {shown(sys.argv[0] if sys.argv else '')}; pass a function: worker(target)"
+            f"worker() without a target cannot know the script: __main__ is the module {what}, and "
+            f"sys.argv[0] is {shown(argv[0] if argv else '')}; pass a function: worker(target)"
         )
     if kind == SCRIPT and (not os.path.isfile(what) or what.startswith(("/dev/", "/proc/"))):
         raise WorkerRefused(
-            f"worker() without a target runs the script again, and {shown(what)} cannot be read again; pass a "
-            "function: worker(target)"
+            f"worker() without a target runs the script again, and {shown(what)} cannot be read again; "
+            "pass a function: worker(target)"
         )
-    return kind, what, tuple(sys.argv), _path_for(kind, what)
-
-
-def _body_is_known() -> bool:
-    return (_body(sys._getframe()) or _body(sys._current_frames().get(main_ident()))) is not None
+    return _start(kind, what, argv)
 
 
 def _is_argv0(file: str) -> bool:
@@ -138,9 +140,7 @@ def _is_argv0(file: str) -> bool:
     return bool(sys.argv) and os.path.realpath(sys.argv[0]) == os.path.realpath(file)
 
 
-def other(
-    path: str | os.PathLike[str], args: tuple[str, ...]
-) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+def other(path: str | os.PathLike[str], args: tuple[str, ...]) -> Start:
     """Another script, or a directory or archive with a ``__main__``, with ``sys.argv = [path, *args]``.
 
     Raises FileNotFoundError, PermissionError or TypeError where that is not to be run.
@@ -157,8 +157,28 @@ def other(
     if importer is not None and importer.find_spec("__main__") is None:
         where = "directory" if os.path.isdir(file) else "archive"
         raise FileNotFoundError(errno.ENOENT, f"fork(): there is no __main__.py in the {where}", file)
-    kind = SCRIPT if importer is None else CONTAINER
-    return kind, what, (file, *args), _path_for(kind, what)
+    return _start(SCRIPT if importer is None else CONTAINER, what, (file, *args))
+
+
+def _start(kind: str, what: str, argv: tuple[str, ...]) -> Start:
+    options = _options()
+    command = (*options, *_typed(kind, what, argv)) if options else ()
+    return Start(kind, what, argv, _path_for(kind, what), command)
+
+
+def _typed(kind: str, what: str, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands on the command line after python and its options."""
+    return ("-m", what, *argv[1:]) if kind == MODULE else argv
+
+
+def _options() -> tuple[str, ...]:
+    """Python and its options, as they stand on this process's command line; () where they cannot be told."""
+    script, argv, command = _script(), tuple(sys.argv), tuple(sys.orig_argv)
+    if script is None:
+        return command[: command.index("-c")] if argv[:1] == ("-c",) and "-c" in command else ()
+    typed = _typed(*_kind(script), argv)
+    end = len(command) - len(typed)
+    return command[:end] if end > 0 and command[end:] == typed else ()
 
 
 def _importer(path: str) -> Any:
@@ -179,26 +199,31 @@ def _is_safe_path() -> bool:
     return bool(sys.flags.isolated or getattr(sys.flags, "safe_path", False))
 
 
+def _began_in() -> str:
+    """The working directory when multiprocessing was imported, mostly that of python's start."""
+    return str(process.ORIGINAL_DIR or "")  # type: ignore[attr-defined]  # not in typeshed
+
+
 def _first_entry(kind: str, what: str) -> str | None:
     """The entry that python puts at the beginning of ``sys.path``."""
     if kind == CONTAINER:
         return what
     if _is_safe_path():
         return None
-    return process.ORIGINAL_DIR if kind == MODULE else os.path.dirname(os.path.realpath(what))
+    return _began_in() if kind == MODULE else os.path.dirname(os.path.realpath(what))
 
 
 def _path_for(kind: str, what: str) -> tuple[str, ...]:
     """``sys.path`` of a child: as here, with its own script's first entry in the place of ours."""
     script = _script()
     ours = ("" if script is None else _first_entry(*_kind(script))) if not hasattr(sys, "ps1") else ""
-    entries = [entry for entry in sys.path if isinstance(entry, str)]
+    entries = [entry for entry in list[Any](sys.path) if isinstance(entry, str)]
     first = _first_entry(kind, what)
     if kind == MODULE and first not in entries:
         first = None  # where python was started is no longer known
     elif ours in entries:
         entries.remove(ours)
-    entries = [entry or process.ORIGINAL_DIR or "" for entry in entries]
+    entries = [entry or _began_in() for entry in entries]
     return tuple(entries if first is None else [first, *entries])
 
 
@@ -217,7 +242,7 @@ def describe(namespace: dict[str, Any] | None) -> Main:
     file = script.file if script is not None and script.namespace is namespace else namespace.get("__file__")
     spec = namespace.get("__spec__")
     name, origin = getattr(spec, "name", None), getattr(spec, "origin", None)
-    loader = getattr(spec, "loader", None) or namespace.get("__loader__")
+    loader: Any = getattr(spec, "loader", None) or namespace.get("__loader__")
     kind = type(loader).__name__
     made_with: tuple[str, ...] | None = None
     if kind in ("SourceFileLoader", "SourcelessFileLoader"):
@@ -281,32 +306,29 @@ def _become(module: types.ModuleType) -> None:
 # Running one
 
 
-def run(kind: str, what: str, argv: tuple[str, ...], path: tuple[str, ...]) -> None:
+def run(start: Start) -> None:
     """Run a script as ``__main__`` in this process. Raises whatever it raises."""
     global _known
+    kind, what, argv, path, command = start
     sys.argv = list(argv)
     if path:
         sys.path[:] = path
-    elif kind == CONTAINER:
-        sys.path.insert(0, what)
-    sys.orig_argv = _command(kind, what, sys.argv)
+    sys.orig_argv = list(command or (*_own_options(), *_typed(kind, what, argv)))
     module = _new_main()
     if kind == SCRIPT:
         code = _load_file(module, what)
     else:
         code = _load_module(module, what, "__main__" if kind == CONTAINER else what)
         if kind == MODULE and module.__file__:
-            sys.argv[:1] = [module.__file__]
+            sys.argv[:1] = [module.__file__]  # as python does
     _become(module)
     _known = _noted(module.__dict__)
     exec(code, module.__dict__)
 
 
-def _command(kind: str, what: str, argv: list[str]) -> list[str]:
-    """The command line that starts such a script: with the options of the interpreter that runs here."""
-    ours = list(getattr(sys, "orig_argv", ()))
-    options = ours[: ours.index("-c")] if "-c" in ours else ours[:1]
-    return [*options, *(["-m", what] if kind == MODULE else argv[:1]), *argv[1:]]
+def _own_options() -> list[str]:
+    """Python and its options as multiprocessing has started this process."""
+    return sys.orig_argv[: sys.orig_argv.index("-c")] if "-c" in sys.orig_argv else sys.orig_argv[:1]
 
 
 def _load_file(module: types.ModuleType, path: str) -> types.CodeType:
@@ -324,7 +346,7 @@ def _load_file(module: types.ModuleType, path: str) -> types.CodeType:
         assert code is not None
         return code
     module.__loader__ = machinery.SourceFileLoader("__main__", path)
-    return compile(content, path, "exec", dont_inherit=True)  # type: ignore[no-any-return]
+    return compile(content, path, "exec", dont_inherit=True)
 
 
 def _load_module(module: types.ModuleType, what: str, name: str) -> types.CodeType:
