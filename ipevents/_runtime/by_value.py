@@ -2,8 +2,8 @@
 
 cloudpickle forgets the files of functions, which tracebacks, debuggers and coverage need, and the slots of
 classes. And what pickle knows by its name only (a function under ``functools.cache``, a ``NewType``) it looks
-for in the ``__main__`` of the other end, which is another one. The functions below that rebuild such things are
-named in the pickles, so both ends have to know them.
+for in the ``__main__`` of the other end, which is another one. The functions below that rebuild such things
+are named in the pickles, so both ends have to know them.
 
 This module imports cloudpickle and is itself imported late: most programs never need it.
 """
@@ -35,8 +35,8 @@ def dumps(value: object, keep: Any = None, names: Names | None = None) -> bytes:
     """The pickle of a value; ``keep`` is the buffer callback of pickle.
 
     With ``names``, for the call of a worker only: what the value refers to of the script's functions and
-    classes becomes an attribute of ``__main__`` where the pickle is loaded; functions have their globals there.
-    Raises whatever the classes' own code raises.
+    classes becomes an attribute of ``__main__`` where the pickle is loaded, and functions have their globals
+    there. Raises whatever the classes' own code raises.
     """
     with io.BytesIO() as file:
         pickler = _Pickler(file, keep, names)
@@ -163,6 +163,8 @@ if sys.version_info >= (3, 12):
 
 # Slots
 
+_MADE_WITH_THE_CLASS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
 
 def _is_by_value(reduced: Any) -> bool:
     """Whether cloudpickle makes a class anew: function, arguments, state, ..., setter of the state."""
@@ -178,9 +180,8 @@ def _with_slots(cls: Any, reduced: _Reduced) -> _Reduced:
     if slots is None:
         return reduced
     namespace = {**namespace, "__slots__": slots}
-    attributes = {
-        key: value for key, value in attributes.items() if type(value) is not types.MemberDescriptorType
-    }
+    own = {**attributes, **{name: cls.__dict__[name] for name in slots if name in cls.__dict__}}
+    attributes = {key: value for key, value in own.items() if type(value) not in _MADE_WITH_THE_CLASS}
     return make, (metaclass, name, bases, namespace, *more), (attributes, other), *rest
 
 

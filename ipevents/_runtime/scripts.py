@@ -1,7 +1,7 @@
 """Scripts: which one runs here, which one a child is to run, and how it runs there.
 
-A child runs a script as ``python path`` (``python -m name``, ``python folder``, ``python app.pyz``) would: with
-that start's ``__main__`` attributes, ``sys.argv`` and first entry of ``sys.path``. The module stays in
+A child runs a script as ``python path`` (or ``python -m name``, ``python folder``, ``python app.pyz``) would:
+with that start's ``__main__`` attributes, ``sys.argv`` and first entry of ``sys.path``. The module stays in
 ``sys.modules``, so that what it defines can be pickled by name.
 """
 
@@ -233,7 +233,7 @@ _former: list[Any] = []  # modules that were __main__ before: the interpreter ha
 
 
 def describe(namespace: dict[str, Any] | None) -> Main:
-    """What a child with a function of the script has to know of ``__main__``; its globals, if they are known."""
+    """What a child with a function of the script has to know of ``__main__``; its globals, if known."""
     script = _script()
     if namespace is None:
         namespace = (
