@@ -103,7 +103,7 @@ def test_a_failed_start_says_what_was_raised_and_not_where(traceback, words):
 
 CAMEL = re.compile(r"[a-z]+[A-Z][A-Za-z]*")
 # Names of the standard library that are spelled so, as attributes of it.
-FOREIGN = {"getLogger", "isEnabledFor", "addHandler", "setLevel", "excepthook"}
+FOREIGN = {"getEffectiveLevel", "getLogger", "isEnabledFor", "addHandler", "setLevel", "excepthook"}
 
 
 def defined_names(file: Path) -> set[str]:
