@@ -149,7 +149,7 @@ def _patch_preparation() -> None:
         def get_command_line(**kwds: Any) -> list[str]:
             line = command(**kwds)
             if getattr(_ours, "starting", False) and not getattr(sys, "frozen", False):
-                line[1:1] = missing_options(line, sys._xoptions)
+                line[1:1] = missing_options(line, sys._xoptions, sys.orig_argv)
             return line
 
         get_preparation_data._is_ipevents = True  # type: ignore[attr-defined]  # a mark for the test above
@@ -181,14 +181,34 @@ def _preparation_data(name: str) -> dict[str, Any]:
     return data
 
 
-def missing_options(line: list[str], given: Mapping[str, str | bool]) -> list[str]:
-    """The ``-X`` options of this interpreter that a command line for another one lacks.
+def missing_options(line: list[str], given: Mapping[str, str | bool], typed: list[str]) -> list[str]:
+    """The ``-X`` options and the ``-u`` of this interpreter that a command line for another one lacks.
 
-    multiprocessing itself passes on all of them in the newest Pythons only, in others those of a short list.
+    multiprocessing itself passes on all ``-X`` options in the newest Pythons only, in others those of a short
+    list, and never ``-u``. ``typed`` is the command line of this interpreter.
     """
     there = {after.partition("=")[0] for option, after in zip(line, line[1:], strict=False) if option == "-X"}
     found = []
     for name, value in given.items():
         if name not in there:
             found += ["-X", name if value is True else f"{name}={value}"]
-    return found
+    return ["-u", *found] if _is_unbuffered(typed) else found
+
+
+def _is_unbuffered(typed: list[str]) -> bool:
+    """Whether ``-u`` is among the options of a command line, before the script, ``-c`` or ``-m``."""
+    words = iter(typed[1:])
+    for word in words:
+        if not word.startswith("-") or word in ("-", "--"):
+            return False
+        if word.startswith("--"):  # --check-hash-based-pycs always
+            next(words, None)
+            continue
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "ucm":
+                return letter == "u"
+            if letter in "WX":  # with a value: the rest of the word, else the next one
+                if at == len(word):
+                    next(words, None)
+                break
+    return False

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from .._exceptions import shown
 from . import dispatch, payload, scripts
-from .names import Names
 from .scripts import CONTAINER, MODULE, SCRIPT
 
 __all__ = ["CONTAINER", "FUNCTION", "MODULE", "SCRIPT", "Program"]
@@ -66,6 +65,8 @@ def function(target: Any, args: tuple[Any, ...], kwargs: object = None) -> Progr
     for key in kwargs:
         if not isinstance(key, str):
             raise TypeError(f"kwargs is a dict of arguments by name, and {shown(key)} is no name")
+    from .names import Names  # late: a child that starts nothing does without
+
     names = Names()
     data = payload.dumps(
         target, f"the target {getattr(target, '__qualname__', None) or shown(target)}", names

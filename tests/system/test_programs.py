@@ -37,6 +37,7 @@ REPORT = """
             "options": [sys.warnoptions, sorted(sys._xoptions)],
             "future": repr(function.__annotations__),
             "debug": __debug__,
+            "unbuffered": sys.stdout.write_through,
         }
 
     def annotated(x: int) -> str: ...
@@ -151,7 +152,7 @@ def test_a_script_that_runs_again_sees_the_start_that_the_first_one_saw(tmp_path
     "options",
     [
         ["-I"],
-        ["-O"],
+        ["-O", "-u"],
         ["-OO", "-B"],
         ["-Werror::ImportWarning", "-Wignore:a"],
         ["-X", "dev", "-X", "int_max_str_digits=5000", "-X", "own=3"],
