@@ -435,3 +435,47 @@ def test_a_worker_without_a_function_stays_refused_in_a_worker_with_one(tmp_path
     """
     write(tmp_path / "script.py", text)
     assert python("script.py", cwd=tmp_path) == "True\n"
+
+
+@pytest.mark.parametrize("options", [[], ["-O"], ["-X", "dev", "-W", "error"]])
+def test_what_looks_at_functions_and_classes_sees_in_a_worker_what_it_sees_in_the_script(tmp_path, options):
+    text = """
+        import dataclasses, inspect, sys, typing, warnings
+        from ipevents import ipem
+
+        @dataclasses.dataclass
+        class Job:
+            n: int
+            after: "list[Job]" = dataclasses.field(default_factory=list)
+
+            def total(self):
+                return self.n + sum(job.total() for job in self.after)
+
+        class Special(Job):
+            def total(self):
+                return super().total() * 10
+
+        def work(job: "Job", other: "Special | None" = None):
+            try:
+                warnings.warn("look", UserWarning)
+                warned = "shown"
+            except UserWarning:
+                warned = "raised"
+            return [
+                __name__, __file__, __debug__, sys.flags.dev_mode, warned, job.total(),
+                repr(typing.get_type_hints(work)), repr(typing.get_type_hints(Job)),
+                [field.name for field in dataclasses.fields(job)],
+                inspect.getsource(work), inspect.getsource(Job), inspect.getmodule(work) is sys.modules["__main__"],
+            ]
+
+        def tell(job):
+            ipem.sendToParents("seen", work(job))
+
+        job = Special(1, [Job(2), Special(3)])
+        with ipem.options(useSocket=False, restart=False):
+            with ipem.expecting("seen", timeout=30) as got:
+                ipem.worker(tell, [job])
+        print(got.message.args[0] == work(job))
+    """
+    write(tmp_path / "script.py", text)
+    assert python(*options, "script.py", cwd=tmp_path) == "True\n"
