@@ -7,30 +7,17 @@ import os
 import pickle
 import types
 from collections.abc import Iterable, Mapping, Set
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._exceptions import shown
 from . import dispatch, payload, scripts
-from .scripts import CONTAINER, MODULE, SCRIPT
+from .scripts import CONTAINER, MODULE, SCRIPT, Program
 
 __all__ = ["CONTAINER", "FUNCTION", "MODULE", "SCRIPT", "Program"]
 
-FUNCTION = "function"  # the other kinds are those of scripts
+FUNCTION = "function"  # its ``what``: the target, its arguments, both pickled, and what ``__main__`` is to be
 
 MAX_NAME = 256  # characters; it goes through the pipe of the start, see Launch
-
-
-class Program(NamedTuple):
-    """``what`` is a pickled call for FUNCTION, else the path or the name.
-
-    ``argv`` becomes sys.argv, ``path`` sys.path, ``command`` sys.orig_argv; all three are a script's.
-    """
-
-    kind: str
-    what: Any
-    argv: tuple[str, ...]
-    path: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
 
 
 def arguments(args: object) -> tuple[Any, ...]:
@@ -73,7 +60,7 @@ def function(target: Any, args: tuple[Any, ...], kwargs: object = None) -> Progr
     )
     names.seal()
     call, _ = payload.encode(args, dict(kwargs), names)
-    main = tuple(scripts.describe(names.namespace)) if names.used else None
+    main = scripts.describe(names.namespace) if names.used else None
     return Program(FUNCTION, (data, call, main), ())
 
 
@@ -96,7 +83,7 @@ def _check_target(target: Any) -> None:
 
 def this_script() -> Program:
     """This program again, as it was started. Raises WorkerRefused where there is no script to run."""
-    return Program(*scripts.here())
+    return scripts.here()
 
 
 def other_script(path: str | os.PathLike[str], args: tuple[Any, ...]) -> Program:
@@ -104,7 +91,7 @@ def other_script(path: str | os.PathLike[str], args: tuple[Any, ...]) -> Program
 
     Raises FileNotFoundError, PermissionError or TypeError where that is not to be run.
     """
-    return Program(*scripts.other(path, tuple(map(_text, args))))
+    return scripts.other(path, tuple(map(_text, args)))
 
 
 def _text(arg: object) -> str:
@@ -114,11 +101,11 @@ def _text(arg: object) -> str:
 def execute(program: Program) -> None:
     """Run it in this process, in the main thread. Raises whatever it raises."""
     if program.kind != FUNCTION:
-        scripts.run(scripts.Start(*program))
+        scripts.run(program)
         return
     data, call, main = program.what
     if main is not None:
-        scripts.install(scripts.Main(*main))
+        scripts.install(main)
     target = pickle.loads(data)  # first: the arguments may refer to what it has brought
     args, kwargs = payload.decode(call)
     target(*args, **kwargs)

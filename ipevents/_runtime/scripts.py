@@ -24,31 +24,34 @@ MODULE = "module"  # python -m name
 CONTAINER = "container"  # a directory or archive with a __main__ in it
 
 
-class Start(NamedTuple):
-    """A script and how it is started; of plain values only."""
+class Program(NamedTuple):
+    """What a child runs. ``what``: the file, the name of the module, the directory or archive; see programs.
+
+    ``argv`` becomes sys.argv, ``path`` sys.path, ``command`` sys.orig_argv; all three are a script's.
+    """
 
     kind: str
-    what: str  # the file, the name of the module, or the directory or archive
+    what: Any
     argv: tuple[str, ...]
-    path: tuple[str, ...] = ()  # sys.path
-    command: tuple[str, ...] = ()  # sys.orig_argv
+    path: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
-class Main(NamedTuple):
-    """What a child with a function of the script is told of ``__main__``; of plain values only."""
-
-    file: str | None
-    package: str | None
-    spec: tuple[str, str | None] | None  # its name and origin
-    loader: tuple[str, ...] | None  # the class, and what it is made with
+# What a child with a function of the script is told of ``__main__``, in plain values only: its file, its
+# package, the name and origin of its spec, the class of its loader and what that is made with; None where it
+# has none.
+Main = tuple[str | None, str | None, tuple[str, str | None] | None, tuple[str, ...] | None]
 
 
-class Known(NamedTuple):
+class Known:
     """The globals of a script and its file, which CPython deletes there when the body has ended."""
 
-    namespace: dict[str, Any]
-    file: str
-    is_sure: bool = True  # its body was seen on a stack
+    __slots__ = ("file", "is_sure", "namespace")
+
+    def __init__(self, namespace: dict[str, Any], file: str, is_sure: bool = True) -> None:
+        self.namespace = namespace
+        self.file = file
+        self.is_sure = is_sure  # its body was seen on a stack
 
 
 # Which script runs here
@@ -94,7 +97,9 @@ def _script() -> Known | None:
     if namespace is not None:
         return _noted(namespace)
     found = _noted(getattr(sys.modules.get("__main__"), "__dict__", None))
-    return None if found is None else found._replace(is_sure=False)
+    if found is not None:
+        found.is_sure = False
+    return found
 
 
 def _kind(script: Known) -> tuple[str, str]:
@@ -112,7 +117,7 @@ def _kind(script: Known) -> tuple[str, str]:
     return SCRIPT, script.file
 
 
-def here() -> Start:
+def here() -> Program:
     """This program again. Raises WorkerRefused where there is no script, or nobody knows which it is."""
     script = None if hasattr(sys, "ps1") else _script()
     if script is None:
@@ -140,7 +145,7 @@ def _is_argv0(file: str) -> bool:
     return bool(sys.argv) and os.path.realpath(sys.argv[0]) == os.path.realpath(file)
 
 
-def other(path: str | os.PathLike[str], args: tuple[str, ...]) -> Start:
+def other(path: str | os.PathLike[str], args: tuple[str, ...]) -> Program:
     """Another script, or a directory or archive with a ``__main__``, with ``sys.argv = [path, *args]``.
 
     Raises FileNotFoundError, PermissionError or TypeError where that is not to be run.
@@ -160,10 +165,10 @@ def other(path: str | os.PathLike[str], args: tuple[str, ...]) -> Start:
     return _start(SCRIPT if importer is None else CONTAINER, what, (file, *args))
 
 
-def _start(kind: str, what: str, argv: tuple[str, ...]) -> Start:
+def _start(kind: str, what: str, argv: tuple[str, ...]) -> Program:
     options = _options()
     command = (*options, *_typed(kind, what, argv)) if options else ()
-    return Start(kind, what, argv, _path_for(kind, what), command)
+    return Program(kind, what, argv, _path_for(kind, what), command)
 
 
 def _typed(kind: str, what: str, argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -250,7 +255,7 @@ def describe(namespace: dict[str, Any] | None) -> Main:
     elif kind == "zipimporter":
         made_with = (kind, os.path.join(loader.archive, loader.prefix))
     package = namespace.get("__package__")
-    return Main(
+    return (
         str(file) if isinstance(file, str) else None,
         package if isinstance(package, str) else None,
         (name, origin if isinstance(origin, str) else None) if isinstance(name, str) else None,
@@ -260,15 +265,16 @@ def describe(namespace: dict[str, Any] | None) -> Main:
 
 def install(main: Main) -> None:
     """Make a ``__main__`` that is as the starter's, without anything of the script in it yet."""
+    file, package, spec, made_with = main
     module = _new_main()
-    if main.file is not None:
-        module.__file__ = main.file
-    module.__package__ = main.package
-    module.__loader__ = loader = _loader(main.loader)
-    if main.spec is not None:
+    if file is not None:
+        module.__file__ = file
+    module.__package__ = package
+    module.__loader__ = loader = _loader(made_with)
+    if spec is not None:
         from importlib.machinery import ModuleSpec
 
-        name, origin = main.spec
+        name, origin = spec
         module.__spec__ = ModuleSpec(name, loader, origin=origin)
     _become(module)
 
@@ -306,10 +312,10 @@ def _become(module: types.ModuleType) -> None:
 # Running one
 
 
-def run(start: Start) -> None:
+def run(program: Program) -> None:
     """Run a script as ``__main__`` in this process. Raises whatever it raises."""
     global _known
-    kind, what, argv, path, command = start
+    kind, what, argv, path, command = program
     sys.argv = list(argv)
     if path:
         sys.path[:] = path

@@ -12,7 +12,7 @@ import pytest
 
 from ipevents import WorkerRefused
 from ipevents._runtime import scripts
-from ipevents._runtime.scripts import CONTAINER, MODULE, SCRIPT, Main
+from ipevents._runtime.scripts import CONTAINER, MODULE, SCRIPT
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_script_seen_at_the_import_is_known_when_its_file_is_no_longer_named(m
     path.touch()
     monkeypatch.setattr(scripts, "_known", scripts.Known(vars(main), str(path)))
     assert scripts.here()[:2] == (SCRIPT, str(path))
-    assert scripts.describe(vars(main)).file == str(path)
+    assert scripts.describe(vars(main))[0] == str(path)
 
 
 @pytest.mark.parametrize("path", ["/dev/stdin", "/proc/self/fd/0", "/nonexistent/script.py"])
@@ -129,11 +129,11 @@ def test_main_in_a_child_is_as_it_is_here(main, loader):
 def test_main_of_a_prompt_has_no_file_in_a_child_either(main):
     main.__loader__ = importlib.machinery.BuiltinImporter
     told = scripts.describe(vars(main))
-    assert told == Main(None, None, None, None)
+    assert told == (None, None, None, None)
     scripts.install(told)
     assert not hasattr(sys.modules["__main__"], "__file__")
 
 
 def test_an_archive_that_is_gone_only_costs_the_lines(main):
-    scripts.install(Main("/gone.pyz/__main__.py", "", ("__main__", None), ("zipimporter", "/gone.pyz")))
+    scripts.install(("/gone.pyz/__main__.py", "", ("__main__", None), ("zipimporter", "/gone.pyz")))
     assert sys.modules["__main__"].__loader__ is None
