@@ -23,7 +23,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from .names import Names
+from .names import Names, annotations_of
 
 _Reduced = tuple[Any, ...]
 
@@ -78,8 +78,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return reduced
 
     def _reduced(self, value: Any) -> Any:
+        if sys.version_info >= (3, 14) and type(value) is types.FunctionType:
+            value = _with_annotations_that_have_values(value)
         try:
-            return super().reducer_override(value)
+            reduced = super().reducer_override(value)
+            if sys.version_info >= (3, 14) and _is_by_value(reduced) and isinstance(value, type):
+                return _with_annotations(value, reduced)
+            return reduced
         except KeyError as exc:
             slots = getattr(value, "__slots__", None)
             if isinstance(slots, str):  # cloudpickle does not expect that slot to have another name
@@ -159,6 +164,42 @@ if sys.version_info >= (3, 11):
     _BY_NAME[typing.TypeVarTuple] = _reduce_parameters
 if sys.version_info >= (3, 12):
     _BY_NAME[typing.TypeAliasType] = _reduce_alias
+
+
+# Annotations: since Python 3.14 they are computed when somebody asks for them.
+
+
+def _with_annotations_that_have_values(function: types.FunctionType) -> types.FunctionType:
+    """The function, or one like it with text for annotations where asking for them fails.
+
+    cloudpickle asks for them, and a function would not travel for a name that only type checkers import.
+    """
+    try:
+        function.__annotations__  # noqa: B018  # computed, and kept, or an exception
+        return function
+    except Exception:  # whatever the expressions raise
+        like = types.FunctionType(
+            function.__code__,
+            function.__globals__,
+            function.__name__,
+            function.__defaults__,
+            function.__closure__,
+        )
+        functools.update_wrapper(like, function, updated=("__dict__",))
+        del like.__wrapped__  # type: ignore[attr-defined]
+        like.__dict__.update(function.__dict__)
+        like.__kwdefaults__ = function.__kwdefaults__
+        like.__annotations__ = annotations_of(function)
+        return like
+
+
+def _with_annotations(cls: Any, reduced: _Reduced) -> _Reduced:
+    """cloudpickle leaves out those of a class."""
+    annotations = annotations_of(cls)
+    make, arguments, (attributes, other), *rest = reduced
+    if not annotations or "__annotations_cache__" in attributes:
+        return reduced
+    return make, arguments, ({**attributes, "__annotations__": annotations}, other), *rest
 
 
 # Slots

@@ -97,16 +97,26 @@ def _named_as(value: Any, namespace: dict[str, Any]) -> dict[str, Any]:
 
 def _named_in_annotations(value: Any, namespace: dict[str, Any]) -> dict[str, Any]:
     """The script's classes that annotations name as text, for typing.get_type_hints."""
-    annotations = getattr(value, "__dict__", {}).get("__annotations__")
-    if annotations is None and not isinstance(value, type):
-        annotations = getattr(value, "__annotations__", None)
     found = {}
-    for text in annotations.values() if isinstance(annotations, dict) else ():
+    for text in annotations_of(value).values():
         for name in _names_in(text) if isinstance(text, str) else ():
             named = namespace.get(name)
             if isinstance(named, type) or type(named).__module__ in ("typing", "types"):
                 found[name] = named
     return found
+
+
+def annotations_of(value: Any) -> dict[str, Any]:
+    """The annotations of a function, or those of a class itself; as text where they have no value yet."""
+    own = getattr(value, "__dict__", {}).get("__annotations__")
+    if own is None and (sys.version_info >= (3, 14) or not isinstance(value, type)):
+        try:
+            own = getattr(value, "__annotations__", None)  # since 3.14 this runs what is written there
+        except Exception:  # whatever that raises: mostly a name that only type checkers import
+            import annotationlib  # type: ignore[import-not-found,unused-ignore]  # it is there since 3.14
+
+            own = annotationlib.get_annotations(value, format=annotationlib.Format.STRING)
+    return own if isinstance(own, dict) else {}
 
 
 def _names_in(text: str) -> tuple[str, ...]:

@@ -251,6 +251,35 @@ def test_cached_functions_of_modules_travel_by_name():
     assert pickle.loads(dumps(linecache.lazycache)) is linecache.lazycache
 
 
+# Annotations
+
+
+def test_annotations_travel_and_those_without_a_value_as_text(script, monkeypatch):
+    text = """
+class Job:
+    n: int
+    after: "list[Job]"
+
+class Early:
+    n: int
+    later: Unknown
+
+def early(job: Job, later: Unknown = 3, *, more: Unknown = 4) -> None:
+    "Its text."
+    return later, more
+early.extra = 5
+"""
+    if sys.version_info < (3, 14):
+        text = text.replace("Unknown", "'Unknown'")  # they would be computed at once
+    exec(compile(text, "text", "exec", dont_inherit=True), script.__dict__)
+    job, early_class, early = elsewhere(dumps((script.Job, script.Early, script.early)), monkeypatch)
+    assert job.__annotations__ == {"n": int, "after": "list[Job]"}
+    assert early_class.__annotations__["later"] == early.__annotations__["later"] == "Unknown"
+    assert early(1) == (3, 4)
+    assert (early.__doc__, early.extra, hasattr(early, "__wrapped__")) == ("Its text.", 5, False)
+    assert script.early(1) == (3, 4)
+
+
 # The call of a worker
 
 
