@@ -489,7 +489,8 @@ def test_nothing_is_handled_after_a_system_exit(ipem, heard):
         ipem.sendToGrandMaster("y")
 
     ipem.on("online", lambda message: None).start()
-    program()
+    with ipem._life.opening.building:  # so that the stop cannot be over before the program is
+        program()
     with pytest.raises(SystemExit) as caught:
         ipem.run(CEILING)
     assert caught.value.code == 7

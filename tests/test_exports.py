@@ -130,7 +130,7 @@ def test_a_start_that_the_system_refused_says_why():
 
 CAMEL = re.compile(r"[a-z]+[A-Z][A-Za-z]*")
 # Names of the standard library that are spelled so, as attributes of it.
-FOREIGN = {"getLogger", "isEnabledFor", "addHandler", "setLevel", "excepthook"}
+FOREIGN = {"getEffectiveLevel", "getLogger", "isEnabledFor", "addHandler", "setLevel", "excepthook"}
 
 
 def defined_names(file: Path) -> set[str]:

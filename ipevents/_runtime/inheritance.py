@@ -214,12 +214,15 @@ def refuse(value: Any) -> Any:
     return NotImplemented
 
 
-def dump(pickler: type, value: object, keep: Any, inheritance: Inheritance | None) -> bytes:
-    """The pickle of a value by a class of picklers. What a child inherits is noted; without one, refused."""
+def dump(pickler: type, value: object, keep: Any, inheritance: Inheritance | None, **more: Any) -> bytes:
+    """The pickle of a value by a class of picklers, which is made with ``more``.
+
+    What a child inherits is noted; without an ``inheritance`` it is refused.
+    """
     ours = refuse if inheritance is None else inheritance.reduce
     file = io.BytesIO()
     # A subclass: a plain Pickler takes no attributes.
-    made: Any = type("Pickler", (pickler,), {})(file, 5, buffer_callback=keep)
+    made: Any = type("Pickler", (pickler,), {})(file, 5, buffer_callback=keep, **more)
     theirs: Reducer = getattr(made, "reducer_override", lambda value: NotImplemented)
 
     def reducer_override(value: Any) -> Any:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload, shown
 from . import inheritance
 from .inheritance import Inheritance
+
+if TYPE_CHECKING:
+    from .names import Names
 
 # What is at least so large travels beside the pickle. Below it a copy in the frame costs less than a frame
 # of its own: 40 kB of bytes go 2.6 times as fast so, 65 kB 1.9 times; at 400 kB nothing is gained any more.
@@ -30,14 +33,18 @@ _NO_KWARGS: dict[str, Any] = {}
 
 
 def encode(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], inherited: Inheritance | None = None
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    names: Names | None = None,
+    inherited: Inheritance | None = None,
 ) -> tuple[Payload, int]:
     """The payload of a call's arguments, and its size in bytes (a close estimate for plain values).
 
-    ``inherited`` is for the arguments of a child. Raises Unpicklable, naming the argument.
+    For the call of a worker: ``names`` as for ``by_value.dumps``, and what the child ``inherited``. Raises
+    Unpicklable, naming the argument.
     """
     size = plain_size(args, kwargs)
-    return pickled(args, kwargs, inherited=inherited) if size is None else (args, size)
+    return pickled(args, kwargs, None, names, inherited) if size is None else (args, size)
 
 
 def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
@@ -72,6 +79,7 @@ def pickled(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     before_copy: Callable[[int], None] | None = None,
+    names: Names | None = None,
     inherited: Inheritance | None = None,
 ) -> tuple[Payload, int]:
     """As ``encode``, for everything else.
@@ -92,7 +100,7 @@ def pickled(
     wrapped = tuple(_out_of_band(arg) for arg in args)
     named = {name: _out_of_band(value) for name, value in kwargs.items()}
     try:
-        meta = _dump((wrapped, named), views, keep, "the arguments", inherited)
+        meta = _dump((wrapped, named), views, keep, "the arguments", names, inherited)
     except Unpicklable as exc:
         raise _culprit(args, kwargs, exc, inherited) from exc.__cause__
     size = len(meta) + sum(view.nbytes for view in views)
@@ -143,12 +151,14 @@ def size_of(payload: Payload) -> int:
     return 8
 
 
-def dumps(value: object, what: str, inherited: Inheritance | None = None) -> bytes:
+def dumps(
+    value: object, what: str, names: Names | None = None, inherited: Inheritance | None = None
+) -> bytes:
     """The pickle of one value: plain pickle, or cloudpickle where that fails or names ``__main__``.
 
     Classes and functions of ``__main__`` travel by value. Raises Unpicklable, saying ``what``.
     """
-    return _dump(value, [], None, what, inherited)
+    return _dump(value, [], None, what, names, inherited)
 
 
 def _out_of_band(value: Any) -> Any:
@@ -167,7 +177,14 @@ def _own(view: memoryview) -> Any:
     return whole if type(whole) is bytes and len(whole) == view.nbytes else bytes(view)
 
 
-def _dump(value: object, buffers: list[Any], keep: Any, what: str, inherited: Inheritance | None) -> bytes:
+def _dump(
+    value: object,
+    buffers: list[Any],
+    keep: Any,
+    what: str,
+    names: Names | None = None,
+    inherited: Inheritance | None = None,
+) -> bytes:
     """The pickle of a value; ``keep`` puts what travels out of band into ``buffers``."""
     try:
         if inherited is None:
@@ -180,10 +197,10 @@ def _dump(value: object, buffers: list[Any], keep: Any, what: str, inherited: In
     if b"__main__" not in data and (inherited is not None or b"multiprocessing.connection" not in data):
         return data
     buffers.clear()  # of the first attempt
-    import cloudpickle  # type: ignore[import-untyped]  # late: most programs never need it
+    from . import by_value  # late, with cloudpickle: most programs never need it
 
     try:
-        return inheritance.dump(cloudpickle.Pickler, value, keep, inherited)
+        return by_value.dumps(value, keep, names, inherited)
     except Exception as exc:  # whatever the classes' own code raises
         raise Unpicklable(f"{what} cannot be pickled: {exc!r}") from exc
 
@@ -196,7 +213,7 @@ def _culprit(
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
         try:
-            _dump(value, [], None, name, inherited)
+            _dump(value, [], None, name, None, inherited)
         except Unpicklable as exc:
             return Unpicklable(f"{name}, {shown(value)}, cannot be pickled: {exc.__cause__!r}")
     return first

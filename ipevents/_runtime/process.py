@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -308,26 +308,86 @@ class _Blocked:
 
 
 def _patch_preparation() -> None:
-    """Wrap what multiprocessing tells a new process, once; only our own starts get less.
+    """Wrap what multiprocessing tells a new process, once; only our own starts get something else.
 
-    Without the name of the main module the child does not import it, so a script needs no
-    ``if __name__ == "__main__"`` guard. And what comes first blocks SIGINT: a fork server starts processes
-    with its own mask.
+    They are told nothing of the main module, so a child does not import it and a script needs no
+    ``if __name__ == "__main__"`` guard. multiprocessing would look at it all the same, and fail where it has
+    no ``__spec__`` (under pdb before Python 3.13) or is gone.
     """
     with _patch_lock:
         from multiprocessing import spawn
 
-        original = spawn.get_preparation_data
+        original, command = spawn.get_preparation_data, spawn.get_command_line
         if getattr(original, "_is_ipevents", False):
             return
 
         def get_preparation_data(name: str) -> dict[str, Any]:
-            found = original(name)
-            if getattr(_ours, "starting", False):
-                found.pop("init_main_from_name", None)
-                found.pop("init_main_from_path", None)
-                found = {"ipevents": _Blocked(), **found}
-            return found
+            return _preparation_data(name) if getattr(_ours, "starting", False) else original(name)
+
+        def get_command_line(**kwds: Any) -> list[str]:
+            line = command(**kwds)
+            if getattr(_ours, "starting", False) and not getattr(sys, "frozen", False):
+                line[1:1] = missing_options(line, sys._xoptions, sys.orig_argv)
+            return line
 
         get_preparation_data._is_ipevents = True  # type: ignore[attr-defined]  # a mark for the test above
         spawn.get_preparation_data = get_preparation_data
+        spawn.get_command_line = get_command_line
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    """What multiprocessing tells a new process, without the main module."""
+    from multiprocessing import spawn, util
+
+    private: Any = spawn  # not in typeshed, nor what follows
+    private._check_not_importing_main()
+    private = util
+    began_in = process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    current = process.current_process()
+    data = {
+        "ipevents": _Blocked(),  # first: a fork server starts processes with its own mask
+        "name": name,
+        "log_to_stderr": private._log_to_stderr,
+        "authkey": current.authkey,
+        "sys_path": [began_in if entry == "" else entry for entry in sys.path],
+        "sys_argv": sys.argv,
+        "orig_dir": began_in,
+        "dir": os.getcwd(),
+        "start_method": multiprocessing.get_start_method(allow_none=True),
+    }
+    if private._logger is not None:
+        data["log_level"] = private._logger.getEffectiveLevel()
+    return data
+
+
+def missing_options(line: list[str], given: Mapping[str, str | bool], typed: list[str]) -> list[str]:
+    """The ``-X`` options and the ``-u`` of this interpreter that a command line for another one lacks.
+
+    multiprocessing itself passes on all ``-X`` options in the newest Pythons only, in others those of a short
+    list, and never ``-u``. ``typed`` is the command line of this interpreter.
+    """
+    there = {after.partition("=")[0] for option, after in zip(line, line[1:], strict=False) if option == "-X"}
+    found = []
+    for name, value in given.items():
+        if name not in there:
+            found += ["-X", name if value is True else f"{name}={value}"]
+    return ["-u", *found] if _is_unbuffered(typed) else found
+
+
+def _is_unbuffered(typed: list[str]) -> bool:
+    """Whether ``-u`` is among the options of a command line, before the script, ``-c`` or ``-m``."""
+    words = iter(typed[1:])
+    for word in words:
+        if not word.startswith("-") or word in ("-", "--"):
+            return False
+        if word.startswith("--"):  # --check-hash-based-pycs always
+            next(words, None)
+            continue
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "ucm":
+                return letter == "u"
+            if letter in "WX":  # with a value: the rest of the word, else the next one
+                if at == len(word):
+                    next(words, None)
+                break
+    return False

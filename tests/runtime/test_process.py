@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from ipevents import _bootstrap
-from ipevents._runtime.process import ChildProcess, Launch, open_pidfd
+from ipevents._runtime.process import ChildProcess, Launch, missing_options, open_pidfd
 
 LAUNCH = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn")
 CEILING_SECONDS = 30.0
@@ -115,3 +115,29 @@ def test_a_pidfd_tells_the_end_of_any_process():
         os.close(descriptor)
     with pytest.raises(ProcessLookupError):
         open_pidfd(process.pid)
+
+
+def test_options_of_the_interpreter_that_multiprocessing_does_not_pass_on_are_added():
+    line = ["python", "-X", "dev", "-X", "utf8=1", "-c", "code"]
+    given = {"dev": True, "utf8": "1", "own": True, "pycache_prefix": "/a"}
+    assert missing_options(line, given, ["python"]) == ["-X", "own", "-X", "pycache_prefix=/a"]
+    assert missing_options(line, {"dev": True}, ["python", "script.py"]) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "is_unbuffered"),
+    [
+        (["-u", "script.py"], True),
+        (["-Bu", "-c", "code"], True),
+        (["-W", "ignore", "-Xdev", "-uO", "-m", "module"], True),
+        (["--check-hash-based-pycs", "always", "-u", "x"], True),
+        (["-c", "-u"], False),
+        (["-Wu", "script.py", "-u"], False),
+        (["-X", "u", "script.py"], False),
+        (["-mu", "-u"], False),
+        (["-", "-u"], False),
+        ([], False),
+    ],
+)
+def test_unbuffered_streams_are_passed_on(typed, is_unbuffered):
+    assert missing_options(["python"], {}, ["python", *typed]) == (["-u"] if is_unbuffered else [])

@@ -10,16 +10,19 @@ import types
 import pytest
 
 from ipevents import Unpicklable, WorkerRefused
-from ipevents._runtime import programs
+from ipevents._runtime import programs, scripts
 from ipevents._runtime.programs import CONTAINER, FUNCTION, MODULE, SCRIPT, Program
 
 
 @pytest.fixture
 def own_main(monkeypatch):
     """What a program changes when it is run, put back afterwards."""
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    for name in ("__main__", "__mp_main__"):
+        monkeypatch.setitem(sys.modules, name, sys.modules["__main__"])
     monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "orig_argv", list(sys.orig_argv))
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(scripts, "_known", None)
 
 
 def main_module(monkeypatch, **attributes: object) -> None:
@@ -28,6 +31,8 @@ def main_module(monkeypatch, **attributes: object) -> None:
     vars(module).update(attributes)
     monkeypatch.setitem(sys.modules, "__main__", module)
     monkeypatch.setattr(sys, "argv", ["prog", "x"])
+    monkeypatch.setattr(scripts, "_known", None)
+    monkeypatch.setattr(scripts, "_body", lambda frame: None if frame is None else vars(module))
     monkeypatch.delattr(sys, "ps1", raising=False)
 
 
@@ -116,19 +121,22 @@ def test_this_script_is_the_file_with_its_arguments(monkeypatch, tmp_path):
     path = tmp_path / "script.py"
     path.write_text("")
     main_module(monkeypatch, __file__=str(path))
-    assert programs.this_script() == Program(SCRIPT, str(path), ("prog", "x"))
+    assert programs.this_script()[:3] == (SCRIPT, str(path), ("prog", "x"))
 
 
 def test_this_script_is_the_module_after_dash_m(monkeypatch):
-    main_module(monkeypatch, __spec__=types.SimpleNamespace(name="pack.tool"))
+    main_module(monkeypatch, __spec__=types.SimpleNamespace(name="pack.tool"), __file__="/pack/tool.py")
     assert programs.this_script()[:2] == (MODULE, "pack.tool")
-    main_module(monkeypatch, __spec__=types.SimpleNamespace(name="pack.__main__"))
+    main_module(
+        monkeypatch, __spec__=types.SimpleNamespace(name="pack.__main__"), __file__="/pack/__main__.py"
+    )
     assert programs.this_script()[:2] == (MODULE, "pack")
 
 
 def test_this_script_is_the_directory_that_was_run(monkeypatch, tmp_path):
-    main_module(monkeypatch, __spec__=types.SimpleNamespace(name="__main__"))
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    spec = types.SimpleNamespace(name="__main__", loader=object())
+    main_module(monkeypatch, __spec__=spec, __file__=str(tmp_path / "__main__.py"))
+    monkeypatch.setattr(sys, "path", ["first of all", str(tmp_path), *sys.path])  # by the script itself
     assert programs.this_script()[:2] == (CONTAINER, str(tmp_path))
 
 
@@ -142,12 +150,11 @@ def test_without_a_script_there_is_nothing_to_run_again(monkeypatch, attributes)
 def test_another_script_has_its_own_arguments(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.py").write_text("")
-    assert programs.other_script("other.py", (1, "b")) == Program(
-        SCRIPT, str(tmp_path / "other.py"), ("other.py", "1", "b")
-    )
-    assert programs.other_script(b"other.py", (b"a", tmp_path)) == Program(
-        SCRIPT, str(tmp_path / "other.py"), ("other.py", "a", str(tmp_path))
-    )
+    file = str(tmp_path / "other.py")
+    assert programs.other_script("other.py", (1, "b"))[:3] == (SCRIPT, file, ("other.py", "1", "b"))
+    given = programs.other_script(b"other.py", (b"a", tmp_path))
+    assert given[:3] == (SCRIPT, file, ("other.py", "a", str(tmp_path)))
+    assert given.path[0] == str(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no __main__\.py"):
         programs.other_script(tmp_path, ())
     (tmp_path / "__main__.py").write_text("")
