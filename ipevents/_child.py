@@ -82,7 +82,9 @@ class Child:
         node.outgoing.send_child(self._slot.pid, event, args, kwargs)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End it gracefully: its target gets SystemExit, then TERM, then KILL; it is not started again.
+        """End it gracefully, in the end by KILL, see ``Emitter.stop``; it is not started again.
+
+        What was sent to it before is handled first, also where it has yet to say ``online``.
 
         Waits for the end, except in a listener, where it returns at once. ``timeout`` in seconds, None for
         the option ``stopTimeout``: after it the process is killed.

@@ -24,7 +24,7 @@ from ._core.messages import (
 )
 from ._core.restarts import RestartPolicy
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
-from ._options import MAX_STOP_SECONDS, child_options, seconds
+from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
 from ._runtime import programs
 from ._runtime.dispatch import check_listener
 from ._runtime.life import Life
@@ -71,13 +71,14 @@ class Emitter:
         """Set options; those not named stay, in ``socket`` as well. Returns the emitter.
 
         Times are milliseconds. ``restart`` (True; False, ``"on-failure"``), ``delayRestart`` (1000),
-        ``maxRestarts`` (None), ``useSocket`` (True), ``stopTimeout`` (8000), ``startMethod`` ("spawn";
-        "forkserver"), ``socket``: ``socketPath`` (None), ``port`` (7100), ``host`` ("localhost"),
-        ``reconnect`` (True), ``delayReconnect`` (3000), ``onlyConnect`` (False), ``authkey`` (None),
-        ``maxMessage`` (16 MiB, in bytes).
+        ``maxRestarts`` (None), ``useSocket`` (True), ``stopTimeout`` (8000), ``stopGrace`` (1000),
+        ``leaveTimeout`` (None), ``startMethod`` ("spawn"; "forkserver"), ``socket``: ``socketPath`` (None),
+        ``port`` (7100), ``host`` ("localhost"), ``reconnect`` (True), ``delayReconnect`` (3000),
+        ``onlyConnect`` (False), ``authkey`` (None), ``maxMessage`` (16 MiB, in bytes).
 
         Raises OptionsError for an unknown name, a wrong value, or a change that comes too late: after
-        ``start()`` only restart, delayRestart, maxRestarts and stopTimeout may change, for later children.
+        ``start()`` only restart, delayRestart, maxRestarts, stopTimeout, stopGrace and leaveTimeout may
+        change, for later children.
         """
         life = self._life
         life.options = life.options.merged(mapping, options, started=life.has_started)
@@ -99,7 +100,9 @@ class Emitter:
     def stop(self, timeout: float | None = None) -> None:
         """End this process's part of the tree: children first, then what is queued is sent, then the links.
 
-        Waits for it, at most ``timeout`` seconds (None: the option ``stopTimeout``), after which
+        ``stopping`` becomes true and is an event, waits for events end. A child's program that does not end
+        after the option ``stopGrace`` gets SIGTERM in its main thread, which raises SystemExit there.
+        Waits for the end, at most ``timeout`` seconds (None: the option ``stopTimeout``), after which
         children are killed. In a listener or a signal handler it only asks for it and returns. May be
         called several times; afterwards ``start()`` may follow, the listeners are still there.
         """
@@ -340,11 +343,13 @@ class Emitter:
         name: str | None = None,
         restart: bool | str | None = None,
         delayRestart: float | None = None,
+        stopGrace: float | None = None,
     ) -> Child:
         """Start a child process that runs ``target(*args, **kwargs)``; without one, this script again.
 
         The target is pickled now, by value where it has to be: lambdas, closures and functions of the script
-        work. ``restart`` and ``delayRestart`` (milliseconds): as the options of that name, for this child.
+        work. ``restart``, ``delayRestart`` and ``stopGrace`` (milliseconds): as the options of that name, for
+        this child.
         Blocks for the start of the process, some milliseconds, not for its ``online``.
 
         Raises Unpicklable; WorkerRefused without a target inside a worker, or where there is no script;
@@ -366,7 +371,7 @@ class Emitter:
         else:
             program = programs.function(target, arguments, kwargs)
         name = programs.name(name, getattr(target, "__name__", None))
-        return self._begin(program, True, name, restart, delayRestart)
+        return self._begin(program, True, name, restart, delayRestart, stopGrace)
 
     def fork(
         self,
@@ -376,6 +381,7 @@ class Emitter:
         name: str | None = None,
         restart: bool | str | None = None,
         delayRestart: float | None = None,
+        stopGrace: float | None = None,
     ) -> Child:
         """Start a child process that runs another script, with ``sys.argv = [path, *args]``.
 
@@ -384,7 +390,7 @@ class Emitter:
         """
         program = programs.other_script(path, programs.arguments(args))
         name = programs.name(name, os.path.basename(program.argv[0]))
-        return self._begin(program, False, name, restart, delayRestart)
+        return self._begin(program, False, name, restart, delayRestart, stopGrace)
 
     def _begin(
         self,
@@ -393,6 +399,7 @@ class Emitter:
         name: str,
         restart: bool | str | None,
         delay: float | None,
+        grace: float | None,
     ) -> Child:
         life = self._life
         options = life.options
@@ -408,6 +415,8 @@ class Emitter:
             RestartPolicy(policy, seconds, options.max_restarts),
             restart is True,
             options.start_method,
+            stop_grace=child_grace(grace, options),
+            leave_timeout=options.leave_timeout,
         )
         life.add_child(slot)
         return Child(life, slot)

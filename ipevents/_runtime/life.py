@@ -134,7 +134,7 @@ class Life:
     def first_use(self) -> None:
         """A send, or a wait: in a child it implies ``start()``."""
         node = self.node
-        if self.is_child and node.stage is Stage.OPEN:
+        if self.is_child and node.stage in (Stage.OPEN, Stage.STOPPING):
             self.imply_start()
             if not node.announced:  # in a listener of ready: our online goes before all that we send
                 with node.lock:
@@ -278,6 +278,7 @@ class Life:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
         self._check_no_listener(what)
         if self.node.stage is not Stage.OPEN:
+            self.first_use()  # in a child that stops: a wait implies start() all the same
             raise self.node.stage_error()
 
     def _check_no_listener(self, what: str) -> None:
@@ -329,6 +330,7 @@ class Life:
             waiter.set()
         if self.gate is not None:
             self.gate.begin_close()
+        node.notify(lambda: node.deliver_local("stopping"))
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end."""
@@ -339,10 +341,7 @@ class Life:
         # a parent is gone, nobody is left to be told anything.
         deadline = deadline.at_least(LAST_SECONDS if self._is_orphaned() else GOODBYE_SECONDS)
         notices = node.notices
-        if notices is not None:
-            told = Latch()  # all that was noticed so far: its listeners may still send
-            notices.put(told.set)
-            told.wait(deadline.left())
+        farewell.tell_notices(node, deadline)
         farewell.flush(node, deadline)
         links = farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
         # Behind the ends of the clients' links, whose offline is told as well.
@@ -355,6 +354,7 @@ class Life:
         node.notices = None
         if self.childhood is not None:
             self.childhood.sweep()
+            self.childhood.guard()
         else:
             self.supervisor = None
         lifetime.unwatch(self)

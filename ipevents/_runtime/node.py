@@ -20,7 +20,16 @@ from typing import Any
 
 from .._core.flow import count_messages
 from .._core.interest import Change
-from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record, check_event
+from .._core.messages import (
+    OFFLINE,
+    ONLINE,
+    PARENT,
+    RESERVED_EVENTS,
+    Envelope,
+    Message,
+    Record,
+    check_event,
+)
 from .._core.router import Router, Up
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .clock import monotonic
@@ -296,14 +305,19 @@ class Node:
         if change.advertise or change.withdraw:
             parent.prompt()
 
-    def child_gone(self, link: Link, exitcode: int | None) -> tuple[bool, list[Callable[[], None]]]:
-        """A child ended and its link is read. Returns whether it was online, and notices to run in order."""
+    def child_gone(
+        self, link: Link, exitcode: int | None, cause: str = "link-cut"
+    ) -> tuple[bool, list[Callable[[], None]]]:
+        """A child ended and its link is read. Returns whether it was online, and notices to run in order.
+
+        What was not written yet is counted as lost by ``cause``.
+        """
         neighbour = self.router.neighbours.get(link)
         if neighbour is None:
             return False, []
         online = neighbour.online
         gone, change = self.router.remove_child(link)
-        link.drop("link-cut", count_messages(link.outbox.clear()))
+        link.drop(cause, count_messages(link.outbox.clear()))
         link.wake_waiters()
         self.advertise(change)
         notices: list[Callable[[], None]] = []
@@ -373,4 +387,4 @@ class Node:
             self.run_deferred()
 
 
-_PRIVATE = frozenset({"ready", "online", "offline", "parent", "error"})  # never sent, so nobody need know
+_PRIVATE = RESERVED_EVENTS | {"error"}  # never sent, so nobody need know

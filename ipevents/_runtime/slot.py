@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 from .._core.messages import FAILED, FINISHED, ONLINE, STOP, Record
 from .._core.restarts import RestartPolicy
+from .._core.stopping import grace
 from . import payload
 from .clock import monotonic
 from .link import Link
@@ -37,12 +38,17 @@ class Slot:
         policy: RestartPolicy,
         explicit: bool,
         start_method: str,
+        *,
+        stop_grace: float = 1.0,
+        leave_timeout: float | None = None,
     ) -> None:
         self.name = name
         self.is_worker = is_worker
         self.policy = policy
         self.explicit = explicit
         self.start_method = start_method
+        self.stop_grace = stop_grace  # seconds
+        self.leave_timeout = leave_timeout  # seconds, None for no limit
         self.program, self.program_size = payload.encode(tuple(program), {})
         self.link: Link | None = None
         self.process: ChildProcess | None = None
@@ -69,6 +75,9 @@ class Slot:
         self.refused = False
         self.failure = ""
         self.restart_at: float | None = None
+        self.stop_told = False
+        self.term_sent = False
+        self.goes_on = False  # its main thread has stopped it by itself; what follows is out of its own reach
         self.warn_at: float | None = None
         self.term_at: float | None = None
         self.kill_at: float | None = None
@@ -82,7 +91,7 @@ class Slot:
         if self.process is None:
             return [self.restart_at]
         if self.exited_at is None:
-            return [self.warn_at, self.term_at, self.kill_at]
+            return [self.warn_at, self.term_at if self._is_out_of_reach() else None, self.kill_at]
         return [self._admission_ends()]
 
     def _admission_ends(self) -> float | None:
@@ -98,7 +107,11 @@ class Slot:
         return ends is None or now >= ends
 
     def tell_stop(self, deadline: Deadline) -> None:
-        """State lock held: ask the child to stop; TERM and KILL follow if it does not."""
+        """State lock held: ask the child to stop; KILL follows if it does not.
+
+        TERM is what the child itself sends its main thread, see childhood.py. Ours is for one that has closed
+        its link by a ``stop()`` of its own, and so hears of nothing, while its program goes on.
+        """
         left = deadline.left()
         assert left is not None
         assert self.link is not None
@@ -108,8 +121,24 @@ class Slot:
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
         self.link.tell((STOP, int((left - step) * 1000)))
         now = monotonic()
-        self.term_at = now + left - step / 2
+        self.stop_told = True
+        if self.term_at is None and not self.term_sent:
+            self.term_at = now + grace(self.stop_grace, left, orphaned=False)
         self.kill_at = now + left if self.kill_at is None else min(self.kill_at, now + left)
+
+    def connected(self) -> None:
+        """State lock held: it has its link. What it was told before has waited, so less time is left."""
+        if self.stop_told and self.kill_at is not None:
+            self.tell_stop(Deadline(max(0.0, self.kill_at - monotonic())))
+
+    def leaves(self, now: float) -> None:
+        """State lock held: its link is read to the end, so it is about to end by itself."""
+        self.link_read = True
+        if self.alive and self.kill_at is None and self.leave_timeout is not None:
+            self.kill_at = now + self.leave_timeout
+
+    def _is_out_of_reach(self) -> bool:
+        return self.goes_on and self.link_read
 
     def tell_kill(self) -> None:
         """State lock held: it is to be ended at once, and not started again."""
@@ -129,6 +158,7 @@ class Slot:
             self.failure, self.refused = str(text), bool(refused)
         elif kind == FINISHED:
             self.finished = True
+            self.goes_on = len(record) > 1 and bool(record[1])
 
     def act(self, now: float) -> None:
         """In the supervisor's thread: the warning and the signals that are due for a running child."""
@@ -138,11 +168,10 @@ class Slot:
         if self.warn_at is not None and self.warn_at <= now:
             self.warn_at = None
             self._warn()
-        if self.term_at is not None and self.term_at <= now:
-            self.term_at = None
+        if self.term_at is not None and self.term_at <= now and self._is_out_of_reach():
+            self.term_at, self.term_sent = None, True
             log.debug("= TERM to child %s", self.pid)
             process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGCONT)
         if self.kill_at is not None and self.kill_at <= now:
             self.kill_at = None
             log.debug("= KILL to child %s", self.pid)
