@@ -377,10 +377,9 @@ class Supervisor:
             until = None if deadline.passed() else deadline.at
             if child is not None and until is not None:
                 look_at = child.hurry(deadline, alone=not slots)
-                if look_at is not None:
-                    until = min(until, look_at)
-                elif not slots and child.ends_at_once:
-                    break
+                if child.ends_at_once:
+                    break  # it has no children any more
+                until = until if look_at is None else min(until, look_at)
             self._step(until)
             self._hurry(deadline)
         self._socket.close()  # before anybody is told that it is all over, and may end the process
