@@ -55,6 +55,7 @@ class Childhood:
         self._left = Latch()  # nobody has to wait for the main thread any more
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._kind = ""
+        self._begun = False  # the program; before that a stop has nothing to bring to its end
         self._returned = False  # the target, or the script's body, ended normally
         self._goes_on = False  # the main thread has called stop() and goes on after it
         self._ending = Ending()
@@ -97,8 +98,8 @@ class Childhood:
                 node.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Session(connection, None))
+        lifetime.serve_child(self)  # before a stop may come, which looks at the handler
         life.supervisor.begin()
-        lifetime.serve_child(self)
         record = self._program.get()
         if record is None:  # the parent is gone
             self._end()
@@ -114,6 +115,7 @@ class Childhood:
         """
         life = self.life
         try:
+            self._begun = True
             programs.execute(program)
             self._returned = True
             if not self.orphaned and life.exit is None and life.node.stage in (Stage.OPEN, Stage.STOPPING):
@@ -244,7 +246,7 @@ class Childhood:
 
     def runs(self) -> bool:
         """Whether the main thread is in the program, and in no wait of the library, which ends by itself."""
-        return not (self._returned or self._left.is_set() or main_waits())
+        return self._begun and not (self._returned or self._left.is_set() or main_waits())
 
     def takes_no_signal(self) -> bool:
         """In the handler of SIGTERM: whether a stop is under way that this one adds nothing to."""
@@ -313,10 +315,12 @@ class Childhood:
             poll = select.poll()
             poll.register(parent, select.POLLIN)
             poll.poll()
-            lifetime.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
+            # Nothing here may need another thread: an interpreter that ends starts none.
+            time.sleep(ORPHAN_GRACE_SECONDS)
             if self._goes_on and not self._over:
-                time.sleep(ORPHAN_GRACE_SECONDS)
                 signal.pthread_kill(main_ident(), signal.SIGTERM)
+            time.sleep(ORPHAN_SECONDS)
+            self._vanish()
 
         try:
             start_thread("parent", wait)

@@ -85,7 +85,7 @@ def test_asyncio_with_signal_handlers_ends_as_under_any_supervisor():
         asked = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, lambda number=number: (calls.append(number), asked.set()))
+            loop.add_signal_handler(number, lambda number=number: (calls.append(int(number)), asked.set()))
         ipem.sendToParents("up")
         await asked.wait()
         await asyncio.sleep(0.5)  # the requests in flight
@@ -313,16 +313,18 @@ def test_a_process_that_the_program_waits_for_is_ended_with_it():
     def work():
         import subprocess
         try:
-            ipem.sendToParents("up")
-            subprocess.run(["sleep", "1000"])
+            subprocess.run(["sh", "-c", "echo up > runs; exec sleep 1000"])
         finally:
             tell("finally")
 
+    os.mkfifo("runs")
     ipem.start()
-    stop(when_up(work, stopGrace=0))
+    child = ipem.worker(work)
+    open("runs").close()
+    stop(child)
     ipem.stop()
     """
-    assert lines_of(STOPS, text) == ["finally", "stopped 0 0"]
+    assert lines_of(STOPS, text) == ["finally", "stopped 0 1"]
 
 
 # A program that notices the stop.
@@ -613,13 +615,17 @@ ipem.start()
 )
 def test_the_second_signal_ends_at_once_also_before_the_stop(first, second, cleanup):
     text = """
+    def sleep():
+        while True:  # not once for long: a signal just before that would not end it
+            time.sleep(0.01)
+
     def wait():
         say("waits")
-        time.sleep(1000)
+        sleep()
 
     def clean_up():
         say("cleans up")
-        time.sleep(1000)
+        sleep()
     """
     with running(CHILD, text, cleanup) as script:
         script.wait_line("works")
@@ -636,7 +642,8 @@ def test_a_program_that_has_caught_ctrl_c_and_goes_on_may_be_interrupted_again()
     for n in range(3):
         try:
             say("waits", n)
-            time.sleep(1000)
+            for _ in iter(int, 1):
+                time.sleep(0.01)
         except KeyboardInterrupt:
             pass
     say("goes on", child.alive)
