@@ -313,7 +313,7 @@ def test_a_process_that_the_program_waits_for_is_ended_with_it():
     def work():
         import subprocess
         try:
-            subprocess.run(["sh", "-c", "echo up > runs; exec sleep 1000"])
+            subprocess.run(["sh", "-c", "true > runs; exec sleep 1000"])
         finally:
             tell("finally")
 
