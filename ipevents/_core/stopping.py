@@ -54,6 +54,7 @@ class Ending:
     def __init__(self) -> None:
         self._signal_at: float | None = None
         self._users_was_called = False
+        self._not_before = float("-inf")  # after a signal, until the next look
 
     def signal_by(self, at: float) -> None:
         """The grace ends at that time, unless it ends earlier already."""
@@ -72,6 +73,8 @@ class Ending:
             return Act.NOTHING, None
         if now < self._signal_at:
             return Act.NOTHING, self._signal_at
+        if now < self._not_before:  # asked for another reason: the last signal may be on its way
+            return Act.NOTHING, self._not_before
         again = now + LOOK_SECONDS
         if not runs or raised is Raised.ALIVE or handler is Handler.IGNORED:
             return Act.NOTHING, again
@@ -82,4 +85,5 @@ class Ending:
                 return Act.NOTHING, again
             self._users_was_called = True
         # Ours is sent until it has raised: a signal that comes just before a system call does not end that.
+        self._not_before = again
         return Act.SIGNAL, again

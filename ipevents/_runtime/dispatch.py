@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
 from .._exceptions import InvalidListener, shown
+from .interrupts import Terminated
 from .threads import acquire_from_user
 
 if TYPE_CHECKING:
@@ -255,12 +256,17 @@ class Dispatcher:
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
         """A listener raised: SystemExit ends the process, the rest is reported and the others go on.
 
-        Only Ctrl-C goes up to the code that emitted: a library thread has nobody to raise it at.
+        Only what a signal raised goes up to the code that emitted, in the main thread: a library thread has
+        nobody to raise it at.
         """
-        if isinstance(exc, SystemExit):
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and isinstance(exc, (KeyboardInterrupt, Terminated)):
+            try:
+                raise exc
+            finally:
+                del exc  # nothing may keep it alive, see interrupts.py
+        elif isinstance(exc, SystemExit):
             self._on_exit(exc)
-        elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise exc
         else:
             self._on_failure(exc, message, _listener_of(receiver))
 

@@ -44,7 +44,7 @@ _WAITS = frozenset(
     wait.__code__ for wait in (Latch.wait, MainBell.wait, acquire_from_user, dial.connect, dial.receive)
 )
 # These run what was deferred before they return, holding nothing any more.
-_SENDS = frozenset({Outgoing.send.__code__, Outgoing.write_dirty.__code__})
+_SENDS = frozenset({Outgoing.send.__code__, Outgoing.write_dirty.__code__, Node.emit.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
@@ -263,7 +263,7 @@ def _postpone(number: int, frame: types.FrameType | None, action: Action) -> Non
     inner = frame
     while inner is not None and (_is_ours(inner) or _is_library(inner)):
         if inner.f_code in _SENDS:
-            inner.f_locals["self"].when_done(_send_is_done, number, action)
+            inner.f_locals["self"].defer(_send_is_done, number, action)
             break
         inner = inner.f_back
     # Also if it is in a send: that may just have looked at what was deferred for the last time.

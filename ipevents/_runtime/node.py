@@ -188,7 +188,11 @@ class Node:
         if self.inside():
             self.defer(self._emit_late, event, args, kwargs)
             return self.dispatcher.listens_to(event)
-        return self.deliver_local(event, args, kwargs)
+        try:
+            return self.deliver_local(event, args, kwargs)
+        finally:
+            if self.deferred:  # a signal that came in the middle, see lifetime.py
+                self.run_deferred()
 
     def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A deferred ``emit``: here, but not in a library thread, which may never run listeners."""

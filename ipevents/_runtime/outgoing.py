@@ -248,7 +248,7 @@ class Outgoing:
         """``sendToChild``: to a direct child. Errors as for ``send``."""
         self.send(TO_CHILD, event, args, kwargs, (pid,))
 
-    def when_done(self, call: Callable[..., None], *args: Any) -> None:
+    def defer(self, call: Callable[..., None], *args: Any) -> None:
         """In a handler that interrupted ``send`` or ``write_dirty``: called when that is about to return."""
         self._node.defer(call, *args)
 

@@ -75,6 +75,15 @@ def test_our_signal_is_sent_until_it_has_raised():
     assert [ask(made, AT + n) for n in range(3)] == [Act.SIGNAL] * 3
 
 
+def test_a_signal_is_not_repeated_before_the_next_look():
+    made = ending()
+    assert ask(made) is Act.SIGNAL
+    now = AT + LOOK_SECONDS / 2
+    found = made.next(now, runs=True, alone=True, handler=Handler.OURS, raised=Raised.NEVER)
+    assert found == (Act.NOTHING, AT + LOOK_SECONDS)
+    assert ask(made, AT + LOOK_SECONDS) is Act.SIGNAL
+
+
 def test_what_lives_is_left_alone_and_what_was_swallowed_is_raised_again():
     made = ending()
     states = [Raised.NEVER, Raised.ALIVE, Raised.ALIVE, Raised.DEAD, Raised.ALIVE, Raised.DEAD]

@@ -251,6 +251,32 @@ def test_a_stop_that_was_swallowed_is_repeated(swallower):
     assert lines_of(STOPS, text) == ["swallowed", "finally", "stopped 0 0"]
 
 
+@pytest.mark.parametrize("how", ["emit", "start"])
+def test_a_stop_goes_up_through_a_listener_that_the_program_itself_runs(how):
+    text = """
+    def work(how):
+        ipem.on("ready" if how == "start" else "here", listen)
+        try:
+            ipem.start() if how == "start" else ipem.emit("here")
+            say("goes on")
+            time.sleep(1000)
+        finally:
+            say("finally")
+
+    def listen(message):
+        os.close(os.open("here", os.O_WRONLY))  # returns when the parent opens it as well
+        time.sleep(1000)
+
+    os.mkfifo("here")
+    ipem.start()
+    child = ipem.worker(work, [HOW], stopGrace=0)
+    os.close(os.open("here", os.O_RDONLY))
+    stop(child)
+    ipem.stop()
+    """.replace("HOW", repr(how))
+    assert lines_of(STOPS, text)[-2:] == ["finally", "stopped 0 0"]
+
+
 @pytest.mark.parametrize("cleanup", ["finally", "except BaseException", "with"])
 def test_a_cleanup_at_work_is_not_interrupted_again(cleanup):
     text = f"""
