@@ -77,7 +77,9 @@ class Child:
         self._life.node.outgoing.send_slot(self._slot, event, args, kwargs)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End it gracefully: its target gets SystemExit, then TERM, then KILL; it is not started again.
+        """End it gracefully, in the end by KILL, see ``Emitter.stop``; it is not started again.
+
+        What was sent to it before is handled first, also where it has yet to say ``online``.
 
         Waits for the end, except in a listener, where it returns at once. ``timeout`` in seconds, None for
         the option ``stopTimeout``: after it the process is killed.

@@ -25,7 +25,7 @@ from ._core.messages import (
 from ._core.naming import short_name
 from ._core.restarts import RestartPolicy
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
-from ._options import MAX_STOP_SECONDS, child_options, seconds
+from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
 from ._runtime import programs
 from ._runtime.dispatch import check_listener
 from ._runtime.inheritance import Inheritance
@@ -85,14 +85,15 @@ class Emitter:
         """Set options; those not named stay, in ``socket`` as well. Returns the emitter.
 
         Times are milliseconds. ``restart`` (True; False, ``"on-failure"``), ``delayRestart`` (1000),
-        ``maxRestarts`` (None), ``useSocket`` (True), ``stopTimeout`` (8000), ``startMethod`` ("spawn";
-        "forkserver"), ``socket``: ``socketPath`` (None), ``port`` (7100), ``host`` ("localhost"),
-        ``reconnect`` (True), ``delayReconnect`` (3000), ``onlyConnect`` (False), ``authkey`` (None),
-        ``maxMessage`` (16 MiB, in bytes). A relative ``socketPath`` is made absolute here. Of a ``host`` all
-        addresses are used, of IPv4 and IPv6.
+        ``maxRestarts`` (None), ``useSocket`` (True), ``stopTimeout`` (8000), ``stopGrace`` (1000),
+        ``leaveTimeout`` (None), ``startMethod`` ("spawn"; "forkserver"), ``socket``: ``socketPath`` (None),
+        ``port`` (7100), ``host`` ("localhost"), ``reconnect`` (True), ``delayReconnect`` (3000),
+        ``onlyConnect`` (False), ``authkey`` (None), ``maxMessage`` (16 MiB, in bytes). A relative
+        ``socketPath`` is made absolute here. Of a ``host`` all addresses are used, of IPv4 and IPv6.
 
         Raises OptionsError for an unknown name, a wrong value, or a change that comes too late: after
-        ``start()`` only restart, delayRestart, maxRestarts and stopTimeout may change, for later children.
+        ``start()`` only restart, delayRestart, maxRestarts, stopTimeout, stopGrace and leaveTimeout may
+        change, for later children.
         """
         life = self._life
         life.options = life.options.merged(mapping, options, started=life.has_started)
@@ -115,10 +116,12 @@ class Emitter:
     def stop(self, timeout: float | None = None) -> None:
         """End this process's part of the tree: children first, then what is queued is sent, then the links.
 
-        Waits for it, also for listeners to return, at most ``timeout`` seconds (None: the option
+        ``stopping`` becomes true and is an event, waits for events end. A child's program that does not end
+        after the option ``stopGrace`` gets SIGTERM in its main thread, which raises SystemExit there.
+        Waits for the end, also for listeners to return, at most ``timeout`` seconds (None: the option
         ``stopTimeout``), after which children are killed. In a listener or a signal handler it only asks for
-        it and returns. May be called several times; afterwards ``start()`` may follow, the listeners are
-        still there.
+        it and returns. A ``start()`` that is going on in another thread is broken off, and returns. May be
+        called several times; afterwards ``start()`` may follow, the listeners are still there.
         """
         self._life.stop(seconds(timeout, MAX_STOP_SECONDS))
 
@@ -371,13 +374,15 @@ class Emitter:
         name: str | None = None,
         restart: bool | str | None = None,
         delayRestart: float | None = None,
+        stopGrace: float | None = None,
     ) -> Child:
         """Start a child process that runs ``target(*args, **kwargs)``; without one, this script again.
 
         The target is pickled now, by value where it has to be: lambdas, closures and functions of the script
         work. multiprocessing's locks, queues, connections and the like are passed on, as by
-        ``Process(args=...)``. ``restart`` and ``delayRestart`` (milliseconds): as the options of that name,
-        for this child. Blocks for the start of the process, some milliseconds, not for its ``online``.
+        ``Process(args=...)``. ``restart``, ``delayRestart`` and ``stopGrace`` (milliseconds): as the options
+        of that name, for this child. Blocks for the start of the process, some milliseconds, not for its
+        ``online``.
 
         Raises Unpicklable; WorkerRefused without a target inside a worker, where there is no script, or where
         no process can be started (a daemonic one, no interpreter, no working directory); OptionsError;
@@ -403,7 +408,7 @@ class Emitter:
         else:
             program = programs.function(target, arguments, kwargs, inherited)
         name = programs.name(name, None if target is THIS_SCRIPT else short_name(target))
-        return self._begin(program, True, name, restart, delayRestart, inherited)
+        return self._begin(program, True, name, restart, delayRestart, stopGrace, inherited)
 
     def fork(
         self,
@@ -413,6 +418,7 @@ class Emitter:
         name: str | None = None,
         restart: bool | str | None = None,
         delayRestart: float | None = None,
+        stopGrace: float | None = None,
     ) -> Child:
         """Start a child process that runs another script, with ``sys.argv = [path, *args]``.
 
@@ -421,7 +427,7 @@ class Emitter:
         """
         program = programs.other_script(path, programs.arguments(args))
         name = programs.name(name, os.path.basename(program.argv[0]))
-        return self._begin(program, False, name, restart, delayRestart)
+        return self._begin(program, False, name, restart, delayRestart, stopGrace)
 
     def _begin(
         self,
@@ -430,6 +436,7 @@ class Emitter:
         name: str,
         restart: bool | str | None,
         delay: float | None,
+        grace: float | None,
         inherited: Inheritance | None = None,
     ) -> Child:
         life = self._life
@@ -447,6 +454,8 @@ class Emitter:
             restart is True,
             options.start_method,
             inherited,
+            stop_grace=child_grace(grace, options),
+            leave_timeout=options.leave_timeout,
         )
         child = slot.child = Child(life, slot)
         life.add_child(slot)

@@ -187,6 +187,15 @@ _TABLE = (
     ),
     _Option("useSocket", "use_socket", True, _boolean, _TRUE_OR_FALSE),
     _Option("stopTimeout", "stop_timeout", 8000, _milliseconds, _TIME, later=True),
+    _Option("stopGrace", "stop_grace", 1000, _milliseconds, _TIME, later=True),
+    _Option(
+        "leaveTimeout",
+        "leave_timeout",
+        None,
+        _none_or(_milliseconds),
+        f"{_TIME}, or None for no limit",
+        later=True,
+    ),
     _Option(
         "startMethod",
         "start_method",
@@ -241,6 +250,8 @@ class Options:
     max_restarts: int | None
     use_socket: bool
     stop_timeout: float
+    stop_grace: float
+    leave_timeout: float | None
     start_method: str
     socket_path: str | None
     port: int
@@ -328,6 +339,16 @@ def child_options(restart: object, delayRestart: object, defaults: Options) -> t
     given = {name: value for name, value in options.items() if value is not None}
     chosen = defaults.merged(None, given, started=True)
     return chosen.restart, chosen.delay_restart
+
+
+def child_grace(stopGrace: object, defaults: Options) -> float:
+    """Return the seconds that one child may take to notice a stop.
+
+    ``stopGrace`` (milliseconds) as it was given to ``worker()`` or ``fork()``; None takes that of
+    ``defaults``. OptionsError for a wrong value.
+    """
+    given = {} if stopGrace is None else {"stopGrace": stopGrace}
+    return defaults.merged(None, given, started=True).stop_grace
 
 
 def _flat(layer: Mapping[str, object]) -> dict[str, object]:

@@ -241,7 +241,7 @@ def test_a_reply_to_a_local_event_is_a_local_event(started, heard):
     assert heard == [("", (started.pid,), 1)]
 
 
-@pytest.mark.parametrize("event", ["ready", "online", "offline", "parent"])
+@pytest.mark.parametrize("event", ["ready", "online", "offline", "parent", "stopping"])
 def test_the_librarys_own_events_are_neither_sent_nor_emitted(started, event):
     for method in [*SENDS, "emit"]:
         with pytest.raises(ReservedEvent):
@@ -616,6 +616,32 @@ def test_ready_and_online_are_emitted_before_start_returns(ipem, heard):
     assert heard == ["ready", "online"]
     ipem.start()
     assert heard == ["ready", "online"]
+
+
+def test_stopping_is_emitted_once_for_each_stop_while_listeners_may_still_send(ipem, heard):
+    @ipem.on("stopping")
+    def stopping(message):
+        heard.append((message.event, message.from_ == ipem.pid, ipem.stopping))
+        ipem.broadcast("x")  # raises nothing
+        ipem.stop()
+
+    for _ in range(2):
+        ipem.start()
+        ipem.stop()
+        ipem.stop()
+    assert heard == [("stopping", True, True)] * 2
+
+
+def test_a_wait_for_stopping_ends_with_the_stop_like_any_other(started):
+    with pytest.raises(Closed), started.expecting("stopping", CEILING):
+        started.stop()
+
+
+def test_the_grace_of_one_child_is_checked(started):
+    with pytest.raises(OptionsError, match="'stopGrace'"):
+        started.worker(print, stopGrace="1")
+    with pytest.raises(OptionsError, match="'stopGrace'"):
+        started.fork(__file__, stopGrace=-1)
 
 
 def test_the_attributes_of_a_top_process(ipem):

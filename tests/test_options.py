@@ -30,6 +30,8 @@ DEFAULTS = {
     "max_restarts": None,
     "use_socket": True,
     "stop_timeout": 8.0,
+    "stop_grace": 1.0,
+    "leave_timeout": None,
     "start_method": "spawn",
     "socket_path": None,
     "port": 7100,
@@ -51,6 +53,9 @@ FIELDS = [
      [0, -1, 1.0, NAN, True, False, "3"]),
     ("useSocket", "use_socket", [(True, True), (False, False)], [None, 0, 1, "yes"]),
     ("stopTimeout", "stop_timeout", [(0, 0.0), (8000, 8.0)], NUMBERS),
+    ("stopGrace", "stop_grace", [(0, 0.0), (1500, 1.5)], NUMBERS),
+    ("leaveTimeout", "leave_timeout", [(None, None), (0, 0.0), (2500, 2.5)],
+     [number for number in NUMBERS if number is not None]),
     ("startMethod", "start_method", [("spawn", "spawn"), ("forkserver", "forkserver")],
      ["fork", "Spawn", "", None, True]),
     ("socket.socketPath", "socket_path",
@@ -70,7 +75,7 @@ FIELDS = [
 ]  # fmt: skip
 RIGHT = [(name, attribute, *pair) for name, attribute, right, _ in FIELDS for pair in right]
 WRONG = [(name, value) for name, _, _, wrong in FIELDS for value in wrong]
-LATER = ["restart", "delayRestart", "maxRestarts", "stopTimeout"]
+LATER = ["restart", "delayRestart", "maxRestarts", "stopTimeout", "stopGrace", "leaveTimeout"]
 
 
 def values(options: Options) -> dict[str, object]:

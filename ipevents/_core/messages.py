@@ -47,7 +47,7 @@ STOP = 21  # milliseconds: end your part of the tree within
 REPORT = 22  # path, event, at, target, cause, route: an event of the route's target broke off
 PROGRAM = 23  # payload: what a child process is to run
 FAILED = 24  # text, refused: the child's traceback; refused means that a restart is pointless
-FINISHED = 25  # the target returned and nothing keeps this process
+FINISHED = 25  # the target returned and nothing keeps this process; goes on, if its own main thread stops it
 
 # The items of a message record. No control record has as many.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
@@ -56,7 +56,7 @@ Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
 Record = Any  # tuple, or list where a pending record may still change; see flow.py
 Payload = Any  # tuple | bytes | list; see _runtime/payload.py
 
-RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent"})
+RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent", "stopping"})
 _NEVER_SENT = RESERVED_EVENTS | {"error"}
 MAX_EVENT_BYTES = 256  # FAULTS D15: a table of names stays small
 MAX_ROUTE = 64  # FAULTS D16, E1: also the greatest depth of a tree

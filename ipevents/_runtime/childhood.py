@@ -1,25 +1,30 @@
 """This process as the child of the one that started it: connect, run the program, stay, end.
 
 No lock of its own: the fields are flags that one thread sets and others look at, or latches. The main
-thread blocks in the user's program, in ``_stay`` and in the wait for the end; a stop interrupts the first
-(see ``interrupt_target``), sets ``_recheck`` for the second, and is itself what the third waits for.
+thread blocks in the user's program, in ``_stay`` and in the wait for the end; a stop brings the first to its
+end (see ``hurry``), sets ``_recheck`` for the second, and is itself what the third waits for.
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import select
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
 from .._core.messages import FAILED, FINISHED, PAYLOADS, PROGRAM, STOP, Record
 from .._core.router import Up
+from .._core.state import Stage
+from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._exceptions import Closed, LinkError, WorkerRefused
-from . import farewell, keys, lifetime, payload, privatedirectory, programs
+from . import farewell, interrupts, keys, lifetime, payload, privatedirectory, programs
+from .clock import monotonic
 from .dial import dial
 from .link import Link
 from .logs import Log, traceback_of
@@ -27,7 +32,7 @@ from .process import Launch
 from .programs import Program
 from .session import Session
 from .slot import LEAST_STEP_SECONDS
-from .threads import Deadline, Latch, main_ident, start_thread
+from .threads import Deadline, Latch, main_ident, main_waits, start_thread
 
 if TYPE_CHECKING:
     from .life import Life
@@ -51,10 +56,12 @@ class Childhood:
         self._left = Latch()  # nobody has to wait for the main thread any more
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._kind = ""
+        self._begun = False  # the program; before that a stop has nothing to bring to its end
         self._returned = False  # the target, or the script's body, ended normally
-        self._in_run = False
-        self._told = False  # run() returned True: what follows it is how the target ends
-        self._interrupted = False  # SystemExit was raised in the main thread
+        self._goes_on = False  # the main thread has called stop() and goes on after it
+        self._ending = Ending()
+        self.ends_at_once = False  # the last signal ends this process, so everything else comes before it
+        self._over = False  # the main thread has left the program, its code after a stop() as well
         self._recheck: Latch | None = None
         self._leaving: threading.Thread | None = None  # waits for threads of the user
 
@@ -92,8 +99,8 @@ class Childhood:
                 node.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Session(connection, None))
+        lifetime.serve_child(self)  # before a stop may come, which looks at the handler
         life.supervisor.begin()
-        lifetime.serve_child(self)
         record = self._program.get()
         if record is None:  # the parent is gone
             self._end()
@@ -109,13 +116,15 @@ class Childhood:
         """
         life = self.life
         try:
+            self._begun = True
             programs.execute(program)
             self._returned = True
+            if not self.orphaned and life.exit is None and life.node.stage in (Stage.OPEN, Stage.STOPPING):
+                life.imply_start()  # also in a stop: what waits for it is delivered
             if not life.stopping.is_set():
-                life.imply_start()
                 self._stay()
-        except SystemExit:
-            if life.exit is None or not self._interrupted:
+        except SystemExit as exc:
+            if life.exit is None or not isinstance(exc, interrupts.Terminated):
                 raise
             # Raised here because a listener ended the process: the listener's code counts.
         except Exception as exc:  # the program's own: told to the parent, raised on
@@ -181,6 +190,7 @@ class Childhood:
                 link.tell(record)
 
     def _end(self) -> None:
+        self._over = True
         self._left.set()
         self.life.request_stop(None)
         self.life.wait_over(None)
@@ -199,6 +209,7 @@ class Childhood:
         """In the link's reader: without it this process has no purpose."""
         if error is not None:
             self.life.node.error(error)
+        self.life.node.incoming.released.set()
         if not self.life.stopping.is_set():  # else one of us has ended the link in order
             self.parent_ended()
 
@@ -222,56 +233,100 @@ class Childhood:
 
     def wait_stop(self, timeout: float | None) -> bool:
         """For ``run`` of the emitter: until a stop is asked for, at most ``timeout`` seconds."""
-        stopping = self.life.stopping
-        self._in_run = True
-        try:
-            stopping.wait(timeout)
-        finally:
-            self._in_run = False
-        # Looked at again: who stopped us after the wait and before the line above did not interrupt us.
-        self._told = stopping.is_set()
-        return self._told
+        return self.life.stopping.wait(timeout)
 
     def stop_called(self, waits: bool) -> None:
         """The user's code is about to stop this process; ``waits`` if that thread waits for it."""
-        if not self.life.stopping.is_set():
-            self.tell_parent((FINISHED,))
-        if waits and threading.current_thread() is threading.main_thread():
+        is_main = threading.current_thread() is threading.main_thread()
+        goes_on = waits and is_main and not (self._over or self.life.stopped.is_set())
+        if goes_on or not self.life.stopping.is_set():
+            self.tell_parent((FINISHED, goes_on))
+        if goes_on:
+            self._goes_on = True
             self._left.set()  # it is we who wait: nobody has to wait for us
 
-    def target_is_done(self) -> bool:
-        """For the signal handler: whether nothing is left in the main thread to be interrupted."""
-        if self._returned or self._in_run or self._left.is_set():
-            return True
-        return self._interrupted or self._told
+    def runs(self) -> bool:
+        """Whether the main thread is in the program, and in no wait of the library, which ends by itself."""
+        return self._begun and not (self._returned or self._left.is_set() or main_waits())
+
+    def takes_no_signal(self) -> bool:
+        """In the handler of SIGTERM: whether a stop is under way that this one adds nothing to."""
+        life = self.life
+        if not life.stopping.is_set() or life.stopped.is_set():
+            return False
+        return not self.runs() or interrupts.raised() is Raised.ALIVE
 
     def has_left(self) -> bool:
         """Whether the main thread has left its program, so that a stop need not wait for it any more."""
         return self._left.is_set()
 
-    def interrupt_target(self) -> bool:
-        """In the supervisor's thread, during a stop: get the main thread out of its program.
+    def hurry(self, deadline: Deadline, *, alone: bool) -> float | None:
+        """In the supervisor's thread, during a stop: bring the program to its end, see _core/stopping.py.
 
-        Returns whether it was still in there.
+        ``alone``: this process has no children any more. Returns when to call this again, None for not
+        before something else happens; ``ends_at_once`` tells that everything else has to be done first.
         """
-        if self.target_is_done():
-            return False
-        signal.pthread_kill(main_ident(), signal.SIGINT)  # see lifetime
-        return True
-
-    def target_interrupted(self) -> None:
-        """By the signal handler, just before it raises SystemExit in the program."""
-        self._interrupted = True
+        now = monotonic()
+        left = deadline.left()
+        assert left is not None
+        self._ending.signal_by(now + grace(self._launch.stop_grace, left, orphaned=self.orphaned))
+        act, look_at = self._ending.next(
+            now, runs=self.runs(), alone=alone, handler=lifetime.term_handler(), raised=interrupts.raised()
+        )
+        if act is Act.SIGNAL:
+            log.debug("= TERM to the main thread of %s", self.life.node.router.pid)
+            signal.pthread_kill(main_ident(), signal.SIGTERM)
+        self.ends_at_once = act is Act.LAST
+        return look_at
 
     def wait_target(self, deadline: Deadline) -> None:
         """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
+        if not self._left.is_set() and lifetime.term_handler() is Handler.DEFAULT and self.runs():
+            farewell.tell_notices(self.life.node, deadline.at_least(LAST_SECONDS))
+            farewell.flush(self.life.node, deadline.at_least(LAST_SECONDS))
+            signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there
         if self._left.wait(deadline.left()):
+            self._wait_held(deadline)
             return
         log.warning("! the main thread of %s does not end; the process does", self.life.node.errors.place())
         if self.orphaned:
             self._vanish()
         farewell.flush(self.life.node, deadline.at_least(LAST_SECONDS))
         os._exit(HUNG_EXITCODE)
+
+    def _wait_held(self, deadline: Deadline) -> None:
+        """What waited for our online is delivered if that was said, else it is counted."""
+        node = self.life.node
+        incoming = node.incoming
+        if node.announced and not self.orphaned and (incoming.held_count or not incoming.holding):
+            incoming.released.wait(deadline.left())
+        incoming.drop_held()
+
+    def guard(self) -> None:
+        """After the stop: what is left of the program, exit hooks and threads may take their time, but not
+        longer than the parent lives. Nobody else looks at that any more.
+        """
+        supervisor = self.life.supervisor
+        assert supervisor is not None
+        parent = supervisor.watch.parent_descriptor()
+        if parent is None:
+            return
+
+        def wait() -> None:
+            poll = select.poll()
+            poll.register(parent, select.POLLIN)
+            poll.poll()
+            # Nothing here may need another thread: an interpreter that ends starts none.
+            time.sleep(ORPHAN_GRACE_SECONDS)
+            if self._goes_on and not self._over:
+                signal.pthread_kill(main_ident(), signal.SIGTERM)
+            time.sleep(ORPHAN_SECONDS)
+            self._vanish()
+
+        try:
+            start_thread("parent", wait)
+        except RuntimeError:  # the interpreter is ending already
+            os.close(parent)
 
     def sweep(self) -> None:
         """At the very end: where the parent is gone, remove what it has left, its locks with it."""

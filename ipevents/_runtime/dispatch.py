@@ -21,6 +21,7 @@ from .._core.messages import Message
 from .._core.naming import described
 from .._exceptions import InvalidListener, shown
 from .floor import Floor, process_floor
+from .interrupts import Terminated
 from .threads import library_threads
 
 if TYPE_CHECKING:
@@ -319,10 +320,17 @@ class Dispatcher:
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
         """A listener raised: SystemExit ends the process, the rest is reported and the others go on.
 
-        After SystemExit no listener is called (``ended``). Only Ctrl-C, and a SystemExit that ends nothing
-        here, go up to the code that emitted: a library thread has nobody to raise them at.
+        After SystemExit no listener is called (``ended``). What a signal raised in the main thread goes up to
+        the code that emitted, as does a SystemExit that ends nothing here: a library thread has nobody to
+        raise it at.
         """
-        if isinstance(exc, SystemExit):
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and isinstance(exc, (KeyboardInterrupt, Terminated)):
+            try:
+                raise exc
+            finally:
+                del exc  # nothing may keep it alive, see interrupts.py
+        elif isinstance(exc, SystemExit):
             before = self.ended
             self.end(exc)  # first: the stop that is asked for next may be over before this thread goes on
             try:
@@ -330,8 +338,6 @@ class Dispatcher:
             except BaseException:  # nothing is ended by it
                 self.ended = before
                 raise
-        elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise exc
         else:
             self._on_failure(exc, message, listener_of(receiver))
 

@@ -11,7 +11,7 @@ from .._core.state import Event
 from .link import Link
 from .logs import Log
 from .node import Node
-from .threads import Deadline
+from .threads import Deadline, Latch
 
 log = Log("ipevents.life")
 
@@ -21,6 +21,15 @@ def flush(node: Node, deadline: Deadline) -> None:
     with node.lock:
         for link in _links(node):
             link.flush(deadline)
+
+
+def tell_notices(node: Node, deadline: Deadline) -> None:
+    """Wait until the listeners of all that was noticed so far have run: they may still send."""
+    notices = node.notices
+    if notices is not None:
+        told = Latch()
+        notices.put(told.set)
+        told.wait(deadline.left())
 
 
 def say_goodbye(node: Node, deadline: Deadline) -> None:

@@ -39,6 +39,7 @@ from .controls import Controls, put_report
 from .dispatch import Listener
 from .link import Link
 from .room import wait_for_room
+from .threads import Latch
 
 if TYPE_CHECKING:
     from .node import Node
@@ -65,6 +66,7 @@ class Incoming:
         self._held: list[tuple[Link, Decision, Payload]] = []
         self._held_bytes = 0
         self._online_said = threading.Event()
+        self.released = Latch()  # what was held has been delivered, or nothing more comes from the parent
         self._reported: dict[tuple[str, str], float] = {}
         self.delivered = 0
         self.unheard = 0  # messages for us that nobody listened to
@@ -395,8 +397,19 @@ class Incoming:
         self.holding = False
         held, self._held = self._held, []
         self._held_bytes = self.held_count = 0
-        for link, decision, payload in held:
-            self._deliver(link, decision, [payload], gathers=True)
+        try:
+            for link, decision, payload in held:
+                self._deliver(link, decision, [payload], gathers=True)
+        finally:
+            self.released.set()
+
+    def drop_held(self) -> None:
+        """At the end of a stop: count what waited for an ``online`` that was never said."""
+        with self._node.lock:
+            if self.holding and self._held:
+                self._held[0][0].drop("stopped", self.held_count)
+                self._held = []
+                self._held_bytes = self.held_count = 0
 
     def online_said(self) -> None:
         """The held may come: lets a reader that waits with a full store go on."""

@@ -24,7 +24,7 @@ from .opening import Opening
 from .process import Launch
 from .slot import Slot
 from .supervisor import Supervisor
-from .threads import Deadline, Latch, library_threads, main_ident
+from .threads import Deadline, Latch, library_threads
 
 if TYPE_CHECKING:
     from .gate import Gate
@@ -103,7 +103,7 @@ class Life:
     def first_use(self) -> None:
         """A send, or a wait: in a child it implies ``start()``."""
         node = self.node
-        if self.is_child and node.stage is Stage.OPEN:
+        if self.is_child and node.stage in (Stage.OPEN, Stage.STOPPING):
             self.imply_start()
             if not node.announced:  # in a listener of ready: our online goes before all that we send
                 with node.lock:
@@ -194,6 +194,7 @@ class Life:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
         self.check_no_listener(what)
         if self.node.stage is not Stage.OPEN:
+            self.first_use()  # in a child that stops: a wait implies start() all the same
             raise self.node.stage_error()
 
     def check_join(self) -> None:
@@ -236,13 +237,11 @@ class Life:
     def _listener_exit(self, exc: SystemExit) -> None:
         """A listener raised SystemExit: this process ends with that code.
 
-        Raises it again where it is for the code that emitted: nothing is open that could end, or a stop gets
-        the main thread of a child out of its program, in a listener just then.
+        Raises it again where it is for the code that emitted: nothing is open that could end.
         """
         if exc is self.exit:  # it comes by another time, through the listener that emitted
             return
-        interrupts = self.is_child and self.stopping.is_set() and threading.get_ident() == main_ident()
-        if interrupts or self.node.state.state in (State.NEW, State.JOINING, State.CLOSED, State.FORKED):
+        if self.node.state.state in (State.NEW, State.JOINING, State.CLOSED, State.FORKED):
             raise exc
         if self.exit is None:
             self.exit = exc
@@ -264,6 +263,7 @@ class Life:
             waiter.set()
         if gate is not None:
             gate.begin_close()
+        node.notify(lambda: node.deliver_local("stopping"))
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end."""
@@ -274,10 +274,7 @@ class Life:
         # a parent is gone, nobody is left to be told anything.
         deadline = deadline.at_least(LAST_SECONDS if self._is_orphaned() else GOODBYE_SECONDS)
         notices = node.notices
-        if notices is not None:
-            told = Latch()  # all that was noticed so far: its listeners may still send
-            notices.put(told.set)
-            told.wait(deadline.left())
+        farewell.tell_notices(node, deadline)
         farewell.flush(node, deadline)
         farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
         # Behind the ends of the clients' links, whose offline is told as well.
@@ -290,13 +287,13 @@ class Life:
         node.notices = None
         if self.childhood is not None:
             self.childhood.sweep()
+            self.childhood.guard()
         self.is_grand_master = False
         lifetime.unwatch(self)
         node.dispatcher.turn_over()
         node.dispatcher.resumes = True  # what is emitted from now on is emitted by code that lives on
-        with (
-            node.lock
-        ):  # in one step: from here on another start() may begin a new life, with its own latches
+        # In one step: from here on another start() may begin a new life, with latches of its own.
+        with node.lock:
             node.change(Event.ENDED)
             self.stopped.set()
 

@@ -22,7 +22,8 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import again, dial
+from .._core.stopping import Handler
+from . import again, dial, interrupts
 from .logs import Log
 from .node import Node
 from .outgoing import Outgoing
@@ -51,7 +52,7 @@ _WAITS = frozenset(
     wait.__code__ for wait in (Latch.wait, MainBell.wait, acquire_from_user, dial.connect, dial.receive)
 )
 # These run what was deferred before they return, holding nothing any more.
-_SENDS = frozenset({Outgoing.send.__code__, Outgoing.write_dirty.__code__})
+_SENDS = frozenset({Outgoing.send.__code__, Outgoing.write_dirty.__code__, Node.emit.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
@@ -107,7 +108,7 @@ def serve_child(childhood: Childhood) -> None:
 
 
 def ignore_interrupt() -> None:
-    """First thing in a child: SIGINT does nothing, but in Python, see Childhood.interrupt_target."""
+    """First thing in a child: SIGINT does nothing; by a function, so that what the child execs hears it."""
     signal.signal(signal.SIGINT, _on_child_interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
 
@@ -180,41 +181,60 @@ def _on_terminate(number: int, frame: types.FrameType | None) -> None:
 
 
 def _on_child_interrupt(number: int, frame: types.FrameType | None) -> None:
-    if again.counts(number):
-        _interrupt_child(number, frame)
+    """Ctrl-C in the terminal, which the grand master hears as well: it stops the tree."""
+
+
+def term_handler() -> Handler:
+    """What SIGTERM does in this process just now. From any thread."""
+    return interrupts.handler(_on_terminate)
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
-    if _may_act(number, frame, _interrupt):
-        _raise_or_end(number, frame, KeyboardInterrupt())
+    if _may_act(number, frame, _interrupt) and not _ends_without(number, frame):
+        raise interrupts.marked(KeyboardInterrupt())
 
 
 def _terminate(number: int, frame: types.FrameType | None) -> None:
-    if _may_act(number, frame, _terminate):
-        _raise_or_end(number, frame, SystemExit(128 + number))
-
-
-def _interrupt_child(number: int, frame: types.FrameType | None) -> None:
     child = _child
-    if child is None or not child.life.stopping.is_set() or child.target_is_done():
-        return  # Ctrl-C in the terminal: the grand master stops the tree
-    if _may_act(number, frame, _interrupt_child):
-        child.target_interrupted()
-        raise SystemExit(0)
+    if child is not None and child.takes_no_signal():
+        again.pending.discard(number)
+        return
+    if not _may_act(number, frame, _terminate) or _ends_without(number, frame):
+        return
+    if child is None:
+        raise interrupts.marked(SystemExit(128 + number))
+    life = child.life  # a stop is an end in order; else somebody wants this child alone to end
+    raise interrupts.terminated(0 if life.stopping.is_set() and not life.stopped.is_set() else 128 + number)
 
 
-def _raise_or_end(number: int, frame: types.FrameType | None, exc: BaseException) -> None:
+def _ends_without(number: int, frame: types.FrameType | None) -> bool:
+    """Whether the process ends for this signal without an exception: no code is left to raise it at."""
     global _interrupted, _own_way
     _interrupted = number
     if _in_hook:
         for life in list(_open):
             life.request_stop(None)
-    elif _waits_for_threads(frame):
-        # Nobody is left to raise it at: the script is over, but for threads that would outlive the tree.
+        return True
+    if _waits_for_threads(frame):
+        # The script is over, but for threads that would outlive the tree.
         _own_way = number
         atexit._run_exitfuncs()  # the last of them ends the process
-    else:
-        raise exc
+        return True
+    return False
+
+
+def _is_second(frame: types.FrameType | None) -> bool:
+    """Whether the process is about to end for a signal that came before this one.
+
+    A program that has caught KeyboardInterrupt and goes on is not: its next Ctrl-C is a first one again.
+    """
+    if not _interrupted or _child is not None:
+        return False
+    if any(life.stopping.is_set() for life in _open) or interrupts.is_at_work():
+        return True
+    if _module_frame is None or interrupts.is_interactive():
+        return False
+    return not interrupts.is_below(_module_frame, frame)  # in exit hooks, or waiting for threads
 
 
 def _waits_for_threads(frame: types.FrameType | None) -> bool:
@@ -237,7 +257,7 @@ def _may_act(number: int, frame: types.FrameType | None, action: Action) -> bool
 
     The second signal ends the process here, whatever was interrupted.
     """
-    if _interrupted and any(life.stopping.is_set() for life in _open):
+    if _is_second(frame):
         _end_now(number)
     if _may_raise(frame):
         again.pending.discard(number)
@@ -251,7 +271,7 @@ def _postpone(number: int, frame: types.FrameType | None, action: Action) -> Non
     inner = frame
     while inner is not None and (_is_ours(inner) or _is_library(inner)):
         if inner.f_code in _SENDS:
-            inner.f_locals["self"].when_done(_send_is_done, number, action)
+            inner.f_locals["self"].defer(_send_is_done, number, action)
             break
         inner = inner.f_back
     # Also if it is in a send: that may just have looked at what was deferred for the last time.
@@ -322,7 +342,7 @@ def _body_returned() -> bool:
     The instruction at which its frame stands tells; ``__main__.__file__`` tells nothing for ``-m``.
     """
     frame = _module_frame
-    if frame is None or hasattr(sys, "ps1") or sys.flags.interactive:
+    if frame is None or interrupts.is_interactive():
         return False
     import opcode
 

@@ -20,7 +20,16 @@ from typing import Any
 
 from .._core.flow import count_messages
 from .._core.interest import Change
-from .._core.messages import OFFLINE, ONLINE, PARENT, Envelope, Message, Record, check_event
+from .._core.messages import (
+    OFFLINE,
+    ONLINE,
+    PARENT,
+    RESERVED_EVENTS,
+    Envelope,
+    Message,
+    Record,
+    check_event,
+)
 from .._core.names import Names
 from .._core.router import Router, Up
 from .._core.state import Event, LifeState, Stage
@@ -189,11 +198,15 @@ class Node:
         if self.inside():
             self.defer(self._emit_late, event, args, kwargs)
             return self.dispatcher.listens_to(event)
-        heard = self.deliver_local(event, args, kwargs)
-        exc = self.dispatcher.ended
-        if exc is not None and self.dispatcher.runs_here():
-            raise exc  # the listener that emitted, in which nothing is to go on either
-        return heard
+        try:
+            heard = self.deliver_local(event, args, kwargs)
+            exc = self.dispatcher.ended
+            if exc is not None and self.dispatcher.runs_here():
+                raise exc  # the listener that emitted, in which nothing is to go on either
+            return heard
+        finally:
+            if self.deferred:  # a signal that came in the middle, see lifetime.py
+                self.run_deferred()
 
     def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A deferred ``emit``: here, but not in a library thread, which may never run listeners."""
@@ -257,14 +270,19 @@ class Node:
         if change.advertise or change.withdraw:
             parent.prompt()
 
-    def child_gone(self, link: Link, exitcode: int | None) -> tuple[bool, list[Callable[[], None]]]:
-        """A child ended and its link is read. Returns whether it was online, and notices to run in order."""
+    def child_gone(
+        self, link: Link, exitcode: int | None, cause: str = "link-cut"
+    ) -> tuple[bool, list[Callable[[], None]]]:
+        """A child ended and its link is read. Returns whether it was online, and notices to run in order.
+
+        What was not written yet is counted as lost by ``cause``.
+        """
         neighbour = self.router.neighbours.get(link)
         if neighbour is None:
             return False, []
         online = neighbour.online
         gone, change = self.router.remove_child(link)
-        link.drop("link-cut", count_messages(link.outbox.clear()))
+        link.drop(cause, count_messages(link.outbox.clear()))
         link.wake_waiters()
         self.advertise(change)
         notices: list[Callable[[], None]] = []
@@ -341,4 +359,4 @@ class Node:
             self.run_deferred()
 
 
-_PRIVATE = frozenset({"ready", "online", "offline", "parent", "error"})  # never sent, so nobody need know
+_PRIVATE = RESERVED_EVENTS | {"error"}  # never sent, so nobody need know

@@ -137,9 +137,9 @@ class Opening:
         with node.lock:
             if node.state.state is State.OPEN:
                 node.change(Event.START)
-            if node.state.state is not State.STARTING:
+                node.change(Event.JOINED)
+            elif node.state.state is not State.STOPPING or self._life.ready_said:
                 return  # it has started, or is about to end
-            node.change(Event.JOINED)
         self._announce(None)
 
     def _begin_start(self) -> bool:

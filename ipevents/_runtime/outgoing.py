@@ -314,7 +314,7 @@ class Outgoing:
                     raise outbox_full(link, event)
                 link.wait_room(LOOK_SECONDS)
 
-    def when_done(self, call: Callable[..., None], *args: Any) -> None:
+    def defer(self, call: Callable[..., None], *args: Any) -> None:
         """In a handler that interrupted ``send`` or ``write_dirty``: called when that is about to return."""
         self._node.defer(call, *args)
 

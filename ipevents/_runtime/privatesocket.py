@@ -155,6 +155,7 @@ class PrivateSocket:
                 slot.early = connection
             else:
                 link.attach(Session(connection, None))
+                slot.connected()
         self._on_attached()
 
     def _refused(self, cause: str, address: str) -> None:

@@ -42,6 +42,7 @@ class Launch(NamedTuple):
     depth: int
     is_worker: bool
     start_method: str
+    stop_grace: float = 1.0  # seconds that a stop leaves the program to notice it
 
     def __repr__(self) -> str:
         return f"<Launch depth {self.depth} of {self.parent_pid}>"

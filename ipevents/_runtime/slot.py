@@ -13,6 +13,7 @@ from typing import Any
 from .._core.flow import Outbox
 from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.restarts import Decision, GiveUp, RestartPolicy
+from .._core.stopping import grace
 from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
 from . import payload
 from .clock import monotonic
@@ -42,6 +43,9 @@ class Slot:
         explicit: bool,
         start_method: str,
         inherited: Inheritance | None = None,
+        *,
+        stop_grace: float = 1.0,
+        leave_timeout: float | None = None,
     ) -> None:
         self.name = name
         self.inherited = inherited or Inheritance()  # kept with the slot, for all starts
@@ -49,6 +53,8 @@ class Slot:
         self.policy = policy
         self.explicit = explicit
         self.start_method = start_method
+        self.stop_grace = stop_grace  # seconds
+        self.leave_timeout = leave_timeout  # seconds, None for no limit
         self.program, self.program_size = payload.encode(tuple(program), {})
         self.link: Link | None = None
         self.process: ChildProcess | None = None
@@ -79,6 +85,9 @@ class Slot:
         self.refused = False
         self.failure = ""
         self.restart_at: float | None = None
+        self.stop_told = False
+        self.term_sent = False
+        self.goes_on = False  # its main thread has stopped it by itself; what follows is out of its own reach
         self.warn_at: float | None = None
         self.term_at: float | None = None
         self.kill_at: float | None = None
@@ -116,7 +125,7 @@ class Slot:
         if self.process is None:
             return [self.restart_at]
         if self.exited_at is None:
-            return [self.warn_at, self.term_at, self.kill_at]
+            return [self.warn_at, self.term_at if self._is_out_of_reach() else None, self.kill_at]
         return [self._admission_ends()]
 
     def _admission_ends(self) -> float | None:
@@ -132,7 +141,11 @@ class Slot:
         return ends is None or now >= ends
 
     def tell_stop(self, deadline: Deadline) -> None:
-        """State lock held: ask the child to stop; TERM and KILL follow if it does not."""
+        """State lock held: ask the child to stop; KILL follows if it does not.
+
+        TERM is what the child itself sends its main thread, see childhood.py. Ours is for one that has closed
+        its link by a ``stop()`` of its own, and so hears of nothing, while its program goes on.
+        """
         left = deadline.left()
         assert left is not None
         assert self.link is not None
@@ -142,8 +155,24 @@ class Slot:
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
         self.link.tell((STOP, int((left - step) * 1000)))
         now = monotonic()
-        self.term_at = now + left - step / 2
+        self.stop_told = True
+        if self.term_at is None and not self.term_sent:
+            self.term_at = now + grace(self.stop_grace, left, orphaned=False)
         self.kill_at = now + left if self.kill_at is None else min(self.kill_at, now + left)
+
+    def connected(self) -> None:
+        """State lock held: it has its link. What it was told before has waited, so less time is left."""
+        if self.stop_told and self.kill_at is not None:
+            self.tell_stop(Deadline(max(0.0, self.kill_at - monotonic())))
+
+    def leaves(self, now: float) -> None:
+        """State lock held: its link is read to the end, so it is about to end by itself."""
+        self.link_read = True
+        if self.alive and self.kill_at is None and self.leave_timeout is not None:
+            self.kill_at = now + self.leave_timeout
+
+    def _is_out_of_reach(self) -> bool:
+        return self.goes_on and self.link_read
 
     def tell_kill(self) -> None:
         """State lock held: it is to be ended at once, and not started again."""
@@ -163,6 +192,7 @@ class Slot:
             self.failure, self.refused = str(text), bool(refused)
         elif kind == FINISHED:
             self.finished = True
+            self.goes_on = len(record) > 1 and bool(record[1])
 
     def failures(self, online: bool, stopping: bool, decision: Decision) -> list[ProcessError]:
         """State lock held: what is to be told of an end, ``online`` whether it came after the online.
@@ -189,11 +219,10 @@ class Slot:
         if self.warn_at is not None and self.warn_at <= now:
             self.warn_at = None
             self._warn()
-        if self.term_at is not None and self.term_at <= now:
-            self.term_at = None
+        if self.term_at is not None and self.term_at <= now and self._is_out_of_reach():
+            self.term_at, self.term_sent = None, True
             log.debug("= TERM to %s", self.title)
             process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGCONT)
         if self.kill_at is not None and self.kill_at <= now:
             self.kill_at = None
             log.debug("= KILL to %s", self.title)

@@ -41,15 +41,13 @@ log = Log("ipevents.supervisor")
 
 SILENT_SECONDS = 10.0  # what waits for an online is named after this (DESIGN section 3)
 GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
-LEAVING_SECONDS = 2.0  # a child whose link is closed has so long to end before it is told with TERM
-INTERRUPT_SECONDS = 0.1  # a signal may be swallowed (by a finalizer, say), so it is sent until it has worked
 
 
 class Supervisor:
-    """Owner of the children. In its thread ``on_stop()``, which does not block, is called before the children
-    are told to stop, and ``on_stopped(deadline)`` after they ended and the main thread of this child has left
-    its program (else the deadline has passed). Meanwhile that is interrupted every now and then.
-    ``on_empty()`` is called when a child has ended for good. ``childhood`` is None in a top process.
+    """Owner of the children. Callbacks, in its thread: ``on_stop()``, which does not block, before children
+    are told to stop; ``on_stopped(deadline)`` when they have ended and ``childhood``, None in a top process,
+    has ended its program (see its ``hurry``), or the deadline has passed; ``on_empty()`` when a child has
+    ended for good.
     """
 
     def __init__(
@@ -75,7 +73,6 @@ class Supervisor:
         self._socket = PrivateSocket(node, incarnation=incarnation, on_attached=self.watch.ring)
         self._deadline: Deadline | None = None  # of the stop that was asked for
         self._again = Again(self.watch.ring)
-        self._interrupt_at = 0.0  # the thread's own
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
         self._is_discarded = False
@@ -130,7 +127,9 @@ class Supervisor:
             slot.sent_before = link.sent
             slot.policy.started(now)
         secrets = (self._socket.address, slot.key, slot.token)
-        launch = Launch(*secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method)
+        launch = Launch(
+            *secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method, slot.stop_grace
+        )
         process = ChildProcess(launch, slot.name, slot.inherited.passed(slot.start_method))
         with self._node.lock:
             slot.started(process)
@@ -141,6 +140,7 @@ class Supervisor:
             if slot.early is not None:
                 link.attach(Session(slot.early, None))
                 slot.early = None
+                slot.connected()
             stopping = self._node.stage is not Stage.OPEN
             if stopping or slot.wanted:
                 slot.kill_at = monotonic()
@@ -166,11 +166,7 @@ class Supervisor:
         if slot is None:
             return
         with self._node.lock:
-            slot.link_read = True
-            if slot.exited_at is None and slot.term_at is None:
-                now = monotonic()
-                slot.term_at = now + LEAVING_SECONDS
-                slot.kill_at = slot.term_at + LEAVING_SECONDS
+            slot.leaves(monotonic())
         self.watch.ring()
 
     # Wishes, from any thread
@@ -294,7 +290,7 @@ class Supervisor:
         with self._node.lock:
             slot.exited_at = monotonic()
             slot.exitcode = code
-            slot.term_at = slot.kill_at = slot.warn_at = None
+            slot.kill_at = slot.warn_at = None
         log.debug("= %s ended with %s", slot.title, code)
         link.close_session()  # what it wrote is read first, also where a forked helper keeps its end open
 
@@ -320,9 +316,12 @@ class Supervisor:
             code = slot.exitcode
             stopping = self._deadline is not None
             self._socket.forget(slot)
-            online, notices = self._node.child_gone(link, code)
+            cause = "stopped" if slot.wanted or stopping else "link-cut"
+            lost = link.dropped.get(cause, 0)
+            online, notices = self._node.child_gone(link, code, cause)
             if not online:  # what it was sent waited there for its online
-                link.drop("link-cut", link.sent - slot.sent_before)
+                link.drop(cause, link.sent - slot.sent_before)
+            lost = link.dropped.get(cause, 0) - lost
             decision = slot.policy.exited(
                 slot.exited_at,
                 code,
@@ -337,6 +336,8 @@ class Supervisor:
                 slot.restart_at = slot.exited_at + decision.after
             self._node.tell_offlines(notices)
         process.close()
+        if lost and not online and cause == "stopped":  # an end that nobody wanted is an error event instead
+            log.warning("! %d events for %s are lost: it was stopped before its online", lost, slot.title)
         for error in errors:
             self._node.error(error, child=slot.child)
         if slot.restart_at is None:
@@ -391,13 +392,13 @@ class Supervisor:
                 slot.tell_stop(deadline)
         # Also without children: until the main thread has left its program.
         child = self._childhood
-        while self._all() or not (child is None or child.has_left() or deadline.passed()):
+        while (slots := self._all()) or not (child is None or child.has_left() or deadline.passed()):
             until = None if deadline.passed() else deadline.at
-            now = monotonic()
-            if child is not None and now >= self._interrupt_at and child.interrupt_target():
-                self._interrupt_at = now + INTERRUPT_SECONDS
-            if now < self._interrupt_at:
-                until = self._interrupt_at if until is None else min(until, self._interrupt_at)
+            if child is not None and until is not None:
+                look_at = child.hurry(deadline, alone=not slots)
+                if child.ends_at_once:
+                    break  # it has no children any more
+                until = until if look_at is None else min(until, look_at)
             self._step(until)
             self._hurry(deadline)
         self._socket.close()  # before anybody is told that it is all over, and may end the process

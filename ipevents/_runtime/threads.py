@@ -229,6 +229,12 @@ class MainBell:
 _main_bell = MainBell()
 forget_main_bell = _main_bell.forget
 
+
+def main_waits() -> bool:
+    """Whether the main thread is in a wait of the library."""
+    return _main_bell.is_waited_for
+
+
 library_threads: set[int] = set()  # idents; code that runs in one of them never waits for room
 
 

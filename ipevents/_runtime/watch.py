@@ -52,6 +52,10 @@ class Watch:
         poll.register(self._parent_fd, select.POLLIN)
         return bool(poll.poll(for_poll(seconds)))
 
+    def parent_descriptor(self) -> int | None:
+        """Another descriptor that tells the end of the parent, the caller's own; None where there is none."""
+        return None if self._parent_fd is None else os.dup(self._parent_fd)
+
     def wait(self, alive: list[Slot], seconds: float | None) -> tuple[list[Slot], bool]:
         """Wait for the end of one of these children or of the parent, or for a ring.
 

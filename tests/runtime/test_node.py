@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 
 import numpy
 import pytest
+from scripts import wait_until
 
 from ipevents import Emitter
 from ipevents._core import flow, wire
@@ -29,6 +30,7 @@ from ipevents._core.messages import (
     ONLINE,
     PARENT,
     REPORT,
+    RESERVED_EVENTS,
     SEND_TO,
     TO_CHILD,
     TO_CHILDS,
@@ -344,6 +346,14 @@ def test_interest_is_told_and_withdrawn_over_all_levels(line):
     leaf.node.dispatcher.remove("x", listener)
     settle(*line)
     assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+@pytest.mark.parametrize("event", [*sorted(RESERVED_EVENTS), "error"])
+def test_nobody_is_told_of_listeners_for_what_cannot_be_sent(line, event):
+    top, middle, leaf = line
+    leaf.on(event, lambda message, *args: None)
+    settle(*line)
+    assert event not in top.node.router.interest.of(top.link_to(middle))
 
 
 def test_what_nobody_wants_is_not_put_on_the_wire(line):
@@ -950,6 +960,35 @@ def test_what_waits_for_our_online_may_be_of_several_events(places, raw):
     with child.node.lock:
         child.node.announce()
     assert [child.next()[:2] for _ in range(3)] == [("a", (1,)), ("b", (2,)), ("a", (3,))]
+
+
+def test_what_waits_for_our_online_has_been_delivered_when_that_is_told(places, raw):
+    top, child = places("top"), places("child").listen("a")
+    incoming = child.node.incoming
+    incoming.holding = True
+    join(top, child, online=False)
+    top.send(TO_CHILDS, "a", 1)
+    wait_until(lambda: incoming.held_count == 1)
+    assert not incoming.released.is_set()
+    with child.node.lock:
+        child.node.announce()
+    assert incoming.released.wait(CEILING)
+    assert child.next()[:2] == ("a", (1,))
+    incoming.drop_held()
+    assert child.node.router.parent.dropped == {}
+
+
+def test_what_waits_for_an_online_that_is_never_said_is_counted(places, raw):
+    top, child = places("top"), places("child").listen("a")
+    incoming = child.node.incoming
+    incoming.holding = True
+    join(top, child, online=False)
+    for number in range(3):
+        top.send(TO_CHILDS, "a", number)
+    wait_until(lambda: incoming.held_count == 3)
+    incoming.drop_held()
+    incoming.drop_held()
+    assert (child.node.router.parent.dropped, incoming.held_count) == ({"stopped": 3}, 0)
 
 
 def test_many_different_events_pass_a_relay_without_filling_it(line):

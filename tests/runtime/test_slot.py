@@ -6,16 +6,17 @@ from types import SimpleNamespace
 import pytest
 
 from ipevents import OptionsError, StartFailed, TargetFailed, WorkerRefused
-from ipevents._core.messages import FAILED, FINISHED, ONLINE
+from ipevents._core.messages import FAILED, FINISHED, ONLINE, STOP
 from ipevents._core.restarts import GiveUp, NoRestart, RestartPolicy
 from ipevents._options import Options, child_options
 from ipevents._runtime import programs
 from ipevents._runtime.slot import ADMITTED_SECONDS, Slot
+from ipevents._runtime.threads import Deadline
 
 
-def slot() -> Slot:
+def slot(**options: float) -> Slot:
     program = programs.function(print, (), {})
-    return Slot("name", program, True, RestartPolicy(True, 1.0, None), False, "spawn")
+    return Slot("name", program, True, RestartPolicy(True, 1.0, None), False, "spawn", **options)
 
 
 def test_each_start_has_a_token_of_its_own():
@@ -78,13 +79,66 @@ class Signalled:
         self.signals.append(number)
 
 
-def test_signals_are_sent_once_when_they_are_due():
+def stopping(slot: Slot) -> Signalled:
+    """A process that is told to stop at 0, has a grace of 1 s and is killed at 8."""
+    process = slot.process = Signalled()
+    slot.term_at, slot.kill_at = 1.0, 8.0
+    return process
+
+
+def test_a_child_that_is_stopped_gets_no_signal_from_its_parent_but_kill():
     one = slot()
-    process = one.process = Signalled()
-    one.term_at, one.kill_at = 10.0, 20.0
-    for now in (9.0, 10.0, 11.0, 20.0, 21.0):
+    process = stopping(one)
+    assert one.times() == [None, None, 8.0]
+    for now in (0.5, 1.0, 7.0, 8.0, 9.0):
         one.act(now)
-    assert process.signals == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
+    assert process.signals == [signal.SIGKILL]
+
+
+def test_a_child_that_goes_on_after_a_stop_of_its_own_gets_term_once():
+    one = slot()
+    process = stopping(one)
+    one.heard((FINISHED, True))
+    one.act(1.0)
+    assert process.signals == []  # its link is still there: it is told over that
+    one.leaves(1.0)
+    assert one.times() == [None, 1.0, 8.0]
+    for now in (1.0, 2.0, 8.0, 9.0):
+        one.act(now)
+    assert process.signals == [signal.SIGTERM, signal.SIGKILL]
+
+
+def test_a_child_that_leaves_by_itself_has_no_limit():
+    one = slot()
+    one.process = Signalled()
+    one.leaves(5.0)
+    assert one.times() == [None, None, None]
+
+
+def test_a_child_that_leaves_by_itself_has_the_limit_that_it_was_given():
+    one = slot(leave_timeout=2.0)
+    process = one.process = Signalled()
+    one.leaves(5.0)
+    one.act(6.9)
+    assert (one.times()[-1], process.signals) == (7.0, [])
+    one.act(7.0)
+    assert process.signals == [signal.SIGKILL]
+
+
+def test_a_child_that_connects_during_its_stop_is_told_how_much_time_is_left_then():
+    one = slot()
+    told: list[tuple[int, int]] = []
+    one.link = SimpleNamespace(tell=told.append)
+    one.process = Signalled()
+    one.connected()
+    assert told == []
+    one.tell_stop(Deadline(100.0))
+    assert one.kill_at is not None
+    one.kill_at -= 90.0  # so much time has passed
+    one.connected()
+    assert [kind for kind, _ in told] == [STOP, STOP]
+    assert told[0][1] == pytest.approx(95_000, abs=1000)
+    assert told[1][1] == pytest.approx(9_500, abs=1000)
 
 
 def test_what_has_ended_gets_no_signal():

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from ipevents._runtime import supervisor as module
+from ipevents._runtime.clock import monotonic
 from ipevents._runtime.node import Node
 from ipevents._runtime.supervisor import Supervisor
 from ipevents._runtime.threads import Deadline, main_ident
@@ -27,7 +28,8 @@ class Watched:
     def __init__(self) -> None:
         self.called: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_done = True
-        self.interrupts = 0
+        self.looks = 0
+        self.again_after = 0.0
         self.node = node = Node("1", reply=ignore, on_control=ignore, on_first_use=ignore, on_exit=ignore)
         self.supervisor = Supervisor(
             node,
@@ -45,12 +47,13 @@ class Watched:
     def has_left(self) -> bool:
         return self.is_done
 
-    def interrupt_target(self) -> bool:
-        self.interrupts += 1
-        if self.interrupts == 3:
+    ends_at_once = False
+
+    def hurry(self, deadline: Deadline, *, alone: bool) -> float | None:
+        self.looks += 1
+        if self.looks == 3:
             self.is_done = True
-            self.supervisor.request_stop(CEILING_SECONDS)  # as the main thread does when it is done
-        return not self.is_done
+        return monotonic() + self.again_after
 
 
 @pytest.fixture
@@ -73,17 +76,26 @@ def test_a_stop_before_the_thread_began_counts(watched):
     assert [watched.called.get(timeout=CEILING_SECONDS) for _ in range(2)] == ["stop", "stopped"]
 
 
-def test_the_program_of_the_main_thread_is_interrupted_until_it_is_done(watched):
+def test_the_program_of_the_main_thread_is_hurried_until_it_is_done(watched):
     watched.is_done = False
     watched.supervisor.begin()
     watched.supervisor.request_stop(CEILING_SECONDS)
     assert [watched.called.get(timeout=CEILING_SECONDS) for _ in range(2)] == ["stop", "stopped"]
-    assert watched.interrupts == 3
+    assert watched.looks == 3
+
+
+def test_what_ends_the_process_at_once_comes_after_everything_else(watched):
+    watched.is_done = False
+    watched.ends_at_once = True
+    watched.hurry = lambda deadline, alone: None
+    watched.supervisor.begin()
+    watched.supervisor.request_stop(CEILING_SECONDS)
+    assert [watched.called.get(timeout=CEILING_SECONDS) for _ in range(2)] == ["stop", "stopped"]
 
 
 def test_a_shorter_deadline_is_kept_to(watched):
     watched.is_done = False
-    watched.interrupts = 1_000_000
+    watched.again_after = 1_000_000.0
     watched.supervisor.begin()
     watched.supervisor.request_stop(1_000_000.0)
     assert watched.called.get(timeout=CEILING_SECONDS) == "stop"

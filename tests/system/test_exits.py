@@ -715,7 +715,7 @@ def test_ctrl_c_reaches_the_children_only_through_the_top():
         script.wait_line("works")
         script.signal_group(signal.SIGINT)
         lines = check(script, 130, within=AT_ONCE_SECONDS)
-    assert lines == ["works", "SystemExit(0)"]
+    assert lines == ["works", "Terminated(0)"]
 
 
 # Once more.

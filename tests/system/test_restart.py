@@ -651,7 +651,7 @@ def test_a_stopped_child_does_not_hold_up_a_stop():
     assert lines_of(text) == ["stopped False True"]
 
 
-def test_a_child_that_lost_its_link_and_does_not_end_is_ended_and_started_again():
+def test_a_child_that_lost_its_link_and_does_not_end_is_ended_by_its_limit_and_started_again():
     text = """
     import contextlib, socket
 
@@ -664,7 +664,7 @@ def test_a_child_that_lost_its_link_and_does_not_end_is_ended_and_started_again(
             os.kill(os.getpid(), signal.SIGSTOP)  # before it notices
         ipem.start()
 
-    ipem.start()
+    ipem.options(leaveTimeout=500).start()
     with ipem.expecting("online"):
         child = ipem.worker(work)
     with ipem.expecting("online"), ipem.expecting("offline") as got:

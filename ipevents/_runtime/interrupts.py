@@ -1,0 +1,89 @@
+"""The exceptions that signals raise in the program, and whether they are still at work there.
+
+Nothing here keeps such an exception alive: who raises one writes ``raise terminated(code)``, with no name for
+it, as the frames that its traceback holds would hold it in turn.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .._core.stopping import Handler, Raised
+
+_MARK = "_ipevents_signal"
+_DEEPEST = 100  # exceptions in a chain that are looked at; a chain may be a circle
+
+
+class Terminated(SystemExit):
+    """Raised by SIGTERM in a child. Unlike its base class it can be referred to weakly."""
+
+
+_raised: Callable[[], Terminated | None] | None = None  # a weak reference to the last one
+
+
+def terminated(code: int) -> Terminated:
+    """A new one, to be raised at once."""
+    global _raised
+    exc = Terminated(code)
+    _raised = weakref.ref(exc)
+    return exc
+
+
+def raised() -> Raised:
+    """What became of the last one. From any thread."""
+    if _raised is None:
+        return Raised.NEVER
+    return Raised.DEAD if _raised() is None else Raised.ALIVE
+
+
+def handler(ours: Callable[..., Any]) -> Handler:
+    """What SIGTERM does in this process, where ``ours`` is the library's handler. From any thread."""
+    found = signal.getsignal(signal.SIGTERM)
+    if found is ours:
+        return Handler.OURS
+    if found == signal.SIG_DFL:
+        return Handler.DEFAULT
+    return Handler.IGNORED if found == signal.SIG_IGN else Handler.USERS
+
+
+def marked(exc: BaseException) -> BaseException:
+    """The same exception, known from now on as one that a signal raised in a top process.
+
+    A plain KeyboardInterrupt: Python's exit status for that asks for this very class.
+    """
+    exc.__dict__[_MARK] = True
+    return exc
+
+
+def is_at_work() -> bool:
+    """In a signal handler: whether the code below handles an exception that ``marked`` has seen.
+
+    So it does in ``except`` and ``finally`` blocks, and in the ends of ``with`` blocks.
+    """
+    exc = sys.exc_info()[1]
+    for _ in range(_DEEPEST):
+        if exc is None:
+            return False
+        if type(exc) in (KeyboardInterrupt, SystemExit) and _MARK in exc.__dict__:
+            return True
+        exc = exc.__context__
+    return False
+
+
+def is_below(found: types.FrameType, frame: types.FrameType | None) -> bool:
+    """Whether ``found`` is on the stack whose innermost frame is ``frame``."""
+    while frame is not None:
+        if frame is found:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_interactive() -> bool:
+    """Whether somebody types the program, so that the end of its body means nothing."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive)

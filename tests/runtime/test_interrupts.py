@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+import sys
+
+import pytest
+
+from ipevents._core.stopping import Handler, Raised
+from ipevents._runtime import interrupts
+
+
+@pytest.fixture(autouse=True)
+def _nothing_raised(monkeypatch):
+    monkeypatch.setattr(interrupts, "_raised", None)
+
+
+def raise_one(code: int = 0) -> None:
+    raise interrupts.terminated(code)
+
+
+def test_an_exception_is_alive_until_the_program_has_swallowed_it():
+    seen = [interrupts.raised()]
+    try:
+        try:
+            raise_one()
+        finally:
+            seen.append(interrupts.raised())
+    except SystemExit:
+        seen.append(interrupts.raised())
+    seen.append(interrupts.raised())
+    assert seen == [Raised.NEVER, Raised.ALIVE, Raised.ALIVE, Raised.DEAD]
+
+
+def test_an_exception_that_a_finalizer_swallowed_is_dead(monkeypatch):
+    class Finalized:
+        def __del__(self):
+            raise_one()
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    Finalized()
+    assert interrupts.raised() is Raised.DEAD
+
+
+def test_an_exception_that_became_the_context_of_another_is_alive_with_that():
+    try:
+        try:
+            raise_one()
+        except SystemExit:
+            raise KeyError from None
+    except KeyError:
+        assert interrupts.raised() is Raised.ALIVE
+    assert interrupts.raised() is Raised.DEAD
+
+
+def test_it_is_a_system_exit_with_a_code_also_elsewhere():
+    with pytest.raises(SystemExit) as caught:
+        raise_one(143)
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (caught.value.code, copied.code, type(copied)) == (143, 143, interrupts.Terminated)
+
+
+def test_what_sigterm_does_is_told_from_the_handler():
+    def ours(*_: object) -> None:
+        pass
+
+    found = {}
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        for installed in (ours, lambda *_: None, signal.SIG_DFL, signal.SIG_IGN):
+            signal.signal(signal.SIGTERM, installed)
+            found[installed] = interrupts.handler(ours)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert list(found.values()) == [Handler.OURS, Handler.USERS, Handler.DEFAULT, Handler.IGNORED]
+
+
+@pytest.mark.parametrize("make", [KeyboardInterrupt, lambda: SystemExit(143)])
+def test_what_a_signal_raised_is_at_work_while_it_is_handled_and_not_after(make):
+    seen = []
+
+    def look() -> None:
+        seen.append(interrupts.is_at_work())
+
+    @contextlib.contextmanager
+    def manager():
+        try:
+            yield
+        finally:
+            look()
+
+    look()
+    with contextlib.suppress(BaseException), contextlib.ExitStack() as stack:
+        stack.callback(look)
+        with manager():
+            raise interrupts.marked(make())
+    try:
+        try:
+            raise interrupts.marked(make())
+        finally:
+            try:
+                raise KeyError
+            except KeyError:
+                look()
+    except BaseException:
+        look()
+    look()
+    assert seen == [False, True, True, True, True, False]
+
+
+def test_other_exceptions_are_not_at_work():
+    seen = []
+    for exc in (KeyboardInterrupt(), SystemExit(1), KeyError("x")):
+        try:
+            raise exc
+        except BaseException:
+            seen.append(interrupts.is_at_work())
+    assert seen == [False] * 3
+
+
+def test_a_circle_of_exceptions_is_looked_through_once():
+    one, other = KeyError(1), KeyError(2)
+    one.__context__, other.__context__ = other, one
+    try:
+        raise one
+    except KeyError:
+        assert not interrupts.is_at_work()
+
+
+def test_whether_a_frame_is_below_another_one():
+    outer = sys._getframe()
+
+    def inner() -> bool:
+        return interrupts.is_below(outer, sys._getframe())
+
+    left = []
+    (lambda: left.append(sys._getframe()))()
+    assert inner()
+    assert not interrupts.is_below(left[0], sys._getframe())
