@@ -239,15 +239,14 @@ def test_a_restart_whose_connection_was_closed_fails_with_the_reason_and_is_the_
     ipem.on("error", lambda message, exc: say(type(exc).__name__, exc))
 
     def work(end):
-        ipem.start()
-        end.send("there")
+        ipem.sendToParents("up")
         end.recv()
 
     with ipem:
         here, there = context.Pipe()
-        child = ipem.worker(work, [there], restart=True)
+        with ipem.expecting("up", timeout=25):
+            child = ipem.worker(work, [there], restart=True)
         there.close()  # as one does, to hear of the end of the process
-        say(here.recv())
         os.kill(int(child.pid), signal.SIGKILL)
         try:
             here.recv()
@@ -256,7 +255,6 @@ def test_a_restart_whose_connection_was_closed_fails_with_the_reason_and_is_the_
         say(child.join(20), child.restarts)
     """
     said = lines(text)
-    assert said[0] == "there"
     assert "end" in said
     (failure,) = [line for line in said if line.startswith("StartFailed")]
     assert "it could not be started again" in failure
