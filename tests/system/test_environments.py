@@ -301,9 +301,10 @@ def work(end):
     end()
 
 def helped():
-    multiprocessing.get_context("fork").Pool(1)  # it inherits the sentinel and the link
+    pool = multiprocessing.get_context("fork").Pool(1)  # it inherits the sentinel and the link
     ipem.sendToParents("up")
     signal.pause()
+    pool.close()
 
 def ended(end):
     child = ipem.worker(work, [end], restart=False)
@@ -458,12 +459,12 @@ def test_a_start_without_a_descriptor_raises_and_leaves_nothing():
                 child.join(25)
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         until = time.monotonic() + 20
-        while descriptors() != before and time.monotonic() < until:
+        while descriptors() > before and time.monotonic() < until:
             time.sleep(0.005)  # the last thread of a link that has ended closes its socket
-        say(0 < failures < 12, descriptors() - before, len(ipem._life.supervisor.slots), zombies())
+        say(0 < failures < 12, descriptors() <= before, len(ipem._life.supervisor.slots), zombies())
         child = ipem.worker(lambda: None)
         say(child.join(25), child.exitcode)
     """
     with running(ENDS, text) as script:
         ended = script.ended()
-    assert ended.lines == ["True 0 0 []", "True 0"], ended
+    assert ended.lines == ["True True 0 []", "True 0"], ended
