@@ -285,20 +285,22 @@ def _quiet_start(start_method: str) -> Iterator[None]:
     _patch_preparation()
     from multiprocessing import resource_tracker  # late: a process without children needs neither
 
-    # Both would inherit the blocked SIGINT, and the second hand it on to processes of the application.
     _check_interpreter()
-    resource_tracker.ensure_running()
-    if start_method == "forkserver":
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     _ours.starting = True
     try:
-        yield
+        # Both would inherit a blocked SIGINT, and the second hand it on to processes of the application.
+        resource_tracker.ensure_running()
+        if start_method == "forkserver":
+            from multiprocessing import forkserver
+
+            forkserver.ensure_running()  # which would import our main module, from Python 3.14 on
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     finally:
         _ours.starting = False
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class _Blocked:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from ipevents._core import wire
 from ipevents._core.messages import BROADCAST
 from ipevents._exceptions import Unpicklable, UnreadablePayload
 from ipevents._runtime import payload as payloads
+from ipevents._runtime.inheritance import Inheritance
 from ipevents._runtime.payload import LARGE_BYTES, decode, dumps, encode, own, size_of
 
 LARGE = bytes(range(256)) * (LARGE_BYTES // 256)
@@ -322,3 +326,64 @@ def test_nothing_large_is_copied_into_the_pickle():
     meta, _ = encode((LARGE, numpy.zeros(20_000)), {})[0]
     assert len(meta) < 1000
     assert numpy.zeros(20_000).nbytes >= payloads.LARGE_BYTES
+
+
+class Sent:
+    """Of a module, so that it is pickled plainly."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize(
+    "nested", [lambda value: value, lambda value: [Sent(value)], lambda value: lambda: value]
+)
+def test_a_connection_is_refused_and_not_sent_as_the_number_of_its_descriptor(nested):
+    here, there = multiprocessing.Pipe()
+    with here, there, pytest.raises(Unpicklable, match=r"argument 2, .* pass it to worker\(args=\.\.\.\)"):
+        encode(("x", nested(there)), {})
+
+
+def test_a_text_that_names_the_module_of_connections_is_a_text():
+    payload, _ = encode((["multiprocessing.connection", Sent(1)],), {})
+    ((text, sent),), _ = decode(carried(payload))
+    assert (text, sent.value) == ("multiprocessing.connection", 1)
+
+
+def test_what_a_child_inherits_keeps_its_numbers_over_two_attempts_and_two_pickles():
+    """Plain pickle fails at the function, cloudpickle does it."""
+    inherited = Inheritance()
+    here, there = multiprocessing.Pipe()
+    with here, there:
+        dumps(lambda: there, "the target", inherited)
+        encode(((lambda: here), there), {}, inherited)
+        (passed,) = inherited.passed("spawn")
+        assert sorted(passed._descriptors) == sorted([here.fileno(), there.fileno()])
+    with pytest.raises(Unpicklable, match="was closed in this process"):
+        inherited.passed("spawn")
+
+
+def test_what_refers_to_a_descriptor_by_its_number_only_is_passed_on_by_a_copy():
+    from multiprocessing import reduction
+
+    class Wrapper:
+        def __reduce__(self):
+            return list, ((reduction.DupFd(descriptor),),)
+
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    inherited = Inheritance()
+    encode((Wrapper(),), {}, inherited)
+    os.close(descriptor)
+    (passed,) = inherited.passed("spawn")
+    assert [os.readlink(f"/proc/self/fd/{number}") for number in passed._descriptors] == [os.devnull]
+
+
+def test_values_of_ctypes_that_are_not_shared_travel_as_copies():
+    from multiprocessing import sharedctypes
+
+    sharedctypes.RawValue("i", 1)  # makes multiprocessing know the type
+    inherited = Inheritance()
+    payload, _ = encode((ctypes.c_int(7),), {}, inherited)
+    ((value,), _) = decode(payload)
+    assert value.value == 7
+    assert not inherited

@@ -62,6 +62,17 @@ def test_a_private_directory_is_ours_alone_and_named_after_us(short_base):
     directory.close()
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o277, 0o777])
+def test_a_private_directory_is_private_and_ours_to_use_under_every_umask(umask):
+    before = os.umask(umask)
+    try:
+        directory = PrivateDirectory.make()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(directory.path).st_mode) == 0o700
+    directory.close()
+
+
 def test_closing_removes_the_directory_with_its_files_and_may_be_repeated(short_base):
     directory = PrivateDirectory.make()
     Path(directory.path, "socket").touch()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -7,10 +8,12 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from ipevents import _bootstrap
+from ipevents._runtime import process
 from ipevents._runtime.process import ChildProcess, Launch, missing_options, open_pidfd
 
 LAUNCH = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn")
@@ -141,3 +144,71 @@ def test_options_of_the_interpreter_that_multiprocessing_does_not_pass_on_are_ad
 )
 def test_unbuffered_streams_are_passed_on(typed, is_unbuffered):
     assert missing_options(["python"], {}, ["python", *typed]) == (["-u"] if is_unbuffered else [])
+
+
+def test_a_start_that_gets_no_pidfd_leaves_no_process(started, monkeypatch):
+    started_before = set(multiprocessing.active_children())
+
+    def full(pid: int, flags: int = 0) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        started(sleep_for_ever)
+    assert set(multiprocessing.active_children()) == started_before
+
+
+def test_a_start_that_the_system_refuses_leaves_nothing(started, monkeypatch, all_is_given_back):
+    """As at the limit of processes, which root does not have."""
+    from multiprocessing import resource_tracker, util
+
+    resource_tracker.ensure_running()
+    os.close(os.open("/dev/null", os.O_RDONLY))
+
+    def refuse(*args: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(util, "spawnv_passfds", refuse)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    with pytest.raises(BlockingIOError):
+        started(exit_with_three)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_an_exit_code_is_told_though_the_clock_stands_still(started, monkeypatch, start_method):
+    """multiprocessing.connection.wait() with a timeout would not return."""
+    child = started(exit_with_three, LAUNCH._replace(start_method=start_method))
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    assert select.select([child.fileno()], [], [], CEILING_SECONDS)[0]
+    assert child.reap() == 3
+
+
+def test_without_a_pidfd_its_end_and_exit_code_are_told_by_a_thread(started, monkeypatch):
+    monkeypatch.setattr(process, "open_pidfd", lambda pid: None)
+    child = started(sleep_for_ever)
+    assert select.select([child.fileno()], [], [], 0.0)[0] == []
+    child.send_signal(signal.SIGTERM)
+    wait_end(child)
+    child.send_signal(signal.SIGTERM)  # nobody has this pid any more
+    assert child.reap() == -signal.SIGTERM
+
+
+def test_a_process_object_tells_its_exit_code_also_when_it_was_closed(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    child.reap()
+    child.close()
+    assert (child.process.exitcode, child.process.is_alive()) == (3, False)
+    child.process.join()
+
+
+def test_what_somebody_else_reaped_is_not_alive_for_multiprocessing(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    os.waitpid(child.pid, 0)
+    assert child.reap() is None
+    child.close()
+    assert not child.process.is_alive()
+    assert child.process not in multiprocessing.active_children()

@@ -20,7 +20,7 @@ def mode(path):
     return stat.S_IMODE(os.lstat(path).st_mode)
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_the_socket_is_private_whatever_the_umask(path, umask):
     before = os.umask(umask)
     try:

@@ -215,6 +215,8 @@ def test_a_pool_forked_after_the_import_has_emitters_of_its_own_and_no_children(
 
     with multiprocessing.get_context("fork").Pool(2) as pool:
         say(pool.map(work, range(2)))
+        pool.close()
+        pool.join()
     """
     with running(FORKS, text) as script:
         ended = script.ended()
