@@ -17,6 +17,7 @@ from typing import Any
 
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload, shown
+from .guards import foreign, told
 
 # What is at least so large travels beside the pickle. Below it a copy in the frame costs less than a frame
 # of its own: 40 kB of bytes go 2.6 times as fast so, 65 kB 1.9 times; at 400 kB nothing is gained any more.
@@ -109,8 +110,8 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
             args, kwargs = pickle.loads(meta, buffers=buffers)
         else:
             args, kwargs = pickle.loads(payload)
-    except BaseException as exc:  # whatever the classes' own code raises, SystemExit as well
-        raise UnreadablePayload(f"its arguments cannot be unpickled: {exc!r:.300}") from exc
+    except foreign() as exc:  # whatever the classes' own code raises, SystemExit and MemoryError as well
+        raise UnreadablePayload(f"its arguments cannot be unpickled: {told(exc)}") from exc
     return args, kwargs
 
 
@@ -174,7 +175,7 @@ def _dump(value: object, buffers: list[Any], keep: Any, what: str) -> bytes:
     try:
         return bytes(cloudpickle.dumps(value, 5, buffer_callback=keep))
     except Exception as exc:  # whatever the classes' own code raises
-        raise Unpicklable(f"{what} cannot be pickled: {exc!r}") from exc
+        raise Unpicklable(f"{what} cannot be pickled: {shown(exc, 300)}") from exc
 
 
 def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklable) -> Unpicklable:
@@ -185,5 +186,5 @@ def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklabl
         try:
             _dump(value, [], None, name)
         except Unpicklable as exc:
-            return Unpicklable(f"{name}, {shown(value)}, cannot be pickled: {exc.__cause__!r}")
+            return Unpicklable(f"{name}, {shown(value)}, cannot be pickled: {shown(exc.__cause__, 300)}")
     return first
