@@ -79,13 +79,23 @@ __all__ = [
 _SHOWN = 80  # characters
 
 
-def shown(value: object) -> str:
-    """A value as the text of an error names it: short, whatever its ``repr`` does."""
+def shown(value: object, most: int = _SHOWN) -> str:
+    """A value as the text of an error names it: at most so many characters, whatever its ``repr`` does.
+
+    Only Ctrl-C comes out of it.
+    """
     try:
-        text = repr(value)
-    except Exception:  # a repr of the user's that fails
-        text = f"<{type(value).__name__} object at {id(value):#x}>"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+        text = str.__str__(repr(value))  # a plain one: repr may return any subclass of str
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the user's code, which raises what it likes
+        text = f"<{_class_name(value)} object at {id(value):#x}>"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _class_name(value: object) -> str:
+    """The name of its class, also where a metaclass makes something else of that attribute."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 class IPEventsError(Exception):

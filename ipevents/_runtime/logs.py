@@ -1,13 +1,17 @@
 """Loggers and tracebacks that import ``logging`` and ``traceback`` when there is something to say.
 
 The two are a tenth of the time in which a child starts. What is said when no descriptor is left to import
-them with goes to stderr without them: a report must not fail for the reason that it reports.
+them with goes to stderr without them: a report must not fail for the reason that it reports. Nor does it end
+the thread that reports: filters, handlers and formatters are the application's, and so are many of the values
+that are shown; whatever they raise, the line goes to stderr instead.
 """
 
 from __future__ import annotations
 
 import sys
 from typing import Any
+
+from .guards import foreign, told
 
 __all__ = ["Log", "traceback_of"]
 
@@ -36,21 +40,59 @@ class Log:
         self._say("error", text, args, sys.exc_info()[1])
 
     def _say(self, level: str, text: str, args: tuple[Any, ...], exc: BaseException | None = None) -> None:
+        args = tuple(arg if type(arg) in _PLAIN else _Shown(arg) for arg in args)
         try:
             import logging
-        except (ImportError, OSError):
-            why = "" if exc is None else f" ({exc!r})"
-            if sys.stderr is not None:
-                print(f"{text % args}{why}", file=sys.stderr)
+        except foreign():  # no descriptor, no memory, a warning that is an error
+            _print(text, args, exc)
             return
-        say = getattr(logging.getLogger(self._name), level)
-        say(text, *args, exc_info=exc, stacklevel=3)  # who called debug(), warning() ...
+        try:
+            say = getattr(logging.getLogger(self._name), level)
+            say(text, *args, exc_info=exc, stacklevel=3)  # who called debug(), warning() ...
+        except foreign() as failure:  # the application's filters and handlers
+            _print(text, args, exc)
+            _print("! logging that failed", (), failure)
 
 
 def traceback_of(exc: BaseException) -> str:
     """The traceback of an exception as text, ended by a line break."""
     try:
         import traceback
-    except (ImportError, OSError):
-        return f"{exc!r}\n"
-    return "".join(traceback.format_exception(exc))
+
+        return "".join(traceback.format_exception(exc))
+    except foreign():  # no descriptor, no memory, an exception that cannot be shown
+        return f"{told(exc)}\n"
+
+
+_PLAIN = frozenset({str, int, float, type(None)})
+
+
+class _Shown:
+    """A value in a log line, shown by whoever formats the line, whatever its ``repr`` and ``str`` do."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return told(self.value, _LONGEST)
+
+    def __str__(self) -> str:
+        try:
+            return str.__str__(str(self.value))
+        except foreign():  # the value's own code
+            return told(self.value, _LONGEST)
+
+
+_LONGEST = 1000  # characters of a value in a log line
+
+
+def _print(text: str, args: tuple[Any, ...], exc: BaseException | None) -> None:
+    """A line for stderr, without logging."""
+    why = "" if exc is None else f" ({told(exc)})"
+    try:
+        if sys.stderr is not None:
+            print(f"{text % args}{why}", file=sys.stderr)
+    except foreign():  # a stderr that is closed or broken: there is nobody left to be told
+        return

@@ -69,5 +69,5 @@ class Notices:
             self._begun += 1
             try:
                 notice()
-            except Exception:  # a fault of the library itself: seen, and the next notice still runs
+            except BaseException:  # a fault of the library or of the system: seen, and the next still runs
                 log.exception("! a notice failed")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload, shown
 from . import inheritance
+from .guards import foreign, told
 from .inheritance import Inheritance
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
             args, kwargs = pickle.loads(meta, buffers=buffers)
         else:
             args, kwargs = pickle.loads(payload)
-    except BaseException as exc:  # whatever the classes' own code raises, SystemExit as well
-        raise UnreadablePayload(f"its arguments cannot be unpickled: {exc!r:.300}") from exc
+    except foreign() as exc:  # whatever the classes' own code raises, SystemExit and MemoryError as well
+        raise UnreadablePayload(f"its arguments cannot be unpickled: {told(exc)}") from exc
     return args, kwargs
 
 
@@ -202,7 +203,7 @@ def _dump(
     try:
         return by_value.dumps(value, keep, names, inherited)
     except Exception as exc:  # whatever the classes' own code raises
-        raise Unpicklable(f"{what} cannot be pickled: {exc!r}") from exc
+        raise Unpicklable(f"{what} cannot be pickled: {shown(exc, 300)}") from exc
 
 
 def _culprit(
@@ -215,5 +216,5 @@ def _culprit(
         try:
             _dump(value, [], None, name, None, inherited)
         except Unpicklable as exc:
-            return Unpicklable(f"{name}, {shown(value)}, cannot be pickled: {exc.__cause__!r}")
+            return Unpicklable(f"{name}, {shown(value)}, cannot be pickled: {shown(exc.__cause__, 300)}")
     return first

@@ -1,4 +1,28 @@
-"""Small things that threads share: deadlines, latches, a wakeup with a descriptor, named threads."""
+"""Small things that threads share: deadlines, latches, a wakeup with a descriptor, named threads.
+
+Locks of the whole package, and the order in which a thread may take them (each only while it holds none
+that stands below it):
+
+1. ``Life._starting``, ``Life._opening``: one way through ``start``. May wait for the next.
+2. ``Dispatcher._running``: one listener at a time. Held while code of the user runs.
+3. the state lock, ``Node.lock``. Nothing is logged, no listener called, nothing waited for under it, and of
+   the locks below none is waited for.
+4. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``PrivateSocket._opening``,
+   ``Wakeup._lock``: each for a few lines.
+
+Latches, ``Link._wakeup`` and SimpleQueues are held by nobody: to set, release or put never blocks.
+
+A finalizer, the callback of a collected weak receiver and a signal handler run in the middle of anything,
+also under the locks of group 4. The library's own callback for a weak receiver takes the state lock (unless
+its thread holds it already: then it defers that, see ``Node.defer``), and so does a send of the user's. That
+is why nobody who holds the state lock may wait for a lock of group 4, and ``Wakeup.ring``, which is called
+there, waits for none: it leaves the ring to whoever has the lock.
+
+A signal handler may also raise. CPython calls it after a call, at the beginning of a function, or at a jump
+back; never between plain assignments. So what the main thread may be interrupted in is written as
+``try: lock.acquire(); ...; lock.release()`` with ``except BaseException: let_go(lock)``: after ``acquire()``
+and before a ``try:`` the handler may come, and before a ``__exit__`` in Python as well.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +35,9 @@ from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 
 from .clock import monotonic
+from .logs import Log
+
+log = Log("ipevents")
 
 _LONGEST_POLL = 2**31 - 1  # milliseconds, 24.8 days: a C int
 
@@ -106,10 +133,15 @@ def acquire_from_user(lock: threading.RLock) -> None:
     """
     try:
         lock.acquire()
-    except BaseException:  # of a signal handler, perhaps just behind the acquisition
-        if lock._is_owned():  # type: ignore[attr-defined]  # asked as threading.Condition does
-            lock.release()
+    except BaseException:  # of a signal handler, perhaps just after the acquisition
+        let_go(lock)
         raise
+
+
+def let_go(lock: threading.RLock) -> None:
+    """Release a lock that the calling thread holds once or not at all."""
+    with contextlib.suppress(RuntimeError):  # not held
+        lock.release()
 
 
 class Wakeup:
@@ -119,8 +151,9 @@ class Wakeup:
 
     def __init__(self) -> None:
         # Guards the life of the writing descriptor: nobody rings at a number that is somebody else's by
-        # now. Re-entrant for signal handlers; nothing blocks under it.
+        # now. Only ``close`` waits for it. An RLock, because that knows its owner.
         self._lock = threading.RLock()
+        self._wanted = False  # somebody has asked for a ring since the last one
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -129,11 +162,27 @@ class Wakeup:
         return self._reader
 
     def ring(self) -> None:
-        """Wake the waiter; never blocks. After ``close`` it does nothing."""
-        with self._lock:
-            if self._writer >= 0:
-                with contextlib.suppress(BlockingIOError):  # full: a ring waits already
-                    os.write(self._writer, self.RING)
+        """Wake the waiter; never blocks, and waits for no lock. After ``close`` it does nothing."""
+        lock = self._lock
+        if lock._is_owned():  # type: ignore[attr-defined]  # called within itself, see the top of the file
+            self._write()
+            return
+        self._wanted = True
+        try:
+            # Whoever finds the lock taken leaves the ring to its owner, which looks again after letting go.
+            while self._wanted and lock.acquire(False):
+                self._wanted = False
+                self._write()
+                lock.release()
+        except BaseException:  # of a signal handler, anywhere in there
+            let_go(lock)
+            self.ring()  # perhaps a second time, which does no harm
+            raise
+
+    def _write(self) -> None:
+        if self._writer >= 0:
+            with contextlib.suppress(BlockingIOError):  # full: a ring waits already
+                os.write(self._writer, self.RING)
 
     def writer(self) -> int:
         """The descriptor that rings when anything is written to it."""
@@ -251,11 +300,14 @@ def main_ident() -> int:
     return ident
 
 
-def start_thread(name: str, run: Callable[[], None]) -> threading.Thread:
+def start_thread(
+    name: str, run: Callable[[], None], *, on_fault: Callable[[BaseException], None] | None = None
+) -> threading.Thread:
     """A running daemon thread called ``ipevents-<name>``.
 
     Daemon, because the interpreter joins the others before ``atexit`` hooks run (FAULTS K12); every
-    thread is ended by the ``close`` of its owner.
+    thread is ended by the ``close`` of its owner. What ``run`` raises is logged, and ``on_fault`` is called
+    with it in the thread: the owner does without the thread, or calls ``run`` again.
     """
 
     def registered() -> None:
@@ -263,6 +315,10 @@ def start_thread(name: str, run: Callable[[], None]) -> threading.Thread:
         library_threads.add(ident)
         try:
             run()
+        except BaseException as exc:  # a fault of the library or of the system; nobody is left to raise it at
+            log.exception("! the thread %s has failed", name)
+            if on_fault is not None:
+                on_fault(exc)
         finally:
             library_threads.discard(ident)
 
