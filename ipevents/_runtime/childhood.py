@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from .._core.handshake import Identity
-from .._core.messages import FAILED, FINISHED, PAYLOADS, PROGRAM, STOP, Record
+from .._core.messages import FAILED, FAULT, FINISHED, PAYLOADS, PROGRAM, STOP, Record
 from .._core.router import Up
 from .._exceptions import Closed, LinkError, WorkerRefused
 from . import farewell, keys, lifetime, payload, privatedirectory, programs
@@ -46,6 +46,7 @@ class Childhood:
         self.life = life
         self.link: Link | None = None  # to the parent
         self.orphaned = False
+        self.failed = False  # the link to the parent ended for a fault
         self._launch = launch
         self._left = Latch()  # nobody has to wait for the main thread any more
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
@@ -86,6 +87,7 @@ class Childhood:
             raise
         link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
         self.link = link
+        link.last_words = lambda text: (FAULT, text)
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
                 node.rename(welcomed.pid)
@@ -127,6 +129,8 @@ class Childhood:
             self._end()
         if life.exit is not None:
             raise life.exit
+        if self.failed:
+            raise SystemExit(HUNG_EXITCODE)
 
     def _stay(self) -> None:
         """Wait while something keeps this process, which else has finished."""
@@ -198,6 +202,8 @@ class Childhood:
         """In the link's reader: without it this process has no purpose."""
         if error is not None:
             self.life.node.error(error)
+        if isinstance(error, LinkError) and not self.life.stopping.is_set():
+            self.failed = True
         if not self.life.stopping.is_set():  # else one of us has ended the link in order
             self.parent_ended()
 
@@ -275,8 +281,11 @@ class Childhood:
     def sweep(self) -> None:
         """At the very end: where the parent is gone, remove what it has left, its locks with it."""
         supervisor = self.life.supervisor
-        if self.orphaned and supervisor is not None and supervisor.watch.parent_is_gone(LAST_SECONDS):
-            privatedirectory.sweep()
+        if self.orphaned and supervisor is not None:
+            if supervisor.watch.parent_is_gone(LAST_SECONDS):
+                privatedirectory.sweep()
+            else:
+                self.failed = True  # it lives, and has cut us off without a stop
 
 
 def _user_threads() -> list[threading.Thread]:

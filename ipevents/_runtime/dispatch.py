@@ -257,9 +257,10 @@ class Dispatcher:
 
         Only Ctrl-C goes up to the code that emitted: a library thread has nobody to raise it at.
         """
-        if isinstance(exc, SystemExit):
-            self._on_exit(exc)
-        elif isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        kind = type(exc)  # of which an exception may say something else
+        if issubclass(kind, SystemExit):
+            self._on_exit(exc)  # type: ignore[arg-type]  # it is one, see above
+        elif issubclass(kind, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise exc
         else:
             self._on_failure(exc, message, _listener_of(receiver))

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 from .._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
 from .._core.messages import MAX_ROUTE
-from .._exceptions import LinkError, ProtocolError
+from .._exceptions import LinkError
 from .._options import Options
 from . import keys
 from .acceptor import CLOSE_SECONDS, EVICTED, Acceptor
@@ -202,7 +202,7 @@ class Gate:
         link.end()
 
     def _client_closed(self, link: Link, error: Exception | None) -> None:
-        if isinstance(error, ProtocolError):
+        if isinstance(error, LinkError):
             self._node.error(error)
         with self._node.lock:
             successor = self._successors.pop(link, None)

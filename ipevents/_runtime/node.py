@@ -252,7 +252,7 @@ class Node:
         log.error("! %s: %s%s", type(exc).__name__, exc, more, exc_info=exc if exc.__traceback__ else None)
 
     def _listener_failed(self, exc: BaseException, message: Message, listener: Listener) -> None:
-        if isinstance(exc, Closed) and self.stage in (Stage.STOPPING, Stage.CLOSED):
+        if issubclass(type(exc), Closed) and self.stage in (Stage.STOPPING, Stage.CLOSED):
             log.debug("! the stop overtook the listener %r: %s", listener, exc)
         elif message.event == "error":
             log.error("! the error listener %r failed", listener, exc_info=exc)

@@ -9,7 +9,7 @@ import os
 import signal
 from multiprocessing.connection import Connection
 
-from .._core.messages import FAILED, FINISHED, ONLINE, STOP, Record
+from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, STOP, Record
 from .._core.restarts import RestartPolicy
 from . import payload
 from .clock import monotonic
@@ -68,6 +68,7 @@ class Slot:
         self.finished = False
         self.refused = False
         self.failure = ""
+        self.fault = ""  # of the library or the system, for which it ended
         self.restart_at: float | None = None
         self.warn_at: float | None = None
         self.term_at: float | None = None
@@ -119,7 +120,7 @@ class Slot:
             self.restart_at = self.kill_at
 
     def heard(self, record: Record) -> None:
-        """State lock held: what the child says of itself, ONLINE, FAILED or FINISHED."""
+        """State lock held: what the child says of itself, ONLINE, FAILED, FAULT or FINISHED."""
         kind = record[0]
         if kind == ONLINE:
             self.online = self.online or len(record[1]) == 1
@@ -127,6 +128,8 @@ class Slot:
         elif kind == FAILED:
             _, text, refused = record
             self.failure, self.refused = str(text), bool(refused)
+        elif kind == FAULT:
+            self.fault = str(record[1])
         elif kind == FINISHED:
             self.finished = True
 

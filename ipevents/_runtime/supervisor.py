@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from .._core.messages import PROGRAM, Record
 from .._core.restarts import GiveUp, Restart
-from .._exceptions import GaveUp, IPEventsError, ProtocolError, StartFailed, WorkerRefused
+from .._exceptions import GaveUp, IPEventsError, LinkError, ProcessError, StartFailed, WorkerRefused
 from . import again
 from .again import AGAIN_SECONDS, Again
 from .clock import monotonic
+from .guards import patient, told
 from .link import Link
 from .logs import Log
 from .node import Node
@@ -46,7 +47,8 @@ class Supervisor:
     """Owner of the children. In its thread ``on_stop()``, which does not block, is called before the children
     are told to stop, and ``on_stopped(deadline)`` after they ended and the main thread of this child has left
     its program (else the deadline has passed). Meanwhile that is interrupted every now and then.
-    ``on_empty()`` is called when a child has ended for good. ``childhood`` is None in a top process.
+    ``on_empty()`` is called when a child has ended for good, ``on_fault(exc)`` when this thread has failed
+    too often in a row and ends everything. ``childhood`` is None in a top process.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Supervisor:
         on_stop: Callable[[], None],
         on_stopped: Callable[[Deadline], None],
         on_empty: Callable[[], None],
+        on_fault: Callable[[BaseException], None] = lambda exc: None,
         childhood: Childhood | None,
     ) -> None:
         self._node = node
@@ -65,6 +68,9 @@ class Supervisor:
         self._on_stop = on_stop
         self._on_stopped = on_stopped
         self._on_empty = on_empty
+        self._on_fault = on_fault
+        self._faults = 0  # in a row
+        self._ended: list[Slot] = []  # their processes have, what follows is still to be done
         self._childhood = childhood
         self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
         self.retired: list[Link] = []  # links of ended ones whose threads may still be about to end
@@ -138,7 +144,7 @@ class Supervisor:
     # What children say: in their links' readers
 
     def control(self, link: Link, record: Record) -> None:
-        """ONLINE, FAILED and FINISHED of a child of ours."""
+        """ONLINE, FAILED, FAULT and FINISHED of a child of ours."""
         slot = self._slot_of(link)
         if slot is not None:
             with self._node.lock:
@@ -150,7 +156,7 @@ class Supervisor:
 
     def _link_closed(self, link: Link, error: Exception | None) -> None:
         slot = self._slot_of(link)
-        if isinstance(error, ProtocolError):
+        if isinstance(error, LinkError):
             self._node.error(error)
         if slot is None:
             return
@@ -216,16 +222,28 @@ class Supervisor:
     def _run(self) -> None:
         try:
             while self._deadline is None:
-                self._step(None)
+                self._try_step(None)
             self._stop(self._deadline)
-        except Exception:  # a fault of the library: without this thread nothing is watched any more
+        except BaseException as exc:  # a fault that lasts: without this thread nothing is watched any more
             log.exception("! the supervisor ends")
             self.kill_all()
+            self._on_fault(exc)
             self._end_again()
             self._on_stopped(Deadline(1.0))
         finally:
             self._socket.remove()
             self.watch.close()
+
+    def _try_step(self, until: float | None) -> None:
+        """``_step``; a fault of the system (no memory, no descriptor) may pass, and the next one succeed."""
+        try:
+            self._step(until)
+            self._faults = 0
+        except BaseException:  # also of the library itself
+            self._faults += 1
+            log.exception("! a step of the supervisor failed")
+            if not patient(self._faults):
+                raise
 
     def _step(self, until: float | None) -> None:
         """Wait for whatever comes first, and handle it; at most until the given time."""
@@ -237,8 +255,10 @@ class Supervisor:
         ended, parent_ended = self.watch.wait(alive, min(times) - monotonic() if times else None)
         if parent_ended and self._childhood is not None:
             self._childhood.parent_ended()
-        for slot in ended:
-            self._exited(slot)
+        self._ended += ended  # each end is told once
+        while self._ended:
+            self._exited(self._ended[0])
+            del self._ended[0]
         now = monotonic()
         for number in self._again.take(now):
             again.send(number)
@@ -310,11 +330,13 @@ class Supervisor:
             )
             slot.process = None
             if not online and not slot.wanted and not stopping:
-                errors.append(StartFailed(pid, code, slot.failure))
+                errors.append(StartFailed(pid, code, slot.failure, slot.fault))
             elif slot.refused:
                 errors.append(
                     WorkerRefused(f"child {pid} was refused and is not started again\n{slot.failure}")
                 )
+            elif slot.fault:
+                errors.append(ProcessError(f"child {slot.name} ({pid}) ended for a fault: {slot.fault}"))
             if isinstance(decision, GiveUp):
                 errors.append(
                     GaveUp(f"child {slot.name} ({pid}) died young {decision.deaths} times in a row")
@@ -356,7 +378,7 @@ class Supervisor:
                 )
                 if isinstance(decision, Restart):
                     slot.restart_at = now + decision.after
-            self._node.error(StartFailed(slot.pid, None, why=f"it could not be started again: {exc}"))
+            self._node.error(StartFailed(slot.pid, None, why=f"it could not be started again: {told(exc)}"))
             if slot.restart_at is None:
                 self._end(slot)
             return
@@ -379,7 +401,7 @@ class Supervisor:
                 self._interrupt_at = now + INTERRUPT_SECONDS
             if now < self._interrupt_at:
                 until = self._interrupt_at if until is None else min(until, self._interrupt_at)
-            self._step(until)
+            self._try_step(until)
             self._hurry(deadline)
         self._socket.close()  # before anybody is told that it is all over, and may end the process
         self._end_again()

@@ -12,11 +12,11 @@ that stands below it):
 
 Latches, ``Link._wakeup`` and SimpleQueues are held by nobody: to set, release or put never blocks.
 
-A finalizer, the callback of a collected weak receiver and a signal handler run in the middle of anything, also
-under the locks of group 4. The library's own callback for a weak receiver takes the state lock (unless its
-thread holds it already: then it defers that, see ``Node.defer``), and so does a send of the user's. That is
-why nobody who holds the state lock may wait for a lock of group 4, and ``Wakeup.ring``, which is called there,
-waits for none: it leaves the ring to whoever has the lock.
+A finalizer, the callback of a collected weak receiver and a signal handler run in the middle of anything,
+also under the locks of group 4. The library's own callback for a weak receiver takes the state lock (unless
+its thread holds it already: then it defers that, see ``Node.defer``), and so does a send of the user's. That
+is why nobody who holds the state lock may wait for a lock of group 4, and ``Wakeup.ring``, which is called
+there, waits for none: it leaves the ring to whoever has the lock.
 
 A signal handler may also raise. CPython calls it after a call, at the beginning of a function, or at a jump
 back; never between plain assignments. So what the main thread may be interrupted in is written as
