@@ -48,6 +48,7 @@ REPORT = 22  # path, event, at, target, cause, route: an event of the route's ta
 PROGRAM = 23  # payload: what a child process is to run
 FAILED = 24  # text, refused: the child's traceback; refused means that a restart is pointless
 FINISHED = 25  # the target returned and nothing keeps this process; goes on, if its own main thread stops it
+FAULT = 27  # text: the library or the system fails in this process, which ends for it
 
 # The items of a message record. No control record has as many.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)

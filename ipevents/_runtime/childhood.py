@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
-from .._core.messages import FAILED, FINISHED, PAYLOADS, PROGRAM, STOP, Record
+from .._core.messages import FAILED, FAULT, FINISHED, PAYLOADS, PROGRAM, STOP, Record
 from .._core.router import Up
 from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
@@ -52,6 +52,7 @@ class Childhood:
         self.life = life
         self.link: Link | None = None  # to the parent
         self.orphaned = False
+        self.failed = False  # the link to the parent ended for a fault
         self._launch = launch
         self._left = Latch()  # nobody has to wait for the main thread any more
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
@@ -94,6 +95,7 @@ class Childhood:
         link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
         link.role = "parent"
         self.link = link
+        link.last_words = lambda text: (FAULT, text)
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
                 node.rename(welcomed.pid)
@@ -137,6 +139,8 @@ class Childhood:
             self._end()
         if life.exit is not None:
             raise life.exit
+        if self.failed:
+            raise SystemExit(HUNG_EXITCODE)
 
     def _stay(self) -> None:
         """Wait while something keeps this process, which else has finished."""
@@ -210,6 +214,8 @@ class Childhood:
         if error is not None:
             self.life.node.error(error)
         self.life.node.incoming.released.set()
+        if isinstance(error, LinkError) and not self.life.stopping.is_set():
+            self.failed = True
         if not self.life.stopping.is_set():  # else one of us has ended the link in order
             self.parent_ended()
 
@@ -331,8 +337,11 @@ class Childhood:
     def sweep(self) -> None:
         """At the very end: where the parent is gone, remove what it has left, its locks with it."""
         supervisor = self.life.supervisor
-        if self.orphaned and supervisor is not None and supervisor.watch.parent_is_gone(LAST_SECONDS):
-            privatedirectory.sweep()
+        if self.orphaned and supervisor is not None:
+            if supervisor.watch.parent_is_gone(LAST_SECONDS):
+                privatedirectory.sweep()
+            else:
+                self.failed = True  # it lives, and has cut us off without a stop
 
 
 def _user_threads() -> list[threading.Thread]:

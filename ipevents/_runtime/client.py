@@ -16,7 +16,7 @@ from .._core.handshake import Identity, Welcomed
 from .._core.messages import MESSAGE_ITEMS
 from .._core.router import Up
 from .._core.state import Stage
-from .._exceptions import ProtocolError
+from .._exceptions import LinkError
 from .._options import Options
 from . import payload
 from .connector import CLOSE_SECONDS, Connector
@@ -172,7 +172,7 @@ class Client:
 
     def _closed(self, link: Link, error: Exception | None) -> None:
         node = self._node
-        if isinstance(error, ProtocolError):
+        if isinstance(error, LinkError):
             node.error(error)
         with node.lock:
             pid = node.router.parent_pid() or "server"

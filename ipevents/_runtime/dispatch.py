@@ -324,13 +324,14 @@ class Dispatcher:
         the code that emitted, as does a SystemExit that ends nothing here: a library thread has nobody to
         raise it at.
         """
+        kind = type(exc)  # of which an exception may say something else
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main and isinstance(exc, (KeyboardInterrupt, Terminated)):
+        if is_main and issubclass(kind, (KeyboardInterrupt, Terminated)):
             try:
                 raise exc
             finally:
                 del exc  # nothing may keep it alive, see interrupts.py
-        elif isinstance(exc, SystemExit):
+        elif isinstance(exc, SystemExit) and issubclass(kind, SystemExit):
             before = self.ended
             self.end(exc)  # first: the stop that is asked for next may be over before this thread goes on
             try:

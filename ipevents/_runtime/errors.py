@@ -75,7 +75,7 @@ class Errors:
 
     def listener_failed(self, exc: BaseException, message: Message, listener: Listener) -> None:
         """What a listener raised: an ``error`` event, unless it was one of ``error`` itself."""
-        if isinstance(exc, Closed) and self._node.stage in (Stage.STOPPING, Stage.CLOSED):
+        if issubclass(type(exc), Closed) and self._node.stage in (Stage.STOPPING, Stage.CLOSED):
             log.debug("! the stop overtook the listener %s: %s", described(listener), exc)
         elif message.event == "error":
             self._log_failed(exc, message, listener)

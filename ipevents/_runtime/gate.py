@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from .._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
 from .._core.messages import MAX_ROUTE
 from .._core.state import Stage
-from .._exceptions import LinkError, ProtocolError
+from .._exceptions import LinkError
 from .._options import Options
 from . import keys
 from .acceptor import CLOSE_SECONDS, EVICTED, Acceptor
@@ -228,7 +228,7 @@ class Gate:
         self._node.retire(link)
 
     def _client_closed(self, link: Link, error: Exception | None) -> None:
-        if isinstance(error, ProtocolError):
+        if isinstance(error, LinkError):
             self._node.error(error)
         with self._node.lock:
             successor = self._successors.pop(link, None)

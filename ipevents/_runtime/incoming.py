@@ -7,7 +7,6 @@ room in another link only with the dispatcher left, and never for the link that 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,9 @@ from . import payload as payloads
 from .clock import monotonic
 from .controls import Controls, put_report
 from .dispatch import Listener
+from .guards import told
 from .link import Link
+from .reading import LOST
 from .room import wait_for_room
 from .threads import Latch
 
@@ -65,7 +66,7 @@ class Incoming:
         self.held_count = 0
         self._held: list[tuple[Link, Decision, Payload]] = []
         self._held_bytes = 0
-        self._online_said = threading.Event()
+        self._online_said = Latch()  # not an Event, whose lock a signal handler may find held by itself
         self.released = Latch()  # what was held has been delivered, or nothing more comes from the parent
         self._reported: dict[tuple[str, str], float] = {}
         self.delivered = 0
@@ -80,6 +81,9 @@ class Incoming:
         alone = len(records) == 1
         exact = size if alone else None  # of a record; None: to be worked out where it is needed
         try:
+            if size == LOST:
+                self._lose(link, records[0])
+                return
             for record in records:
                 if record[0] > SEND_TO:
                     self._controls.take(link, record)
@@ -113,7 +117,7 @@ class Incoming:
             raise
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as exc:
             # Listeners do not raise up to here: the record is to blame.
-            raise ProtocolError(f"a record that no process of ours makes: {exc!r:.200}") from exc
+            raise ProtocolError(f"a record that no process of ours makes: {told(exc, 200)}") from exc
         finally:
             if node.outgoing.dirty:
                 node.outgoing.write_dirty()
@@ -242,11 +246,8 @@ class Incoming:
         assert envelope is not None
         try:
             args, kwargs = payloads.decode(payloads.own(payload) if decision.forward else payload)
-        except UnreadablePayload as exc:
-            error = UnreadablePayload(f"event {envelope.event!r} from {envelope.pids[0]}: {exc}")
-            error.__cause__ = exc.__cause__
-            self.count("unreadable")
-            self._node.error(error)
+        except (UnreadablePayload, MemoryError) as exc:
+            self._unreadable(envelope.event, envelope.pids[0], exc)
             return
         self._node.dispatcher.call_with(receivers, Message(envelope, args, kwargs), kwargs)
 
@@ -258,6 +259,28 @@ class Incoming:
             self.count("stopped", count)
         else:
             self.unheard += count
+
+    def _lose(self, link: Link, record: Record) -> None:
+        """Do without the one event of a record for whose large buffers there is no memory."""
+        kind, path, event, to, messages = record
+        check_received(kind, event, to, messages)
+        link.received += len(messages)
+        with self._node.lock:
+            if link in self._node.router.neighbours:
+                origin = self._node.router.accept(link, path)[0]
+                if to is not None:  # it was on its way to somebody else
+                    self._report_back(link, record, f"no memory for it at {self._node.router.pid}", None)
+            else:
+                origin = path[0]
+        self._unreadable(event, origin, MemoryError("its large buffers are left out"))
+
+    def _unreadable(self, event: str, origin: str, exc: Exception) -> None:
+        """An event that cannot be taken here is lost alone: counted and told."""
+        self.count("unreadable")
+        why = str(exc) if type(exc) is UnreadablePayload else f"there is no memory for it ({exc})"
+        error = UnreadablePayload(f"event {event!r} from {origin}: {why}")
+        error.__cause__ = exc.__cause__ or exc
+        self._node.error(error)
 
     def count(self, cause: str, count: int = 1) -> None:
         """Count something rare, for stats()."""

@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .._core.messages import FAILED, FINISHED, ONLINE, Record
+from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, Record
 from .._core.state import Event, Stage, State
-from .._exceptions import WouldDeadlock
+from .._exceptions import ProcessError, WouldDeadlock
 from .._options import Options
 from . import farewell, lifetime
-from .childhood import LAST_SECONDS, Childhood
+from .childhood import HUNG_EXITCODE, LAST_SECONDS, Childhood
+from .guards import told
 from .link import Link
 from .logs import Log
 from .node import Node
@@ -80,6 +81,7 @@ class Life:
             on_stop=self._stop_links,
             on_stopped=self._end_links,
             on_empty=self._look_again,
+            on_fault=self._supervisor_failed,
             childhood=self.childhood,
         )
 
@@ -132,7 +134,7 @@ class Life:
     def _control(self, link: Link, record: Record) -> None:
         if self.childhood is not None and link is self.childhood.link:
             self.childhood.control(record)
-        elif record[0] in (ONLINE, FAILED, FINISHED) and self.supervisor is not None:
+        elif record[0] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
             self.supervisor.control(link, record)
 
     def _look_again(self) -> None:
@@ -246,6 +248,16 @@ class Life:
         if self.exit is None:
             self.exit = exc
         self.request_stop(None)
+
+    def _supervisor_failed(self, exc: BaseException) -> None:
+        """In the supervisor's thread, which ends all: nobody watches over anything any more."""
+        self.stopping.set()
+        if self.exit is None:
+            self.exit = SystemExit(HUNG_EXITCODE)
+        self.node.error(ProcessError(f"the supervisor failed, and everything is ended: {told(exc)}"))
+        if self.childhood is not None:
+            self.childhood.tell_parent((FAULT, f"its supervisor failed: {told(exc)}"))
+        self._look_again()
 
     def _stop_links(self) -> None:
         """In the supervisor's thread, first: nothing new comes in; the main thread of a child is told."""

@@ -31,8 +31,9 @@ from .._core.flow import Outbox
 from .._core.messages import PAYLOADS, SEND_TO, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, Part
 from .._core.wire import parts as wire_parts
-from .._exceptions import ProtocolError, child_title
+from .._exceptions import LinkError, ProtocolError, child_title
 from .clock import monotonic
+from .guards import told
 from .logs import Log
 from .reading import Truncated, Turn, read_frames
 from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
@@ -44,6 +45,7 @@ QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sen
 LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)
 LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
+LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
 _THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
 _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
 
@@ -52,8 +54,10 @@ class Link:
     """The way to one neighbour. ``lock`` is the emitter's state lock.
 
     ``on_records(link, records, size)`` is called in the reader thread for every frame of ``size`` bytes.
-    ``on_closed(link, error)`` is called there when a connection has been read to its end, ``error`` None
-    for a clean one; not any more after ``end()``, whose caller knows, and may have begun another life.
+    ``on_closed(link, error)`` is called there when a connection has been read to its end: ``error`` None
+    for a clean one, a LinkError where the fault is ours or the peer's, another OSError where it is the
+    system's. It may be called twice, where it failed. It is not called any more after ``end()``, whose caller
+    knows, and may have begun another life.
     """
 
     def __init__(
@@ -103,6 +107,8 @@ class Link:
         self._wakeup = allocate_lock()
         self._wakeup.acquire()
         self.turn = Turn()
+        # What the peer is told where this end cannot read on, given the reason. Set before ``attach``.
+        self.last_words: Callable[[str], Record] | None = None
         self._closed = Latch()
         self._closed.set()
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
@@ -458,9 +464,12 @@ class Link:
             except OSError as exc:
                 if exc.errno != errno.ECONNRESET:
                     error = exc
-            except BaseException as exc:  # a fault of the library: this connection ends, the process lives
+            except BaseException as exc:  # a fault of the library or of the system: this connection ends
                 log.exception("! reading from %s failed, and the connection ends", self.title)
-                error = exc if isinstance(exc, Exception) else None
+                error = LinkError(f"reading from {self.title} failed: {told(exc)}")
+                error.__cause__ = exc
+            if isinstance(error, LinkError) and self.last_words is not None:
+                self._say_last_words(self.last_words(told(error)))
             shut_down(session.socket, socket.SHUT_RDWR)
             with self._lock:
                 self.session = None
@@ -472,5 +481,17 @@ class Link:
             try:
                 if not ended:  # else whoever ended it knows, and there may be another life by now
                     self._on_closed(self, error)
+            except BaseException:  # a fault of the library or of the system, once more before it is given up
+                log.exception("! the end of %s", self.title)
+                self._on_closed(self, error)
             finally:
                 closed.set()
+
+    def _say_last_words(self, record: Record) -> None:
+        """In the reader, which has failed: written where that is still possible."""
+        try:
+            with self._lock:
+                self.tell(record)
+                self.flush(Deadline(LAST_WORDS_SECONDS))
+        except BaseException:  # as the reader before: the peer sees the end of the connection
+            log.exception("! the reason did not reach %s", self.name)

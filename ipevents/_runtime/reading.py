@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._core.messages import Record
+from .._core.messages import SEND_TO, Record
 from .._core.wire import (
     FRAME_BYTES,
     HEADER_BYTES,
@@ -28,6 +28,8 @@ BREATH_SECONDS = 50e-6
 _FRAME_SLACK_BYTES = 32 * FRAME_BYTES
 _FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled while it has as many
 _LARGEST_READ = 256 * 1024
+_LARGEST_MEMORY = 1 << 40  # bytes; a buffer above that is nothing that anybody could have sent
+LOST = -1  # in the place of a frame's size: there was no memory for the buffers of its one record
 
 
 class Truncated(Exception):
@@ -65,8 +67,9 @@ def read_frames(
 ) -> None:
     """Read frames until the end of the connection, and return there.
 
-    Blocks in ``recv`` (ended by a shutdown of the socket) and in ``on_frame(records, size)``. Raises
-    Truncated, OSError, ProtocolError, and what ``on_frame`` raises.
+    Blocks in ``recv`` (ended by a shutdown of the socket) and in ``on_frame(records, size)``; ``size`` is
+    LOST for a record whose buffers could not be kept. Raises Truncated, OSError, ProtocolError, MemoryError
+    where there is none for a frame, and what ``on_frame`` raises.
     """
     reading = _Reading(session, on_frame)
     ask = _FIRST_READ
@@ -126,14 +129,14 @@ class _Reading:
             self.is_exact = bool(records) and is_large(records[0])
             if self.is_exact:
                 at, total = self._take_buffers(records, chunk, at)
-                size += total
+                size = LOST if total == LOST else size + total
             self._on_frame(records, size)
         self.rest = chunk[at:]
 
     def _take_buffers(self, records: list[Record], chunk: bytes, at: int) -> tuple[int, int]:
         """Read the buffers behind a frame, the first of them from the chunk.
 
-        Returns where the chunk goes on, and the bytes of the buffers.
+        Returns where the chunk goes on, and the bytes of the buffers; LOST where there is no memory for them.
         """
         sizes = large_sizes(records[0])
         total = sum(size for size, _ in sizes)
@@ -142,15 +145,31 @@ class _Reading:
                 f"a record with buffers of {total} bytes; {self._largest} are allowed (socket.maxMessage)"
             )
         buffers: list[Any] = []
-        for size, readonly in sizes:
+        for number, (size, readonly) in enumerate(sizes):
             head = chunk[at : at + size]
             at += len(head)
             try:
                 buffers.append(_receive(self._socket, size, head, readonly))
-            except (MemoryError, OverflowError) as exc:
+            except OverflowError as exc:
                 raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
+            except _NoMemory as exc:
+                if size > _LARGEST_MEMORY or records[0][0] > SEND_TO:
+                    raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
+                del head  # what there is of it
+                buffers.clear()
+                _skip(self._socket, exc.missing)
+                at = self._skip_buffers(sizes[number + 1 :], chunk, at)
+                return at, LOST
         records[0] = with_buffers(records[0], buffers)
         return at, total
+
+    def _skip_buffers(self, sizes: list[tuple[int, bool]], chunk: bytes, at: int) -> int:
+        """Leave these buffers out; returns where the chunk goes on."""
+        for size, _ in sizes:
+            there = min(size, len(chunk) - at)
+            at += there
+            _skip(self._socket, size - there)
+        return at
 
 
 def _receive_into(sock: socket.socket, view: memoryview) -> None:
@@ -161,19 +180,45 @@ def _receive_into(sock: socket.socket, view: memoryview) -> None:
         view = view[count:]
 
 
+class _NoMemory(MemoryError):
+    """There is none for a buffer, of which so many bytes are still to be read."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+
+def _skip(sock: socket.socket, size: int) -> None:
+    """Read so many bytes and forget them."""
+    scratch = memoryview(bytearray(min(size, _FIRST_READ)))
+    while size:
+        count = sock.recv_into(scratch[:size])
+        if not count:
+            raise Truncated("the connection ended within a frame")
+        size -= count
+
+
 def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
-    """A buffer of ``size`` bytes that begins with ``head``; without a head copied from the kernel only."""
-    if readonly:
-        parts = [head]
-        missing = size - len(head)
-        while missing:
-            part = sock.recv(missing, socket.MSG_WAITALL)  # less than all only after a signal, or at the end
-            if not part:
-                raise Truncated("the connection ended within a frame")
-            parts.append(part)
-            missing -= len(part)
-        return b"".join(parts) if head or len(parts) > 2 else parts[-1]
-    whole = bytearray(size)
+    """A buffer of ``size`` bytes that begins with ``head``; without a head copied from the kernel only.
+
+    Raises _NoMemory.
+    """
+    missing = size - len(head)
+    try:
+        if readonly:
+            parts = [head]
+            while missing:
+                part = sock.recv(
+                    missing, socket.MSG_WAITALL
+                )  # less than all only after a signal, or at the end
+                if not part:
+                    raise Truncated("the connection ended within a frame")
+                parts.append(part)
+                missing -= len(part)
+            return b"".join(parts) if head or len(parts) > 2 else parts[-1]
+        whole = bytearray(size)
+    except MemoryError:
+        raise _NoMemory(missing) from None
     whole[: len(head)] = head
     _receive_into(sock, memoryview(whole)[len(head) :])
     return whole

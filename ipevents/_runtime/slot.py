@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from .._core.flow import Outbox
-from .._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, Record
+from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.restarts import Decision, GiveUp, RestartPolicy
 from .._core.stopping import grace
 from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
@@ -84,6 +84,7 @@ class Slot:
         self.finished = False
         self.refused = False
         self.failure = ""
+        self.fault = ""  # of the library or the system, for which it ended
         self.restart_at: float | None = None
         self.stop_told = False
         self.term_sent = False
@@ -182,7 +183,7 @@ class Slot:
             self.restart_at = self.kill_at
 
     def heard(self, record: Record) -> None:
-        """State lock held: what the child says of itself, ONLINE, FAILED or FINISHED."""
+        """State lock held: what the child says of itself, ONLINE, FAILED, FAULT or FINISHED."""
         kind = record[0]
         if kind == ONLINE:
             self.online = self.online or len(record[1]) == 1
@@ -190,6 +191,8 @@ class Slot:
         elif kind == FAILED:
             _, text, refused = record
             self.failure, self.refused = str(text), bool(refused)
+        elif kind == FAULT:
+            self.fault = str(record[1])
         elif kind == FINISHED:
             self.finished = True
             self.goes_on = len(record) > 1 and bool(record[1])
@@ -202,11 +205,13 @@ class Slot:
         told: list[ProcessError] = []
         failed = not self.wanted and not stopping
         if not online and failed:
-            told.append(StartFailed(self.pid, self.exitcode, self.failure, name=self.name))
+            told.append(StartFailed(self.pid, self.exitcode, self.failure, self.fault, self.name))
         elif self.refused:
             told.append(WorkerRefused(f"{self.title} was refused and is not started again\n{self.failure}"))
         elif self.failure and failed:
             told.append(TargetFailed(self.pid, self.exitcode, self.failure, self.name))
+        elif self.fault and failed:
+            told.append(ProcessError(f"{self.title} ended for a fault: {self.fault}"))
         if isinstance(decision, GiveUp):
             told.append(GaveUp(f"{self.title} died young {decision.deaths} times in a row"))
         return told

@@ -19,10 +19,11 @@ from .._core.messages import Record
 from .._core.naming import failure
 from .._core.restarts import Restart
 from .._core.state import Stage
-from .._exceptions import ProtocolError, StartFailed, Unpicklable
+from .._exceptions import LinkError, StartFailed, Unpicklable
 from . import again
 from .again import AGAIN_SECONDS, Again
 from .clock import monotonic
+from .guards import patient
 from .inheritance import Inheritance
 from .link import Link
 from .logs import Log
@@ -47,7 +48,7 @@ class Supervisor:
     """Owner of the children. Callbacks, in its thread: ``on_stop()``, which does not block, before children
     are told to stop; ``on_stopped(deadline)`` when they have ended and ``childhood``, None in a top process,
     has ended its program (see its ``hurry``), or the deadline has passed; ``on_empty()`` when a child has
-    ended for good.
+    ended for good; ``on_fault(exc)`` when this thread has failed too often in a row and ends everything.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Supervisor:
         on_stop: Callable[[], None],
         on_stopped: Callable[[Deadline], None],
         on_empty: Callable[[], None],
+        on_fault: Callable[[BaseException], None] = lambda exc: None,
         childhood: Childhood | None,
     ) -> None:
         self._node = node
@@ -66,6 +68,9 @@ class Supervisor:
         self._on_stop = on_stop
         self._on_stopped = on_stopped
         self._on_empty = on_empty
+        self._on_fault = on_fault
+        self._faults = 0  # in a row
+        self._ended: list[Slot] = []  # their processes have, what follows is still to be done
         self._childhood = childhood
         self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
         self.restarts = 0
@@ -149,7 +154,7 @@ class Supervisor:
     # What children say: in their links' readers
 
     def control(self, link: Link, record: Record) -> None:
-        """ONLINE, FAILED and FINISHED of a child of ours."""
+        """ONLINE, FAILED, FAULT and FINISHED of a child of ours."""
         slot = self._slot_of(link)
         if slot is not None:
             with self._node.lock:
@@ -161,7 +166,7 @@ class Supervisor:
 
     def _link_closed(self, link: Link, error: Exception | None) -> None:
         slot = self._slot_of(link)
-        if isinstance(error, ProtocolError):
+        if isinstance(error, LinkError):
             self._node.error(error, child=link.child)
         if slot is None:
             return
@@ -235,16 +240,31 @@ class Supervisor:
             while self._deadline is None:
                 if self._is_discarded:
                     return
-                self._step(None)
+                self._try_step(None)
             self._stop(self._deadline)
-        except Exception:  # a fault of the library: without this thread nothing is watched any more
+        except BaseException as exc:  # a fault that lasts: without this thread nothing is watched any more
             log.exception("! the supervisor of %s ends, and kills all children", self._node.errors.place())
             self.kill_all()
+            self._on_fault(exc)
+            for slot in self._all():
+                slot.ended.set()
+            self._on_stop()
             self._end_again()
             self._on_stopped(Deadline(1.0))
         finally:
             self._socket.remove()
             self.watch.close()
+
+    def _try_step(self, until: float | None) -> None:
+        """``_step``; a fault of the system (no memory, no descriptor) may pass, and the next one succeed."""
+        try:
+            self._step(until)
+            self._faults = 0
+        except BaseException:  # also of the library itself
+            self._faults += 1
+            log.exception("! a step of the supervisor failed")
+            if not patient(self._faults):
+                raise
 
     def _step(self, until: float | None) -> None:
         """Wait for whatever comes first, and handle it; at most until the given time."""
@@ -256,8 +276,10 @@ class Supervisor:
         ended, parent_ended = self.watch.wait(alive, min(times) - monotonic() if times else None)
         if parent_ended and self._childhood is not None:
             self._childhood.parent_ended()
-        for slot in ended:
-            self._exited(slot)
+        self._ended += ended  # each end is told once
+        while self._ended:
+            self._exited(self._ended[0])
+            del self._ended[0]
         now = monotonic()
         for number in self._again.take(now):
             again.send(number)
@@ -399,7 +421,7 @@ class Supervisor:
                 if child.ends_at_once:
                     break  # it has no children any more
                 until = until if look_at is None else min(until, look_at)
-            self._step(until)
+            self._try_step(until)
             self._hurry(deadline)
         self._socket.close()  # before anybody is told that it is all over, and may end the process
         self._end_again()

@@ -355,8 +355,8 @@ def test_what_a_child_inherits_keeps_its_numbers_over_two_attempts_and_two_pickl
     inherited = Inheritance()
     here, there = multiprocessing.Pipe()
     with here, there:
-        dumps(lambda: there, "the target", inherited)
-        encode(((lambda: here), there), {}, inherited)
+        dumps(lambda: there, "the target", inherited=inherited)
+        encode(((lambda: here), there), {}, inherited=inherited)
         (passed,) = inherited.passed("spawn")
         assert sorted(passed._descriptors) == sorted([here.fileno(), there.fileno()])
     with pytest.raises(Unpicklable, match="was closed in this process"):
@@ -372,7 +372,7 @@ def test_what_refers_to_a_descriptor_by_its_number_only_is_passed_on_by_a_copy()
 
     descriptor = os.open(os.devnull, os.O_RDONLY)
     inherited = Inheritance()
-    encode((Wrapper(),), {}, inherited)
+    encode((Wrapper(),), {}, inherited=inherited)
     os.close(descriptor)
     (passed,) = inherited.passed("spawn")
     assert [os.readlink(f"/proc/self/fd/{number}") for number in passed._descriptors] == [os.devnull]
@@ -383,7 +383,7 @@ def test_values_of_ctypes_that_are_not_shared_travel_as_copies():
 
     sharedctypes.RawValue("i", 1)  # makes multiprocessing know the type
     inherited = Inheritance()
-    payload, _ = encode((ctypes.c_int(7),), {}, inherited)
+    payload, _ = encode((ctypes.c_int(7),), {}, inherited=inherited)
     ((value,), _) = decode(payload)
     assert value.value == 7
     assert not inherited
