@@ -224,7 +224,8 @@ def test_without_a_working_directory_a_start_works_and_a_child_says_what_it_need
     )
     assert {line.partition(" ended")[0].split()[1] for line in errors} == {"StartFailed"}
     assert all(
-        "it could not be started again: a child starts in the working directory" in line for line in errors
+        "could not be started again: WorkerRefused: a child starts in the working directory" in line
+        for line in errors
     )
     assert last == "1", ended
 

@@ -257,7 +257,7 @@ def test_a_restart_whose_connection_was_closed_fails_with_the_reason_and_is_the_
     said = lines(text)
     assert "end" in said
     (failure,) = [line for line in said if line.startswith("StartFailed")]
-    assert "it could not be started again" in failure
+    assert "could not be started again" in failure
     assert "was closed in this process" in failure
     assert "close it after the child's final end, or use restart=False" in failure
     assert "True 0" in said  # perhaps before the listener of error has said its word
