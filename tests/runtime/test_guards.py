@@ -1,0 +1,151 @@
+"""What foreign code raises in the middle of the library: in a repr, in logging, in a finalizer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from ipevents import Emitter, UnreadablePayload
+from ipevents._exceptions import shown
+from ipevents._runtime import guards
+from ipevents._runtime import threads as threads_module
+from ipevents._runtime.guards import foreign, patient, told
+from ipevents._runtime.logs import Log, traceback_of
+from ipevents._runtime.threads import Wakeup
+
+CEILING_SECONDS = 30.0
+
+
+class Raises:
+    """An object whose repr raises what it was given."""
+
+    def __init__(self, exc):
+        self.exc = exc
+
+    def __repr__(self):
+        raise self.exc
+
+    __str__ = __repr__
+
+
+EXCEPTIONS = [ZeroDivisionError(), MemoryError(), RecursionError(), SystemExit(3), GeneratorExit()]
+
+
+def in_thread(call):
+    """Run a call in a thread of its own; returns what it returned or raised."""
+    found = []
+
+    def run():
+        try:
+            found.append(call())
+        except BaseException as exc:  # whatever it is, the test looks at it
+            found.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(CEILING_SECONDS)
+    return found[0]
+
+
+@pytest.mark.parametrize("exc", EXCEPTIONS, ids=lambda exc: type(exc).__name__)
+def test_a_value_is_shown_whatever_its_repr_raises(exc):
+    assert shown(Raises(exc)).startswith("<Raises object at 0x")
+
+
+def test_in_a_library_thread_not_even_ctrl_c_gets_out_of_a_repr():
+    assert "KeyboardInterrupt" not in repr(in_thread(lambda: told(Raises(KeyboardInterrupt()))))
+
+
+def test_in_the_main_thread_ctrl_c_goes_up_to_the_code_that_called():
+    with pytest.raises(KeyboardInterrupt):
+        told(Raises(KeyboardInterrupt()))
+    assert in_thread(foreign) is BaseException
+
+
+class Odd(Exception):
+    def __repr__(self):
+        raise ZeroDivisionError
+
+    __str__ = __repr__
+
+
+def test_a_traceback_is_made_of_an_exception_that_cannot_be_shown():
+    with pytest.raises(Odd) as caught:
+        raise Odd
+    assert "Odd" in traceback_of(caught.value)
+
+
+@pytest.mark.parametrize("exc", EXCEPTIONS, ids=lambda exc: type(exc).__name__)
+@pytest.mark.parametrize("level", ["debug", "warning", "error", "exception"])
+def test_a_logging_filter_that_raises_costs_its_record_and_no_more(exc, level, capfd):
+    class Filter(logging.Filter):
+        def filter(self, record):
+            raise exc
+
+    logger = logging.getLogger("ipevents.test_guards")
+    before, hurdle = logger.level, Filter()
+    logger.setLevel(logging.DEBUG)
+    logger.addFilter(hurdle)
+    try:
+        in_library = in_thread(lambda: getattr(Log("ipevents.test_guards"), level)("%s", "text"))
+    finally:
+        logger.removeFilter(hurdle)
+        logger.setLevel(before)
+    assert in_library is None
+
+
+def test_a_fault_in_a_row_is_borne_some_times_and_then_given_up(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(guards.time, "sleep", pauses.append)
+    assert [patient(fault) for fault in range(1, guards.FAULTS + 1)] == [True] * (guards.FAULTS - 1) + [False]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] <= 1.0
+
+
+def test_a_ring_waits_for_no_other_ring(monkeypatch):
+    """A collected receiver may ring in the middle of a ring, in any thread that holds any lock."""
+    wakeup = Wakeup()
+    write = threads_module.os.write
+    inner = []
+
+    def write_slowly(descriptor, data):
+        monkeypatch.setattr(threads_module.os, "write", write)
+        inner.append(in_thread(wakeup.ring))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(threads_module.os, "write", write_slowly)
+    wakeup.ring()
+    assert inner == [None]
+    assert wakeup.clear()
+    wakeup.close()
+
+
+class Unreadable:
+    def __init__(self, exc=None):
+        pass
+
+    def __reduce__(self):
+        return explode, ()
+
+
+def explode():
+    raise Odd
+
+
+def test_an_event_whose_unpickling_raises_what_cannot_be_shown_is_lost_alone():
+    def work():
+        ipem.sendToParents("x", Unreadable())
+        ipem.sendToParents("y")
+
+    from ipevents import ipem
+
+    emitter = Emitter().options(useSocket=False, restart=False)
+    errors = []
+    emitter.on("x", lambda message, value: errors.append("delivered"))
+    emitter.on("error", lambda message, exc: errors.append(exc))
+    with emitter, emitter.expecting("y", CEILING_SECONDS):
+        emitter.worker(work)
+    assert [type(exc) for exc in errors] == [UnreadablePayload]
+    assert emitter.stats()["unreadable"] == 1
