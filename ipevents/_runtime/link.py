@@ -95,6 +95,7 @@ class Link:
         self._writing = 0  # the thread that has the right to write, 0 for none
         self._rest: list[Part] = []  # what the kernel did not take yet, owned by the writing one
         self._rest_of: Session | None = None  # the connection that took the beginning of it
+        self._encoded: tuple[list[Record], list[Part]] | None = None  # the frame being written
         self._claimed: Session | None = None  # the connection for which the right to write was given
         self._dead: Session | None = None  # read to its end, its socket not closed yet
         self._asleep = True  # the writer waits without a limit
@@ -238,6 +239,8 @@ class Link:
             is_known = True
             self._last_write = self.progress = monotonic()
         except OSError as exc:
+            if exc.errno is None:
+                raise  # not the system's: a TimeoutError of a signal handler, say
             self._write_failed(session, exc)
             parts, is_known = [], True
         except Exception:  # no memory for the frame, or a fault of the library
@@ -277,14 +280,27 @@ class Link:
         shut_down(session.socket, socket.SHUT_RDWR)
 
     def _encode(self, records: list[Record]) -> list[Part]:
+        """The parts of a claimed frame. Its events are counted as sent once, however often it is asked for.
+
+        A signal handler may raise in here, and then it is asked for again. Between the last two lines no
+        handler can run: CPython looks for signals at calls and at jumps backwards only.
+        """
+        encoded = self._encoded
+        if encoded is not None and encoded[0] is records:
+            return encoded[1]
+        parts = wire_parts(records)
+        count = 0
         for record in records:
             if record[0] <= SEND_TO:
-                self.sent += len(record[PAYLOADS])
-        return wire_parts(records)
+                count += len(record[PAYLOADS])
+        self._encoded = (records, parts)
+        self.sent += count
+        return parts
 
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
         self._writing = 0
+        self._encoded = None
         self.outbox.being_written = 0
         self.attended = self._prompted and self._urgent
         if self._dead is not None:

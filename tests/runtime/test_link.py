@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import struct
@@ -12,6 +13,7 @@ import pytest
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
+from ipevents._runtime import link as link_module
 from ipevents._runtime.link import Link
 from ipevents._runtime.session import Session
 from ipevents._runtime.threads import Deadline
@@ -369,6 +371,32 @@ def test_a_link_may_be_ended_twice_and_before_it_was_connected():
     end.end()
     assert not end.link.is_alive()
     assert repr(end.link) == "<Link to a ended, 0 queued>"
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joined, monkeypatch, where):
+    a, b = joined
+    real = link_module.wire_parts
+    calls = []
+
+    def interrupted(records):
+        calls.append(records)
+        if len(calls) == 1:
+            if where == "after":  # it has been made, and the handler raises when this returns
+                a.link._encoded, a.link.sent = (records, real(records)), a.link.sent + 1
+            raise TimeoutError("of a signal handler")
+        return real(records)
+
+    monkeypatch.setattr(link_module, "wire_parts", interrupted)
+    with a.lock:
+        a.put("x")
+        records = a.link.claim()
+    with contextlib.suppress(TimeoutError):
+        a.link.write_now(records)
+    a.send("y")
+    assert [event for event, _ in b.next_messages(2)] == ["x", "y"]
+    assert a.link.sent == 2
+    assert b.link.session is not None
 
 
 def test_ending_does_not_wait_for_a_peer_that_does_not_read(ends):
