@@ -105,9 +105,9 @@ class Emitter:
         A top process connects to the socket, or listens there if nobody answers; ``useSocket=False`` does
         neither. ``ready`` and the own ``online`` have been emitted, in this thread, when it returns; a client
         that has to wait for its server gets them later. Blocks for the connection, for a stop that is going
-        on, and while another thread runs a listener, see ``emit``. A ``stop()`` that meets it, from any thread,
-        listener or signal handler, breaks it off: then it returns, and the emitter is stopped. If it raises,
-        all is as it was before.
+        on, and while another thread runs a listener, see ``emit``. A ``stop()`` that meets it, from any
+        thread, listener or signal handler, breaks it off: then it returns, and the emitter is stopped. If it
+        raises, all is as it was before.
 
         End the script with ``run()``. Raises AddressInUse (a stranger on the port), AuthenticationFailed,
         LinkError.
