@@ -46,6 +46,18 @@ def say_goodbye(node: Node, deadline: Deadline) -> None:
             link.end()
 
 
+def end(node: Node, deadline: Deadline) -> None:
+    """Take nothing more from anybody, say nothing, and wait for the threads of the links, or the deadline."""
+    with node.lock:
+        links = _links(node) + node.retired
+        node.retired = []
+        for link in links:
+            link.end()
+        node.router.forget_all()
+    for link in links:
+        link.join(deadline)
+
+
 def join(node: Node, deadline: Deadline) -> None:
     """Wait for the ends of readers and writers, or the deadline; then count what nobody took."""
     with node.lock:

@@ -278,7 +278,29 @@ class Life:
         node.notify(lambda: node.deliver_local("stopping"))
 
     def _end_links(self, deadline: Deadline) -> None:
-        """In the supervisor's thread, last: what is queued is written, then links and notices end."""
+        """In the supervisor's thread, last: what is queued is written, then links and notices end.
+
+        Whatever fails in that, the emitter is closed afterwards: somebody may wait for it without a limit.
+        """
+        try:
+            self._take_leave(deadline)
+        except BaseException:  # a fault of the library or of the system, which has no memory, say
+            log.exception("! the last steps of the stop of %s failed", self.node.router.pid)
+            self._drop_all()
+        finally:
+            self._close()
+
+    def _drop_all(self) -> None:
+        """After a fault in the last steps: links and threads end, without a word to anybody."""
+        node = self.node
+        farewell.end(node, Deadline(LAST_SECONDS))
+        if node.notices is not None:
+            node.notices.close(Deadline(LAST_SECONDS))
+        if self.gate is not None:
+            self.gate.begin_close()
+            self.gate.close(Deadline(LAST_SECONDS))
+
+    def _take_leave(self, deadline: Deadline) -> None:
         node = self.node
         if self.childhood is not None:
             self.childhood.wait_target(deadline)
@@ -289,23 +311,28 @@ class Life:
         farewell.tell_notices(node, deadline)
         farewell.flush(node, deadline)
         farewell.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
-        # Behind the ends of the clients' links, whose offline is told as well.
+        # After the ends of the clients' links, whose offline is told as well.
         if notices is not None:
             notices.end(deadline, lambda: node.dispatcher.floor.owner)
         last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
         farewell.join(node, last)
         if self.gate is not None:
             self.gate.close(deadline.at_least(LAST_SECONDS))
-        node.notices = None
         if self.childhood is not None:
             self.childhood.sweep()
             self.childhood.guard()
+
+    def _close(self) -> None:
+        node = self.node
+        node.notices = None
         self.is_grand_master = False
         lifetime.unwatch(self)
         node.dispatcher.turn_over()
         node.dispatcher.resumes = True  # what is emitted from now on is emitted by code that lives on
         # In one step: from here on another start() may begin a new life, with latches of its own.
         with node.lock:
+            if node.state.allows(Event.GOODBYE):  # a fault came before the goodbye was said
+                node.change(Event.GOODBYE)
             node.change(Event.ENDED)
             self.stopped.set()
 

@@ -246,14 +246,25 @@ class Supervisor:
             log.exception("! the supervisor of %s ends, and kills all children", self._node.errors.place())
             self.kill_all()
             self._on_fault(exc)
-            for slot in self._all():
-                slot.ended.set()
-            self._on_stop()
-            self._end_again()
-            self._on_stopped(Deadline(1.0))
+            try:
+                self._on_stop()
+                self._give_up_children()
+                self._end_again()
+            finally:
+                self._on_stopped(Deadline(1.0))
         finally:
             self._socket.remove()
             self.watch.close()
+
+    def _give_up_children(self) -> None:
+        """After ``kill_all``, where nothing is watched any more: reap what that ended, let nobody in."""
+        self._socket.close()
+        for slot in self._all():
+            process = slot.process
+            if process is not None:
+                slot.exitcode = process.reap()
+                process.close()
+            slot.ended.set()
 
     def _try_step(self, until: float | None) -> None:
         """``_step``; a fault of the system (no memory, no descriptor) may pass, and the next one succeed."""

@@ -12,7 +12,7 @@ import pytest
 
 from ipevents import AuthenticationFailed, Closed, Emitter, IPEventsError
 from ipevents._core.state import State
-from ipevents._runtime import acceptor, link, notices, supervisor
+from ipevents._runtime import acceptor, farewell, link, notices, supervisor
 from ipevents._runtime.threads import Latch, start_thread
 
 CEILING_SECONDS = 30.0
@@ -371,6 +371,44 @@ def test_no_listener_begins_after_the_stop_although_one_has_kept_its_reader(agai
         emitter.stop()
     assert heard == [0]
     assert emitter.stats()["stopped"] > 0
+
+
+@pytest.mark.parametrize("step", ["tell_notices", "flush", "say_goodbye", "join"])
+def test_a_stop_whose_last_steps_fail_comes_to_its_end_and_start_works_again(emitter, monkeypatch, step):
+    def fails(*args):
+        raise MemoryError
+
+    emitter.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(farewell, step, fails)
+        emitter.stop()
+    assert state_of(emitter) is State.CLOSED
+    assert threads() == []
+    emitter.start()
+    assert state_of(emitter) is State.STARTED
+    emitter.stop()
+
+
+def test_a_supervisor_that_fails_for_good_ends_the_emitter_and_who_waits_for_it(emitter, monkeypatch):
+    class Lasting(Exception):
+        pass
+
+    def fails(*args):
+        raise Lasting
+
+    monkeypatch.setattr(supervisor, "patient", lambda faults: False)
+    emitter.options(useSocket=False).start()
+    child = emitter.worker(lambda: threading.Event().wait())
+    monkeypatch.setattr(emitter._life.supervisor, "_step", fails)
+    emitter._life.supervisor.watch.ring()
+    with pytest.raises(SystemExit):
+        emitter.run(CEILING_SECONDS)
+    assert child.join(0.0)
+    assert child.exitcode == -signal.SIGKILL
+    assert state_of(emitter) is State.CLOSED
+    assert threads() == []
+    monkeypatch.undo()
+    emitter.start().stop()
 
 
 # Waits after the end
