@@ -186,7 +186,7 @@ class Opening:
             self._join(mine)
         except _Overtaken:
             return
-        except Exception:
+        except Exception:  # of the dial, or of a system that has no thread or descriptor
             if self._is_over(mine):
                 return  # the stop broke the dial off
             self._fail(mine)
@@ -240,7 +240,7 @@ class Opening:
                 if node.stage is Stage.NEW:
                     self._open_threads()
                     mine.has_opened = True
-            except BaseException:
+            except BaseException:  # as above, or Ctrl-C: nobody else has it yet
                 if joined is not None:
                     joined.close()
                 raise
