@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import itertools
 import os
 import random
@@ -96,6 +97,7 @@ def _nothing_is_left(request):
 @pytest.fixture
 def all_is_given_back():
     """At the end of the test, without grace: no thread of ours runs, and no descriptor is open."""
+    gc.collect()  # what tests before this one have left to the collector is not ours
     before = len(os.listdir("/dev/fd"))
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ipevents-")] == []

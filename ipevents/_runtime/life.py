@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, Record
 from .._core.state import Event, Stage, State
@@ -21,7 +21,7 @@ from .guards import told
 from .link import Link
 from .logs import Log
 from .node import Node
-from .opening import Opening
+from .opening import Opening, Try
 from .process import Launch
 from .slot import Slot
 from .supervisor import Supervisor
@@ -34,6 +34,22 @@ log = Log("ipevents.life")
 
 LAST_STEPS_SECONDS = 3.0  # more than all of them take behind the deadline: each has a limit of its own
 GOODBYE_SECONDS = 0.5  # for the other end to read what was written
+
+
+class _Asked(NamedTuple):
+    """What a stop is about: the latch and the thread of this life, and the start() that it has met, if
+    any."""
+
+    stopped: Latch
+    supervisor: Supervisor | None
+    start: Try | None
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for the end of the stop, and of its thread. Returns whether it has come."""
+        over = self.stopped.wait(timeout)
+        if over and self.supervisor is not None:
+            self.supervisor.join(Deadline(GOODBYE_SECONDS))
+        return over
 
 
 class Life:
@@ -148,34 +164,44 @@ class Life:
 
     def request_stop(self, seconds: float | None) -> None:
         """Ask for the end; returns at once. A signal handler may call it in the middle of anything."""
+        self._ask(seconds)
+
+    def _ask(self, seconds: float | None) -> _Asked | None:
+        """Ask for the end. Returns what is to be waited for, which is of this life and not of the next
+        one."""
         node = self.node
-        while node.stage not in (Stage.CLOSED, Stage.FORKED):
+        if node.inside():
+            # A section of the state lock of this thread was interrupted: no step of the state now. The
+            # supervisor is still that of the life that the section found, or None.
             supervisor = self.supervisor
-            if supervisor is not None:  # what may come within a section of the state lock: no step needs it
+            if supervisor is not None and node.stage is not Stage.CLOSED:
                 self.stopping.set()
                 supervisor.request_stop(self.options.stop_timeout if seconds is None else seconds)
                 self._look_again()
-                self._overtake()
-                return
-            if node.inside():
-                node.defer(self.request_stop, seconds)
-                return
-            with node.lock:
-                if self.supervisor is not None:
-                    continue
-                if node.state.allows(Event.STOP):  # start() is joining the socket; it will find this
-                    node.change(Event.STOP)
-                    self.opening.overtake()
-                    self.stopping.set()
-                    self.stopped.set()
-                return
-
-    def _overtake(self) -> None:
-        if self.node.inside():
-            self.node.defer(self._overtake)
-            return
-        with self.node.lock:
-            self.opening.overtake()
+            node.defer(self.request_stop, seconds)
+            return None
+        with node.lock:
+            if node.stage is Stage.FORKED:
+                return None
+            supervisor = self.supervisor
+            asked = _Asked(self.stopped, supervisor, None)
+            if node.stage is Stage.CLOSED:
+                return asked if self.stopping.is_set() else None
+            if supervisor is not None:
+                self.stopping.set()
+                asked = _Asked(self.stopped, supervisor, self.opening.overtake())
+                supervisor.request_stop(self.options.stop_timeout if seconds is None else seconds)
+            elif node.state.allows(Event.STOP):  # start() is joining the socket; it will find this
+                node.change(Event.STOP)
+                asked = _Asked(self.stopped, None, self.opening.overtake())
+                self.stopping.set()
+                self.stopped.set()
+            else:
+                return None  # nothing was started
+        if asked.start is not None:
+            asked.start.break_off()
+        self._look_again()
+        return asked
 
     def stop(self, timeout: float | None) -> None:
         """End this process's part of the tree; waits for it, but from inside only requests it."""
@@ -185,12 +211,11 @@ class Life:
         if self.childhood is not None and self.supervisor is not None:
             self.childhood.stop_called(waits)
         allowed = self.options.stop_timeout if timeout is None else timeout
-        given_up = self.opening.given_up()  # of a start() in another thread
-        self.request_stop(allowed)
-        if waits and self.stopping.is_set():
-            self.wait_over(None if timeout is None else timeout + LAST_STEPS_SECONDS)
-            if given_up is not None:
-                given_up.wait(allowed + LAST_STEPS_SECONDS)  # its thread may be waiting for a listener
+        asked = self._ask(allowed)
+        if waits and asked is not None:
+            asked.wait(None if timeout is None else timeout + LAST_STEPS_SECONDS)
+            if asked.start is not None:  # in another thread, which may wait for a listener
+                asked.start.over.wait(allowed + LAST_STEPS_SECONDS)
 
     def check_wait(self, what: str) -> None:
         """Refuse a wait that could never end. Raises WouldDeadlock, NotStarted or Closed."""
@@ -230,11 +255,9 @@ class Life:
 
     def wait_over(self, timeout: float | None) -> bool:
         """Wait until this emitter is stopped and the thread that did it has ended as well."""
-        supervisor = self.supervisor
-        over = self.stopped.wait(timeout)
-        if over and supervisor is not None:
-            supervisor.join(Deadline(GOODBYE_SECONDS))
-        return over
+        with self.node.lock:
+            asked = _Asked(self.stopped, self.supervisor, None)
+        return asked.wait(timeout)
 
     def _listener_exit(self, exc: SystemExit) -> None:
         """A listener raised SystemExit: this process ends with that code.
@@ -275,7 +298,8 @@ class Life:
             waiter.set()
         if gate is not None:
             gate.begin_close()
-        node.notify(lambda: node.deliver_local("stopping"))
+        if not self.opening.undoes:
+            node.notify(lambda: node.deliver_local("stopping"))
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end.
@@ -331,9 +355,9 @@ class Life:
         node.dispatcher.resumes = True  # what is emitted from now on is emitted by code that lives on
         # In one step: from here on another start() may begin a new life, with latches of its own.
         with node.lock:
-            if node.state.allows(Event.GOODBYE):  # a fault came before the goodbye was said
-                node.change(Event.GOODBYE)
-            node.change(Event.ENDED)
+            for event in (Event.STOP, Event.GOODBYE, Event.ENDED):  # the last; after a fault what is missing
+                if node.state.allows(event):
+                    node.change(event)
             self.stopped.set()
 
     # Children
@@ -344,8 +368,10 @@ class Life:
             raise self.node.stage_error()
         self.open()
         self.first_use()
-        assert self.supervisor is not None
-        self.supervisor.add(slot)
+        supervisor = self.supervisor
+        if supervisor is None:  # a stop and another start have come in between
+            raise self.node.stage_error()
+        supervisor.add(slot)
 
     def abandon(self) -> None:
         """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.

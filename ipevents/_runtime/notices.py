@@ -33,7 +33,11 @@ class Notices:
         self._is_over = False
         self._begun = 0  # notices; written by the thread
         self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
-        self._thread = start_thread(f"notices-{name}", self._run)
+        try:
+            self._thread = start_thread(f"notices-{name}", self._run)
+        except BaseException:  # of a signal handler, perhaps when the thread runs already
+            self._queue.put(None)
+            raise
 
     def put(self, notice: Notice) -> None:
         """Queue a call. Never blocks; may be called under any lock and in a signal handler."""

@@ -41,15 +41,23 @@ class _Overtaken(Exception):
     """A stop was faster: what was opened is given back, and start() returns."""
 
 
-class _Try:
+class Try:
     """One call of start() between START and its outcome. ``over`` is set when nothing of it is left."""
 
-    __slots__ = ("attempt", "has_opened", "over")
+    __slots__ = ("attempt", "has_begun", "has_opened", "is_overtaken", "over")
 
     def __init__(self) -> None:
+        self.has_begun = False  # the state is this call's, until its outcome
+        self.is_overtaken = False  # by a stop; written under the state lock
         self.attempt: Attempt | None = None  # the dial, which a stop breaks off
         self.has_opened = False  # the threads are this call's
         self.over = Latch()
+
+    def break_off(self) -> None:
+        """After ``overtake``, without the state lock: a connect or a handshake that is going on fails at
+        once."""
+        if self.attempt is not None:
+            self.attempt.break_off()
 
 
 class Opening:
@@ -59,8 +67,8 @@ class Opening:
         self._life = life
         self._starting = threading.RLock()
         self.building = threading.RLock()
-        self._is_within = False  # somebody is in _start_top; written and read by the owner of _starting
-        self._try: _Try | None = None  # of the start that is going on; guarded by the state lock
+        self.undoes = False  # the stop that is going on is that of a start that has failed
+        self._try: Try | None = None  # of the start that is going on; guarded by the state lock
 
     # The threads
 
@@ -89,9 +97,9 @@ class Opening:
         allocator.keep_freed()
         if not life.is_child:
             privatedirectory.sweep()
-        notices = Notices(node.router.pid)
-        supervisor = None
+        notices = supervisor = None
         try:
+            notices = Notices(node.router.pid)
             supervisor = life.make_supervisor()
             if not life.is_child:
                 supervisor.begin()
@@ -105,7 +113,8 @@ class Opening:
         except BaseException:  # no thread, no descriptor, or Ctrl-C: nobody else knows of them yet
             if supervisor is not None:
                 supervisor.discard(Deadline(UNDO_SECONDS))
-            notices.close(Deadline(UNDO_SECONDS))
+            if notices is not None:
+                notices.close(Deadline(UNDO_SECONDS))
             raise
         if not life.is_child:
             lifetime.watch(life)
@@ -115,22 +124,22 @@ class Opening:
     def start(self) -> None:
         """See ``Emitter.start``."""
         life = self._life
-        # A listener does not wait for the thread that starts, which may wait for listeners to end.
-        if not self._starting.acquire(blocking=False):
-            if life.node.dispatcher.runs_here():
-                return
-            acquire_from_user(self._starting)
+        is_mine = False
         try:
+            # A listener does not wait for the thread that starts, which may wait for listeners to end.
+            is_mine = self._starting.acquire(blocking=False)
+            if not is_mine:
+                if life.node.dispatcher.runs_here():
+                    return
+                acquire_from_user(self._starting)
+                is_mine = True
             if life.is_child:
                 self._start_child()
-            elif self._begin_start():
-                self._is_within = True
-                try:
-                    self._start_top()
-                finally:
-                    self._is_within = False
+            else:
+                self._start_top()
         finally:
-            self._starting.release()
+            if is_mine:
+                self._starting.release()
 
     def _start_child(self) -> None:
         node = self._life.node
@@ -142,7 +151,7 @@ class Opening:
                 return  # it has started, or is about to end
         self._announce(None)
 
-    def _begin_start(self) -> bool:
+    def _begin_start(self, mine: Try) -> bool:
         """Whether there is anything to start. A stop that is going on is waited for: the last call counts."""
         life = self._life
         node = life.node
@@ -156,13 +165,14 @@ class Opening:
                 asked = life.stopping.is_set()
                 if state in (State.JOINING, State.STARTING, State.STARTED) and not asked:
                     return False  # called once more, or by a listener or a signal handler within start()
-                if (state in (State.NEW, State.CLOSED) or not asked) and not self._is_within:
+                if (state in (State.NEW, State.CLOSED) or not asked) and self._try is None:
                     if asked:
                         self.renew(node.router.pid)
                     node.change(Event.START)
-                    self._try = _Try()
+                    self._try, mine.has_begun = mine, True
                     return True
-            if self._is_within or not life.may_wait():
+                is_within = self._try is not None
+            if is_within or not life.may_wait():
                 raise Closed("the emitter is stopping; start() can follow when it is stopped")
             life.wait_over(None)
 
@@ -170,35 +180,34 @@ class Opening:
         """State lock held: forget the life before, all but listeners and options."""
         life = self._life
         node = life.node
+        life.gate = life.supervisor = None  # first: see request_stop() in a signal handler
         node.dispatcher.ended = None
         node.router = Router(pid, node.router.version + 1)
         node.announced = False
-        life.gate = life.supervisor = None
         life.exit = None
         life.ready_said = False
         life.stopping, life.stopped = Latch(), Latch()
+        self.undoes = False
 
     def _start_top(self) -> None:
-        """The state is JOINING or STARTING by this call."""
-        mine = self._try
-        assert mine is not None
+        mine = Try()
         try:
-            self._join(mine)
+            if self._begin_start(mine):
+                self._join(mine)
         except _Overtaken:
             return
         except Exception:  # of the dial, or of a system that has no thread or descriptor
-            if self._is_over(mine):
+            if mine.is_overtaken:
                 return  # the stop broke the dial off
             self._fail(mine)
             raise
         except BaseException:  # Ctrl-C, or what a signal handler raised
-            if not self._is_over(mine):
-                self._fail(mine)
+            self._fail(mine)
             raise
         finally:
             self._finish(mine)
 
-    def _join(self, mine: _Try) -> None:
+    def _join(self, mine: Try) -> None:
         life = self._life
         node = life.node
         gate = joined = None
@@ -226,7 +235,7 @@ class Opening:
         finally:
             node.dispatcher.leave()
 
-    def _build(self, mine: _Try, gate: Gate | None, joined: Joined | None) -> Arrival | None:
+    def _build(self, mine: Try, gate: Gate | None, joined: Joined | None) -> Arrival | None:
         """Open the threads if need be, and serve the socket. Raises _Overtaken where a stop was faster.
 
         What was joined is closed if this raises.
@@ -255,30 +264,30 @@ class Opening:
                 node.change(Event.JOINED)
             return arrival
 
-    def _finish(self, mine: _Try) -> None:
+    def _finish(self, mine: Try) -> None:
         """Nothing is left of a start that a stop would have to wait for; listeners may still be told."""
         with self._life.node.lock:
             if self._try is mine:
                 self._try = None
         mine.over.set()
 
-    def _is_over(self, mine: _Try) -> bool:
+    def _is_over(self, mine: Try) -> bool:
         """Whether a stop has put an end to this start."""
-        node = self._life.node
-        with node.lock:
-            return self._try is not mine or node.state.state not in (State.JOINING, State.STARTING)
+        with self._life.node.lock:
+            return mine.is_overtaken
 
-    def _fail(self, mine: _Try) -> None:
+    def _fail(self, mine: Try) -> None:
         """This start has failed: the emitter is again as it was before."""
         life = self._life
         node = life.node
         with node.lock:
-            if not node.state.allows(Event.FAILED):
+            if not mine.has_begun or mine.is_overtaken or not node.state.allows(Event.FAILED):
                 return  # start() had opened everything; a listener of ready has let Ctrl-C through, say
             node.change(Event.FAILED)
             supervisor = life.supervisor
         if not mine.has_opened or supervisor is None or supervisor.slots:
             return  # what worker() has opened stays
+        self.undoes = True
         life.request_stop(0.0)
         if life.may_wait() and life.wait_over(UNDO_SECONDS):
             with node.lock:
@@ -288,16 +297,15 @@ class Opening:
 
     # The stop, as far as it concerns a start
 
-    def overtake(self) -> None:
-        """State lock held: a stop ends the start that is going on, if there is one. Never blocks."""
-        mine, self._try = self._try, None
-        if mine is not None and mine.attempt is not None:
-            mine.attempt.break_off()
+    def overtake(self) -> Try | None:
+        """State lock held: a stop ends the start that is going on, if there is one; returns that.
 
-    def given_up(self) -> Latch | None:
-        """What is set when nothing is left of the start that is going on; None if there is none."""
+        The caller breaks it off when it has let go of the lock.
+        """
         mine = self._try
-        return None if mine is None else mine.over
+        if mine is not None:
+            mine.is_overtaken = True
+        return mine
 
     # Forks
 
@@ -317,7 +325,6 @@ class Opening:
         if node.state.state is not State.NEW:
             return False
         self._starting, self.building = threading.RLock(), threading.RLock()
-        self._is_within = False
         self._try = None
         return True
 

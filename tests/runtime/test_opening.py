@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
 import socket
+import sys
 import threading
 
 import pytest
@@ -143,6 +145,41 @@ def test_a_stop_breaks_off_a_start_that_has_opened_threads_for_a_worker_before(e
     emitter.stop()
     assert start.result() is None
     assert state_of(emitter) is State.CLOSED
+
+
+@pytest.mark.usefixtures("all_is_given_back")
+def test_a_stop_right_at_the_beginning_of_a_start_ends_it(emitter, monkeypatch):
+    opening = emitter._life.opening
+    begin = opening._begin_start
+
+    def overtaken(mine):
+        begun = begin(mine)
+        emitter._life.request_stop(None)
+        return begun
+
+    monkeypatch.setattr(opening, "_begin_start", overtaken)
+    emitter.start()
+    assert state_of(emitter) is State.CLOSED
+    assert emitter.run(0.0), "it is stopped, and says so at once"
+
+
+@pytest.mark.usefixtures("all_is_given_back")
+def test_a_stop_waits_for_its_own_life_and_not_for_the_next_one(emitter, monkeypatch):
+    life = emitter.options(useSocket=False)._life
+    emitter.start()
+    ask = life._ask
+
+    def late(seconds):
+        """The thread that stops is kept, until another one has stopped and started again."""
+        asked = ask(seconds)
+        monkeypatch.setattr(life, "_ask", ask)
+        assert InThread(emitter.start).result() is None
+        return asked
+
+    monkeypatch.setattr(life, "_ask", late)
+    emitter.stop()
+    assert state_of(emitter) is State.STARTED
+    emitter.stop()
 
 
 @pytest.mark.parametrize("use_socket", [True, False])
@@ -475,6 +512,15 @@ class Walk:
             assert call.result() is None, plans
 
 
+@pytest.fixture
+def threads_take_turns_all_the_time():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("threads_take_turns_all_the_time")
 @pytest.mark.parametrize("kind", ["server", "client", "no socket", "waiting"])
 def test_whatever_meets_in_the_end_the_emitter_is_wholly_open_or_wholly_closed(kind, port, place):
     path = str(place / "s")
@@ -488,6 +534,7 @@ def test_whatever_meets_in_the_end_the_emitter_is_wholly_open_or_wholly_closed(k
     )
     emitter.on("please stop", lambda message: emitter.stop())
     outside = set(threads())
+    gc.collect()  # what tests before this one have left to the collector is not ours
     descriptors = len(os.listdir("/dev/fd"))
     for seed in range(INTERLEAVINGS):
         Walk(emitter, seed).go()
