@@ -21,8 +21,8 @@ from .._core.messages import Message
 from .._core.naming import described
 from .._exceptions import InvalidListener, shown
 from .floor import Floor, process_floor
-from .interrupts import Terminated
-from .threads import library_threads
+from .interrupts import is_from_signal
+from .threads import let_go, library_threads
 
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers, Wait
@@ -213,19 +213,25 @@ class Dispatcher:
         ``gathers``: for several events; after the last of them the caller writes what this emitter sent.
         """
         floor = self.floor
-        if not floor.lock.acquire(False):
-            floor.take()
-        if not floor.depth:
-            floor.gatherer = self if gathers else None
-        floor.depth += 1
-        floor.owner = get_ident()
+        ident = get_ident()
+        if floor.owner == ident:
+            floor.depth += 1
+            return
+        try:
+            if not floor.lock.acquire(False):
+                floor.take()
+        except BaseException:  # of a signal handler, perhaps just after the acquisition
+            let_go(floor.lock)
+            raise
+        floor.gatherer = self if gathers else None
+        floor.depth = 1
+        floor.owner = ident
 
     def leave(self) -> None:
         """The counterpart of ``enter``. The outermost one lets what listeners sent go."""
         floor = self.floor
         if floor.depth > 1:
             floor.depth -= 1
-            floor.lock.release()
             return
         floor.gatherer = None
         floor.depth = 0
@@ -241,6 +247,17 @@ class Dispatcher:
     def runs_here(self) -> bool:
         """Whether the calling code is called by a listener, of this emitter or of another one."""
         return self.floor.owner == get_ident()
+
+    def entered(self) -> int:
+        """How often the calling thread has entered. For ``leave_to``."""
+        return self.floor.depth if self.runs_here() else 0
+
+    def leave_to(self, outer: int) -> None:
+        """After an exception at any place, also of a signal handler within enter() or leave(): as before."""
+        floor = self.floor
+        if floor.owner == get_ident() and floor.depth > outer:
+            floor.depth = outer + 1
+            self.leave()
 
     def owe_idle(self) -> None:
         """Have ``on_idle`` called when the last listener has run for now.
@@ -260,18 +277,23 @@ class Dispatcher:
         if not self.listens_to(message.event):
             return False
         life = self.kept
-        self.enter()
+        outer = self.entered()
         try:
+            self.enter()
             if self.kept is not life and get_ident() in library_threads:
-                return False  # it was kept from its turn until the life that it told of was over
-            if self.resumes and self.floor.depth == 1:  # not in a listener, which may be the one that ended
-                self.resumes, self.ended = False, None
-            receivers = self.find(
-                message.event, message.from_
-            )  # now: whoever ran before may have changed them
-            self.call_with(receivers, message, kwargs)
-        finally:
+                receivers: Receivers = ()  # kept from its turn until the life that it told of was over
+            else:
+                if self.resumes and self.floor.depth == 1:  # not in a listener, perhaps the one that ended
+                    self.resumes, self.ended = False, None
+                # Found now: whoever ran before may have changed them.
+                receivers = self.find(message.event, message.from_)
+                self.call_with(receivers, message, kwargs)
             self.leave()
+        except (
+            BaseException
+        ):  # Ctrl-C out of a listener, or of a signal handler, also at the entry of leave()
+            self.leave_to(outer)
+            raise
         return bool(receivers)
 
     def call_with(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any]) -> None:
@@ -326,7 +348,7 @@ class Dispatcher:
         """
         kind = type(exc)  # of which an exception may say something else
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main and issubclass(kind, (KeyboardInterrupt, Terminated)):
+        if is_main and (issubclass(kind, KeyboardInterrupt) or is_from_signal(exc)):
             try:
                 raise exc
             finally:

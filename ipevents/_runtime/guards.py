@@ -11,8 +11,9 @@ import threading
 import time
 
 from .._exceptions import shown
+from .interrupts import is_from_signal
 
-__all__ = ["foreign", "patient", "told"]
+__all__ = ["foreign", "let_through", "patient", "told"]
 
 FAULTS = 10  # of a loop in a row, after which it gives up: what is wrong does not pass
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 1.0
@@ -28,11 +29,19 @@ def foreign() -> type[BaseException] | tuple[type[BaseException], ...]:
     return BaseException
 
 
+def let_through(exc: BaseException) -> None:
+    """After ``except foreign()``: raise it again if a signal has raised it, for the program and not for
+    us."""
+    if is_from_signal(exc):
+        raise exc
+
+
 def told(value: object, most: int = 300) -> str:
     """A foreign value as the text of an error shows it, whatever its ``repr`` does, in any thread."""
     try:
         return shown(value, most)
-    except foreign():  # a KeyboardInterrupt out of its repr, in a thread of the library
+    except foreign() as exc:  # a KeyboardInterrupt out of its repr, in a thread of the library
+        let_through(exc)
         return "<a value that cannot be shown>"
 
 

@@ -60,6 +60,12 @@ def marked(exc: BaseException) -> BaseException:
     return exc
 
 
+def is_from_signal(exc: BaseException) -> bool:
+    """Whether a signal handler of the library has raised this, for the program in the main thread."""
+    kind = type(exc)
+    return issubclass(kind, Terminated) or (kind in (KeyboardInterrupt, SystemExit) and _MARK in exc.__dict__)
+
+
 def is_at_work() -> bool:
     """In a signal handler: whether the code below handles an exception that ``marked`` has seen.
 

@@ -28,7 +28,7 @@ from .notices import Notices
 from .threads import Deadline, Latch, acquire_from_user
 
 if TYPE_CHECKING:
-    from .client import Arrival
+    from .client import Arrival, Client
     from .connector import Joined
     from .dial import Attempt
     from .gate import Gate
@@ -221,19 +221,23 @@ class Opening:
                 return
             gate = Gate(node, life.options, life.incarnation, say_ready=life.say_ready)
             joined = gate.join(mine.attempt)
+        outer = node.dispatcher.entered()
         try:
             node.dispatcher.enter()  # whoever connects now is heard after our own ready and online
         except BaseException:  # Ctrl-C while a listener runs: nobody else has it yet
             if joined is not None:
                 joined.close()
+            node.dispatcher.leave_to(outer)
             raise
         try:
             arrival = self._build(mine, gate, joined)
             self._finish(mine)
             if gate is None or gate.client is None or arrival is not None:
                 self._announce(arrival)
-        finally:
             node.dispatcher.leave()
+        except BaseException:  # of a listener of ready, a failed start, or a signal handler
+            node.dispatcher.leave_to(outer)
+            raise
 
     def _build(self, mine: Try, gate: Gate | None, joined: Joined | None) -> Arrival | None:
         """Open the threads if need be, and serve the socket. Raises _Overtaken where a stop was faster.
@@ -343,19 +347,28 @@ class Opening:
         if client is not None and arrival is not None:
             with node.lock:
                 client.take_name(arrival)
-        node.dispatcher.enter()
+        outer = node.dispatcher.entered()
         try:
-            life.say_ready()
-            with node.lock:
-                if node.stage is not Stage.OPEN and not (life.is_child and node.stage is Stage.STOPPING):
-                    if arrival is not None:
-                        arrival.session.socket.close()
-                    return
-                if client is not None and arrival is not None:
-                    client.attach(arrival.session)
-                elif not node.announced:
-                    node.announce()
-            node.deliver_local("online")
-            node.incoming.online_said()
-        finally:
+            node.dispatcher.enter()
+            self._say(client, arrival)
             node.dispatcher.leave()
+        except BaseException:  # of a listener, or of a signal handler
+            node.dispatcher.leave_to(outer)
+            raise
+
+    def _say(self, client: Client | None, arrival: Arrival | None) -> None:
+        """The dispatcher is entered: what ``_announce`` has to tell, in its order."""
+        life = self._life
+        node = life.node
+        life.say_ready()
+        with node.lock:
+            if node.stage is not Stage.OPEN and not (life.is_child and node.stage is Stage.STOPPING):
+                if arrival is not None:
+                    arrival.session.socket.close()
+                return
+            if client is not None and arrival is not None:
+                client.attach(arrival.session)
+            elif not node.announced:
+                node.announce()
+        node.deliver_local("online")
+        node.incoming.online_said()

@@ -3,19 +3,20 @@
 Locks of the whole package, and the order in which a thread may take them (each only while it holds none
 that stands below it):
 
-1. ``Life._starting``, ``Life._opening``: one way through ``start``. May wait for the next.
-2. ``Dispatcher._running``: one listener at a time. Held while code of the user runs.
-3. the state lock, ``Node.lock``. Nothing is logged, no listener called, nothing waited for under it, and of
+1. ``Opening._starting``: one way through ``start``. May wait for the next.
+2. ``Floor.lock``: one listener at a time in a process. Held while code of the user runs.
+3. ``Opening.building``: the steps between two states. Waits for the start of threads only.
+4. the state lock, ``Node.lock``. Nothing is logged, no listener called, nothing waited for under it, and of
    the locks below none is waited for.
-4. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``PrivateSocket._opening``,
+5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``PrivateSocket._opening``,
    ``Wakeup._lock``: each for a few lines.
 
 Latches, ``Link._wakeup`` and SimpleQueues are held by nobody: to set, release or put never blocks.
 
 A finalizer, the callback of a collected weak receiver and a signal handler run in the middle of anything,
-also under the locks of group 4. The library's own callback for a weak receiver takes the state lock (unless
+also under the locks of group 5. The library's own callback for a weak receiver takes the state lock (unless
 its thread holds it already: then it defers that, see ``Node.defer``), and so does a send of the user's. That
-is why nobody who holds the state lock may wait for a lock of group 4, and ``Wakeup.ring``, which is called
+is why nobody who holds the state lock may wait for a lock of group 5, and ``Wakeup.ring``, which is called
 there, waits for none: it leaves the ring to whoever has the lock.
 
 A signal handler may also raise. CPython calls it after a call, at the beginning of a function, or at a jump

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import functools
 import gc
+import signal
 import sys
 import threading
 
 import blinker
 import pytest
 
+from ipevents import Emitter
 from ipevents._core.messages import Envelope, Message
 from ipevents._exceptions import InvalidListener
 from ipevents._runtime import dispatch, signals
@@ -1292,3 +1294,47 @@ def test_what_can_take_none_is_refused_and_not_registered(dispatcher, listener):
         dispatcher.add("x", listener)
     assert dispatcher.count("x") == 0
     assert dispatcher.interest == []
+
+
+# Signal handlers that raise
+
+
+class Alarm(BaseException):
+    """What the handler below raises, at whatever place."""
+
+
+@pytest.fixture
+def alarms():
+    """Let SIGALRM raise again and again in the main thread, ``count`` times in all, around a call."""
+
+    def ring(number, frame):
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+
+    def around(count, call):
+        for index in range(count):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + index % 50 * 2e-6)
+                for _ in range(1000):  # one that comes within the listener is the listener's failure
+                    call()
+            except Alarm:
+                continue
+
+    yield around
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_handler_that_raises_in_an_emit_leaves_the_floor_to_others(alarms):
+    emitter = Emitter()
+    emitter.on("x", lambda message: None)
+    alarms(2000, lambda: emitter.emit("x"))
+    floor = emitter._node.dispatcher.floor
+    assert (floor.depth, floor.owner) == (0, 0)
+    heard = []
+    emitter.on("y", lambda message: heard.append("y"))
+    other = threading.Thread(target=lambda: emitter.emit("y"), daemon=True)
+    other.start()
+    other.join(CEILING)
+    assert heard == ["y"]

@@ -802,3 +802,43 @@ def test_a_stopped_emitter_does_not_keep_the_script():
     """
     with running(text) as script:
         assert check(script, 0, within=START_SECONDS) == ["end"]
+
+
+def test_sigterm_while_a_listener_of_emit_runs_ends_the_script():
+    text = """
+    def listener(message):
+        say("runs")
+        threading.Event().wait()
+
+    ipem.on("x", listener)
+    ipem.start()
+    ipem.emit("x")
+    say("goes on")
+    """
+    with running(text) as script:
+        script.wait_line("runs")
+        script.signal(signal.SIGTERM)
+        ended = script.ended()
+    assert ended.status == 143
+    assert ended.lines == ["runs"]
+
+
+def test_a_child_that_is_stopped_while_its_arguments_are_unpickled_ends_with_0():
+    text = """
+    class Slow:
+        def __reduce__(self):
+            return slow, ()
+
+    def slow():
+        ipem.start()
+        threading.Event().wait()
+
+    with ipem:
+        with ipem.expecting("online"):
+            child = ipem.worker(print, [Slow()], restart=False, stopGrace=50)
+        child.stop()
+        say(child.exitcode)
+    """
+    with running(text) as script:
+        ended = script.ended()
+    assert ended.lines == ["0"], ended
