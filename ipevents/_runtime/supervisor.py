@@ -81,12 +81,21 @@ class Supervisor:
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
         self._is_discarded = False
+        self._may_run = False  # the start of the thread was interrupted
 
     def begin(self) -> None:
         """Start the thread."""
         if self._node.incoming.holding:
             self._warn_held_at = monotonic() + SILENT_SECONDS
-        self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
+        try:
+            self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
+        except RuntimeError:  # there is no thread
+            raise
+        except (
+            BaseException
+        ):  # of a signal handler, perhaps when the thread runs already: then it ends by itself
+            self._may_run = True
+            raise
 
     # Children
 
@@ -218,10 +227,10 @@ class Supervisor:
         back."""
         self._is_discarded = True
         self.watch.ring()
-        if self._thread is None:
-            self.watch.close()
-        else:
+        if self._thread is not None:
             join_thread(self._thread, deadline)
+        elif not self._may_run:  # else the thread closes it, and may be waiting on it now
+            self.watch.close()
 
     def abandon(self) -> None:
         """In a forked child: give our descriptors back, leave everything else alone."""
