@@ -37,15 +37,16 @@ class PrivateDirectory:
     ``MAX_NAME_BYTES`` bytes. All methods: any thread, none blocks.
     """
 
-    __slots__ = ("_held", "_pid", "path")
+    __slots__ = ("_held", "_pid", "_status", "path")
 
     def __init__(self, path: str, lock: int) -> None:
         """Take over a new directory and the locked descriptor of it. Called by ``make()``."""
         self.path = path
         self._pid = os.getpid()
-        # The locked descriptor, until somebody pops it: pop() is what makes close() idempotent from any
-        # thread, and from a signal handler in the middle of itself.
+        # The locked descriptor, until somebody pops it: a number that is closed by one thread may be another
+        # file's in the next moment.
         self._held = [lock]
+        self._status = os.fstat(lock)  # what tells this directory from any other at its path
 
     @classmethod
     def make(cls) -> PrivateDirectory:
@@ -78,18 +79,34 @@ class PrivateDirectory:
     def close(self) -> None:
         """Remove the directory and the files in it, and let go of the lock.
 
-        Idempotent. Removes nothing in a process forked from the one that made it, and nothing that
-        somebody put in its place.
+        Idempotent; when it returns the directory is gone, also where another thread is in the middle of
+        the same: the process may end right afterwards. Removes nothing in a process forked from the one that
+        made it, and nothing that somebody put in its place.
         """
         try:
             lock = self._held.pop()
         except IndexError:
+            self._remove_as_well()
             return
         try:
             if self._pid == os.getpid():
                 _remove(self.path, lock)
         finally:
             os.close(lock)
+
+    def _remove_as_well(self) -> None:
+        """Do what the owner of the descriptor, another thread or the code below this handler, is about to do."""
+        if self._pid != os.getpid():
+            return
+        try:
+            directory = os.open(self.path, OPEN_DIRECTORY)
+        except OSError:
+            return  # gone already, as it is whenever nobody is in the middle of it
+        try:
+            if os.path.samestat(self._status, os.fstat(directory)):
+                _remove(self.path, directory)
+        finally:
+            os.close(directory)
 
     def abandon(self) -> None:
         """Close the descriptor and remove nothing: for a forked child, whose parent goes on using it.
@@ -225,7 +242,8 @@ def _remove(path: str, directory: int) -> bool:
     """
     try:
         for name in os.listdir(directory):
-            os.unlink(name, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):  # two threads remove it at once
+                os.unlink(name, dir_fd=directory)
         if not _is_at(path, directory):
             return False  # taken away, or something else stands there now
         os.rmdir(path)

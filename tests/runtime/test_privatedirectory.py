@@ -15,8 +15,9 @@ from ipevents._runtime.privatedirectory import PrivateDirectory, sweep
 
 
 @pytest.fixture(autouse=True)
-def short_base():
+def short_base(tmp_path_factory):
     """An own short place for directories: tmp_path is too long for the path of a socket."""
+    tmp_path_factory.getbasetemp()  # made with the first use, which must not be in here
     base = tempfile.mkdtemp(prefix="k-", dir="/tmp")
     yield Path(base)
     for root, names, files in os.walk(base, topdown=False):
@@ -71,6 +72,27 @@ def test_a_private_directory_is_private_and_ours_to_use_under_every_umask(umask)
         os.umask(before)
     assert stat.S_IMODE(os.stat(directory.path).st_mode) == 0o700
     directory.close()
+
+
+@pytest.mark.parametrize("call", ["listdir", "unlink", "rmdir"])
+def test_a_second_close_in_the_middle_of_the_first_removes_all(short_base, monkeypatch, call):
+    """The second one may be a signal handler's, which ends the process: there is no first one any more."""
+    directory = PrivateDirectory.make()
+    Path(directory.path, "socket").touch()
+    Path(directory.path, "another").touch()
+    plain = getattr(os, call)
+    left = []
+
+    def interrupted(*args, **kwargs):
+        monkeypatch.setattr(privatedirectory.os, call, plain)
+        directory.close()
+        left.extend(os.listdir(short_base))
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(privatedirectory.os, call, interrupted)
+    directory.close()
+    assert left == []
+    assert os.listdir(short_base) == []
 
 
 def test_closing_removes_the_directory_with_its_files_and_may_be_repeated(short_base):
