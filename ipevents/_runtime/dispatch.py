@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
 from .._exceptions import InvalidListener, shown
-from .threads import acquire_from_user
+from .threads import acquire_from_user, let_go
 
 if TYPE_CHECKING:
     from .signals import EventSignal, Receivers
@@ -197,18 +197,24 @@ class Dispatcher:
 
         ``gathers``: for several events; behind the last of them the caller has written what was sent.
         """
-        if not self._running.acquire(False):
-            acquire_from_user(self._running)  # Ctrl-C is heard also where a listener never returns
-        if not self._depth:
-            self.gathers = gathers
-        self._depth += 1
-        self.owner = get_ident()
+        ident = get_ident()
+        if self.owner == ident:
+            self._depth += 1
+            return
+        try:
+            if not self._running.acquire(False):
+                acquire_from_user(self._running)  # Ctrl-C is heard also where a listener never returns
+        except BaseException:  # of a signal handler
+            let_go(self._running)
+            raise
+        self.gathers = gathers
+        self._depth = 1
+        self.owner = ident
 
     def leave(self) -> None:
         """The counterpart of ``enter``. The outermost one lets what listeners sent go, unless it gathers."""
         if self._depth > 1:
             self._depth -= 1
-            self._running.release()
             return
         gathers = self.gathers
         self._depth = 0
@@ -225,15 +231,19 @@ class Dispatcher:
         """Call the listeners of a message in this thread. Returns whether there were any."""
         if not self.listens_to(message.event):
             return False
-        self.enter()
+        outer = self._depth if self.runs_here() else 0
         try:
-            receivers = self.find(
-                message.event, message.from_
-            )  # now: whoever ran before may have changed them
+            self.enter()
+            # Found now: whoever ran before may have changed them.
+            receivers = self.find(message.event, message.from_)
             for receiver in receivers:
                 self.call(receiver, message, kwargs)
-        finally:
             self.leave()
+        except BaseException:  # Ctrl-C out of a listener, or a signal handler's, at whatever place
+            if self.runs_here() and self._depth > outer:
+                self._depth = outer + 1
+                self.leave()
+            raise
         return bool(receivers)
 
     def call(self, receiver: Listener, message: Message, kwargs: Mapping[str, Any]) -> None:

@@ -36,8 +36,8 @@ from .clock import monotonic
 from .guards import told
 from .logs import Log
 from .reading import Truncated, Turn, read_frames
-from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
-from .threads import Deadline, Latch, join_thread, start_thread
+from .session import AT_ONCE, WAITING, Session, remaining, send_parts, shut_down
+from .threads import Deadline, Latch, join_thread, let_go, main_ident, start_thread
 
 log = Log("ipevents.link")
 
@@ -91,6 +91,8 @@ class Link:
         self._writing = 0  # the thread that has the right to write, 0 for none
         self._rest: list[Part] = []  # what the kernel did not take yet, owned by the writing one
         self._rest_of: Session | None = None  # the connection that took the beginning of it
+        self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
+        self._in_write = False  # whoever has the right to write is using it
         self._claimed: Session | None = None  # the connection for which the right to write was given
         self._dead: Session | None = None  # read to its end, its socket not closed yet
         self._asleep = True  # the writer waits without a limit
@@ -185,12 +187,17 @@ class Link:
                 self._waiters.remove(waiter)
 
     def _take_out(self) -> list[Record]:
-        """The next frame with the right to write it; both only if anything waits."""
+        """The next frame with the right to write it; both only if anything waits.
+
+        The right comes first: where a signal handler raises in here, ``give_back`` finds it.
+        """
+        ident = get_ident()
+        self._claimed = self.session
+        self._writing = ident
         records = self.outbox.take()
         if not records:
+            self._writing = 0
             return records
-        self._writing = get_ident()
-        self._claimed = self.session
         self.attended = True
         self._received_then = self.received
         self._deferred_at = 0.0
@@ -208,69 +215,103 @@ class Link:
     def write_now(self, records: list[Record]) -> None:
         """Write a claimed frame as far as the kernel takes it at once; the writer does the rest.
 
-        Also where a signal handler of the user raises in the middle: what was not begun is left to the
-        writer, and a connection on which it is not known how much was written is ended.
+        What a signal handler of the user raises in the middle goes out of here. Then the caller still has the
+        right to write; ``give_back`` ends that, and nothing is lost.
         """
-        session = self._claimed
-        assert session is not None
-        parts: list[Part] | None = None
-        is_known = True  # how much of the parts the kernel has taken
+        ident = get_ident()
+        if self._writing != ident or self.outbox.taken is not records:
+            return  # a signal handler came before, and what it raised has given it back
+        self._in_write = True
         try:
-            parts = self._encode(records)
-            is_known = False
-            parts = send_parts(session.socket, parts, AT_ONCE)
-            is_known = True
-            self._last_write = self.progress = monotonic()
-        except OSError as exc:
-            self._write_failed(session, exc)
-            parts, is_known = [], True
-        except Exception:  # no memory for the frame, or a fault of the library
-            log.exception("! writing to %s failed", self.name)
-            self._break(session)
-            parts, is_known = [], True
-        finally:
-            if not is_known:
-                self._break(session)
-                parts = []
-            self._leave_to_writer(session, self._encode(records) if parts is None else parts)
+            session = self._claimed
+            assert session is not None
+            try:
+                self._encode()
+                send_parts(session.socket, self._rest, AT_ONCE, self._sent_now)
+                self._last_write = self.progress = monotonic()
+            except OSError as exc:
+                if exc.errno is None:
+                    raise  # not the system's: a handler's TimeoutError, say
+                self._write_failed(session, exc)
+                self._rest = []
+            except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
+                if ident == main_ident():
+                    raise  # or of a signal handler
+            self._leave_to_writer()
+        except BaseException:
+            self._in_write = False
+            raise
 
-    def leave_unwritten(self, records: list[Record]) -> None:
-        """A claimed frame that its claimer cannot write: the writer does it."""
-        assert self._claimed is not None
-        self._leave_to_writer(self._claimed, self._encode(records))
+    def give_back(self) -> None:
+        """The calling thread breaks off what it was doing: it does not write, and leaves nothing unwritten.
 
-    def _leave_to_writer(self, session: Session, rest: list[Part]) -> None:
-        """Give the right to write back; the writer goes on with what is left of the frame, and behind it."""
+        Only for the claims of code that is over. A ``write_now`` that goes on, which a signal handler has
+        interrupted to come here, is left alone.
+        """
+        if self._writing == get_ident() and not self._in_write:
+            self._leave_to_writer()
+        elif self.outbox.count and not self.attended:
+            lock = self._lock
+            try:
+                lock.acquire()
+                self.prompt()
+                lock.release()
+            except BaseException:  # of a signal handler
+                let_go(lock)
+                raise
+
+    def _leave_to_writer(self) -> None:
+        """Give the right to write back; the writer goes on with what is left of the frame, and after it.
+
+        May be called again where a signal handler has interrupted it.
+        """
         lock = self._lock
-        lock.acquire()
         try:
-            if rest:
-                self._rest, self._rest_of = rest, session
+            lock.acquire()
+            self._note_sent()
+            if self._rest or self.outbox.taken:
+                self.prompt()
+                self._in_write = False
                 self._writing = _THE_WRITER
-                self.prompt()
-                return
-            self._release_writing()
-            if self.outbox.count:
-                self.prompt()
-        finally:
-            lock.release()  # who has the frame written runs what was deferred meanwhile
+            else:
+                if self.outbox.count:
+                    self.prompt()
+                self._release_writing()
+            lock.release()  # whoever has the frame written runs what was deferred meanwhile
+        except BaseException:  # of a signal handler
+            let_go(lock)
+            raise
+
+    def _note_sent(self) -> None:
+        """Right to write: leave off what the kernel has taken."""
+        if self._sent_now:
+            rest = remaining(self._rest, self._sent_now[0])
+            self._rest = rest
+            self._sent_now = []
 
     def _break(self, session: Session) -> None:
         """End a connection whose stream cannot go on; the reader closes it."""
         session.failed = True
         shut_down(session.socket, socket.SHUT_RDWR)
 
-    def _encode(self, records: list[Record]) -> list[Part]:
+    def _encode(self) -> None:
+        """Right to write: the frame that was taken becomes what is to be written, and is counted."""
+        records = self.outbox.taken
+        parts = wire_parts(records)
+        count = 0
         for record in records:
             if record[0] <= SEND_TO:
-                self.sent += len(record[PAYLOADS])
-        return wire_parts(records)
+                count += len(record[PAYLOADS])
+        self.sent += count  # no call from here on: all of it is done, or nothing
+        self._rest, self._rest_of = parts, self._claimed
+        self.outbox.taken = []
 
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
-        self._writing = 0
-        self.outbox.being_written = 0
         self.attended = self._prompted and self._urgent
+        self.outbox.being_written = 0
+        self._in_write = False
+        self._writing = 0
         if self._dead is not None:
             self._close_dead()
         if self._waiters and not self.outbox.count:
@@ -300,7 +341,7 @@ class Link:
                 self._asleep = False
                 mine = self._writing == _THE_WRITER
                 if self._ended:
-                    self._rest = []
+                    self._rest, self.outbox.taken = [], []
                     if mine:
                         self._release_writing()
                     self._close_dead()
@@ -315,36 +356,40 @@ class Link:
                     if urgent or left <= 0.0:
                         records = self._take_out()
                         left = LINGER_SECONDS
+                self._in_write = self._in_write or mine or bool(records)
                 self.attended = bool(self._writing)
                 quiet = 0 if got or mine or waits else quiet + 1
                 wait = left if quiet < LINGER_ROUNDS else None
                 self._asleep = wait is None
             if mine or records:
-                self._write_all(session, records)
+                self._write_all(session)
 
-    def _write_all(self, session: Session | None, records: list[Record] | None) -> None:
+    def _write_all(self, session: Session | None) -> None:
         """Write until the outbox is empty; owns the right to write."""
         while True:
-            rest, self._rest = self._rest, []
-            if rest and self._rest_of is not session:
-                rest = []  # its beginning went with a connection that is gone
+            if self._rest and self._rest_of is not session:
+                self._rest = []  # its beginning went with a connection that is gone
             if session is not None and not session.failed:
                 try:
-                    parts = rest or (self._encode(records) if records else [])
-                    while parts:
-                        parts = send_parts(session.socket, parts, WAITING)
+                    if self.outbox.taken:
+                        self._claimed = session
+                        self._encode()
+                    while self._rest:
+                        send_parts(session.socket, self._rest, WAITING, self._sent_now)
+                        self._note_sent()
                         self.progress = self._last_write = monotonic()
                 except OSError as exc:
                     self._write_failed(session, exc)
                 except Exception:  # no memory for the frame, or a fault of the library
                     log.exception("! writing to %s failed", self.name)
                     self._break(session)
+            self._rest, self.outbox.taken, self._sent_now = [], [], []
             with self._lock:
                 session = self.session
                 if session is None or session.failed or not self.outbox.count or self._ended:
                     self._release_writing()
                     return
-                records = self._take_out()
+                self._take_out()
 
     # Connections
 

@@ -31,7 +31,7 @@ from .logs import Log
 from .notices import Notices
 from .outgoing import Outgoing
 from .stage import Stage
-from .threads import library_threads
+from .threads import let_go, library_threads
 
 log = Log("ipevents")
 
@@ -46,6 +46,13 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
         super().__init__()
         self._deferred = deferred
         self._run_deferred = run_deferred
+
+    def __enter__(self) -> bool:  # type: ignore[override]  # the arguments are for direct calls only
+        try:
+            return self.acquire()
+        except BaseException:  # of a signal handler; on 3.14 it may come between ``acquire`` and the block
+            let_go(self)
+            raise
 
     def __exit__(self, *exc: object) -> None:
         self.release()
