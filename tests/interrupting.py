@@ -30,7 +30,9 @@ class Interruption:
         self._act = act
         self.was_raised = False
         self.where = ""
-        self._called: dict[Any, bool] = {}  # frame: its last operation was a call, and not of a Python function
+        self._called: dict[
+            Any, bool
+        ] = {}  # frame: its last operation was a call, and not of a Python function
         self._at: dict[Any, int] = {}
 
     def run(self, call: Callable[[], object]) -> bool:
@@ -68,7 +70,9 @@ class Interruption:
     def _look(self, frame: Any) -> None:
         self._left -= 1
         if self._left == 0:
-            self.where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
+            self.where = (
+                f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
+            )
             self.where += f":{frame.f_lineno}"
             if self._act is None:
                 raise Raised

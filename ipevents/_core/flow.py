@@ -140,15 +140,28 @@ class Outbox:
                     events.append(event)
                 elif event is not self._event:
                     self._mix(event)
-                self._run += (payload,)
+                self._run.append(payload)
             else:
                 self._begin_run(header, event, payload)
         except BaseException:  # of a signal handler, after any of these calls
-            if self._events is not None:
-                del self._events[len(self._run) :]  # the name of a message that has not come to be
+            self._undo(payload)
             raise
         self._tail_size = tail_size
         return True
+
+    def _undo(self, payload: Payload) -> None:
+        """A message was interrupted on its way in: it is not sent, and neither is its name.
+
+        But () may stay: it is the same object for all messages without arguments.
+        """
+        if payload and self._run and self._run[-1] is payload:
+            if len(self._run) == 1:
+                del self._tail[-1]
+                self._run, self._header, self._events = [], None, None
+            else:
+                del self._run[-1]
+        if self._events is not None:
+            del self._events[len(self._run) :]
 
     def _begin_run(self, header: Header, event: str, payload: Payload) -> None:
         """A record for a message and those that may join it.

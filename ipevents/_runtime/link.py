@@ -27,7 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .._core.flow import Outbox
+from .._core.flow import Outbox, count_messages
 from .._core.messages import PAYLOADS, SEND_TO, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, Part
 from .._core.wire import parts as wire_parts
@@ -47,6 +47,7 @@ LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
 _THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
+_NOTHING: list[Any] = []  # never changed; a list, so that the types are plain
 _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
 
 
@@ -90,10 +91,9 @@ class Link:
         self._ended = False
         self._writing = 0  # the thread that has the right to write, 0 for none
         self._rest: list[Part] = []  # what the kernel did not take yet, owned by the writing one
-        self._rest_of: Session | None = None  # the connection that took the beginning of it
         self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
         self._in_write = False  # whoever has the right to write is using it
-        self._claimed: Session | None = None  # the connection for which the right to write was given
+        self._claimed: Session | None = None  # the connection for which the frame was taken
         self._dead: Session | None = None  # read to its end, its socket not closed yet
         self._asleep = True  # the writer waits without a limit
         self._prompted = False  # _wakeup is released and not yet consumed
@@ -219,21 +219,29 @@ class Link:
         right to write; ``give_back`` ends that, and nothing is lost.
         """
         ident = get_ident()
-        if self._writing != ident or self.outbox.taken is not records:
+        outbox = self.outbox
+        if self._writing != ident or outbox.taken is not records:
             return  # a signal handler came before, and what it raised has given it back
         self._in_write = True
         try:
-            session = self._claimed
-            assert session is not None
+            session: Any = self._claimed
             try:
-                self._encode()
-                send_parts(session.socket, self._rest, AT_ONCE, self._sent_now)
+                parts = wire_parts(records)
+                count = 0
+                for record in records:
+                    if record[0] <= SEND_TO:
+                        count += len(record[PAYLOADS])
+                self.sent += count  # as in _encode
+                self._rest = parts
+                outbox.taken = _NOTHING
+                if send_parts(session.socket, parts, AT_ONCE, self._sent_now):
+                    self._rest, self._sent_now = _NOTHING, []
                 self._last_write = self.progress = monotonic()
             except OSError as exc:
                 if exc.errno is None:
                     raise  # not the system's: a handler's TimeoutError, say
                 self._write_failed(session, exc)
-                self._rest = []
+                self._rest = _NOTHING
             except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
                 if ident == main_ident():
                     raise  # or of a signal handler
@@ -268,7 +276,10 @@ class Link:
         lock = self._lock
         try:
             lock.acquire()
-            self._note_sent()
+            if self._sent_now:
+                self._note_sent()
+            if self._ended:  # there may be no writer any more
+                self._forget_frame()
             if self._rest or self.outbox.taken:
                 self.prompt()
                 self._in_write = False
@@ -286,8 +297,7 @@ class Link:
         """Right to write: leave off what the kernel has taken."""
         if self._sent_now:
             rest = remaining(self._rest, self._sent_now[0])
-            self._rest = rest
-            self._sent_now = []
+            self._rest, self._sent_now = rest, []
 
     def _break(self, session: Session) -> None:
         """End a connection whose stream cannot go on; the reader closes it."""
@@ -298,13 +308,18 @@ class Link:
         """Right to write: the frame that was taken becomes what is to be written, and is counted."""
         records = self.outbox.taken
         parts = wire_parts(records)
-        count = 0
-        for record in records:
-            if record[0] <= SEND_TO:
-                count += len(record[PAYLOADS])
+        count = count_messages(records)
         self.sent += count  # no call from here on: all of it is done, or nothing
-        self._rest, self._rest_of = parts, self._claimed
-        self.outbox.taken = []
+        self._rest = parts
+        self.outbox.taken = _NOTHING
+
+    def _forget_frame(self) -> None:
+        """Right to write: what is left of a frame is lost with the connection that it was taken for."""
+        count = count_messages(self.outbox.taken)
+        self.sent += count
+        self.drop("link-cut", count)
+        self._rest, self._sent_now = _NOTHING, []
+        self.outbox.taken = _NOTHING
 
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
@@ -341,8 +356,8 @@ class Link:
                 self._asleep = False
                 mine = self._writing == _THE_WRITER
                 if self._ended:
-                    self._rest, self.outbox.taken = [], []
                     if mine:
+                        self._forget_frame()
                         self._release_writing()
                     self._close_dead()
                     return
@@ -367,12 +382,9 @@ class Link:
     def _write_all(self, session: Session | None) -> None:
         """Write until the outbox is empty; owns the right to write."""
         while True:
-            if self._rest and self._rest_of is not session:
-                self._rest = []  # its beginning went with a connection that is gone
-            if session is not None and not session.failed:
+            if session is not None and session is self._claimed and not session.failed:
                 try:
                     if self.outbox.taken:
-                        self._claimed = session
                         self._encode()
                     while self._rest:
                         send_parts(session.socket, self._rest, WAITING, self._sent_now)
@@ -383,8 +395,9 @@ class Link:
                 except Exception:  # no memory for the frame, or a fault of the library
                     log.exception("! writing to %s failed", self.name)
                     self._break(session)
-            self._rest, self.outbox.taken, self._sent_now = [], [], []
             with self._lock:
+                if self._rest or self.outbox.taken:
+                    self._forget_frame()
                 session = self.session
                 if session is None or session.failed or not self.outbox.count or self._ended:
                     self._release_writing()

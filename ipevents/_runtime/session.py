@@ -28,8 +28,10 @@ class Session:
         self.failed = False  # writing is over
 
 
-def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> None:
+def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:
     """Send as much of the parts as one call takes; appends to ``taken`` how many bytes that were.
+
+    Returns whether that is known to be all.
 
     A full kernel takes nothing. ``map`` has the number in the list before a signal handler can raise, so it
     is always known how much has been sent.
@@ -41,10 +43,12 @@ def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[i
             taken += map(sock.send, (first[:_SEND_BYTES],), (flags,))
         elif len(parts) == 1:
             taken += map(sock.send, (first,), (flags,))
+            return taken[0] == size
         else:
             taken += map(sock.sendmsg, ([first, parts[1][:_SEND_BYTES]],), ((),), (flags,))
     except BlockingIOError:
-        return
+        pass
+    return False
 
 
 def remaining(parts: list[Part], count: int) -> list[Part]:
