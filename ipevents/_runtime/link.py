@@ -218,11 +218,11 @@ class Link:
         What a signal handler of the user raises in the middle goes out of here. Then the caller still has the
         right to write; ``give_back`` ends that, and nothing is lost.
         """
-        ident = get_ident()
         outbox = self.outbox
-        if self._writing != ident or outbox.taken is not records:
+        if self._writing <= 0 or outbox.taken is not records:
             return  # a signal handler came before, and what it raised has given it back
         self._in_write = True
+        lock = self._lock
         try:
             session: Any = self._claimed
             try:
@@ -243,55 +243,64 @@ class Link:
                 self._write_failed(session, exc)
                 self._rest = _NOTHING
             except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
-                if ident == main_ident():
+                if get_ident() == main_ident():
                     raise  # or of a signal handler
-            self._leave_to_writer()
+            lock.acquire()
+            if (
+                self._rest
+                or outbox.count
+                or outbox.taken
+                or self._dead is not None
+                or self._waiters
+                or self._ended
+            ):
+                self._leave_to_writer()
+            else:  # as _release_writing
+                self.attended = self._prompted and self._urgent
+                outbox.being_written = 0
+                self._in_write = False
+                self._writing = 0
+            lock.release()  # whoever has the frame written runs what was deferred meanwhile
         except BaseException:
-            self._in_write = False
+            let_go(lock)
+            if self._writing == get_ident():
+                self._in_write = False
             raise
 
     def give_back(self) -> None:
         """The calling thread breaks off what it was doing: it does not write, and leaves nothing unwritten.
 
         Only for the claims of code that is over. A ``write_now`` that goes on, which a signal handler has
-        interrupted to come here, is left alone.
-        """
-        if self._writing == get_ident() and not self._in_write:
-            self._leave_to_writer()
-        elif self.outbox.count and not self.attended:
-            lock = self._lock
-            try:
-                lock.acquire()
-                self.prompt()
-                lock.release()
-            except BaseException:  # of a signal handler
-                let_go(lock)
-                raise
-
-    def _leave_to_writer(self) -> None:
-        """Give the right to write back; the writer goes on with what is left of the frame, and after it.
-
-        May be called again where a signal handler has interrupted it.
+        interrupted to come here, is left alone. Lock not held.
         """
         lock = self._lock
         try:
             lock.acquire()
-            if self._sent_now:
-                self._note_sent()
-            if self._ended:  # there may be no writer any more
-                self._forget_frame()
-            if self._rest or self.outbox.taken:
+            if self._writing == get_ident() and not self._in_write:
+                self._leave_to_writer()
+            elif self.outbox.count and not self.attended:
                 self.prompt()
-                self._in_write = False
-                self._writing = _THE_WRITER
-            else:
-                if self.outbox.count:
-                    self.prompt()
-                self._release_writing()
-            lock.release()  # whoever has the frame written runs what was deferred meanwhile
+            lock.release()
         except BaseException:  # of a signal handler
             let_go(lock)
             raise
+
+    def _leave_to_writer(self) -> None:
+        """Lock held: give the right to write back; the writer goes on with what is left, and after it.
+
+        May be called again where a signal handler has interrupted it.
+        """
+        self._note_sent()
+        if self._ended:  # there may be no writer any more
+            self._forget_frame()
+        if self._rest or self.outbox.taken:
+            self.prompt()
+            self._in_write = False
+            self._writing = _THE_WRITER
+            return
+        if self.outbox.count:
+            self.prompt()
+        self._release_writing()
 
     def _note_sent(self) -> None:
         """Right to write: leave off what the kernel has taken."""
