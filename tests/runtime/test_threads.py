@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from interrupting import Interruption
 
 from ipevents._runtime.threads import (
     Deadline,
@@ -200,3 +201,71 @@ def test_joining_nothing_oneself_or_a_hung_thread_does_not_hang():
     assert time.monotonic() - begun < 20.0
     latch.set()
     assert join_thread(thread, Deadline(20.0))
+
+
+def test_what_a_thread_raises_is_logged_and_its_owner_is_told(caplog):
+    told: list[BaseException] = []
+
+    def fail() -> None:
+        raise SystemExit(3)
+
+    assert join_thread(start_thread("fails", fail, on_fault=told.append), Deadline(20.0))
+    assert [type(exc) for exc in told] == [SystemExit]
+    assert "the thread fails has failed" in caplog.text
+
+
+def rings(wakeup: Wakeup) -> int:
+    return len(wakeup.clear())
+
+
+def test_a_ring_waits_for_no_lock_and_is_not_lost():
+    wakeup = Wakeup()
+    try:
+        assert wakeup._lock.acquire()  # as another thread in the middle of its ring
+        thread = threading.Thread(target=wakeup.ring)
+        thread.start()
+        thread.join(20.0)
+        assert not thread.is_alive()
+        assert rings(wakeup) == 0
+        wakeup._lock.release()
+        wakeup.ring()
+        assert rings(wakeup) >= 1
+    finally:
+        wakeup.close()
+
+
+def test_who_rings_looks_again_for_a_ring_that_came_meanwhile(monkeypatch):
+    wakeup = Wakeup()
+    write, others = wakeup._write, []
+
+    def interrupted() -> None:
+        write()
+        if not others:
+            others.append(threading.Thread(target=wakeup.ring))
+            others[0].start()
+            others[0].join(20.0)  # it has found the lock taken, and gone on
+
+    monkeypatch.setattr(wakeup, "_write", interrupted)
+    wakeup.ring()
+    assert not others[0].is_alive()
+    assert rings(wakeup) == 2
+    wakeup.close()
+
+
+def test_a_handler_that_raises_in_a_ring_leaves_it_rung_and_the_lock_free():
+    place = 0
+    while True:
+        place += 1
+        wakeup = Wakeup()
+        interruption = Interruption(place)
+        there = interruption.run(wakeup.ring)
+        assert rings(wakeup) or interruption.where.startswith(("Wakeup.ring", "ring")), interruption.where
+        got: list[bool] = []
+        thread = threading.Thread(target=lambda: got.append(wakeup._lock.acquire(timeout=20.0)))  # noqa: B023
+        thread.start()
+        thread.join()
+        assert got == [True], interruption.where
+        wakeup.abandon()
+        if not there:
+            break
+    assert place > 5
