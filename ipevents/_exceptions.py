@@ -82,13 +82,11 @@ _SHOWN = 80  # characters
 def shown(value: object, most: int = _SHOWN) -> str:
     """A value as the text of an error names it: at most so many characters, whatever its ``repr`` does.
 
-    Only Ctrl-C comes out of it.
+    What is no Exception comes out of it: Ctrl-C, perhaps, or what a signal handler raises to end the program.
     """
     try:
         text = str.__str__(repr(value))  # a plain one: repr may return any subclass of str
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # the user's code, which raises what it likes
+    except Exception:  # the user's code, which raises what it likes
         text = f"<{_class_name(value)} object at {id(value):#x}>"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 

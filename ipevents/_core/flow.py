@@ -52,6 +52,9 @@ class Outbox:
 
     Sizes are those of the payloads in bytes. A message that has its header in common with the one before it
     joins that one's record.
+
+    A signal handler may raise after any call in here, and at the beginning of any function, but not between
+    plain assignments (see threads.py). So each change is a row of those: done, or not begun.
     """
 
     __slots__ = (
@@ -70,6 +73,7 @@ class Outbox:
         "being_written",
         "dropping",
         "peak",
+        "taken",
     )
 
     def __init__(self) -> None:
@@ -89,6 +93,7 @@ class Outbox:
         # while it is the only frame and there is no episode.
         self._simple_up_to = FRAME_BYTES
         self._pending_interest: dict[str, list[object]] = {}
+        self.taken: list[Record] = []  # the frame that was taken last, until whoever took it has its bytes
         self.being_written = 0  # bytes of the frame that was taken last, until whoever took it sets 0
         self.peak = 0
         self.dropping = False  # an episode of a slow peer, until half empty
@@ -140,23 +145,36 @@ class Outbox:
                 self._run.append(payload)
             else:
                 self._begin_run(header, event, payload)
-        except BaseException:  # of a signal handler, behind any of these calls
-            if self._events is not None:
-                del self._events[len(self._run) :]  # the name of a message that has not come to be
+        except BaseException:  # of a signal handler, after any of these calls
+            self._undo(payload)
             raise
         self._tail_size = tail_size
         return True
 
+    def _undo(self, payload: Payload) -> None:
+        """A message was interrupted on its way in: it is not sent, and neither is its name.
+
+        But () may stay: it is the same object for all messages without arguments.
+        """
+        if payload and self._run and self._run[-1] is payload:
+            if len(self._run) == 1:
+                del self._tail[-1]
+                self._run, self._header, self._events = [], None, None
+            else:
+                del self._run[-1]
+        if self._events is not None:
+            del self._events[len(self._run) :]
+
     def _begin_run(self, header: Header, event: str, payload: Payload) -> None:
         """A record for a message and those that may join it.
 
-        It comes into being with the message in it: a signal handler may raise behind any call, see ``offer``.
+        It comes into being with the message in it.
         """
         run = [payload]
         record = make_record(header, event, run)
         self._end_run()
         self._run, self._header, self._event, self._events = run, header, event, None
-        self._tail.append(record)
+        self._tail += (record,)
 
     def _end_run(self) -> None:
         """No message joins the last record of the tail any more."""
@@ -200,11 +218,15 @@ class Outbox:
         if self._tail and (large or self._tail_size + size > FRAME_BYTES):
             self._close_tail()
         self._end_run()
-        self._tail.append(record)
-        self._tail_count += count
-        self._tail_size += size
         if large:
-            self._close_tail()
+            self._frames += (([record], count, size),)
+            self._framed += count
+            self._framed_size += size
+            self._simple_up_to = 0
+        else:
+            self._tail += (record,)
+            self._tail_count += count
+            self._tail_size += size
 
     def put_interest(self, event: str, wanted: bool) -> None:
         """Tell the peer of interest; news of the same event that still waits is replaced in its place."""
@@ -213,8 +235,8 @@ class Outbox:
             pending[2] = wanted
             return
         record: list[object] = [INTEREST, event, wanted]
-        self._pending_interest[event] = record
         self.put(record, len(event))
+        self._pending_interest[event] = record
 
     def put_interests(self, events: tuple[str, ...]) -> None:
         """Tell the peer all interest at once. What is told later is not put in a place before this.
@@ -241,15 +263,18 @@ class Outbox:
         if self._pending_interest:
             self._pending_interest = {}
         if self._frames:
-            records, count, size = self._frames.popleft()
+            records, count, size = self._frames[0]
+            self.taken = records
+            del self._frames[0]
             self._framed -= count
             self._framed_size -= size
             self.being_written = size
-            self._limits_changed()
+            self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
             return records
-        records = self._tail
+        self.taken = records = self._tail
         self.being_written = self._tail_size
-        self._begin_tail()
+        self._tail, self._run, self._header, self._events = [], [], None, None
+        self._tail_count = self._tail_size = 0
         return records
 
     def count_messages(self) -> int:
@@ -269,16 +294,11 @@ class Outbox:
 
     def _close_tail(self) -> None:
         self._end_run()
-        self._frames.append((self._tail, self._tail_count, self._tail_size))
+        self._frames += ((self._tail, self._tail_count, self._tail_size),)
         self._framed += self._tail_count
         self._framed_size += self._tail_size
-        self._limits_changed()
-        self._begin_tail()
-
-    def _begin_tail(self) -> None:
-        self._tail = []
-        self._run, self._header, self._events = [], None, None
-        self._tail_count = self._tail_size = 0
+        self._tail, self._tail_count, self._tail_size = [], 0, 0
+        self._simple_up_to = 0
 
 
 def count_messages(records: Iterable[Record]) -> int:

@@ -11,37 +11,29 @@ import threading
 import time
 
 from .._exceptions import shown
-from .interrupts import is_from_signal
 
-__all__ = ["foreign", "let_through", "patient", "told"]
+__all__ = ["foreign", "patient", "told"]
 
 FAULTS = 10  # of a loop in a row, after which it gives up: what is wrong does not pass
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 1.0
 
 
-def foreign() -> type[BaseException] | tuple[type[BaseException], ...]:
+def foreign() -> type[BaseException]:
     """What to catch around foreign code, as in ``except foreign():``, in the calling thread.
 
-    Everything; but in the main thread not Ctrl-C, which is for the code that called the library.
+    Everything; but in the main thread only Exceptions. What else is raised there is mostly meant for the code
+    that called the library: Ctrl-C, and the SystemExit of a signal handler that ends the program.
     """
     if threading.current_thread() is threading.main_thread():
-        return (Exception, SystemExit, GeneratorExit)
+        return Exception
     return BaseException
-
-
-def let_through(exc: BaseException) -> None:
-    """After ``except foreign()``: raise it again if a signal has raised it, for the program and not for
-    us."""
-    if is_from_signal(exc):
-        raise exc
 
 
 def told(value: object, most: int = 300) -> str:
     """A foreign value as the text of an error shows it, whatever its ``repr`` does, in any thread."""
     try:
         return shown(value, most)
-    except foreign() as exc:  # a KeyboardInterrupt out of its repr, in a thread of the library
-        let_through(exc)
+    except foreign():  # what is no Exception, out of its repr in a thread of the library
         return "<a value that cannot be shown>"
 
 

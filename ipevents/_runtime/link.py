@@ -27,7 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .._core.flow import Outbox
+from .._core.flow import Outbox, count_messages
 from .._core.messages import PAYLOADS, SEND_TO, Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES, Part
 from .._core.wire import parts as wire_parts
@@ -36,8 +36,8 @@ from .clock import monotonic
 from .guards import told
 from .logs import Log
 from .reading import Truncated, Turn, read_frames
-from .session import AT_ONCE, WAITING, Session, send_parts, shut_down
-from .threads import Deadline, Latch, join_thread, start_thread
+from .session import AT_ONCE, WAITING, Session, remaining, send_parts, shut_down
+from .threads import Deadline, Latch, join_thread, let_go, main_ident, start_thread
 
 log = Log("ipevents.link")
 
@@ -47,6 +47,7 @@ LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
 _THE_WRITER = -1  # as the owner of the right to write, before the writer thread has taken it up
+_NOTHING: list[Any] = []  # never changed; a list, so that the types are plain
 _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
 
 
@@ -94,9 +95,9 @@ class Link:
         self.ended = False  # for good; written under the state lock
         self._writing = 0  # the thread that has the right to write, 0 for none
         self._rest: list[Part] = []  # what the kernel did not take yet, owned by the writing one
-        self._rest_of: Session | None = None  # the connection that took the beginning of it
-        self._encoded: tuple[list[Record], list[Part]] | None = None  # the frame being written
-        self._claimed: Session | None = None  # the connection for which the right to write was given
+        self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
+        self._in_write = False  # whoever has the right to write is using it
+        self._claimed: Session | None = None  # the connection for which the frame was taken
         self._dead: Session | None = None  # read to its end, its socket not closed yet
         self._asleep = True  # the writer waits without a limit
         self._prompted = False  # _wakeup is released and not yet consumed
@@ -202,12 +203,17 @@ class Link:
                 self._waiters.remove(waiter)
 
     def _take_out(self) -> list[Record]:
-        """The next frame with the right to write it; both only if anything waits."""
+        """The next frame with the right to write it; both only if anything waits.
+
+        The right comes first: where a signal handler raises in here, ``give_back`` finds it.
+        """
+        ident = get_ident()
+        self._claimed = self.session
+        self._writing = ident
         records = self.outbox.take()
         if not records:
+            self._writing = 0
             return records
-        self._writing = get_ident()
-        self._claimed = self.session
         self.attended = True
         self._received_then = self.received
         self._deferred_at = 0.0
@@ -225,84 +231,127 @@ class Link:
     def write_now(self, records: list[Record]) -> None:
         """Write a claimed frame as far as the kernel takes it at once; the writer does the rest.
 
-        Also where a signal handler of the user raises in the middle: what was not begun is left to the
-        writer, and a connection on which it is not known how much was written is ended.
+        What a signal handler of the user raises in the middle goes out of here. Then the caller still has the
+        right to write; ``give_back`` ends that, and nothing is lost.
         """
-        session = self._claimed
-        assert session is not None
-        parts: list[Part] | None = None
-        is_known = True  # how much of the parts the kernel has taken
-        try:
-            parts = self._encode(records)
-            is_known = False
-            parts = send_parts(session.socket, parts, AT_ONCE)
-            is_known = True
-            self._last_write = self.progress = monotonic()
-        except OSError as exc:
-            if exc.errno is None:
-                raise  # not the system's: a TimeoutError of a signal handler, say
-            self._write_failed(session, exc)
-            parts, is_known = [], True
-        except Exception:  # no memory for the frame, or a fault of the library
-            log.exception("! writing to %s failed, and the connection ends", self.title)
-            self._break(session)
-            parts, is_known = [], True
-        finally:
-            if not is_known:
-                self._break(session)
-                parts = []
-            self._leave_to_writer(session, self._encode(records) if parts is None else parts)
-
-    def leave_unwritten(self, records: list[Record]) -> None:
-        """A claimed frame that its claimer cannot write: the writer does it."""
-        assert self._claimed is not None
-        self._leave_to_writer(self._claimed, self._encode(records))
-
-    def _leave_to_writer(self, session: Session, rest: list[Part]) -> None:
-        """Give the right to write back; the writer goes on with what is left of the frame, and behind it."""
+        outbox = self.outbox
+        if self._writing <= 0 or outbox.taken is not records:
+            return  # a signal handler came before, and what it raised has given it back
+        self._in_write = True
         lock = self._lock
-        lock.acquire()
         try:
-            if rest:
-                self._rest, self._rest_of = rest, session
-                self._writing = _THE_WRITER
+            session: Any = self._claimed
+            try:
+                parts = wire_parts(records)
+                count = 0
+                for record in records:
+                    if record[0] <= SEND_TO:
+                        count += len(record[PAYLOADS])
+                self.sent += count  # as in _encode
+                self._rest = parts
+                outbox.taken = _NOTHING
+                if send_parts(session.socket, parts, AT_ONCE, self._sent_now):
+                    self._rest, self._sent_now = _NOTHING, []
+                self._last_write = self.progress = monotonic()
+            except OSError as exc:
+                if exc.errno is None:
+                    raise  # not the system's: a handler's TimeoutError, say
+                self._write_failed(session, exc)
+                self._rest = _NOTHING
+            except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
+                if get_ident() == main_ident():
+                    raise  # or of a signal handler
+            lock.acquire()
+            if (
+                self._rest
+                or outbox.count
+                or outbox.taken
+                or self._dead is not None
+                or self._waiters
+                or self.ended
+            ):
+                self._leave_to_writer()
+            else:  # as _release_writing
+                self.attended = self._prompted and self._urgent
+                outbox.being_written = 0
+                self._in_write = False
+                self._writing = 0
+            lock.release()  # whoever has the frame written runs what was deferred meanwhile
+        except BaseException:
+            let_go(lock)
+            if self._writing == get_ident():
+                self._in_write = False
+            raise
+
+    def give_back(self) -> None:
+        """The calling thread breaks off what it was doing: it does not write, and leaves nothing unwritten.
+
+        Only for the claims of code that is over. A ``write_now`` that goes on, which a signal handler has
+        interrupted to come here, is left alone. Lock not held.
+        """
+        lock = self._lock
+        try:
+            lock.acquire()
+            if self._writing == get_ident() and not self._in_write:
+                self._leave_to_writer()
+            elif self.outbox.count and not self.attended:
                 self.prompt()
-                return
-            self._release_writing()
-            if self.outbox.count:
-                self.prompt()
-        finally:
-            lock.release()  # who has the frame written runs what was deferred meanwhile
+            lock.release()
+        except BaseException:  # of a signal handler
+            let_go(lock)
+            raise
+
+    def _leave_to_writer(self) -> None:
+        """Lock held: give the right to write back; the writer goes on with what is left, and after it.
+
+        May be called again where a signal handler has interrupted it.
+        """
+        self._note_sent()
+        if self.ended:  # there may be no writer any more
+            self._forget_frame()
+        if self._rest or self.outbox.taken:
+            self.prompt()
+            self._in_write = False
+            self._writing = _THE_WRITER
+            return
+        if self.outbox.count:
+            self.prompt()
+        self._release_writing()
+
+    def _note_sent(self) -> None:
+        """Right to write: leave off what the kernel has taken."""
+        if self._sent_now:
+            rest = remaining(self._rest, self._sent_now[0])
+            self._rest, self._sent_now = rest, []
 
     def _break(self, session: Session) -> None:
         """End a connection whose stream cannot go on; the reader closes it."""
         session.failed = True
         shut_down(session.socket, socket.SHUT_RDWR)
 
-    def _encode(self, records: list[Record]) -> list[Part]:
-        """The parts of a claimed frame. Its events are counted as sent once, however often it is asked for.
-
-        A signal handler may raise in here, and then it is asked for again. Between the last two lines no
-        handler can run: CPython looks for signals at calls and at jumps backwards only.
-        """
-        encoded = self._encoded
-        if encoded is not None and encoded[0] is records:
-            return encoded[1]
+    def _encode(self) -> None:
+        """Right to write: the frame that was taken becomes what is to be written, and is counted."""
+        records = self.outbox.taken
         parts = wire_parts(records)
-        count = 0
-        for record in records:
-            if record[0] <= SEND_TO:
-                count += len(record[PAYLOADS])
-        self._encoded = (records, parts)
+        count = count_messages(records)
+        self.sent += count  # no call from here on: all of it is done, or nothing
+        self._rest = parts
+        self.outbox.taken = _NOTHING
+
+    def _forget_frame(self) -> None:
+        """Right to write: what is left of a frame is lost with the connection that it was taken for."""
+        count = count_messages(self.outbox.taken)
         self.sent += count
-        return parts
+        self.drop("link-cut", count)
+        self._rest, self._sent_now = _NOTHING, []
+        self.outbox.taken = _NOTHING
 
     def _release_writing(self) -> None:
         """Lock held: give the right to write back; the last user of a dead session closes its socket."""
-        self._writing = 0
-        self._encoded = None
-        self.outbox.being_written = 0
         self.attended = self._prompted and self._urgent
+        self.outbox.being_written = 0
+        self._in_write = False
+        self._writing = 0
         if self._dead is not None:
             self._close_dead()
         if self._waiters and not self.outbox.count:
@@ -332,8 +381,8 @@ class Link:
                 self._asleep = False
                 mine = self._writing == _THE_WRITER
                 if self.ended:
-                    self._rest = []
                     if mine:
+                        self._forget_frame()
                         self._release_writing()
                     self._close_dead()
                     return
@@ -347,24 +396,24 @@ class Link:
                     if urgent or left <= 0.0:
                         records = self._take_out()
                         left = LINGER_SECONDS
+                self._in_write = self._in_write or mine or bool(records)
                 self.attended = bool(self._writing)
                 quiet = 0 if got or mine or waits else quiet + 1
                 wait = left if quiet < LINGER_ROUNDS else None
                 self._asleep = wait is None
             if mine or records:
-                self._write_all(session, records)
+                self._write_all(session)
 
-    def _write_all(self, session: Session | None, records: list[Record] | None) -> None:
+    def _write_all(self, session: Session | None) -> None:
         """Write until the outbox is empty; owns the right to write."""
         while True:
-            rest, self._rest = self._rest, []
-            if rest and self._rest_of is not session:
-                rest = []  # its beginning went with a connection that is gone
-            if session is not None and not session.failed:
+            if session is not None and session is self._claimed and not session.failed:
                 try:
-                    parts = rest or (self._encode(records) if records else [])
-                    while parts:
-                        parts = send_parts(session.socket, parts, WAITING)
+                    if self.outbox.taken:
+                        self._encode()
+                    while self._rest:
+                        send_parts(session.socket, self._rest, WAITING, self._sent_now)
+                        self._note_sent()
                         self.progress = self._last_write = monotonic()
                 except OSError as exc:
                     self._write_failed(session, exc)
@@ -372,11 +421,13 @@ class Link:
                     log.exception("! writing to %s failed, and the connection ends", self.title)
                     self._break(session)
             with self._lock:
+                if self._rest or self.outbox.taken:
+                    self._forget_frame()
                 session = self.session
                 if session is None or session.failed or not self.outbox.count or self.ended:
                     self._release_writing()
                     return
-                records = self._take_out()
+                self._take_out()
 
     # Connections
 

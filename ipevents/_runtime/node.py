@@ -41,7 +41,7 @@ from .incoming import Incoming
 from .link import Link
 from .notices import Notices
 from .outgoing import Outgoing
-from .threads import library_threads
+from .threads import let_go, library_threads
 
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -53,6 +53,13 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
         super().__init__()
         self._deferred = deferred
         self._run_deferred = run_deferred
+
+    def __enter__(self) -> bool:  # type: ignore[override]  # the arguments are for direct calls only
+        try:
+            return self.acquire()
+        except BaseException:  # of a signal handler; on 3.14 it may come between ``acquire`` and the block
+            let_go(self)
+            raise
 
     def __exit__(self, *exc: object) -> None:
         self.release()

@@ -38,7 +38,7 @@ from .._exceptions import (
 from . import payload as payloads
 from .link import Link
 from .room import LOOK_SECONDS, outbox_full, wait_for_room, wait_to_copy
-from .threads import library_threads
+from .threads import let_go, library_threads
 
 if TYPE_CHECKING:
     from .node import Node
@@ -92,35 +92,45 @@ class Outgoing:
             if size is None:
                 payload, size = self._pickled(kind, event, route, args, kwargs)
             lock.acquire()
-            try:
-                plan = node.router.here[kind].get(event if route is None else (route, event))
-                if plan is None or node.stage is not _OPEN:
-                    plan = self._plan(kind, event, route)
-                link = plan.only
-                if (
-                    link is None
-                    or size > _ANY_LIMIT
-                    or not link.outbox.offer(plan.header, plan.event, payload, size)
-                ):
-                    claimed = self._put(kind, plan, route, payload, size)
-                elif not link.attended:
+            plan = node.router.here[kind].get(event if route is None else (route, event))
+            if plan is None or node.stage is not _OPEN:
+                plan = self._plan(kind, event, route)
+            link = plan.only
+            if (
+                link is None
+                or size > _ANY_LIMIT
+                or not link.outbox.offer(plan.header, plan.event, payload, size)
+            ):
+                claimed = self._put(kind, plan, route, payload, size)
+            else:
+                self.sent += 1  # no call since it came into the outbox: both, or none
+                if not link.attended:
                     claimed = self._claim((link,))
-                self.sent += 1
-            finally:
-                lock.release()
+            lock.release()
             if claimed is not None:  # else, as in a flood, somebody writes or is about to
                 while claimed:
                     link, records = claimed.pop()
                     link.write_now(records)
                 if plan.deliver:
                     node.emit(event, args, kwargs)
-        except IPEventsError as exc:
+        except BaseException as exc:
+            self._break_off()
+            if not isinstance(exc, IPEventsError):
+                raise  # of a signal handler, or of the arguments' own code
             node.fail(exc)
         finally:
-            if claimed:
-                _leave_unwritten(claimed)
             if node.deferred:
                 node.run_deferred()
+
+    def _break_off(self) -> None:
+        """What was interrupted by an exception, at whatever place, leaves nothing as it should not be.
+
+        The lock was not held by this thread when it began, and no claim is to be used any more.
+        """
+        node = self._node
+        let_go(node.lock)
+        for link in list(node.router.neighbours):
+            link.give_back()  # type: ignore[attr-defined]  # every neighbour here is a Link
 
     def _pickled(
         self,
@@ -172,15 +182,24 @@ class Outgoing:
         if self._node.dispatcher.runs_here():
             self._put_for_listener(links, header, event, payload, size)
             return self._claim(links)
-        full = [link for link in links if not link.outbox.offer(header, event, payload, size)]
+        full = []
+        is_counted = False
+        for link in links:
+            if not link.outbox.offer(header, event, payload, size):
+                full.append(link)
+            elif not is_counted:
+                self.sent += 1  # as in ``send``
+                is_counted = True
+        if full and kind in _ADDRESSED:
+            self._put_addressed(kind, event, route, payload, size)
+            return []
+        if not is_counted:
+            self.sent += 1
         if full:
             for link in links:
                 if not link.attended and link not in full:
                     link.prompt()  # who had room does not wait for the others
-            if kind in _ADDRESSED:
-                self._put_addressed(kind, event, route, payload, size)
-            else:
-                self._put_slowly(full, header, event, payload, size)
+            self._put_slowly(full, header, event, payload, size)
             return []
         return self._claim(links)
 
@@ -206,6 +225,7 @@ class Outgoing:
             if wait_for_room(self._node, link, size, 1, sender, event):
                 assert plan.header is not None
                 link.outbox.put(make_record(plan.header, event, [payload]), size)
+                self.sent += 1
                 if not link.attended:
                     link.prompt()
                 return
@@ -217,11 +237,17 @@ class Outgoing:
         for link in links:
             if not link.outbox.has_room(size):
                 raise outbox_full(link, event)
+        is_counted = False
         for link in links:
             if not link.outbox.offer(header, event, payload, size):
                 # There is room; in the way is an episode of a slow peer, which perhaps ends here.
                 wait_for_room(self._node, link, size, 1, Sender.LISTENER, event)
                 link.outbox.put(make_record(header, event, [payload]), size)
+            if not is_counted:
+                self.sent += 1  # as in ``send``
+                is_counted = True
+        if not links:
+            self.sent += 1
 
     def _claim(self, links: tuple[Any, ...]) -> _Claimed:
         """Lock held: the frames that the caller writes at once, after a message was put for these links.
@@ -321,8 +347,8 @@ class Outgoing:
     def mark_dirty(self, link: Link) -> None:
         """Lock held: a listener, or a reader that forwards, put something that leaves after the batch."""
         if not link.dirty:
+            self.dirty += (link,)
             link.dirty = True
-            self.dirty.append(link)
             self._node.dispatcher.owe_idle()
         link.defer()
 
@@ -332,26 +358,22 @@ class Outgoing:
             return
         node = self._node
         lock = node.lock
-        claimed: _Claimed = []
         try:
             while self.dirty:
+                records = None
                 lock.acquire()
-                try:
-                    if not self.dirty:
-                        break
-                    link = self.dirty.pop()
+                if self.dirty:
+                    link = self.dirty[-1]
                     link.dirty = False
+                    del self.dirty[-1]
                     records = link.claim_now()
-                    if records is not None:
-                        claimed.append((link, records))
-                finally:
-                    lock.release()
-                while claimed:
-                    link, records = claimed.pop()
+                lock.release()
+                if records is not None:
                     link.write_now(records)
+        except BaseException:  # of a signal handler
+            self._break_off()
+            raise
         finally:
-            if claimed:
-                _leave_unwritten(claimed)
             if node.deferred:
                 node.run_deferred()
 
@@ -383,12 +405,6 @@ def _check_route(route: tuple[str, ...], own: set[str]) -> None:
     if max(map(len, route)) > MAX_PID:
         longest = max(route, key=len)
         raise UnknownProcess(f"no pid has more than {MAX_PID} characters, as {shown(longest)} has")
-
-
-def _leave_unwritten(claimed: _Claimed) -> None:
-    """A signal handler of the user raised before these frames were written."""
-    for link, records in claimed:
-        link.leave_unwritten(records)
 
 
 def _check_size(link: Link, event: str, payload: Payload, size: int) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.messages import Payload
 from .._exceptions import Unpicklable, UnreadablePayload, shown
 from . import inheritance
-from .guards import foreign, let_through, told
+from .guards import foreign, told
 from .inheritance import Inheritance
 
 if TYPE_CHECKING:
@@ -126,7 +126,6 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
         else:
             args, kwargs = pickle.loads(payload)
     except foreign() as exc:  # whatever the classes' own code raises, SystemExit and MemoryError as well
-        let_through(exc)
         raise UnreadablePayload(f"its arguments cannot be unpickled: {told(exc)}") from exc
     return args, kwargs
 

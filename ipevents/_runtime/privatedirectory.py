@@ -95,7 +95,7 @@ class PrivateDirectory:
             os.close(lock)
 
     def _remove_as_well(self) -> None:
-        """Do what the owner of the descriptor, another thread or the code below this handler, is about to do."""
+        """Do what the owner of the descriptor, another thread or what it interrupted, is about to do."""
         if self._pid != os.getpid():
             return
         try:

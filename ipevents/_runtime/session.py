@@ -28,21 +28,33 @@ class Session:
         self.failed = False  # writing is over
 
 
-def send_parts(sock: socket.socket, parts: list[Part], flags: int) -> list[Part]:
-    """Send as much of the parts as one call takes; returns what is left. A full kernel takes nothing."""
+def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:
+    """Send as much of the parts as one call takes; appends to ``taken`` how many bytes that were.
+
+    Returns whether that is known to be all.
+
+    A full kernel takes nothing. ``map`` has the number in the list before a signal handler can raise, so it
+    is always known how much has been sent.
+    """
     first = parts[0]
     size = len(first)
     try:
         if size >= _SEND_BYTES:
-            count = sock.send(first[:_SEND_BYTES], flags)
+            taken += map(sock.send, (first[:_SEND_BYTES],), (flags,))
         elif len(parts) == 1:
-            count = sock.send(first, flags)
-            if count == size:
-                return []
+            taken += map(sock.send, (first,), (flags,))
+            return taken[0] == size
         else:
-            count = sock.sendmsg([first, parts[1][:_SEND_BYTES]], [], flags)
+            taken += map(sock.sendmsg, ([first, parts[1][:_SEND_BYTES]],), ((),), (flags,))
     except BlockingIOError:
-        return parts
+        pass
+    return False
+
+
+def remaining(parts: list[Part], count: int) -> list[Part]:
+    """What is left of the parts after so many bytes, as ``send_parts`` sends them in one call."""
+    first = parts[0]
+    size = len(first)
     if count < size:
         return [first[count:], *parts[1:]]
     count -= size

@@ -30,7 +30,12 @@ class Raises:
     __str__ = __repr__
 
 
-EXCEPTIONS = [ZeroDivisionError(), MemoryError(), RecursionError(), SystemExit(3), GeneratorExit()]
+class Leaves(BaseException):
+    """No Exception."""
+
+
+EXCEPTIONS = [ZeroDivisionError(), MemoryError(), RecursionError()]
+LEAVING = [SystemExit(3), GeneratorExit(), KeyboardInterrupt(), Leaves()]
 
 
 def in_thread(call):
@@ -54,14 +59,49 @@ def test_a_value_is_shown_whatever_its_repr_raises(exc):
     assert shown(Raises(exc)).startswith("<Raises object at 0x")
 
 
-def test_in_a_library_thread_not_even_ctrl_c_gets_out_of_a_repr():
-    assert "KeyboardInterrupt" not in repr(in_thread(lambda: told(Raises(KeyboardInterrupt()))))
-
-
-def test_in_the_main_thread_ctrl_c_goes_up_to_the_code_that_called():
-    with pytest.raises(KeyboardInterrupt):
-        told(Raises(KeyboardInterrupt()))
+@pytest.mark.parametrize("exc", LEAVING, ids=lambda exc: type(exc).__name__)
+def test_what_is_no_exception_goes_up_to_the_code_that_called_in_the_main_thread_only(exc):
+    """There a signal handler may have raised it, to end the program."""
+    with pytest.raises(type(exc)):
+        told(Raises(exc))
+    assert in_thread(lambda: told(Raises(exc))) == "<a value that cannot be shown>"
+    assert foreign() is Exception
     assert in_thread(foreign) is BaseException
+
+
+class Meta(type):
+    @property
+    def __name__(cls):
+        raise ZeroDivisionError
+
+
+class Nameless(metaclass=Meta):
+    def __repr__(self):
+        raise ZeroDivisionError
+
+
+class Text(str):
+    __slots__ = ()
+
+    def __str__(self):
+        raise ZeroDivisionError
+
+    __len__ = __getitem__ = __format__ = __str__
+
+
+class Textual:
+    def __repr__(self):
+        return Text("odd")
+
+
+def test_a_class_without_a_name_and_a_text_that_is_none_are_shown():
+    assert shown(Nameless()).startswith("<Nameless object at 0x")
+    assert (shown(Textual()), type(shown(Textual()))) == ("odd", str)
+
+
+def test_a_long_text_is_cut():
+    assert shown("x" * 1000) == f"'{'x' * 76}..."
+    assert len(told("x" * 1000, 200)) == 200
 
 
 class Odd(Exception):

@@ -4,10 +4,12 @@ import logging
 import subprocess
 import sys
 import traceback
+from functools import partial
 
 import pytest
 
 from ipevents._runtime.logs import Log, traceback_of
+from ipevents._runtime.threads import start_thread
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +89,81 @@ def test_the_traceback_of_an_exception_is_the_usual_text():
     except ZeroDivisionError as exc:
         ours, usual = traceback_of(exc), traceback.format_exc()
     assert ours == usual
+
+
+# Whatever the application's filters, handlers and values raise
+
+
+class Broken:
+    def __repr__(self):
+        raise ZeroDivisionError
+
+    __str__ = __repr__
+
+
+def raising(kind):
+    def handle(*args):
+        raise kind("the application's mistake")
+
+    return handle
+
+
+@pytest.fixture
+def logger():
+    """The one that Log("ipevents.test") says it to, without what a test adds."""
+    logger = logging.getLogger("ipevents.test")
+    handlers, filters = list(logger.handlers), list(logger.filters)
+    yield logger
+    logger.handlers[:], logger.filters[:] = handlers, filters
+
+
+@pytest.mark.parametrize("where", ["filter", "handler"])
+@pytest.mark.parametrize("kind", [AttributeError, SystemExit, MemoryError])
+def test_a_filter_or_handler_that_raises_ends_nothing_and_the_line_goes_to_stderr(
+    logger, capsys, where, kind
+):
+    if where == "filter":
+        logger.addFilter(raising(kind))
+    else:
+        handler = logging.Handler()
+        handler.emit = raising(kind)
+        logger.addHandler(handler)
+
+    say = partial(Log("ipevents.test").error, "! %s", "it", exc_info=ValueError("it"))
+    thread = start_thread("test", say)
+    thread.join()
+
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "! it (ValueError('it'))",
+        f'! logging that failed ({kind.__name__}("the application\'s mistake"))',
+    ]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_in_the_main_thread_what_ends_the_program_goes_through(logger, kind):
+    logger.addFilter(raising(kind))
+    with pytest.raises(kind):
+        Log("ipevents.test").error("! it")
+
+
+def test_a_value_that_cannot_be_shown_costs_no_line(caplog):
+    Log("ipevents.test").error("! %s of %r, %s", Broken(), Broken(), 1)
+    assert caplog.records[-1].getMessage().startswith("! <Broken object at 0x")
+    assert caplog.records[-1].getMessage().endswith(", 1")
+
+
+def test_a_stderr_that_is_broken_ends_nothing(logger, monkeypatch):
+    logger.addFilter(raising(ValueError))
+    for stderr in (None, Broken()):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        Log("ipevents.test").error("! it")
+
+
+def test_the_traceback_of_an_exception_that_cannot_be_shown_is_still_a_text():
+    class Odd(Exception):
+        def __repr__(self):
+            raise ZeroDivisionError
+
+        __str__ = __repr__
+
+    assert "Odd" in traceback_of(Odd())

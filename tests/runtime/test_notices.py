@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from queue import SimpleQueue
 
 import pytest
 
@@ -124,3 +125,17 @@ def test_a_notice_may_close():
     notices.put(lambda: closed.append(notices.close(Deadline(CEILING))))
     assert notices.close(Deadline(CEILING))
     assert closed == [True]
+
+
+def test_what_is_no_exception_ends_nothing_either(caplog):
+    told: SimpleQueue[int] = SimpleQueue()
+    notices = Notices("test")
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    notices.put(leave)
+    notices.put(lambda: told.put(1))
+    assert told.get(timeout=20.0) == 1
+    assert notices.close(Deadline(20.0))
+    assert "a notice failed" in caplog.text

@@ -159,3 +159,35 @@ def test_what_waits_in_a_child_for_its_own_online_is_named(watched, monkeypatch,
         assert said.empty()
     finally:
         logger.removeHandler(handler)
+
+
+def test_a_fault_that_passes_ends_nothing(watched, monkeypatch, caplog):
+    step, faults = watched.supervisor._step, []
+
+    def fails_twice(until):
+        if len(faults) < 2:
+            faults.append(1)
+            raise MemoryError
+        step(until)
+
+    monkeypatch.setattr(module, "patient", lambda count: True)
+    monkeypatch.setattr(watched.supervisor, "_step", fails_twice)
+    watched.supervisor.begin()
+    watched.supervisor.request_stop(CEILING_SECONDS)
+    assert watched.supervisor.join(Deadline(CEILING_SECONDS))
+    assert [watched.called.get() for _ in range(2)] == ["stop", "stopped"]
+
+
+def test_a_fault_that_lasts_is_told_and_ends_all(watched, monkeypatch):
+    told = []
+
+    def fails(until):
+        raise SystemExit(3)
+
+    monkeypatch.setattr("ipevents._runtime.guards.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(watched.supervisor, "_step", fails)
+    monkeypatch.setattr(watched.supervisor, "_on_fault", told.append)
+    watched.supervisor.begin()
+    assert watched.supervisor.join(Deadline(CEILING_SECONDS))
+    assert [watched.called.get() for _ in range(2)] == ["stop", "stopped"]
+    assert [type(exc) for exc in told] == [SystemExit]

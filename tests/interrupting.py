@@ -1,0 +1,79 @@
+"""Signal handlers that raise, at each place of the library where CPython may run one.
+
+It looks for signals where a function begins, after a call of a C function, and at a jump back; on 3.10 also
+after the call of a Python function. Never between plain assignments, and not after an operator.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipevents
+
+PACKAGE = str(Path(ipevents.__file__).parent)
+LOOKS_AFTER_PYTHON_CALLS = sys.version_info < (3, 11)
+
+
+class Raised(Exception):
+    """What the handler raises."""
+
+
+class Interruption:
+    """Calls something, and ``act()`` (which raises, if it does not say otherwise) at the given place."""
+
+    def __init__(self, place: int, act: Callable[[], object] | None = None) -> None:
+        self._left = place
+        self._act = act
+        self.was_raised = False
+        self.where = ""
+        self._called: dict[
+            Any, bool
+        ] = {}  # frame: its last operation was a call, and not of a Python function
+        self._at: dict[Any, int] = {}
+
+    def run(self, call: Callable[[], object]) -> bool:
+        """Returns whether there was such a place."""
+        outer = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            call()
+        except Raised:
+            self.was_raised = True
+        finally:
+            sys.settrace(outer)
+        return self._left <= 0
+
+    def _trace(self, frame: Any, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "call":
+            if not LOOKS_AFTER_PYTHON_CALLS and frame.f_back in self._called:
+                self._called[frame.f_back] = False
+            self._look(frame)
+        elif event == "opcode":
+            at = frame.f_lasti
+            name = dis.opname[frame.f_code.co_code[at]]
+            # On 3.11 a call is PRECALL and CALL, or PRECALL alone.
+            called = self._called.get(frame) and name != "CALL"
+            if called or at < self._at.get(frame, -1):
+                self._called[frame] = False
+                self._look(frame)
+            self._at[frame] = at
+            self._called[frame] = name.startswith(("CALL", "PRECALL"))
+        return self._trace
+
+    def _look(self, frame: Any) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.where = (
+                f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
+            )
+            self.where += f":{frame.f_lineno}"
+            if self._act is None:
+                raise Raised
+            self._act()
