@@ -9,8 +9,8 @@ from ._core.state import Stage
 from ._options import MAX_STOP_SECONDS, seconds
 
 if TYPE_CHECKING:
-    from ._runtime.life import Life
-    from ._runtime.slot import Slot
+    from ._lifecycle.lifecycle import Life
+    from ._processes.child_state import Slot
 
 
 class Child:

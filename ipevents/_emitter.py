@@ -1,7 +1,7 @@
 """The public API. The only place, with ``_options.py``, that knows its spelling.
 
 Longer than other files because it is one class with all public names: contracts in docstrings, aliases and
-signatures. What a call does stands in ``_runtime``; only what a caller got wrong is told apart here.
+signatures. What a call does stands in the packages below; only what a caller got wrong is told apart here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._child import Child
+from ._core.callable_names import short_name
 from ._core.messages import (
     BROADCAST,
     TO_CHILDS,
@@ -22,18 +23,17 @@ from ._core.messages import (
     Message,
     check_name,
 )
-from ._core.naming import short_name
 from ._core.restarts import RestartPolicy
+from ._dispatch.dispatcher import check_listener
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
+from ._expectation import Expectation
+from ._lifecycle.lifecycle import Life
+from ._links.link import Link
 from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
-from ._runtime import programs
-from ._runtime.dispatch import check_listener
-from ._runtime.inheritance import Inheritance
-from ._runtime.life import Life
-from ._runtime.link import Link
-from ._runtime.programs import Program
-from ._runtime.slot import Slot
-from ._waiting import Expectation
+from ._payload.inheritance import Inheritance
+from ._processes import programs
+from ._processes.child_state import Slot
+from ._processes.programs import Program
 
 if TYPE_CHECKING:
     from blinker import Signal

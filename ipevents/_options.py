@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from ._exceptions import OptionsError, shown
-from ._runtime.keys import MIN_KEY_BYTES
+from ._transport.keys import MIN_KEY_BYTES
 
 # Node's longest timer, 24.8 days; far below what threading can wait for.
 _MAX_MILLISECONDS = 2**31 - 1

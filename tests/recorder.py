@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from ipevents import Emitter, Message
-from ipevents._runtime.floor import Floor
+from ipevents._dispatch.floor import Floor
 
 CEILING_SECONDS = 30.0  # of every wait; reached only in a deadlock
 LIFECYCLE = ("ready", "online", "offline", "parent", "error")

@@ -7,7 +7,7 @@ import socket
 import threading
 
 from ipevents._core.handshake import Identity
-from ipevents._runtime.acceptor import Acceptor
+from ipevents._transport.acceptor import Acceptor
 
 CEILING = 60.0  # reached only in a deadlock
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32

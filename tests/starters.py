@@ -32,7 +32,7 @@ def in_threads(function):
 
 def started(code: str, count: int) -> list[subprocess.Popen[str]]:
     """Start processes that stand right before ``code`` until they are released."""
-    imports = "".join(f"from ipevents._runtime.{name} import *\n" for name in ("keys", "privatedirectory"))
+    imports = "".join(f"from ipevents._transport.{name} import *\n" for name in ("keys", "private_directory"))
     program = f"{imports}print(end='+', flush=True)\ninput()\n{code}"
     root = str(Path(__file__).resolve().parents[1])
     processes = [

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent, shown
-from .naming import described
+from .callable_names import described
 
 # Kinds of message records.
 TO_PARENTS = 1
@@ -55,7 +55,7 @@ KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
 Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
 Record = Any  # tuple, or list where a pending record may still change; see flow.py
-Payload = Any  # tuple | bytes | list; see _runtime/payload.py
+Payload = Any  # tuple | bytes | list; see _payload/payload.py
 
 RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent", "stopping"})
 _NEVER_SENT = RESERVED_EVENTS | {"error"}

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from .._exceptions import Forged, shown
-from .actions import NOTHING, Plan, Report
+from .decisions import NOTHING, Plan, Report
 from .interest import Change, Interest
 from .messages import (
     BROADCAST,

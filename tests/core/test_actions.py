@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipevents._core.actions import NOTHING, Decision, Plan, Report
+from ipevents._core.decisions import NOTHING, Decision, Plan, Report
 
 
 def test_the_empty_plan_does_nothing():

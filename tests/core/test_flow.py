@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipevents._core import flow
-from ipevents._core.flow import (
+from ipevents._core import outbox as module
+from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS, MORE_INTERESTS, SEND_TO
+from ipevents._core.outbox import (
     OUTBOX_BYTES,
     OUTBOX_RECORDS,
     STALLED_SECONDS,
@@ -21,7 +22,6 @@ from ipevents._core.flow import (
     count_messages,
     is_large,
 )
-from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS, MORE_INTERESTS, SEND_TO
 from ipevents._core.wire import FRAME_BYTES, encode
 
 SAME = (BROADCAST, ("a",), None)
@@ -52,7 +52,7 @@ def full_of_bytes() -> Outbox:
 
 
 def full_of_records(monkeypatch: pytest.MonkeyPatch) -> Outbox:
-    monkeypatch.setattr(flow, "OUTBOX_RECORDS", 4)
+    monkeypatch.setattr(module, "OUTBOX_RECORDS", 4)
     outbox = Outbox()
     for number in range(4):
         outbox.put(record(number), 1)
@@ -102,7 +102,7 @@ def test_the_limits_are_those_of_the_design():
 
 
 def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monkeypatch):
-    monkeypatch.setattr(flow, "FRAME_BYTES", 1)  # a frame for each record
+    monkeypatch.setattr(module, "FRAME_BYTES", 1)  # a frame for each record
     outbox = full_of_records(monkeypatch)
     outbox.begin_dropping()
     outbox.take()
@@ -128,7 +128,7 @@ def test_an_offer_is_taken_where_there_is_room(size, payload):
 def test_an_offer_to_a_full_outbox_changes_nothing(monkeypatch):
     for outbox in (full_of_bytes(), full_of_records(monkeypatch)):
         before = (len(outbox), outbox.size)
-        monkeypatch.setattr(flow, "FRAME_BYTES", 1)
+        monkeypatch.setattr(module, "FRAME_BYTES", 1)
         outbox._close_tail()
         assert not outbox.offer(SAME, "x", b"", 1)
         assert (len(outbox), outbox.size) == before
@@ -397,7 +397,7 @@ def interrupted(offer: Callable[[], object], place: int) -> bool:
 
     def trace(frame: Any, event: str, argument: object) -> Any:
         nonlocal left
-        if not frame.f_code.co_filename.endswith(("flow.py", "messages.py")):
+        if not frame.f_code.co_filename.endswith(("outbox.py", "messages.py")):
             return None
         frame.f_trace_opcodes = True
         operation = dis.opname[frame.f_code.co_code[frame.f_lasti]] if event == "opcode" else ""

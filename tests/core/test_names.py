@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipevents._core.names import Names
+from ipevents._core.neighbour_names import Names
 
 ADDRESS = "127.0.0.1:50000"
 A, B, C = 0xAAA_000001, 0xBBB_000002, 0xCCC_000001  # the last six digits of A and C agree

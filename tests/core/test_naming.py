@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from ipevents._core.naming import described, failure, short_name
+from ipevents._core.callable_names import described, failure, short_name
 
 FILE = __file__.rpartition("/")[2]
 HERE = __name__

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipevents._core.actions import Plan, Report
+from ipevents._core.decisions import Plan, Report
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
     BROADCAST,

@@ -22,11 +22,11 @@ from ipevents._core.handshake import (
     framed,
 )
 from ipevents._exceptions import AddressInUse, AuthenticationFailed, LinkError
-from ipevents._runtime import acceptor as module
-from ipevents._runtime.acceptor import Acceptor
-from ipevents._runtime.dial import dial
-from ipevents._runtime.socketfile import SocketFile
-from ipevents._runtime.sockets import listen
+from ipevents._transport import acceptor as module
+from ipevents._transport.acceptor import Acceptor
+from ipevents._transport.dial import dial
+from ipevents._transport.socket_file import SocketFile
+from ipevents._transport.sockets import listen
 
 CEILING = 30.0  # reached only in a deadlock
 KEY = b"k" * 32

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import time
 
-from ipevents._runtime import again as module
-from ipevents._runtime.again import AGAIN_SECONDS, ATTENTION_SECONDS, Again
+from ipevents._platform import signal_resend as module
+from ipevents._platform.signal_resend import AGAIN_SECONDS, ATTENTION_SECONDS, Again
 
 
 class Rings:

@@ -13,9 +13,9 @@ import cloudpickle
 import pytest
 
 from ipevents._exceptions import Unpicklable
-from ipevents._runtime import payload
-from ipevents._runtime.by_value import dumps
-from ipevents._runtime.names import Names
+from ipevents._payload import payload
+from ipevents._payload.by_value import dumps
+from ipevents._payload.main_names import Names
 
 SCRIPT = """
 import abc, dataclasses, enum, functools, typing

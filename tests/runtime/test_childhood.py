@@ -9,10 +9,10 @@ import pytest
 
 from ipevents import Emitter
 from ipevents._core.stopping import Handler, Raised
-from ipevents._runtime import childhood as module
-from ipevents._runtime.childhood import Childhood
-from ipevents._runtime.process import Launch
-from ipevents._runtime.threads import Deadline, Latch
+from ipevents._lifecycle import child_main as module
+from ipevents._lifecycle.child_main import Childhood
+from ipevents._platform.threads import Deadline, Latch
+from ipevents._processes.process import Launch
 
 CEILING_SECONDS = 30.0
 
@@ -91,7 +91,7 @@ def childhood(monkeypatch):
     made.sent = []
     monkeypatch.setattr(module.signal, "pthread_kill", lambda ident, number: made.sent.append(number))
     monkeypatch.setattr(module.lifetime, "term_handler", lambda: Handler.OURS)
-    monkeypatch.setattr(module.interrupts, "raised", lambda: Raised.NEVER)
+    monkeypatch.setattr(module.signal_exceptions, "raised", lambda: Raised.NEVER)
     return made
 
 
@@ -118,7 +118,7 @@ def test_an_outside_signal_in_a_stop_adds_nothing_to_what_is_being_unwound(child
     found = [childhood.takes_no_signal()]
     childhood.life.stopping.set()
     found.append(childhood.takes_no_signal())  # it counts as the signal of the stop
-    monkeypatch.setattr(module.interrupts, "raised", lambda: Raised.ALIVE)
+    monkeypatch.setattr(module.signal_exceptions, "raised", lambda: Raised.ALIVE)
     found.append(childhood.takes_no_signal())
     childhood.life.stopped.set()
     found.append(childhood.takes_no_signal())  # code after a stop of its own

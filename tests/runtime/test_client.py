@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ipevents import Emitter
-from ipevents._runtime.link import Link
-from ipevents._runtime.threads import Deadline
+from ipevents._links.link import Link
+from ipevents._platform.threads import Deadline
 
 CEILING_SECONDS = 30.0
 

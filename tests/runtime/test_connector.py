@@ -17,13 +17,13 @@ from serving import CEILING, CLIENT, KEY, OTHER_KEY, SERVER, Serving, Stranger, 
 from ipevents._core.addresses import Address
 from ipevents._core.handshake import Welcomed
 from ipevents._exceptions import AddressInUse, AuthenticationFailed, LinkError
-from ipevents._runtime import connector as module
-from ipevents._runtime import dial as dialling
-from ipevents._runtime import socketfile
-from ipevents._runtime.connector import Connector, Listening, Waiting, join
-from ipevents._runtime.dial import Attempt, Connected, dial
-from ipevents._runtime.socketfile import bind, locked
-from ipevents._runtime.sockets import listen
+from ipevents._transport import connector as module
+from ipevents._transport import dial as dialling
+from ipevents._transport import socket_file
+from ipevents._transport.connector import Connector, Listening, Waiting, join
+from ipevents._transport.dial import Attempt, Connected, dial
+from ipevents._transport.socket_file import bind, locked
+from ipevents._transport.sockets import listen
 
 STARTERS = 16
 
@@ -353,8 +353,8 @@ def test_a_server_gives_its_addresses_back_where_another_program_has_one_of_them
 PROGRAM = """
 import os, random, socket, sys, threading
 from ipevents._core.handshake import Identity
-from ipevents._runtime.acceptor import Acceptor
-from ipevents._runtime.connector import Listening, join
+from ipevents._transport.acceptor import Acceptor
+from ipevents._transport.connector import Listening, join
 path, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 real = socket.getaddrinfo
 def look_up(name, *args, **kwargs):
@@ -532,7 +532,7 @@ def test_a_handshake_of_join_can_be_broken_off(place, family):
 
 
 def test_a_wait_for_the_lock_of_a_path_can_be_broken_off(place, monkeypatch):
-    monkeypatch.setattr(socketfile, "LOCK_SECONDS", CEILING)
+    monkeypatch.setattr(socket_file, "LOCK_SECONDS", CEILING)
     address, join_there = place("AF_UNIX")
     with Breaking() as attempt, locked(address):
         assert refused_soon(join_there, attempt)

@@ -22,9 +22,9 @@ from serving import (
 from ipevents._core.addresses import Address, spelled
 from ipevents._core.handshake import Refusal, Welcomed, framed
 from ipevents._exceptions import AddressInUse, AuthenticationFailed, HandshakeTimeout, LinkError
-from ipevents._runtime import dial as module
-from ipevents._runtime.dial import Attempt, dial
-from ipevents._runtime.sockets import listen
+from ipevents._transport import dial as module
+from ipevents._transport.dial import Attempt, dial
+from ipevents._transport.sockets import listen
 
 pytestmark = pytest.mark.usefixtures("all_is_given_back")
 families = pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])

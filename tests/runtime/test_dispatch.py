@@ -11,9 +11,10 @@ import pytest
 
 from ipevents import Emitter
 from ipevents._core.messages import Envelope, Message
+from ipevents._dispatch import dispatcher as module
+from ipevents._dispatch import event_signal
+from ipevents._dispatch.dispatcher import Dispatcher, check_listener
 from ipevents._exceptions import InvalidListener
-from ipevents._runtime import dispatch, signals
-from ipevents._runtime.dispatch import Dispatcher, check_listener
 
 CEILING = 30.0  # reached only in a deadlock
 
@@ -1101,7 +1102,7 @@ def test_who_leaves_while_it_connects_leaves_nothing(dispatcher, heard):
 
 
 def test_two_threads_that_make_the_signal_of_an_event_at_once_get_the_same(dispatcher, monkeypatch):
-    real, found = signals.EventSignal, []
+    real, found = event_signal.EventSignal, []
 
     def slow(event, on_changed):
         made = real(event, on_changed)
@@ -1110,13 +1111,13 @@ def test_two_threads_that_make_the_signal_of_an_event_at_once_get_the_same(dispa
             found.append(dispatcher.signal(event))
         return made
 
-    monkeypatch.setattr(signals, "EventSignal", slow)
+    monkeypatch.setattr(event_signal, "EventSignal", slow)
     assert dispatcher.signal("x") is found[1]
 
 
 def test_a_signal_that_is_gone_is_replaced_before_its_end_was_told(dispatcher, heard):
     signal = dispatcher.signal("x")
-    dispatcher._signals["x"] = dispatch._Reference(signal, lambda reference: None)  # just before its callback
+    dispatcher._signals["x"] = module._Reference(signal, lambda reference: None)  # just before its callback
     del signal
     gc.collect()
     dispatcher.add("x", hears(heard, "x"))

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from ipevents import Emitter
-from ipevents._runtime import errors as module
-from ipevents._runtime.process import process_name
+from ipevents._node import errors as module
+from ipevents._processes.process import process_name
 
 CEILING = 20.0  # reached only in a deadlock
 FILE = __file__.rpartition("/")[2]

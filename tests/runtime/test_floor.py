@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from ipevents._runtime.floor import Floor
+from ipevents._dispatch.floor import Floor
 
 CEILING = 30.0  # reached only in a deadlock
 

@@ -9,9 +9,9 @@ import socket
 import pytest
 
 from ipevents import Emitter
-from ipevents._runtime import client as client_module
-from ipevents._runtime.acceptor import Acceptor
-from ipevents._runtime.socketfile import locked
+from ipevents._network import client as client_module
+from ipevents._transport.acceptor import Acceptor
+from ipevents._transport.socket_file import locked
 
 CEILING_SECONDS = 30.0
 

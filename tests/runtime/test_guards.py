@@ -9,11 +9,11 @@ import pytest
 
 from ipevents import Emitter, UnreadablePayload
 from ipevents._exceptions import shown
-from ipevents._runtime import guards
-from ipevents._runtime import threads as threads_module
-from ipevents._runtime.guards import foreign, patient, told
-from ipevents._runtime.logs import Log, traceback_of
-from ipevents._runtime.threads import Wakeup
+from ipevents._platform import guards
+from ipevents._platform import threads as threads_module
+from ipevents._platform.guards import foreign, patient, told
+from ipevents._platform.logs import Log, traceback_of
+from ipevents._platform.threads import Wakeup
 
 CEILING_SECONDS = 30.0
 

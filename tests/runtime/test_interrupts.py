@@ -8,28 +8,28 @@ import sys
 import pytest
 
 from ipevents._core.stopping import Handler, Raised
-from ipevents._runtime import interrupts
+from ipevents._platform import signal_exceptions
 
 
 @pytest.fixture(autouse=True)
 def _nothing_raised(monkeypatch):
-    monkeypatch.setattr(interrupts, "_raised", None)
+    monkeypatch.setattr(signal_exceptions, "_raised", None)
 
 
 def raise_one(code: int = 0) -> None:
-    raise interrupts.terminated(code)
+    raise signal_exceptions.terminated(code)
 
 
 def test_an_exception_is_alive_until_the_program_has_swallowed_it():
-    seen = [interrupts.raised()]
+    seen = [signal_exceptions.raised()]
     try:
         try:
             raise_one()
         finally:
-            seen.append(interrupts.raised())
+            seen.append(signal_exceptions.raised())
     except SystemExit:
-        seen.append(interrupts.raised())
-    seen.append(interrupts.raised())
+        seen.append(signal_exceptions.raised())
+    seen.append(signal_exceptions.raised())
     assert seen == [Raised.NEVER, Raised.ALIVE, Raised.ALIVE, Raised.DEAD]
 
 
@@ -40,7 +40,7 @@ def test_an_exception_that_a_finalizer_swallowed_is_dead(monkeypatch):
 
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     Finalized()
-    assert interrupts.raised() is Raised.DEAD
+    assert signal_exceptions.raised() is Raised.DEAD
 
 
 def test_an_exception_that_became_the_context_of_another_is_alive_with_that():
@@ -50,15 +50,15 @@ def test_an_exception_that_became_the_context_of_another_is_alive_with_that():
         except SystemExit:
             raise KeyError from None
     except KeyError:
-        assert interrupts.raised() is Raised.ALIVE
-    assert interrupts.raised() is Raised.DEAD
+        assert signal_exceptions.raised() is Raised.ALIVE
+    assert signal_exceptions.raised() is Raised.DEAD
 
 
 def test_it_is_a_system_exit_with_a_code_also_elsewhere():
     with pytest.raises(SystemExit) as caught:
         raise_one(143)
     copied = pickle.loads(pickle.dumps(caught.value))
-    assert (caught.value.code, copied.code, type(copied)) == (143, 143, interrupts.Terminated)
+    assert (caught.value.code, copied.code, type(copied)) == (143, 143, signal_exceptions.Terminated)
 
 
 def test_what_sigterm_does_is_told_from_the_handler():
@@ -70,7 +70,7 @@ def test_what_sigterm_does_is_told_from_the_handler():
     try:
         for installed in (ours, lambda *_: None, signal.SIG_DFL, signal.SIG_IGN):
             signal.signal(signal.SIGTERM, installed)
-            found[installed] = interrupts.handler(ours)
+            found[installed] = signal_exceptions.handler(ours)
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert list(found.values()) == [Handler.OURS, Handler.USERS, Handler.DEFAULT, Handler.IGNORED]
@@ -81,7 +81,7 @@ def test_what_a_signal_raised_is_at_work_while_it_is_handled_and_not_after(make)
     seen = []
 
     def look() -> None:
-        seen.append(interrupts.is_at_work())
+        seen.append(signal_exceptions.is_at_work())
 
     @contextlib.contextmanager
     def manager():
@@ -94,10 +94,10 @@ def test_what_a_signal_raised_is_at_work_while_it_is_handled_and_not_after(make)
     with contextlib.suppress(BaseException), contextlib.ExitStack() as stack:
         stack.callback(look)
         with manager():
-            raise interrupts.marked(make())
+            raise signal_exceptions.marked(make())
     try:
         try:
-            raise interrupts.marked(make())
+            raise signal_exceptions.marked(make())
         finally:
             try:
                 raise KeyError
@@ -115,7 +115,7 @@ def test_other_exceptions_are_not_at_work():
         try:
             raise exc
         except BaseException:
-            seen.append(interrupts.is_at_work())
+            seen.append(signal_exceptions.is_at_work())
     assert seen == [False] * 3
 
 
@@ -125,16 +125,16 @@ def test_a_circle_of_exceptions_is_looked_through_once():
     try:
         raise one
     except KeyError:
-        assert not interrupts.is_at_work()
+        assert not signal_exceptions.is_at_work()
 
 
 def test_whether_a_frame_is_below_another_one():
     outer = sys._getframe()
 
     def inner() -> bool:
-        return interrupts.is_below(outer, sys._getframe())
+        return signal_exceptions.is_below(outer, sys._getframe())
 
     left = []
     (lambda: left.append(sys._getframe()))()
     assert inner()
-    assert not interrupts.is_below(left[0], sys._getframe())
+    assert not signal_exceptions.is_below(left[0], sys._getframe())

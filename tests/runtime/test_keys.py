@@ -11,8 +11,8 @@ import pytest
 from starters import STARTERS, in_processes, in_threads
 
 from ipevents import _exceptions as exceptions
-from ipevents._runtime import keys
-from ipevents._runtime.keys import derive, tree_key
+from ipevents._transport import keys
+from ipevents._transport.keys import derive, tree_key
 
 ENVIRONMENT = "IPEVENTS_AUTHKEY"
 SECRET = "correct horse battery staple"

@@ -11,8 +11,8 @@ import pytest
 from scripts import running
 
 from ipevents import Emitter
-from ipevents._runtime import lifetime
-from ipevents._runtime.threads import Latch
+from ipevents._platform import lifetime
+from ipevents._platform.threads import Latch
 
 
 def frame_of(thread: threading.Thread, name: str):
@@ -128,7 +128,7 @@ def test_whether_the_body_returned_is_read_from_its_frame(body):
     text, returned = BODIES[body]
     look = """
     import atexit
-    from ipevents._runtime import lifetime
+    from ipevents._platform import lifetime
     atexit.register(lambda: say(lifetime._body_returned()))
     """
     with running(look, text + "\n") as script:

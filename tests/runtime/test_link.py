@@ -12,10 +12,10 @@ import pytest
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
-from ipevents._runtime import link as link_module
-from ipevents._runtime.link import Link
-from ipevents._runtime.session import Session
-from ipevents._runtime.threads import Deadline
+from ipevents._links import link as link_module
+from ipevents._links.link import Link
+from ipevents._platform.threads import Deadline
+from ipevents._transport.stream import Session
 
 CEILING = 10.0  # reached only in a deadlock
 

@@ -15,10 +15,10 @@ import pytest
 from interrupting import Interruption
 from recorder import Recorder
 
-from ipevents._runtime.connector import Connector
-from ipevents._runtime.dial import Attempt
-from ipevents._runtime.logs import Log
-from ipevents._runtime.threads import Deadline, Latch, Wakeup, start_thread
+from ipevents._platform.logs import Log
+from ipevents._platform.threads import Deadline, Latch, Wakeup, start_thread
+from ipevents._transport.connector import Connector
+from ipevents._transport.dial import Attempt
 
 CEILING = 20.0
 

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from ipevents._runtime.logs import Log, traceback_of
-from ipevents._runtime.threads import start_thread
+from ipevents._platform.logs import Log, traceback_of
+from ipevents._platform.threads import start_thread
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_an_exception_brings_its_traceback(caplog):
 
 
 def run(code: str) -> tuple[str, str]:
-    start = "import sys; from ipevents._runtime.logs import Log; log = Log('ipevents.test'); "
+    start = "import sys; from ipevents._platform.logs import Log; log = Log('ipevents.test'); "
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     return done.stdout.strip(), done.stderr.strip()
@@ -69,7 +69,7 @@ opened = [os.dup(0) for _ in range(64 - os.open('/dev/null', os.O_RDONLY) - 1)]
 def test_with_no_descriptor_left_it_is_said_all_the_same():
     code = f"""
 import sys
-from ipevents._runtime.logs import Log, traceback_of
+from ipevents._platform.logs import Log, traceback_of
 exec({FULL!r})
 try:
     os.dup(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 
-from ipevents._runtime.names import Names
+from ipevents._payload.main_names import Names
 
 
 def noted(names: Names, namespace: dict, *values: object) -> dict:

@@ -20,7 +20,7 @@ import pytest
 from scripts import wait_until
 
 from ipevents import Emitter
-from ipevents._core import flow, wire
+from ipevents._core import outbox, wire
 from ipevents._core.messages import (
     BROADCAST,
     INTEREST,
@@ -40,6 +40,8 @@ from ipevents._core.messages import (
 )
 from ipevents._core.router import Up
 from ipevents._core.state import Stage
+from ipevents._dispatch.floor import Floor
+from ipevents._dispatch.notices import Notices
 from ipevents._exceptions import (
     Closed,
     MessageTooLarge,
@@ -51,15 +53,13 @@ from ipevents._exceptions import (
     UnknownProcess,
     UnreadablePayload,
 )
-from ipevents._runtime import link as link_module
-from ipevents._runtime import payload as payloads
-from ipevents._runtime import room
-from ipevents._runtime.floor import Floor
-from ipevents._runtime.link import Link
-from ipevents._runtime.node import Node
-from ipevents._runtime.notices import Notices
-from ipevents._runtime.session import Session
-from ipevents._runtime.threads import Deadline, start_thread
+from ipevents._links import link as link_module
+from ipevents._links.link import Link
+from ipevents._node import backpressure
+from ipevents._node.node import Node
+from ipevents._payload import payload as payloads
+from ipevents._platform.threads import Deadline, start_thread
+from ipevents._transport.stream import Session
 
 CEILING = 20.0  # reached only in a deadlock
 JAMMED = -2  # as the thread that writes: none that exists
@@ -475,8 +475,8 @@ FULL = 5
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(flow, "OUTBOX_RECORDS", FULL)
-    monkeypatch.setattr(flow, "FRAME_BYTES", 1)
+    monkeypatch.setattr(outbox, "OUTBOX_RECORDS", FULL)
+    monkeypatch.setattr(outbox, "FRAME_BYTES", 1)
 
 
 def jam(place, link):
@@ -760,8 +760,8 @@ def test_rule_4_a_forwarder_never_waits_for_the_link_that_it_reads_from(pair, mo
     parent, first, _, link = pair
     first.hear_errors()
     parent.listen("y")
-    monkeypatch.setattr(flow, "OUTBOX_RECORDS", 1000)
-    monkeypatch.setattr(flow, "OUTBOX_BYTES", link.outbox.size + 1000)
+    monkeypatch.setattr(outbox, "OUTBOX_RECORDS", 1000)
+    monkeypatch.setattr(outbox, "OUTBOX_BYTES", link.outbox.size + 1000)
     first.send_to(["first", "parent"], "x", b"x" * 2000)  # by way of the parent to itself
     first.send(TO_PARENTS, "y", 1)
     assert parent.next()[:2] == ("y", (1,)), "the reader did not wait"
@@ -1343,7 +1343,7 @@ def test_a_listener_that_cancels_does_not_end_the_link(line):
 
 
 def test_the_looks_of_a_wait_are_of_the_design():
-    assert room.LOOK_SECONDS == 1.0
+    assert backpressure.LOOK_SECONDS == 1.0
 
 
 # When it is written what listeners send

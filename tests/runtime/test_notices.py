@@ -5,8 +5,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from ipevents._runtime.notices import Notices
-from ipevents._runtime.threads import Deadline
+from ipevents._dispatch.notices import Notices
+from ipevents._platform.threads import Deadline
 
 CEILING = 30.0  # reached only in a deadlock
 

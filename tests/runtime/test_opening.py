@@ -14,8 +14,12 @@ import pytest
 
 from ipevents import AuthenticationFailed, Closed, Emitter, IPEventsError
 from ipevents._core.state import State
-from ipevents._runtime import acceptor, farewell, link, notices, supervisor
-from ipevents._runtime.threads import Latch, start_thread
+from ipevents._dispatch import notices
+from ipevents._lifecycle import drain
+from ipevents._links import link
+from ipevents._platform.threads import Latch, start_thread
+from ipevents._processes import supervisor
+from ipevents._transport import acceptor
 
 CEILING_SECONDS = 30.0
 KEY = "a key for these tests only"
@@ -315,7 +319,7 @@ def test_a_client_that_gets_no_thread_leaves_nothing_and_can_be_started_again(po
 
         for module in WHERE_THREADS_START:
             patch.setattr(module, "start_thread", refused)
-        from ipevents._runtime import connector
+        from ipevents._transport import connector
 
         patch.setattr(connector, "start_thread", refused)
         with pytest.raises(RuntimeError, match="can't start new thread"):
@@ -417,7 +421,7 @@ def test_a_stop_whose_last_steps_fail_comes_to_its_end_and_start_works_again(emi
 
     emitter.start()
     with monkeypatch.context() as patch:
-        patch.setattr(farewell, step, fails)
+        patch.setattr(drain, step, fails)
         emitter.stop()
     assert state_of(emitter) is State.CLOSED
     assert threads() == []

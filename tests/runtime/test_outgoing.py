@@ -8,13 +8,13 @@ import threading
 import pytest
 
 from ipevents import Child, Closed, Emitter, InvalidEvent, OutboxFull, UnknownProcess, Unpicklable
-from ipevents._core import flow
+from ipevents._core import outbox
 from ipevents._core.messages import EVENT, PAYLOADS, PROGRAM, TO_CHILD
 from ipevents._core.restarts import RestartPolicy
-from ipevents._runtime import programs
-from ipevents._runtime.link import Link
-from ipevents._runtime.slot import Slot
-from ipevents._runtime.threads import Deadline
+from ipevents._links.link import Link
+from ipevents._platform.threads import Deadline
+from ipevents._processes import programs
+from ipevents._processes.child_state import Slot
 
 CEILING = 20.0  # reached only in a deadlock
 
@@ -69,8 +69,8 @@ def between():
 @pytest.fixture
 def small(monkeypatch):
     """An outbox is full with the program and two events."""
-    monkeypatch.setattr(flow, "OUTBOX_RECORDS", 3)
-    monkeypatch.setattr(flow, "FRAME_BYTES", 1)  # no message is so small that limits are not looked at
+    monkeypatch.setattr(outbox, "OUTBOX_RECORDS", 3)
+    monkeypatch.setattr(outbox, "FRAME_BYTES", 1)  # no message is so small that limits are not looked at
 
 
 def waits_for_room(between, monkeypatch):

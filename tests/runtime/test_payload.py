@@ -14,9 +14,9 @@ import pytest
 from ipevents._core import wire
 from ipevents._core.messages import BROADCAST
 from ipevents._exceptions import Unpicklable, UnreadablePayload
-from ipevents._runtime import payload as payloads
-from ipevents._runtime.inheritance import Inheritance
-from ipevents._runtime.payload import LARGE_BYTES, decode, dumps, encode, own, size_of
+from ipevents._payload import payload as payloads
+from ipevents._payload.inheritance import Inheritance
+from ipevents._payload.payload import LARGE_BYTES, decode, dumps, encode, own, size_of
 
 LARGE = bytes(range(256)) * (LARGE_BYTES // 256)
 
@@ -203,7 +203,7 @@ def test_what_main_defines_travels_by_value():
     # beside.
     script = """
 import sys, pickle, numpy
-from ipevents._runtime import payload
+from ipevents._payload import payload
 class Thing:
     def __init__(self, data): self.data = data
     def first(self): return float(self.data[0])

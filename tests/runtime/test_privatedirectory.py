@@ -10,8 +10,8 @@ import pytest
 from starters import STARTERS, in_processes, in_threads, release, started
 
 from ipevents import _exceptions as exceptions
-from ipevents._runtime import privatedirectory
-from ipevents._runtime.privatedirectory import PrivateDirectory, sweep
+from ipevents._transport import private_directory
+from ipevents._transport.private_directory import PrivateDirectory, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +33,15 @@ def short_base(tmp_path_factory):
 def _own_world(monkeypatch, short_base):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(short_base))
-    monkeypatch.setattr(privatedirectory, "_FALLBACK_PLACE", str(short_base))  # never sweep the machine's own
+    monkeypatch.setattr(
+        private_directory, "_FALLBACK_PLACE", str(short_base)
+    )  # never sweep the machine's own
 
 
 def as_another_user(monkeypatch):
     """To the code under test, everything on this disk belongs to somebody else."""
     uid = os.geteuid() + 1
-    monkeypatch.setattr(privatedirectory.os, "geteuid", lambda: uid)
+    monkeypatch.setattr(private_directory.os, "geteuid", lambda: uid)
 
 
 def mode(path) -> int:
@@ -84,12 +86,12 @@ def test_a_second_close_in_the_middle_of_the_first_removes_all(short_base, monke
     left = []
 
     def interrupted(*args, **kwargs):
-        monkeypatch.setattr(privatedirectory.os, call, plain)
+        monkeypatch.setattr(private_directory.os, call, plain)
         directory.close()
         left.extend(os.listdir(short_base))
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(privatedirectory.os, call, interrupted)
+    monkeypatch.setattr(private_directory.os, call, interrupted)
     directory.close()
     assert left == []
     assert os.listdir(short_base) == []
@@ -161,7 +163,7 @@ def test_abandoning_a_copy_of_the_descriptor_keeps_the_lock_of_the_other():
 def test_a_process_that_did_not_make_it_removes_nothing_by_closing(monkeypatch):
     directory = PrivateDirectory.make()
     with monkeypatch.context() as forked:
-        forked.setattr(privatedirectory.os, "getpid", lambda: 1)
+        forked.setattr(private_directory.os, "getpid", lambda: 1)
         directory.close()
     assert sweep() == [directory.path]
 
@@ -202,7 +204,7 @@ def test_the_runtime_directory_of_another_user_is_not_used(monkeypatch, short_ba
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     as_another_user(monkeypatch)
-    assert str(runtime) not in privatedirectory._bases()
+    assert str(runtime) not in private_directory._bases()
 
 
 def test_a_place_that_is_too_long_for_sockets_is_passed_over(monkeypatch, short_base):
@@ -226,10 +228,10 @@ def test_a_place_where_others_may_rename_our_directory_is_passed_over(monkeypatc
 
 
 def test_a_place_of_another_user_is_passed_over(monkeypatch, short_base):
-    assert privatedirectory._unfit(str(short_base)) == ""
+    assert private_directory._unfit(str(short_base)) == ""
     status = os.stat_result((0o40700, 0, 0, 2, os.geteuid() + 1, 0, 0, 0, 0, 0))
-    monkeypatch.setattr(privatedirectory.os, "stat", lambda path: status)
-    assert privatedirectory._unfit(str(short_base)) == f"it belongs to user {status.st_uid}"
+    monkeypatch.setattr(private_directory.os, "stat", lambda path: status)
+    assert private_directory._unfit(str(short_base)) == f"it belongs to user {status.st_uid}"
 
 
 def test_a_place_for_everybody_is_used_if_it_is_sticky(short_base):
@@ -241,7 +243,7 @@ def test_a_place_for_everybody_is_used_if_it_is_sticky(short_base):
 
 def test_without_any_place_the_error_says_why_and_what_to_do(monkeypatch):
     monkeypatch.setattr(
-        privatedirectory, "_bases", lambda: ["/nonexistent/place", "/" + "x" * 90, "/dev/null"]
+        private_directory, "_bases", lambda: ["/nonexistent/place", "/" + "x" * 90, "/dev/null"]
     )
     with pytest.raises(exceptions.WorkerRefused, match=r"/nonexistent/place: No such file.*set TMPDIR"):
         PrivateDirectory.make()
@@ -251,20 +253,20 @@ def test_a_socket_with_a_name_of_the_full_length_fits(short_base):
     import socket
 
     longest = (
-        privatedirectory._PATH_BYTES
+        private_directory._PATH_BYTES
         - len(str(short_base))
         - 1
         - 1
-        - len(privatedirectory._prefix())
-        - privatedirectory._RANDOM_BYTES
+        - len(private_directory._prefix())
+        - private_directory._RANDOM_BYTES
     )
     base = short_base / ("x" * longest)
     base.mkdir(mode=0o700)
-    assert privatedirectory._unfit(str(base)) == ""
-    assert privatedirectory._unfit(f"{base}x") != ""
-    directory = privatedirectory._make_locked(str(base))
+    assert private_directory._unfit(str(base)) == ""
+    assert private_directory._unfit(f"{base}x") != ""
+    directory = private_directory._make_locked(str(base))
     with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(os.path.join(directory.path, "n" * privatedirectory.MAX_NAME_BYTES))
+        bound.bind(os.path.join(directory.path, "n" * private_directory.MAX_NAME_BYTES))
     directory.close()
 
 
@@ -310,7 +312,7 @@ def test_sweep_removes_a_link_inside_and_not_what_it_points_at(tmp_path):
 
 def test_sweep_spares_what_another_user_made_under_our_name(short_base, monkeypatch):
     as_another_user(monkeypatch)
-    theirs = short_base / f"{privatedirectory._prefix()}x"
+    theirs = short_base / f"{private_directory._prefix()}x"
     theirs.mkdir(mode=0o700)
     assert sweep() == []
     assert theirs.is_dir()
@@ -333,7 +335,7 @@ def test_sweep_spares_a_directory_with_a_directory_in_it():
 
 def test_sweep_goes_on_where_a_place_cannot_be_listed(monkeypatch, short_base):
     path = abandoned()
-    monkeypatch.setattr(privatedirectory, "_bases", lambda: ["/nonexistent/place", str(short_base)])
+    monkeypatch.setattr(private_directory, "_bases", lambda: ["/nonexistent/place", str(short_base)])
     assert sweep() == [path]
 
 
@@ -358,16 +360,16 @@ def test_a_directory_swept_before_it_is_opened_is_made_again(monkeypatch, short_
 
 
 def test_a_directory_swept_before_it_is_locked_is_made_again(monkeypatch, short_base):
-    lock = privatedirectory._lock
+    lock = private_directory._lock
     swept = []
 
     def swept_first(directory):
         if not swept:
-            monkeypatch.setattr(privatedirectory, "_lock", lock)
+            monkeypatch.setattr(private_directory, "_lock", lock)
             swept.extend(sweep())
         return lock(directory)
 
-    monkeypatch.setattr(privatedirectory, "_lock", swept_first)
+    monkeypatch.setattr(private_directory, "_lock", swept_first)
     directory = PrivateDirectory.make()
     assert len(swept) == 1
     assert os.listdir(short_base) == [os.path.basename(directory.path)]

@@ -11,12 +11,12 @@ from ipevents import Emitter
 from ipevents._core.handshake import Identity, Refusal
 from ipevents._core.restarts import RestartPolicy
 from ipevents._core.router import Up
-from ipevents._runtime import programs
-from ipevents._runtime.link import Link
-from ipevents._runtime.node import Node
-from ipevents._runtime.privatesocket import PrivateSocket
-from ipevents._runtime.slot import Slot
-from ipevents._runtime.threads import Deadline
+from ipevents._links.link import Link
+from ipevents._node.node import Node
+from ipevents._platform.threads import Deadline
+from ipevents._processes import programs
+from ipevents._processes.child_socket import PrivateSocket
+from ipevents._processes.child_state import Slot
 
 CEILING_SECONDS = 30.0
 OTHER_NAME = re.compile(r"4711-[0-9a-f]{6}")

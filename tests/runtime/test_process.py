@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from ipevents import _bootstrap
-from ipevents._runtime import process
-from ipevents._runtime.process import ChildProcess, Launch, missing_options, open_pidfd
+from ipevents._lifecycle import bootstrap
+from ipevents._processes import process
+from ipevents._processes.process import ChildProcess, Launch, missing_options, open_pidfd
 
 LAUNCH = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn")
 CEILING_SECONDS = 30.0
@@ -34,7 +34,7 @@ def started(monkeypatch):
     children = []
 
     def start(target, launch=LAUNCH):
-        monkeypatch.setattr(_bootstrap, "run", target)
+        monkeypatch.setattr(bootstrap, "run", target)
         child = ChildProcess(launch, "test")
         children.append(child)
         return child

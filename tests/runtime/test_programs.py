@@ -10,8 +10,8 @@ import types
 import pytest
 
 from ipevents import Unpicklable, WorkerRefused
-from ipevents._runtime import programs, scripts
-from ipevents._runtime.programs import CONTAINER, FUNCTION, MODULE, SCRIPT, Program
+from ipevents._processes import programs, scripts
+from ipevents._processes.programs import CONTAINER, FUNCTION, MODULE, SCRIPT, Program
 
 
 @pytest.fixture

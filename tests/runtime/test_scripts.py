@@ -11,8 +11,8 @@ import zipapp
 import pytest
 
 from ipevents import WorkerRefused
-from ipevents._runtime import scripts
-from ipevents._runtime.scripts import CONTAINER, MODULE, SCRIPT
+from ipevents._processes import scripts
+from ipevents._processes.scripts import CONTAINER, MODULE, SCRIPT
 
 
 @pytest.fixture

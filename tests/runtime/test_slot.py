@@ -9,9 +9,9 @@ from ipevents import OptionsError, StartFailed, TargetFailed, WorkerRefused
 from ipevents._core.messages import FAILED, FINISHED, ONLINE, STOP
 from ipevents._core.restarts import GiveUp, NoRestart, RestartPolicy
 from ipevents._options import Options, child_options
-from ipevents._runtime import programs
-from ipevents._runtime.slot import ADMITTED_SECONDS, Slot
-from ipevents._runtime.threads import Deadline
+from ipevents._platform.threads import Deadline
+from ipevents._processes import programs
+from ipevents._processes.child_state import ADMITTED_SECONDS, Slot
 
 
 def slot(**options: float) -> Slot:

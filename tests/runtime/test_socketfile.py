@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from ipevents._exceptions import AddressInUse, LinkError
-from ipevents._runtime import socketfile
-from ipevents._runtime.socketfile import SocketFile, bind, check_path, locked
+from ipevents._transport import socket_file
+from ipevents._transport.socket_file import SocketFile, bind, check_path, locked
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_what_a_killed_process_left_while_binding_is_cleared(path):
 
 def test_a_path_of_exactly_the_possible_length_can_be_bound(tmp_path):
     path = str(tmp_path / "d")
-    path += "d" * (socketfile.MAX_PATH_BYTES - 2 - len(path))
+    path += "d" * (socket_file.MAX_PATH_BYTES - 2 - len(path))
     os.mkdir(path)
     path += "/s"
     check_path(path)
@@ -93,7 +93,7 @@ def test_only_the_own_file_is_removed(path):
 
 
 def test_one_at_a_time_holds_the_lock(path, monkeypatch):
-    monkeypatch.setattr(socketfile, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(socket_file, "LOCK_SECONDS", 0.05)
     with locked(path), pytest.raises(LinkError, match="s.lock"), locked(path):
         pass
     with locked(path):

@@ -11,8 +11,8 @@ from serving import free_port
 
 from ipevents._core.addresses import Address, spelled
 from ipevents._exceptions import LinkError
-from ipevents._runtime import sockets as module
-from ipevents._runtime.sockets import advice, listen, listen_at_all, listening_socket, peer_uid, resolve
+from ipevents._transport import sockets as module
+from ipevents._transport.sockets import advice, listen, listen_at_all, listening_socket, peer_uid, resolve
 
 FOUR, SIX = "127.0.0.1", "::1"
 

@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from ipevents._runtime import supervisor as module
-from ipevents._runtime.clock import monotonic
-from ipevents._runtime.node import Node
-from ipevents._runtime.supervisor import Supervisor
-from ipevents._runtime.threads import Deadline, main_ident
+from ipevents._node.node import Node
+from ipevents._platform.clock import monotonic
+from ipevents._platform.threads import Deadline, main_ident
+from ipevents._processes import supervisor as module
+from ipevents._processes.supervisor import Supervisor
 
 CEILING_SECONDS = 20.0
 
@@ -184,7 +184,7 @@ def test_a_fault_that_lasts_is_told_and_ends_all(watched, monkeypatch):
     def fails(until):
         raise SystemExit(3)
 
-    monkeypatch.setattr("ipevents._runtime.guards.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("ipevents._platform.guards.time.sleep", lambda seconds: None)
     monkeypatch.setattr(watched.supervisor, "_step", fails)
     monkeypatch.setattr(watched.supervisor, "_on_fault", told.append)
     watched.supervisor.begin()

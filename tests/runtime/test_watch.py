@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from ipevents._runtime.process import open_pidfd
-from ipevents._runtime.watch import Watch
+from ipevents._processes.process import open_pidfd
+from ipevents._processes.sentinels import Watch
 
 CEILING_SECONDS = 20.0
 

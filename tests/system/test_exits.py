@@ -306,7 +306,7 @@ def test_whatever_the_last_statement_is_the_script_stays(last):
 def test_a_server_that_cannot_take_clients_after_the_body_says_so(port):
     text = f"""
     import logging
-    from ipevents._runtime.gate import Gate
+    from ipevents._network.public_socket import Gate
 
     class Shown(logging.Handler):
         def emit(self, record):

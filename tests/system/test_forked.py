@@ -190,7 +190,7 @@ def test_what_the_parent_went_through_does_not_decide_how_a_forked_process_ends(
         say("hook", sys.excepthook is sys.__excepthook__)
         ipem.start()
         def end():
-            from ipevents._runtime import lifetime
+            from ipevents._platform import lifetime
             while not lifetime._in_hook:  # nobody tells that the body is over
                 time.sleep(0.001)
             say("stays")
@@ -225,7 +225,7 @@ def test_a_pool_forked_after_the_import_has_emitters_of_its_own_and_no_children(
 
 def test_threads_of_a_forked_process_are_not_taken_for_threads_of_the_library():
     text = """
-    from ipevents._runtime.threads import library_threads
+    from ipevents._platform.threads import library_threads
 
     def child():
         say(library_threads)

@@ -187,7 +187,7 @@ def test_a_thousand_locks_are_no_burden_for_the_start(method):
 @METHODS
 def test_more_connections_than_a_start_passes_on_are_refused_with_the_limit(method):
     text = """
-    from ipevents._runtime import inheritance
+    from ipevents._payload import inheritance
     inheritance.MAX_DESCRIPTORS = {"spawn": 200, "forkserver": 200}  # as many as a fork server takes in fact
 
     def count(ends):

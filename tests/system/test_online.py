@@ -47,9 +47,9 @@ def tell_what_is_loaded():
 def test_a_child_imports_only_what_it_needs(place):
     with Emitter().options(useSocket=False) as emitter, emitter.expecting("loaded", CEILING_SECONDS) as got:
         emitter.worker(tell_what_is_loaded)
-    assert "ipevents._runtime.childhood" in got.message.args
-    late = ("signals", "gate", "client", "connector")
-    unwanted = {"blinker", "cloudpickle", *(f"ipevents._runtime.{name}" for name in late)}
+    assert "ipevents._lifecycle.child_main" in got.message.args
+    late = ("_dispatch.event_signal", "_network.public_socket", "_network.client", "_transport.connector")
+    unwanted = {"blinker", "cloudpickle", *(f"ipevents.{name}" for name in late)}
     assert not unwanted.intersection(got.message.args)
 
 

@@ -23,7 +23,7 @@ from ipevents import (
     Undeliverable,
     UnknownProcess,
 )
-from ipevents._runtime import dial, reading
+from ipevents._transport import dial, frame_reader
 
 KEY = b"sixteen bytes or more"
 
@@ -664,7 +664,7 @@ def test_no_byte_of_a_stranger_is_unpickled(recorders, address, monkeypatch):
         return call
 
     monkeypatch.setattr(pickle, "loads", watched(pickle.loads))
-    monkeypatch.setattr(reading, "decode", watched(reading.decode))
+    monkeypatch.setattr(frame_reader, "decode", watched(frame_reader.decode))
     server = recorders(**address).start()
     bomb = pickle.dumps([(5, ("x",), "evt", Bomb(), None)])
     frame = struct.pack("!i", len(bomb)) + bomb

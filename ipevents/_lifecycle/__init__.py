@@ -1,0 +1,1 @@
+"""Start, stop, and the main function of a child."""

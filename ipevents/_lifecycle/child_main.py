@@ -1,0 +1,358 @@
+"""This process as the child of the one that started it: connect, run the program, stay, end.
+
+No lock of its own: the fields are flags that one thread sets and others look at, or latches. The main
+thread blocks in the user's program, in ``_stay`` and in the wait for the end; a stop brings the first to its
+end (see ``hurry``), sets ``_recheck`` for the second, and is itself what the third waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from .._core.addresses import Address
+from .._core.handshake import Identity
+from .._core.messages import FAILED, FAULT, FINISHED, PAYLOADS, PROGRAM, STOP, Record
+from .._core.router import Up
+from .._core.state import Stage
+from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
+from .._exceptions import Closed, LinkError, WorkerRefused
+from .._links.link import Link
+from .._payload import payload
+from .._platform import lifetime, signal_exceptions
+from .._platform.clock import monotonic
+from .._platform.logs import Log, traceback_of
+from .._platform.threads import Deadline, Latch, main_ident, main_waits, start_thread
+from .._processes import programs
+from .._processes.child_state import LEAST_STEP_SECONDS
+from .._processes.process import Launch
+from .._processes.programs import Program
+from .._transport import keys, private_directory
+from .._transport.dial import dial
+from .._transport.stream import Session
+from . import drain
+
+if TYPE_CHECKING:
+    from .lifecycle import Life
+
+log = Log("ipevents.life")
+
+ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
+GONE_SECONDS = 0.5  # a parent that is not to be reached is about to end, or is none
+LAST_SECONDS = 0.1  # for the other end to read what was written, where nobody is left who reads
+HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
+
+
+class Childhood:
+    """See the module. ``connect`` and ``run`` are called once, in the main thread."""
+
+    def __init__(self, life: Life, launch: Launch) -> None:
+        self.life = life
+        self.link: Link | None = None  # to the parent
+        self.orphaned = False
+        self.failed = False  # the link to the parent ended for a fault
+        self._launch = launch
+        self._left = Latch()  # nobody has to wait for the main thread any more
+        self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._kind = ""
+        self._begun = False  # the program; before that a stop has nothing to bring to its end
+        self._returned = False  # the target, or the script's body, ended normally
+        self._goes_on = False  # the main thread has called stop() and goes on after it
+        self._ending = Ending()
+        self.ends_at_once = False  # the last signal ends this process, so everything else comes before it
+        self._over = False  # the main thread has left the program, its code after a stop() as well
+        self._recheck: Latch | None = None
+        self._leaving: threading.Thread | None = None  # waits for threads of the user
+
+    def connect(self) -> Program:
+        """Connect to the parent that started this process, and return what it wants to be run.
+
+        Raises LinkError where the parent is not to be reached.
+        """
+        life, launch = self.life, self._launch
+        node = life.node
+        node.sends_while_stopping = True
+        node.incoming.holding = True
+        life.open()
+        assert life.supervisor is not None
+        watch = life.supervisor.watch
+        if not watch.add_parent(launch.parent_pid):
+            self._vanish()
+        me = Identity(node.router.pid, life.incarnation, sys.version_info[:2], 0)
+        try:
+            connection, welcomed = dial(
+                [Address("AF_UNIX", launch.address)],
+                key=keys.derive(launch.token, b"child"),
+                key_id=launch.slot,
+                me=me,
+            )
+        except (LinkError, OSError):
+            if watch.parent_is_gone(GONE_SECONDS):
+                self._vanish()
+            raise
+        link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
+        link.role = "parent"
+        self.link = link
+        link.last_words = lambda text: (FAULT, text)
+        with node.lock:
+            if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
+                node.rename(welcomed.pid)
+            node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
+            link.attach(Session(connection, None))
+        lifetime.serve_child(self)  # before a stop may come, which looks at the handler
+        life.supervisor.begin()
+        record = self._program.get()
+        if record is None:  # the parent is gone
+            self._end()
+            raise SystemExit(HUNG_EXITCODE)
+        (kind, *rest), _ = payload.decode(record[PAYLOADS][0])
+        self._kind = kind
+        return Program(kind, *rest)
+
+    def run(self, program: Program) -> None:
+        """Run the program, stay as long as something keeps the process, then stop.
+
+        Raises what the program raises, and SystemExit where a listener ended the process.
+        """
+        life = self.life
+        try:
+            self._begun = True
+            programs.execute(program)
+            self._returned = True
+            if not self.orphaned and life.exit is None and life.node.stage in (Stage.OPEN, Stage.STOPPING):
+                life.imply_start()  # also in a stop: what waits for it is delivered
+            if not life.stopping.is_set():
+                self._stay()
+        except SystemExit as exc:
+            if life.exit is None or not isinstance(exc, signal_exceptions.Terminated):
+                raise
+            # Raised here because a listener ended the process: the listener's code counts.
+        except Exception as exc:  # the program's own: told to the parent, raised on
+            stopping = life.stopping.is_set()
+            if not (isinstance(exc, Closed) and stopping):  # else a wait that the stop ended
+                refused = isinstance(exc, WorkerRefused) and not stopping
+                self.tell_parent((FAILED, traceback_of(exc), refused))
+                raise
+        finally:
+            self._end()
+        if life.exit is not None:
+            raise life.exit
+        if self.failed:
+            raise SystemExit(HUNG_EXITCODE)
+
+    def _stay(self) -> None:
+        """Wait while something keeps this process, which else has finished."""
+        life = self.life
+        assert life.supervisor is not None
+        while True:
+            recheck = self._recheck = Latch()
+            if life.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
+                return
+            kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.slots
+            if not kept and not self._wait_for_threads():
+                if self._kind == programs.FUNCTION:
+                    self.tell_parent((FINISHED,))
+                return
+            recheck.wait()
+
+    def _wait_for_threads(self) -> bool:
+        """Whether threads of the user keep this process, as in any other; if so, look again when they ended.
+
+        A stop does not wait for them; then this thread of ours ends with the process.
+        """
+        threads = _user_threads()
+        if threads and (self._leaving is None or not self._leaving.is_alive()):
+
+            def wait() -> None:
+                try:
+                    for leave in reversed(getattr(threading, "_threading_atexits", ())):
+                        leave()  # as the interpreter does: executors finish their work and end
+                    for thread in threads:
+                        thread.join()
+                finally:  # such a hook may be anybody's; what it raises is shown as of any thread
+                    self.look_again()
+
+            self._leaving = start_thread("leaving", wait)
+        return bool(threads)
+
+    def look_again(self) -> None:
+        """A stop, or a child, a thread or the last listener of an event is gone: perhaps nothing keeps us.
+
+        From any thread, also for signal handlers.
+        """
+        if self._recheck is not None:
+            self._recheck.set()
+
+    def tell_parent(self, record: Record) -> None:
+        link, node = self.link, self.life.node
+        if node.inside():  # called by a signal handler in the middle of something
+            node.defer(self.tell_parent, record)
+        elif link is not None:
+            with node.lock:
+                link.tell(record)
+
+    def _end(self) -> None:
+        self._over = True
+        self._left.set()
+        self.life.request_stop(None)
+        self.life.wait_over(None)
+
+    # The parent
+
+    def control(self, record: Record) -> None:
+        """What the parent says of us, in its link's reader."""
+        kind = record[0]
+        if kind == PROGRAM:
+            self._program.put(record)
+        elif kind == STOP:
+            self.life.request_stop(max(int(record[1]) / 1000, LEAST_STEP_SECONDS / 2))
+
+    def _closed(self, link: Link, error: Exception | None) -> None:
+        """In the link's reader: without it this process has no purpose."""
+        if error is not None:
+            self.life.node.error(error)
+        self.life.node.incoming.released.set()
+        if isinstance(error, LinkError) and not self.life.stopping.is_set():
+            self.failed = True
+        if not self.life.stopping.is_set():  # else one of us has ended the link in order
+            self.parent_ended()
+
+    def parent_ended(self) -> None:
+        """Also in the middle of a stop, whose deadline is now a nearer one. Called by two threads."""
+        if not self.orphaned:
+            self.orphaned = True
+            # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
+            lifetime.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
+            self.life.request_stop(ORPHAN_SECONDS)
+        self._program.put(None)
+
+    def _vanish(self) -> None:
+        """The parent is gone, nobody is to be told anything: end at once and leave nothing, in any thread."""
+        if self.life.supervisor is not None:
+            self.life.supervisor.kill_all()
+        private_directory.sweep()
+        os._exit(HUNG_EXITCODE)
+
+    # Stopping
+
+    def wait_stop(self, timeout: float | None) -> bool:
+        """For ``run`` of the emitter: until a stop is asked for, at most ``timeout`` seconds."""
+        return self.life.stopping.wait(timeout)
+
+    def stop_called(self, waits: bool) -> None:
+        """The user's code is about to stop this process; ``waits`` if that thread waits for it."""
+        is_main = threading.current_thread() is threading.main_thread()
+        goes_on = waits and is_main and not (self._over or self.life.stopped.is_set())
+        if goes_on or not self.life.stopping.is_set():
+            self.tell_parent((FINISHED, goes_on))
+        if goes_on:
+            self._goes_on = True
+            self._left.set()  # it is we who wait: nobody has to wait for us
+
+    def runs(self) -> bool:
+        """Whether the main thread is in the program, and in no wait of the library, which ends by itself."""
+        return self._begun and not (self._returned or self._left.is_set() or main_waits())
+
+    def takes_no_signal(self) -> bool:
+        """In the handler of SIGTERM: whether a stop is under way that this one adds nothing to."""
+        life = self.life
+        if not life.stopping.is_set() or life.stopped.is_set():
+            return False
+        return not self.runs() or signal_exceptions.raised() is Raised.ALIVE
+
+    def has_left(self) -> bool:
+        """Whether the main thread has left its program, so that a stop need not wait for it any more."""
+        return self._left.is_set()
+
+    def hurry(self, deadline: Deadline, *, alone: bool) -> float | None:
+        """In the supervisor's thread, during a stop: bring the program to its end, see _core/stopping.py.
+
+        ``alone``: this process has no children any more. Returns when to call this again, None for not
+        before something else happens; ``ends_at_once`` tells that everything else has to be done first.
+        """
+        now = monotonic()
+        left = deadline.left()
+        assert left is not None
+        self._ending.signal_by(now + grace(self._launch.stop_grace, left, orphaned=self.orphaned))
+        act, look_at = self._ending.next(
+            now,
+            runs=self.runs(),
+            alone=alone,
+            handler=lifetime.term_handler(),
+            raised=signal_exceptions.raised(),
+        )
+        if act is Act.SIGNAL:
+            log.debug("= TERM to the main thread of %s", self.life.node.router.pid)
+            signal.pthread_kill(main_ident(), signal.SIGTERM)
+        self.ends_at_once = act is Act.LAST
+        return look_at
+
+    def wait_target(self, deadline: Deadline) -> None:
+        """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
+        if not self._left.is_set() and lifetime.term_handler() is Handler.DEFAULT and self.runs():
+            drain.tell_notices(self.life.node, deadline.at_least(LAST_SECONDS))
+            drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
+            signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there
+        if self._left.wait(deadline.left()):
+            self._wait_held(deadline)
+            return
+        log.warning("! the main thread of %s does not end; the process does", self.life.node.errors.place())
+        if self.orphaned:
+            self._vanish()
+        drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
+        os._exit(HUNG_EXITCODE)
+
+    def _wait_held(self, deadline: Deadline) -> None:
+        """What waited for our online is delivered if that was said, else it is counted."""
+        node = self.life.node
+        incoming = node.incoming
+        if node.announced and not self.orphaned and (incoming.held_count or not incoming.holding):
+            incoming.released.wait(deadline.left())
+        incoming.drop_held()
+
+    def guard(self) -> None:
+        """After the stop: what is left of the program, exit hooks and threads may take their time, but not
+        longer than the parent lives. Nobody else looks at that any more.
+        """
+        supervisor = self.life.supervisor
+        assert supervisor is not None
+        parent = supervisor.watch.parent_descriptor()
+        if parent is None:
+            return
+
+        def wait() -> None:
+            poll = select.poll()
+            poll.register(parent, select.POLLIN)
+            poll.poll()
+            # Nothing here may need another thread: an interpreter that ends starts none.
+            time.sleep(ORPHAN_GRACE_SECONDS)
+            if self._goes_on and not self._over:
+                signal.pthread_kill(main_ident(), signal.SIGTERM)
+            time.sleep(ORPHAN_SECONDS)
+            self._vanish()
+
+        try:
+            start_thread("parent", wait)
+        except RuntimeError:  # the interpreter is ending already
+            os.close(parent)
+
+    def sweep(self) -> None:
+        """At the very end: where the parent is gone, remove what it has left, its locks with it."""
+        supervisor = self.life.supervisor
+        if self.orphaned and supervisor is not None:
+            if supervisor.watch.parent_is_gone(LAST_SECONDS):
+                private_directory.sweep()
+            else:
+                self.failed = True  # it lives, and has cut us off without a stop
+
+
+def _user_threads() -> list[threading.Thread]:
+    """What the interpreter waits for at its end; all threads of the library are daemons."""
+    main = threading.main_thread()
+    return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]

@@ -1,0 +1,78 @@
+"""How the links of a process that stops end: written to their end, said goodbye to, closed, joined.
+
+In the supervisor's thread, behind the last event that may come in. Every wait is for another thread of the
+library or for the kernel, holds no lock meanwhile, and ends at a deadline.
+"""
+
+from __future__ import annotations
+
+from .._core.outbox import count_messages
+from .._core.state import Event
+from .._links.link import Link
+from .._node.node import Node
+from .._platform.logs import Log
+from .._platform.threads import Deadline, Latch
+
+log = Log("ipevents.life")
+
+
+def flush(node: Node, deadline: Deadline) -> None:
+    """Wait until the kernel has all that is queued, or the deadline. Takes the state lock."""
+    with node.lock:
+        for link in _links(node):
+            link.flush(deadline)
+
+
+def tell_notices(node: Node, deadline: Deadline) -> None:
+    """Wait until the listeners of all that was noticed so far have run: they may still send."""
+    notices = node.notices
+    if notices is not None:
+        told = Latch()
+        notices.put(told.set)
+        told.wait(deadline.left())
+
+
+def say_goodbye(node: Node, deadline: Deadline) -> None:
+    """Take nothing more from anybody, and wait until every neighbour has closed, or the deadline."""
+    with node.lock:
+        node.change(Event.GOODBYE)
+        links = _links(node)
+        for link in links:
+            link.say_goodbye()
+    for link in links:
+        link.wait_closed(deadline)
+    with node.lock:
+        for link in links:
+            link.end()
+
+
+def end(node: Node, deadline: Deadline) -> None:
+    """Take nothing more from anybody, say nothing, and wait for the threads of the links, or the deadline."""
+    with node.lock:
+        links = _links(node) + node.retired
+        node.retired = []
+        for link in links:
+            link.end()
+        node.router.forget_all()
+    for link in links:
+        link.join(deadline)
+
+
+def join(node: Node, deadline: Deadline) -> None:
+    """Wait for the ends of readers and writers, or the deadline; then count what nobody took."""
+    with node.lock:
+        links = _links(node) + node.retired
+        node.retired = []
+    for link in links:
+        if not link.join(deadline):
+            why = ": a listener keeps it" if link.is_read_by(node.dispatcher.floor.owner) else ""
+            log.warning("! the threads of %r do not end%s", link, why)
+    with node.lock:
+        for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
+            link.drop("closed", count_messages(link.outbox.clear()))
+            node.remember(link)
+        node.router.forget_all()
+
+
+def _links(node: Node) -> list[Link]:
+    return [link for link in node.router.neighbours if isinstance(link, Link)]

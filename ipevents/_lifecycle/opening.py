@@ -1,0 +1,377 @@
+"""How an emitter opens: ``start()``, the first ``worker()``, and what happens where a ``stop()`` meets them.
+
+The states and the ways between them are the table in ``_core/state.py``; here are the steps. A stop may come
+at any moment, from any thread. Who wins is decided under the state lock:
+
+- While start() only joins the socket (JOINING), a stop makes the emitter CLOSED at once and breaks the dial
+  off. The starting thread finds that its attempt is over, closes what it has joined, and returns.
+- While threads run (STARTING, STARTED) a stop is the supervisor's business. Its first step takes
+  ``building``, which the starting thread holds from its last look at the state until the socket is served
+  and known to the emitter. So the stop finds either nothing of the socket or all of it.
+
+Locks, in this order: ``_starting``, the dispatcher's, ``building``, the state lock. ``_starting`` lets one
+thread through ``start`` at a time; its owner may wait for the socket, for listeners and for a stop, so no
+listener waits for it. ``building`` guards the steps between two states; nobody who holds it waits for a
+listener or a peer, only for the start of threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .._core.router import Router
+from .._core.state import Event, Stage, State
+from .._dispatch.notices import Notices
+from .._exceptions import Closed
+from .._platform import allocator, lifetime, streams
+from .._platform.threads import Deadline, Latch, acquire_from_user
+from .._transport import private_directory
+
+if TYPE_CHECKING:
+    from .._network.client import Arrival, Client
+    from .._network.public_socket import Gate
+    from .._transport.connector import Joined
+    from .._transport.dial import Attempt
+    from .lifecycle import Life
+
+UNDO_SECONDS = 1.0  # for the threads of a start that failed; they wait for nothing
+
+
+class _Overtaken(Exception):
+    """A stop was faster: what was opened is given back, and start() returns."""
+
+
+class Try:
+    """One call of start() between START and its outcome. ``over`` is set when nothing of it is left."""
+
+    __slots__ = ("attempt", "has_begun", "has_opened", "is_overtaken", "over")
+
+    def __init__(self) -> None:
+        self.has_begun = False  # the state is this call's, until its outcome
+        self.is_overtaken = False  # by a stop; written under the state lock
+        self.attempt: Attempt | None = None  # the dial, which a stop breaks off
+        self.has_opened = False  # the threads are this call's
+        self.over = Latch()
+
+    def break_off(self) -> None:
+        """After ``overtake``, without the state lock: a connect or a handshake that is going on fails at
+        once."""
+        if self.attempt is not None:
+            self.attempt.break_off()
+
+
+class Opening:
+    """See the module. One for each emitter."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._starting = threading.RLock()
+        self.building = threading.RLock()
+        self.undoes = False  # the stop that is going on is that of a start that has failed
+        self._try: Try | None = None  # of the start that is going on; guarded by the state lock
+
+    # The threads
+
+    def open(self) -> None:
+        """Threads and children become possible. Idempotent.
+
+        Raises what the system raises where it has no thread or no descriptor, and then nothing was opened;
+        Closed while the emitter stops and afterwards, ForkedError in a forked process.
+        """
+        node = self._life.node
+        with self.building:
+            if node.stage is Stage.OPEN:
+                return
+            if node.stage is not Stage.NEW:
+                raise node.stage_error()
+            try:
+                self._open_threads()
+            except _Overtaken:
+                raise Closed("the emitter was stopped") from None
+
+    def _open_threads(self) -> None:
+        """``building`` held. A child starts its supervisor later, when it has the link to its parent."""
+        life = self._life
+        node = life.node
+        streams.occupy()
+        allocator.keep_freed()
+        if not life.is_child:
+            private_directory.sweep()
+        notices = supervisor = None
+        try:
+            notices = Notices(node.router.pid)
+            supervisor = life.make_supervisor()
+            if not life.is_child:
+                supervisor.begin()
+            with node.lock:
+                if not node.state.allows(Event.OPENED):  # a stop() has met start(), which opens nothing now
+                    raise _Overtaken
+                node.notices = notices
+                life.supervisor = supervisor
+                node.announced = False
+                node.change(Event.OPENED)
+        except BaseException:  # no thread, no descriptor, or Ctrl-C: nobody else knows of them yet
+            if supervisor is not None:
+                supervisor.discard(Deadline(UNDO_SECONDS))
+            if notices is not None:
+                notices.close(Deadline(UNDO_SECONDS))
+            raise
+        if not life.is_child:
+            lifetime.watch(life)
+
+    # start()
+
+    def start(self) -> None:
+        """See ``Emitter.start``."""
+        life = self._life
+        is_mine = False
+        try:
+            # A listener does not wait for the thread that starts, which may wait for listeners to end.
+            is_mine = self._starting.acquire(blocking=False)
+            if not is_mine:
+                if life.node.dispatcher.runs_here():
+                    return
+                acquire_from_user(self._starting)
+                is_mine = True
+            if life.is_child:
+                self._start_child()
+            else:
+                self._start_top()
+        finally:
+            if is_mine:
+                self._starting.release()
+
+    def _start_child(self) -> None:
+        node = self._life.node
+        with node.lock:
+            if node.state.state is State.OPEN:
+                node.change(Event.START)
+                node.change(Event.JOINED)
+            elif node.state.state is not State.STOPPING or self._life.ready_said:
+                return  # it has started, or is about to end
+        self._announce(None)
+
+    def _begin_start(self, mine: Try) -> bool:
+        """Whether there is anything to start. A stop that is going on is waited for: the last call counts."""
+        life = self._life
+        node = life.node
+        if life.stopped.is_set() and life.may_wait():
+            life.wait_over(None)  # for the last lines of the thread that has stopped it
+        while True:
+            with node.lock:
+                state = node.state.state
+                if state is State.FORKED:
+                    raise node.stage_error()
+                asked = life.stopping.is_set()
+                if state in (State.JOINING, State.STARTING, State.STARTED) and not asked:
+                    return False  # called once more, or by a listener or a signal handler within start()
+                if (state in (State.NEW, State.CLOSED) or not asked) and self._try is None:
+                    if asked:
+                        self.renew(node.router.pid)
+                    node.change(Event.START)
+                    self._try, mine.has_begun = mine, True
+                    return True
+                is_within = self._try is not None
+            if is_within or not life.may_wait():
+                raise Closed("the emitter is stopping; start() can follow when it is stopped")
+            life.wait_over(None)
+
+    def renew(self, pid: str) -> None:
+        """State lock held: forget the life before, all but listeners and options."""
+        life = self._life
+        node = life.node
+        life.gate = life.supervisor = None  # first: see request_stop() in a signal handler
+        node.dispatcher.ended = None
+        node.router = Router(pid, node.router.version + 1)
+        node.announced = False
+        life.exit = None
+        life.ready_said = False
+        life.stopping, life.stopped = Latch(), Latch()
+        self.undoes = False
+
+    def _start_top(self) -> None:
+        mine = Try()
+        try:
+            if self._begin_start(mine):
+                self._join(mine)
+        except _Overtaken:
+            return
+        except Exception:  # of the dial, or of a system that has no thread or descriptor
+            if mine.is_overtaken:
+                return  # the stop broke the dial off
+            self._fail(mine)
+            raise
+        except BaseException:  # Ctrl-C, or what a signal handler raised
+            self._fail(mine)
+            raise
+        finally:
+            self._finish(mine)
+
+    def _join(self, mine: Try) -> None:
+        life = self._life
+        node = life.node
+        gate = joined = None
+        if life.options.use_socket:
+            from .._network.public_socket import Gate
+            from .._transport.dial import (
+                Attempt,  # late: what starts most often are children, which have no gate
+            )
+
+            streams.occupy()
+            mine.attempt = Attempt()
+            if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
+                return
+            gate = Gate(node, life.options, life.incarnation, say_ready=life.say_ready)
+            joined = gate.join(mine.attempt)
+        outer = node.dispatcher.entered()
+        try:
+            node.dispatcher.enter()  # whoever connects now is heard after our own ready and online
+        except BaseException:  # Ctrl-C while a listener runs: nobody else has it yet
+            if joined is not None:
+                joined.close()
+            node.dispatcher.leave_to(outer)
+            raise
+        try:
+            arrival = self._build(mine, gate, joined)
+            self._finish(mine)
+            if gate is None or gate.client is None or arrival is not None:
+                self._announce(arrival)
+            node.dispatcher.leave()
+        except BaseException:  # of a listener of ready, a failed start, or a signal handler
+            node.dispatcher.leave_to(outer)
+            raise
+
+    def _build(self, mine: Try, gate: Gate | None, joined: Joined | None) -> Arrival | None:
+        """Open the threads if need be, and serve the socket. Raises _Overtaken where a stop was faster.
+
+        What was joined is closed if this raises.
+        """
+        life = self._life
+        node = life.node
+        with self.building:
+            try:
+                if self._is_over(mine):
+                    raise _Overtaken
+                if node.stage is Stage.NEW:
+                    self._open_threads()
+                    mine.has_opened = True
+            except BaseException:  # as above, or Ctrl-C: nobody else has it yet
+                if joined is not None:
+                    joined.close()
+                raise
+            arrival = None
+            if gate is not None and joined is not None:
+                arrival = gate.begin(joined)
+            with node.lock:
+                life.gate = gate
+                life.is_grand_master = gate is None or gate.client is None
+                if gate is not None and gate.client is not None and arrival is None:
+                    node.announced = True  # sends wait in the link; online is said when it is connected
+                node.change(Event.JOINED)
+            return arrival
+
+    def _finish(self, mine: Try) -> None:
+        """Nothing is left of a start that a stop would have to wait for; listeners may still be told."""
+        with self._life.node.lock:
+            if self._try is mine:
+                self._try = None
+        mine.over.set()
+
+    def _is_over(self, mine: Try) -> bool:
+        """Whether a stop has put an end to this start."""
+        with self._life.node.lock:
+            return mine.is_overtaken
+
+    def _fail(self, mine: Try) -> None:
+        """This start has failed: the emitter is again as it was before."""
+        life = self._life
+        node = life.node
+        with node.lock:
+            if not mine.has_begun or mine.is_overtaken or not node.state.allows(Event.FAILED):
+                return  # start() had opened everything; a listener of ready has let Ctrl-C through, say
+            node.change(Event.FAILED)
+            supervisor = life.supervisor
+        if not mine.has_opened or supervisor is None or supervisor.slots:
+            return  # what worker() has opened stays
+        self.undoes = True
+        life.request_stop(0.0)
+        if life.may_wait() and life.wait_over(UNDO_SECONDS):
+            with node.lock:
+                if node.state.allows(Event.UNDONE):
+                    self.renew(node.router.pid)
+                    node.change(Event.UNDONE)
+
+    # The stop, as far as it concerns a start
+
+    def overtake(self) -> Try | None:
+        """State lock held: a stop ends the start that is going on, if there is one; returns that.
+
+        The caller breaks it off when it has let go of the lock.
+        """
+        mine = self._try
+        if mine is not None:
+            mine.is_overtaken = True
+        return mine
+
+    # Forks
+
+    def belongs_to_a_fork(self) -> bool:
+        """In a process made by os.fork(): whether the emitter is this process's own, because nothing of it
+        ran.
+
+        A start() that another thread was about to make does not go on in this process.
+        """
+        life = self._life
+        node = life.node
+        starts = self._starting._is_owned()  # type: ignore[attr-defined]  # as threading.Condition does
+        if node.state.state is State.JOINING and not starts:
+            node.change(Event.FAILED)
+        elif node.state.state is State.CLOSED and not starts and not life.is_child:
+            node.change(Event.UNDONE)
+        if node.state.state is not State.NEW:
+            return False
+        self._starting, self.building = threading.RLock(), threading.RLock()
+        self._try = None
+        return True
+
+    # ready and online
+
+    def _announce(self, arrival: Arrival | None) -> None:
+        """``ready`` to our listeners, then our interest and ``online`` upwards, then ``online`` to ours.
+
+        The dispatcher is ours meanwhile, so the parent's answer is not told before our own online. A stop may
+        begin in between, in a listener of ready or elsewhere: a child still says its online then, because
+        what waits for that is delivered; a top process, which has nobody waiting, says no more.
+        """
+        life = self._life
+        node = life.node
+        client = None if life.gate is None else life.gate.client
+        if client is not None and arrival is not None:
+            with node.lock:
+                client.take_name(arrival)
+        outer = node.dispatcher.entered()
+        try:
+            node.dispatcher.enter()
+            self._say(client, arrival)
+            node.dispatcher.leave()
+        except BaseException:  # of a listener, or of a signal handler
+            node.dispatcher.leave_to(outer)
+            raise
+
+    def _say(self, client: Client | None, arrival: Arrival | None) -> None:
+        """The dispatcher is entered: what ``_announce`` has to tell, in its order."""
+        life = self._life
+        node = life.node
+        life.say_ready()
+        with node.lock:
+            if node.stage is not Stage.OPEN and not (life.is_child and node.stage is Stage.STOPPING):
+                if arrival is not None:
+                    arrival.session.socket.close()
+                return
+            if client is not None and arrival is not None:
+                client.attach(arrival.session)
+            elif not node.announced:
+                node.announce()
+        node.deliver_local("online")
+        node.incoming.online_said()

@@ -1,0 +1,1 @@
+"""One neighbour: its writer and its reader."""

@@ -1,0 +1,1 @@
+"""The public socket: this process as a server, or as the client of one."""

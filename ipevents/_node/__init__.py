@@ -1,0 +1,1 @@
+"""The state lock; events out, events in, presence, errors."""

@@ -1,0 +1,142 @@
+"""Control records: what the library says to itself over a link, about interest, names and lives.
+
+Everything here runs in the reader thread of that link. Each handler checks under the state lock that the
+link is still a neighbour, changes the router and tells the parent; listeners are called behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._core.messages import (
+    INTEREST,
+    INTERESTS,
+    MORE_INTERESTS,
+    OFFLINE,
+    ONLINE,
+    PARENT,
+    REPORT,
+    TO_CHILD,
+    TO_PARENTS,
+    Envelope,
+    Message,
+    Record,
+)
+from .._exceptions import Forged, Undeliverable
+from .._links.link import CONTROL_BYTES, Link
+
+if TYPE_CHECKING:
+    from .node import Node
+
+_NO_KWARGS: dict[str, Any] = {}
+
+
+def put_report(link: Link, record: Record) -> None:
+    """State lock held: tell the origin of an event that it broke off. Such notices never wait."""
+    if link.outbox.has_room(CONTROL_BYTES):
+        link.tell(record)
+
+
+class Controls:
+    """The handlers by kind; what concerns processes goes to ``on_control(link, record)``."""
+
+    def __init__(self, node: Node, on_control: Callable[[Link, Record], None]) -> None:
+        self._node = node
+        self._on_control = on_control
+        self._table: dict[int, Callable[[Link, Record], None]] = {
+            INTEREST: self._take_interest,
+            INTERESTS: self._take_interests,
+            MORE_INTERESTS: self._take_interests,
+            ONLINE: self._take_online,
+            OFFLINE: self._take_offline,
+            PARENT: self._take_parent,
+            REPORT: self._take_report,
+        }
+
+    def take(self, link: Link, record: Record) -> None:
+        """Note what a control record says. Raises Forged, or what a record that makes no sense provokes."""
+        handler = self._table.get(record[0])
+        if handler is not None:
+            handler(link, record)
+        else:
+            self._on_control(link, record)
+
+    def _take_interest(self, link: Link, record: Record) -> None:
+        _, event, wanted = record
+        node = self._node
+        with node.lock:
+            if link in node.router.neighbours:
+                node.advertise(node.router.peer_interest(link, event, bool(wanted)))
+
+    def _take_interests(self, link: Link, record: Record) -> None:
+        kind, events = record
+        node = self._node
+        with node.lock:
+            if link in node.router.neighbours:
+                router = node.router
+                take = router.peer_interests if kind == INTERESTS else router.more_peer_interests
+                node.advertise(take(link, events))
+
+    def _take_online(self, link: Link, record: Record) -> None:
+        _, path = record
+        node = self._node
+        with node.lock:
+            if link not in node.router.neighbours:
+                return
+            pids = node.router.online(link, path)
+            if len(path) == 1:
+                link.tell((PARENT, node.router.pid))
+            node.tell_up((ONLINE, pids))
+        self._on_control(link, record)
+        self._deliver_lifecycle(TO_PARENTS, pids, "online")
+
+    def _take_offline(self, link: Link, record: Record) -> None:
+        _, path, pid, exitcode = record
+        node = self._node
+        with node.lock:
+            if link not in node.router.neighbours:
+                return
+            pids = node.router.offline(link, path, pid)
+            node.tell_up((OFFLINE, pids, pid, exitcode))
+        self._deliver_lifecycle(TO_PARENTS, pids, "offline", (pid,), exitcode)
+
+    def _take_parent(self, link: Link, record: Record) -> None:
+        _, pid = record
+        node = self._node
+        if not isinstance(pid, str) or link is not node.router.parent:
+            raise Forged(f"it says that it is the parent of {node.router.pid}")
+        with node.lock:
+            pid = node.router.parent_renamed(pid)
+            link.name = pid
+            if not node.announced:
+                return  # only a new name; the answer to our online is still to come
+        own = node.router.pid
+        envelope = Envelope(TO_CHILD, (pid, own), "parent", node.reply, to=own)
+        node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
+        if node.incoming.holding:
+            node.incoming.release_held()
+
+    def _take_report(self, link: Link, record: Record) -> None:
+        _, route, event, at, target, cause = record
+        node = self._node
+        if not route:
+            node.incoming.count("undeliverable")
+            node.error(Undeliverable(event, at, target, cause))
+            return
+        with node.lock:
+            next_link, _ = node.router.hop(route)
+            found: Any = next_link
+            if found is not None:
+                put_report(found, (REPORT, route[:-1], event, at, target, cause))
+
+    def _deliver_lifecycle(
+        self,
+        kind: int,
+        pids: tuple[str, ...],
+        event: str,
+        args: tuple[Any, ...] = (),
+        exitcode: int | None = None,
+    ) -> None:
+        envelope = Envelope(kind, pids, event, self._node.reply, exitcode=exitcode)
+        self._node.dispatcher.deliver(Message(envelope, args), _NO_KWARGS)

@@ -1,0 +1,1 @@
+"""This interpreter: threads, waits, signals of the system, exits, logs."""

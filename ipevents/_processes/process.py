@@ -1,0 +1,396 @@
+"""One child process: how it is started, how its end is noticed, how it is made to end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from multiprocessing import process
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from .._exceptions import WorkerRefused
+from .._platform import streams
+from .._platform.threads import start_thread
+
+_EXITCODE_SECONDS = 0.5  # how long after an exit its code may come, where it is not ours to reap
+_EXITCODE_TRIES = 20
+_EXITCODE_STEP_SECONDS = 0.001
+_UNKNOWN_EXITCODE = 255  # as multiprocessing says itself where it does not know
+
+_ours = threading.local()
+_patch_lock = threading.Lock()
+
+
+class Launch(NamedTuple):
+    """What a child is given through the pipe of its start; well under 32 KiB (FAULTS K4).
+
+    ``repr`` shows no token: it must not come into a log or a traceback.
+    """
+
+    address: str
+    slot: bytes
+    token: bytes
+    parent_pid: int
+    depth: int
+    is_worker: bool
+    start_method: str
+    stop_grace: float = 1.0  # seconds that a stop leaves the program to notice it
+
+    def __repr__(self) -> str:
+        return f"<Launch depth {self.depth} of {self.parent_pid}>"
+
+
+class ChildProcess:
+    """A started ``multiprocessing.Process`` with a descriptor that tells its end (or a sentinel)."""
+
+    def __init__(self, launch: Launch, name: str, passed: tuple[object, ...] = ()) -> None:
+        """Start it; ``passed`` are further arguments. Blocks for some milliseconds.
+
+        Raises WorkerRefused where no process can be started, OSError where the system refuses it; then there
+        is none.
+        """
+        from .._lifecycle import bootstrap
+
+        _check_place()
+        streams.occupy()  # the user may have closed them only now; multiprocessing opens pipes
+        context: Any = multiprocessing.get_context(launch.start_method)
+        self.process: BaseProcess = context.Process(target=bootstrap.run, args=(launch, *passed), name=name)
+        self.process.daemon = False  # a daemon may have no children (FAULTS K12)
+        with _quiet_start(launch.start_method):
+            self.process.start()
+        assert self.process.pid is not None
+        self.pid: int = self.process.pid
+        self._is_ours = launch.start_method == "spawn"  # to reap; else its fork server does that
+        self._ending: Ending | None = None
+        self._is_over = False
+        try:
+            self._pidfd = _pidfd_of_child(self.pid)
+            if self._pidfd is None and self._is_ours:
+                self._ending = Ending.of(self.pid)
+        except BaseException:  # no descriptor left, or Ctrl-C: the caller is told that there is no child
+            self.process.kill()
+            self.process.join()
+            raise
+        self.exitcode: int | None = None
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when the process has ended."""
+        if self._pidfd is not None:
+            return self._pidfd
+        return self.process.sentinel if self._ending is None else self._ending.fileno()
+
+    def reap(self) -> int | None:
+        """After its end: its exit code, negative for a signal, None where somebody else took it."""
+        code = None if self._ending is None else self._ending.code
+        if self._pidfd is not None:
+            with contextlib.suppress(OSError):  # reaped by somebody else; or the system knows no P_PIDFD
+                code = code_of(os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT))
+        seen = self._seen(code is None)
+        self._is_over = True
+        self.exitcode = code if seen is None else seen
+        return self.exitcode
+
+    def _seen(self, waits: bool) -> int | None:
+        """What multiprocessing says, which reaps it.
+
+        Not ``multiprocessing.connection.wait``: its timeout has no end while somebody has frozen the clock.
+        """
+        if not self._is_ours:  # the fork server tells it a moment later
+            poll = select.poll()
+            poll.register(self.process.sentinel, select.POLLIN)
+            return self.process.exitcode if poll.poll(_EXITCODE_SECONDS * 1000) else None
+        seen = self.process.exitcode
+        tries = _EXITCODE_TRIES if waits else 0
+        while seen is None and tries:
+            # Its sentinel was faster than its end; or another thread has it, and is about to put it down.
+            tries -= 1
+            time.sleep(_EXITCODE_STEP_SECONDS)
+            seen = self.process.exitcode
+        return seen
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, as long as it is not reaped; a process that has ended is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd is not None:
+                try:
+                    signal.pidfd_send_signal(self._pidfd, number)
+                    return
+                except PermissionError:  # some sandboxes allow the one and not the other
+                    if not self._is_over:
+                        os.kill(self.pid, number)
+            elif not self._is_over and (self._ending is None or not self._ending.has_come()):
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """Give the descriptors back; after the end only.
+
+        The Process stays as it is for those who hold it, with an exit code: they may still ask it for that.
+        """
+        self._close_descriptors()
+        popen: Any = self.process._popen  # type: ignore[attr-defined]  # not in typeshed
+        if popen is not None and popen.returncode is None:
+            # Reaped by somebody else. multiprocessing would take it for alive, and signal who has its pid.
+            popen.returncode = _UNKNOWN_EXITCODE if self.exitcode is None else self.exitcode
+        process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
+
+    def abandon(self) -> None:
+        """In a forked child: only our copies of the descriptors go."""
+        # multiprocessing would join it at the end of this process, and fail: it is no child of ours here.
+        process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
+        if self._ending is not None:
+            self._ending.abandon()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._ending is not None:
+            self._ending.close()
+
+
+class Ending:
+    """The end of a child of this process where the system has no pidfd: a thread waits for it.
+
+    The sentinel would not do: it is shared with whatever the child forks. The thread blocks until the process
+    ends, whose owner kills it at last, and does not reap it. ``code`` is its exit code, once that is known.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.code: int | None = None
+        self._pid = pid
+        self._reader, self._writer = os.pipe()
+
+    @classmethod
+    def of(cls, pid: int) -> Ending | None:
+        """None where no thread can be started, or the system cannot wait so (macOS before Python 3.13)."""
+        if not hasattr(os, "waitid"):
+            return None
+        ending = cls(pid)
+        try:
+            start_thread(f"ending-{pid}", ending._wait)
+        except RuntimeError:
+            ending.abandon()
+            ending.close()
+            return None
+        return ending
+
+    def _wait(self) -> None:
+        with contextlib.suppress(ChildProcessError):  # somebody else has reaped it
+            self.code = code_of(os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT))
+        writer, self._writer = self._writer, -1
+        with contextlib.suppress(OSError):
+            os.write(writer, b"\0")  # not by closing alone: a forked process has copies
+        os.close(writer)
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def has_come(self) -> bool:
+        return self._writer < 0
+
+    def close(self) -> None:
+        """Give the descriptor back, after the end."""
+        os.close(self._reader)
+
+    def abandon(self) -> None:
+        """Where its thread is not: give back what it would have closed."""
+        if self._writer >= 0:
+            os.close(self._writer)
+            self._writer = -1
+
+
+def code_of(result: Any) -> int | None:
+    """multiprocessing's exit code of what ``os.waitid`` returned."""
+    if result is None:
+        return None
+    killed = result.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+    return int(-result.si_status if killed else result.si_status)
+
+
+def _pidfd_of_child(pid: int) -> int | None:
+    try:
+        return open_pidfd(pid)
+    except ProcessLookupError:  # it has ended, and was reaped: by somebody else, or SIGCHLD is ignored
+        return None
+
+
+def process_name() -> str:
+    """What this process is called in texts for people, beside its pid.
+
+    A child's is what ``worker(name=)`` gave it. Where nobody gave one, the script's; in a REPL or with ``-c``
+    multiprocessing's "MainProcess".
+    """
+    name = multiprocessing.current_process().name
+    if name != "MainProcess":
+        return name
+    path, _, file = (sys.argv[0] if sys.argv else "").rpartition("/")
+    if file == "__main__.py":  # python -m package
+        file = path.rpartition("/")[2]
+    return name if file in ("", "-c", "-m") else file
+
+
+def open_pidfd(pid: int) -> int | None:
+    """A descriptor for a process, or None where the system has none."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+            return None
+        raise
+
+
+def _check_place() -> None:
+    """Refuse what multiprocessing would do in a process that can have no children. Raises WorkerRefused."""
+    if multiprocessing.current_process().daemon:
+        raise WorkerRefused(
+            "this process is a daemonic one of multiprocessing (a worker of a Pool, or daemon=True), which "
+            "may start no processes: start them from another one, or make this one with daemon=False"
+        )
+    try:
+        os.getcwd()
+    except OSError as exc:
+        raise WorkerRefused(
+            f"a child starts in the working directory of this process, and that is gone: {exc.strerror}; "
+            "os.chdir() to one that is there"
+        ) from exc
+
+
+def _check_interpreter() -> None:
+    """multiprocessing does not notice that there is none. Raises WorkerRefused."""
+    from multiprocessing import spawn
+
+    found = spawn.get_executable()
+    path = os.fsdecode(found) if found else ""
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+        raise WorkerRefused(
+            f"there is no Python interpreter to run a child: sys.executable is {path!r} for multiprocessing; "
+            "multiprocessing.set_executable(path) names another one"
+        )
+
+
+@contextlib.contextmanager
+def _quiet_start(start_method: str) -> Iterator[None]:
+    """Around a start: SIGINT waits, and the child does not import our main module."""
+    _patch_preparation()
+    from multiprocessing import resource_tracker  # late: a process without children needs neither
+
+    _check_interpreter()
+    _ours.starting = True
+    try:
+        # Both would inherit a blocked SIGINT, and the second hand it on to processes of the application.
+        resource_tracker.ensure_running()
+        if start_method == "forkserver":
+            from multiprocessing import forkserver
+
+            forkserver.ensure_running()  # which would import our main module, from Python 3.14 on
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    finally:
+        _ours.starting = False
+
+
+class _Blocked:
+    """Blocks SIGINT where it is unpickled; our bootstrap unblocks it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return signal.pthread_sigmask, (int(signal.SIG_BLOCK), [int(signal.SIGINT)])
+
+
+def _patch_preparation() -> None:
+    """Wrap what multiprocessing tells a new process, once; only our own starts get something else.
+
+    They are told nothing of the main module, so a child does not import it and a script needs no
+    ``if __name__ == "__main__"`` guard. multiprocessing would look at it all the same, and fail where it has
+    no ``__spec__`` (under pdb before Python 3.13) or is gone.
+    """
+    with _patch_lock:
+        from multiprocessing import spawn
+
+        original, command = spawn.get_preparation_data, spawn.get_command_line
+        if getattr(original, "_is_ipevents", False):
+            return
+
+        def get_preparation_data(name: str) -> dict[str, Any]:
+            return _preparation_data(name) if getattr(_ours, "starting", False) else original(name)
+
+        def get_command_line(**kwds: Any) -> list[str]:
+            line = command(**kwds)
+            if getattr(_ours, "starting", False) and not getattr(sys, "frozen", False):
+                line[1:1] = missing_options(line, sys._xoptions, sys.orig_argv)
+            return line
+
+        get_preparation_data._is_ipevents = True  # type: ignore[attr-defined]  # a mark for the test above
+        spawn.get_preparation_data = get_preparation_data
+        spawn.get_command_line = get_command_line
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    """What multiprocessing tells a new process, without the main module."""
+    from multiprocessing import spawn, util
+
+    private: Any = spawn  # not in typeshed, nor what follows
+    private._check_not_importing_main()
+    private = util
+    began_in = process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    current = process.current_process()
+    data = {
+        "ipevents": _Blocked(),  # first: a fork server starts processes with its own mask
+        "name": name,
+        "log_to_stderr": private._log_to_stderr,
+        "authkey": current.authkey,
+        "sys_path": [began_in if entry == "" else entry for entry in sys.path],
+        "sys_argv": sys.argv,
+        "orig_dir": began_in,
+        "dir": os.getcwd(),
+        "start_method": multiprocessing.get_start_method(allow_none=True),
+    }
+    if private._logger is not None:
+        data["log_level"] = private._logger.getEffectiveLevel()
+    return data
+
+
+def missing_options(line: list[str], given: Mapping[str, str | bool], typed: list[str]) -> list[str]:
+    """The ``-X`` options and the ``-u`` of this interpreter that a command line for another one lacks.
+
+    multiprocessing itself passes on all ``-X`` options in the newest Pythons only, in others those of a short
+    list, and never ``-u``. ``typed`` is the command line of this interpreter.
+    """
+    there = {after.partition("=")[0] for option, after in zip(line, line[1:], strict=False) if option == "-X"}
+    found = []
+    for name, value in given.items():
+        if name not in there:
+            found += ["-X", name if value is True else f"{name}={value}"]
+    return ["-u", *found] if _is_unbuffered(typed) else found
+
+
+def _is_unbuffered(typed: list[str]) -> bool:
+    """Whether ``-u`` is among the options of a command line, before the script, ``-c`` or ``-m``."""
+    words = iter(typed[1:])
+    for word in words:
+        if not word.startswith("-") or word in ("-", "--"):
+            return False
+        if word.startswith("--"):  # --check-hash-based-pycs always
+            next(words, None)
+            continue
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "ucm":
+                return letter == "u"
+            if letter in "WX":  # with a value: the rest of the word, else the next one
+                if at == len(word):
+                    next(words, None)
+                break
+    return False

@@ -1,0 +1,117 @@
+"""What a child runs: a function, this script again, or another script."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import types
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from .._core.callable_names import described
+from .._dispatch import dispatcher
+from .._exceptions import shown
+from .._payload import payload
+from .._payload.inheritance import Inheritance
+from . import scripts
+from .scripts import CONTAINER, MODULE, SCRIPT, Program
+
+__all__ = ["CONTAINER", "FUNCTION", "MODULE", "SCRIPT", "Program"]
+
+FUNCTION = "function"  # its ``what``: the target, its arguments, both pickled, and what ``__main__`` is to be
+
+MAX_NAME = 256  # characters; it goes through the pipe of the start, see Launch
+
+
+def arguments(args: object) -> tuple[Any, ...]:
+    """The positional arguments of a child. Raises TypeError for what is no row of them.
+
+    A str is one argument and not its letters; a set has no order.
+    """
+    if isinstance(args, Iterable) and not isinstance(args, (str, bytes, bytearray, Mapping, Set)):
+        return tuple(args)
+    raise TypeError(f"args is a list or tuple of arguments, not {shown(args)}; a single one is args=[...]")
+
+
+def name(given: object, default: object) -> str:
+    """What a child is called: what it was given, else its target's name. Raises TypeError, ValueError."""
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"the name of a child is a str, not {shown(given)}")
+    if given is not None and len(given) > MAX_NAME:
+        raise ValueError(f"the name of a child has at most {MAX_NAME} characters, {shown(given)} has more")
+    chosen = given or (default[:MAX_NAME] if isinstance(default, str) else "") or "worker"
+    return chosen.encode("utf-8", "backslashreplace").decode()  # it is printed; a file's may hold surrogates
+
+
+def function(
+    target: Any, args: tuple[Any, ...], kwargs: object = None, inherited: Inheritance | None = None
+) -> Program:
+    """The call of a function, pickled now; what its process inherits at its start is noted.
+
+    Raises Unpicklable, naming the culprit; TypeError for what could not be called so.
+    """
+    _check_target(target)
+    kwargs = {} if kwargs is None else kwargs
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs is a dict of arguments by name, not {shown(kwargs)}")
+    for key in kwargs:
+        if not isinstance(key, str):
+            raise TypeError(f"kwargs is a dict of arguments by name, and {shown(key)} is no name")
+    from .._payload.main_names import Names  # late: a child that starts nothing does without
+
+    inherited = Inheritance() if inherited is None else inherited
+    names = Names()
+    data = payload.dumps(target, f"the target {described(target)}", names, inherited)
+    names.seal()
+    call, _ = payload.encode(args, dict(kwargs), names, inherited)
+    inherited.keep(target, args, kwargs)
+    main = scripts.describe(names.namespace) if names.used else None
+    return Program(FUNCTION, (data, call, main), ())
+
+
+def _check_target(target: Any) -> None:
+    """Refuse what a worker cannot run. Raises TypeError."""
+    if not callable(target):
+        raise TypeError(
+            f"the target of a worker is a function, not {shown(target)}; a script is for fork(path)"
+        )
+    inner = target
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    code = getattr(inner, "__code__", None)
+    if isinstance(code, types.CodeType) and code.co_flags & dispatcher.CO_SUSPENDS:
+        raise TypeError(
+            f"calling the target {described(target)} would run nothing of it: a worker runs a plain "
+            "function, no coroutine or generator (asyncio.run() in one runs a coroutine)"
+        )
+
+
+def this_script() -> Program:
+    """This program again, as it was started. Raises WorkerRefused where there is no script to run."""
+    return scripts.here()
+
+
+def other_script(path: str | os.PathLike[str], args: tuple[Any, ...]) -> Program:
+    """Another script, or a directory or archive with a ``__main__``, with ``sys.argv = [path, *args]``.
+
+    Raises FileNotFoundError, PermissionError or TypeError where that is not to be run.
+    """
+    return scripts.other(path, tuple(map(_text, args)))
+
+
+def _text(arg: object) -> str:
+    return os.fsdecode(arg) if isinstance(arg, (bytes, os.PathLike)) else str(arg)
+
+
+def execute(program: Program) -> None:
+    """Run it in this process, in the main thread. Raises whatever it raises."""
+    if program.kind != FUNCTION:
+        scripts.run(program)
+        return
+    data, call, main = program.what
+    if main is not None:
+        scripts.install(main)
+    target = pickle.loads(data)  # first: the arguments may refer to what it has brought
+    args, kwargs = payload.decode(call)
+    target(*args, **kwargs)

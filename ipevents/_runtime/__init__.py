@@ -1,1 +1,0 @@
-"""Everything that blocks, starts or ends: links, processes, threads, files."""

@@ -1,0 +1,1 @@
+"""Sockets, files, keys, handshakes, byte streams."""

@@ -1,0 +1,396 @@
+"""The accept loop: one thread for the listening sockets of one server and every handshake on them.
+
+A handshake never runs inside ``accept()``, where one silent client would hold up all others. Here
+each connection in its handshake is non-blocking, has one deadline for the whole of it, may send 512
+bytes a frame, and is one of a bounded number, of which the oldest goes first: an honest client needs
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import sys
+import threading
+from multiprocessing.connection import Connection, Listener
+from typing import TYPE_CHECKING
+
+from .._core.addresses import spelled
+from .._core.handshake import (
+    FOREIGN_USER,
+    GARBLED,
+    HUNG_UP,
+    TIMEOUT,
+    FrameReader,
+    Refusal,
+    ServerHandshake,
+    framed,
+)
+from .._exceptions import LinkError
+from .._platform.clock import monotonic
+from .._platform.logs import Log
+from .._platform.threads import Deadline, join_thread, start_thread
+from .sockets import connection_from, listening_socket, peer_uid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._core.handshake import Identity
+    from .socket_file import SocketFile
+
+__all__ = ["HANDSHAKE_SECONDS", "Acceptor"]
+
+HANDSHAKE_SECONDS = 5.0
+MAX_PENDING = 1024
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
+CLOSE_SECONDS = 5.0
+
+EVICTED = "evicted"
+FAILED = "failed"  # our own fault, logged with its traceback
+
+# Errors of accept() that concern only the connection that was about to come.
+_PASSING = {errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN}
+# Linux wakes a select on a listening socket that is shut down. Elsewhere it may not: look this often.
+_LOOK_SECONDS = None if sys.platform == "linux" else 0.5
+
+log = Log("ipevents.acceptor")
+
+
+class _Pending:
+    """A connection in its handshake."""
+
+    __slots__ = ("address", "deadline", "handshake", "reader", "socket")
+
+    def __init__(
+        self, sock: socket.socket, address: str, deadline: float, handshake: ServerHandshake
+    ) -> None:
+        self.socket = sock
+        self.address = address
+        self.deadline = deadline
+        self.handshake = handshake
+        self.reader = FrameReader()
+
+
+class Acceptor:
+    """Accepts connections on ``listeners``, which it owns from now on.
+
+    Several are the addresses of one server: whoever comes by any of them is treated alike.
+
+    All callbacks run in the acceptor's thread, must not block, and run no code of the user:
+
+    - ``me()``: who we are, asked for every connection;
+    - ``find_key(key_id)``: the key of that id, or None;
+    - ``admit(identity, key_id, address)``: the pid that an authenticated client gets, or a
+      :class:`Refusal`. ``address`` is its end as seen here, see ``spelled``, ``""`` for AF_UNIX.
+      It only decides: the client may be gone before its WELCOME is sent;
+    - ``on_accepted(connection, identity, pid, key_id)``: takes the connection over; it is blocking and
+      nothing behind the handshake was read;
+    - ``on_refused(cause, address)``: a handshake failed; causes are a closed list and those of ``admit``.
+
+    ``name`` names the thread. ``max_pending`` handshakes may be going on, or a quarter of the
+    descriptors that this process may have, whichever is less. ``socket_file``, if a
+    listener has one, is removed at the end.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_admit",
+        "_closing",
+        "_find_key",
+        "_listeners",
+        "_lock",
+        "_max_pending",
+        "_me",
+        "_name",
+        "_on_accepted",
+        "_on_refused",
+        "_pause_seconds",
+        "_paused_until",
+        "_pending",
+        "_selector",
+        "_socket_file",
+        "_sockets",
+        "_thread",
+    )
+
+    def __init__(
+        self,
+        *listeners: Listener,
+        name: str,
+        me: Callable[[], Identity],
+        find_key: Callable[[bytes], bytes | None],
+        admit: Callable[[Identity, bytes, str], str | Refusal],
+        on_accepted: Callable[[Connection, Identity, str, bytes], None],
+        on_refused: Callable[[str, str], None],
+        socket_file: SocketFile | None = None,
+        max_pending: int = MAX_PENDING,
+    ) -> None:
+        self._listeners = listeners
+        sockets = map(listening_socket, listeners)
+        self._sockets = {sock.fileno(): sock for sock in sockets}  # those that listen
+        self._me = me
+        self._find_key = find_key
+        self._admit = admit
+        self._on_accepted = on_accepted
+        self._on_refused = on_refused
+        self._socket_file = socket_file
+        self._max_pending = _bounded(max_pending)
+        self._pending: dict[int, _Pending] = {}  # by descriptor, the oldest first
+        self._paused_until: float | None = None
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        # Guards _closing and the life of the listening descriptors: nobody shuts down a number that
+        # was closed and is somebody else's by now. Re-entrant, for close() in a signal handler.
+        self._lock = threading.RLock()
+        self._closing = False
+        self._selector = selectors.DefaultSelector()
+        for sock in self._sockets.values():
+            # Without it a connection that vanishes between select and accept would block the loop.
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ)
+        self._name = name
+        try:
+            self._thread = start_thread(f"acceptor-{name}", self._run)
+        except BaseException:  # no thread; the listeners stay the caller's
+            self._selector.close()
+            raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else "open"
+        return f"<Acceptor {self._name} {state}, {len(self._pending)} in handshake>"
+
+    def begin_close(self) -> None:
+        """Accept nothing more; the thread is about to end. Never blocks; idempotent."""
+        with self._lock:
+            if not self._closing:
+                self._closing = True  # OPEN -> CLOSING, before the thread can wake
+                self._shut_down()
+
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
+        """End the thread, close the listeners and what is in its handshake; return whether all ended.
+
+        From any thread, any number of times. Accepted connections are not touched. From the acceptor's
+        own thread it only requests. The caller holds no lock that a callback needs.
+
+        The thread blocks in ``select`` only. ``shutdown`` wakes it, where ``close`` would not: a TCP
+        socket leaves LISTEN for CLOSE, an AF_UNIX one is marked as shut on both sides, and both are
+        then reported as hung up, whatever events were asked for, also during a pause. From the shutdown
+        on further connects are refused. At its end the thread may wait for the lock of a contested socket
+        file, 5 s at most: then this returns False, and the thread, a daemon, ends by itself.
+        """
+        self.begin_close()
+        if threading.current_thread() is self._thread:
+            return False
+        if join_thread(self._thread, Deadline(timeout_seconds)):
+            return True
+        log.warning("! %r did not end within %s s", self, timeout_seconds)
+        return False
+
+    def abandon(self) -> None:
+        """Close our descriptors in a process made by ``os.fork()``; nothing is shut down or removed.
+
+        The connections and the file are the parent's. Takes no lock: the thread that held one here is
+        not in this process.
+        """
+        self._closing = True
+        # close() only: unregister() would change the epoll set that is shared with the parent.
+        self._selector.close()
+        self._close_listeners()
+        for pending in self._pending.values():
+            pending.socket.close()
+
+    def _shut_down(self) -> None:
+        for sock in self._sockets.values():
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                # macOS refuses it for a listening socket; the thread looks at _closing by itself there.
+                log.debug("! shutdown of %r: %s", self, error)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    # From here on everything runs in the acceptor's thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                for key, _events in self._selector.select(self._patience_seconds()):
+                    pending: _Pending | None = key.data
+                    if pending is None:
+                        self._accept(key.fd)
+                    elif self._pending.get(key.fd) is pending:  # else evicted in this very round
+                        self._guarded(pending)
+                self._expire(monotonic())
+        except Exception:  # a fault of the library: what it holds is given back, and the reason is seen
+            log.exception("! %r ends", self)
+        finally:
+            self._release()
+
+    def _patience_seconds(self) -> float | None:
+        moments = [pending.deadline for pending in self._pending.values()][:1]
+        if self._paused_until is not None:
+            moments.append(self._paused_until)
+        left = [max(0.0, moment - monotonic()) for moment in moments]
+        if _LOOK_SECONDS is not None:
+            left.append(_LOOK_SECONDS)
+        return min(left, default=None)
+
+    def _expire(self, now: float) -> None:
+        for pending in list(self._pending.values()):
+            if pending.deadline > now:
+                break  # the oldest comes first and all have the same patience
+            self._refuse(pending, TIMEOUT)
+        if self._paused_until is not None and self._paused_until <= now:
+            self._paused_until = None
+            self._listen_for(selectors.EVENT_READ)
+
+    def _release(self) -> None:
+        # Before the socket is closed: see SocketFile.remove().
+        if self._socket_file is not None:
+            self._socket_file.remove()
+        with self._lock:
+            self._closing = True  # CLOSING -> CLOSED
+            self._selector.close()
+            self._close_listeners()
+        while self._pending:
+            self._pending.popitem()[1].socket.close()
+
+    # Accepting
+
+    def _accept(self, descriptor: int) -> None:
+        if self._paused_until is not None:
+            return  # woken by the shutdown, or the next socket of a round that began before the pause
+        try:
+            sock, peer = self._sockets[descriptor].accept()
+        except OSError as error:
+            if not self._closing and error.errno not in _PASSING:
+                self._pause(error)
+            return
+        if self._pause_seconds > FIRST_PAUSE_SECONDS:
+            self._pause_seconds = FIRST_PAUSE_SECONDS
+            log.warning("= %r accepts connections again", self)
+        address = "" if sock.family == socket.AF_UNIX else spelled(peer)
+        try:
+            self._begin(sock, address)
+        except Exception:  # a fault of the library, or no memory: this connection ends, the others go on
+            sock.close()
+            log.exception("! connection from %s", address or "this machine")
+
+    def _pause(self, error: OSError) -> None:
+        # No descriptor or no memory: the connection stays in the backlog, so select() would return at
+        # once, 250,000 times a second. A listening socket is never writable: asked for that it tells
+        # nothing but its shutdown.
+        if self._pause_seconds == FIRST_PAUSE_SECONDS:
+            log.warning("! %r cannot accept connections just now: %s", self, error)
+        self._paused_until = monotonic() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        self._listen_for(selectors.EVENT_WRITE)
+
+    def _listen_for(self, events: int) -> None:
+        for sock in self._sockets.values():
+            self._selector.modify(sock, events)
+
+    def _begin(self, sock: socket.socket, address: str) -> None:
+        if sock.family == socket.AF_UNIX and peer_uid(sock) not in (None, 0, os.geteuid()):
+            sock.close()
+            self._report(FOREIGN_USER, address)
+            return
+        if len(self._pending) >= self._max_pending:
+            self._refuse(next(iter(self._pending.values())), EVICTED)
+        sock.setblocking(False)
+        handshake = ServerHandshake(self._find_key, self._me(), os.urandom(32))
+        deadline = monotonic() + HANDSHAKE_SECONDS
+        pending = _Pending(sock, address, deadline, handshake)
+        self._selector.register(sock, selectors.EVENT_READ, pending)
+        self._pending[sock.fileno()] = pending
+
+    # One handshake
+
+    def _guarded(self, pending: _Pending) -> None:
+        try:
+            self._advance(pending)
+        except LinkError:
+            farewell = pending.handshake.farewell
+            if farewell is not None:
+                self._try_to_send(pending, farewell)
+            self._refuse(pending, pending.handshake.cause or GARBLED)
+        except OSError:
+            self._refuse(pending, HUNG_UP)
+        except Exception:  # a fault of the library: this connection ends, the others go on
+            log.exception("! handshake with %s", pending.address or "a process of this machine")
+            self._refuse(pending, FAILED)
+
+    def _advance(self, pending: _Pending) -> None:
+        """Read what is there, up to the end of the proof and not a byte further."""
+        handshake = pending.handshake
+        while True:
+            try:
+                received = pending.socket.recv(pending.reader.missing)
+            except BlockingIOError:
+                return
+            if not received:
+                raise ConnectionResetError("hung up in its handshake")
+            frame = pending.reader.feed(received)
+            if frame is None:
+                continue
+            answer = handshake.receive(frame)
+            if answer is not None:
+                self._send(pending, answer)
+            if handshake.authenticated is not None:
+                self._decide(pending, *handshake.authenticated)
+                return
+
+    def _decide(self, pending: _Pending, identity: Identity, key_id: bytes) -> None:
+        verdict = self._admit(identity, key_id, pending.address)
+        if isinstance(verdict, Refusal):
+            self._try_to_send(pending, pending.handshake.refuse(verdict))
+            self._refuse(pending, verdict.cause)
+            return
+        self._send(pending, pending.handshake.welcome(verdict))
+        self._forget(pending)
+        connection = connection_from(pending.socket)
+        try:
+            self._on_accepted(connection, identity, verdict, key_id)
+        except Exception:  # no descriptor left, or a fault of the library: this connection ends
+            log.exception("! link to %s", verdict)
+            connection.close()
+
+    def _send(self, pending: _Pending, frame: bytes) -> None:
+        # A fresh socket has room for all frames of a handshake: what it does not take at once is
+        # a peer that plays with its window.
+        if pending.socket.send(framed(frame)) != len(framed(frame)):
+            raise ConnectionResetError("took only part of a frame")
+
+    def _try_to_send(self, pending: _Pending, frame: bytes) -> None:
+        try:
+            self._send(pending, frame)
+        except OSError as error:
+            log.debug("! the reason did not reach %s: %s", pending.address or "the peer", error)
+
+    def _forget(self, pending: _Pending) -> None:
+        del self._pending[pending.socket.fileno()]
+        self._selector.unregister(pending.socket)
+
+    def _refuse(self, pending: _Pending, cause: str) -> None:
+        if pending.socket.fileno() in self._pending:
+            self._forget(pending)
+        pending.socket.close()
+        self._report(cause, pending.address)
+
+    def _report(self, cause: str, address: str) -> None:
+        log.debug("! refused a connection from %s: %s", address or "this machine", cause)
+        try:
+            self._on_refused(cause, address)
+        except Exception:  # a fault of the library: the connection is refused all the same
+            log.exception("! counting a refusal: %s", cause)
+
+
+def _bounded(max_pending: int) -> int:
+    import resource  # late: a child without children of its own needs none
+
+    # Held open, 1,024 silent connections would be all the descriptors that a process usually has.
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max_pending if soft == resource.RLIM_INFINITY else max(1, min(max_pending, soft // 4))

@@ -1,0 +1,302 @@
+"""One connection to the server at an address, or at one of several: connect, then the client's handshake.
+
+Connecting has a time limit, and every handshake one deadline for the whole of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from multiprocessing.connection import Client, Connection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._core.addresses import Address, spelled
+from .._core.handshake import ClientHandshake, FrameReader, Welcomed, framed
+from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
+from .._platform.logs import Log
+from .._platform.threads import Deadline
+from .acceptor import HANDSHAKE_SECONDS
+from .sockets import advice, connection_from
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._core.handshake import Identity
+
+__all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands"]
+
+CONNECT_SECONDS = 10.0  # for one address: time for three more tries of the kernel where a packet is lost
+_STEP_SECONDS = 0.02  # between two looks at what has no event to wait for
+# A shutdown in break_off() wakes Linux's poll. Elsewhere it may not: look this often.
+_LOOK_SECONDS = None if sys.platform == "linux" else 0.5
+
+log = Log("ipevents.connector")
+
+
+class Connected(NamedTuple):
+    """A connection behind its handshake, blocking, and what the server told."""
+
+    connection: Connection
+    welcomed: Welcomed
+
+    def close(self) -> None:
+        """Hang up, for who got it and cannot use it."""
+        self.connection.close()
+
+
+class Attempt:
+    """A dial, or a whole ``join``, which another thread or a signal handler may break off.
+
+    The thread that dials asks ``check`` before each step and shows the socket on which it is about to wait
+    to ``watch``; so a wait ends whether the break came before it (``watch`` shuts the socket down at once)
+    or while it lasts (``break_off`` does). Waits without a socket are made of steps of ``pause``.
+    """
+
+    __slots__ = ("_lock", "_socket", "is_broken_off")
+
+    def __init__(self) -> None:
+        # Guards the life of _socket: nobody shuts down a descriptor that was closed meanwhile. Re-entrant,
+        # for a break_off() in a signal handler.
+        self._lock = threading.RLock()
+        self._socket: socket.socket | None = None
+        self.is_broken_off = False  # never back to False
+
+    def break_off(self) -> None:
+        """Make the dial fail soon, whatever it waits for, now or from now on. Never blocks; idempotent."""
+        with self._lock:
+            self.is_broken_off = True
+            if self._socket is not None:
+                _shut_down(self._socket)
+
+    def abandon(self) -> None:
+        """Close the descriptor in a process made by ``os.fork()``; takes no lock."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def watch(self, sock: socket.socket | None) -> None:
+        """Called by the dialling thread: this is the socket to break off, None when it is done."""
+        with self._lock:
+            self._socket = sock
+            if sock is not None and self.is_broken_off:
+                _shut_down(sock)
+
+    def check(self) -> None:
+        """Called by the dialling thread: raise LinkError if the attempt was broken off."""
+        if self.is_broken_off:
+            raise LinkError("the attempt to connect was broken off")
+
+    def pause(self, seconds: float) -> None:
+        """Called by the dialling thread: sleep for a step, milliseconds, and ``check``."""
+        time.sleep(seconds)
+        self.check()
+
+
+def dial(
+    addresses: Sequence[Address],
+    *,
+    key: bytes,
+    key_id: bytes,
+    me: Identity,
+    deadline_seconds: float = HANDSHAKE_SECONDS,
+    attempt: Attempt | None = None,
+) -> Connected:
+    """Connect and shake hands with the first server of the tree at one of the addresses, tried in order.
+
+    Returns the connection and the server's welcome. Blocks, for each address, for CONNECT_SECONDS at most in
+    the ``connect``, and for ``deadline_seconds`` in the handshake. Without an ``attempt`` nobody can break it
+    off, and the connect is multiprocessing's ``Client``, bounded by the kernel only: so children reach
+    their parent.
+
+    Raises, naming every address tried with its reason: :exc:`ConnectionRefusedError` or
+    :exc:`FileNotFoundError` if nobody is there, :exc:`AddressInUse` (a stranger answered or hung up),
+    :exc:`HandshakeTimeout` (silence), :exc:`AuthenticationFailed` (different keys), :exc:`LinkError`
+    (refused, or unreachable).
+    """
+    failures: list[tuple[Address, OSError]] = []
+    for address in addresses:
+        where = spelled(address.where)
+        try:
+            sock = connect(address, attempt)
+            return shake_hands(sock, where, (key, key_id, me), deadline_seconds, attempt or Attempt())
+        except OSError as error:
+            if attempt is not None:
+                attempt.check()
+            failures.append((address, error))
+    summary, cause = _summed_up(failures)
+    raise summary from cause
+
+
+def _summed_up(failures: Sequence[tuple[Address, OSError]]) -> tuple[OSError, BaseException | None]:
+    """What to raise when all addresses failed, and its cause: what somebody answered counts most."""
+    errors = [error for _, error in failures]
+    answers = [error for error in errors if isinstance(error, LinkError)]
+    nobody = [error for error in errors if isinstance(error, ConnectionRefusedError | FileNotFoundError)]
+    if len(failures) == 1 and (answers or nobody):
+        return errors[0], errors[0].__cause__
+    text = "; ".join(
+        str(error)
+        if isinstance(error, LinkError)
+        else f"{spelled(where)}: {error.strerror}{'' if family == 'AF_UNIX' else advice(error.errno, where)}"
+        for (family, where), error in failures
+    )
+    if answers:
+        return type(answers[0])(text), answers[0].__cause__
+    if nobody:
+        return ConnectionRefusedError(errno.ECONNREFUSED, text), nobody[0]
+    return LinkError(f"cannot connect to {text}"), errors[0] if errors else None
+
+
+def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
+    """Return a socket connected to whoever is there. Raises OSError as the system does.
+
+    With an ``attempt`` it can be broken off (LinkError) and waits for CONNECT_SECONDS at most
+    (TimeoutError). A signal handler may raise in here.
+    """
+    family, where = address
+    if attempt is None:
+        with Client(where, family) as connection:
+            # One owner at a time: from here on the socket, in the end a Connection again.
+            sock = socket.socket(fileno=os.dup(connection.fileno()))
+    else:
+        sock = socket.socket(getattr(socket, family))
+    try:
+        if attempt is not None:
+            attempt.watch(sock)
+            _connect(sock, where, attempt, Deadline(CONNECT_SECONDS))
+        if sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
+            # A connect to a free local port out of the range from which the kernel takes our own end's
+            # may meet itself. Nobody is there; kept, it would hold the port against a server.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
+    except BaseException:  # a signal handler's too: nobody else has the socket yet
+        if attempt is not None:
+            attempt.watch(None)
+        sock.close()
+        raise
+    return sock
+
+
+def _connect(sock: socket.socket, where: Any, attempt: Attempt, deadline: Deadline) -> None:
+    """Connect as ``Client`` does, but so that the wait can be broken off.
+
+    The socket does not block: while the kernel tries, this thread polls, and a shutdown ends that. AF_UNIX
+    has no such state: a connect to a full backlog gets EAGAIN, and nothing tells when there is room.
+    """
+    sock.setblocking(False)
+    while True:
+        attempt.check()
+        number = sock.connect_ex(where)
+        if number == errno.EINPROGRESS:
+            number = _outcome(sock, deadline)
+        attempt.check()  # after a shutdown the kernel's reason is of no interest
+        if number != errno.EAGAIN:
+            break
+        if deadline.passed():
+            number = errno.ETIMEDOUT
+            break
+        attempt.pause(_STEP_SECONDS)
+    if number:
+        raise OSError(number, os.strerror(number))  # of the subclass that belongs to the number
+
+
+def _outcome(sock: socket.socket, deadline: Deadline) -> int:
+    """Wait for the end of a connect that is in progress; return its error number, 0 for none."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    while not deadline.passed():
+        left = deadline.left() or 0.0
+        if poll.poll(1000 * (left if _LOOK_SECONDS is None else min(left, _LOOK_SECONDS)) + 1):
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return errno.ETIMEDOUT
+
+
+def shake_hands(
+    sock: socket.socket,
+    where: str,
+    who: tuple[bytes, bytes, Identity],
+    deadline_seconds: float,
+    attempt: Attempt,
+) -> Connected:
+    """Run the client's side on ``sock``, which is closed unless it ends in the returned Connection.
+
+    ``who`` is key, key id and identity.
+    """
+    try:
+        handshake = ClientHandshake(*who, os.urandom(32))
+        attempt.watch(sock)
+        welcomed = _welcome(sock, where, handshake, Deadline(deadline_seconds))
+        attempt.watch(None)
+        return Connected(connection_from(sock), welcomed)
+    finally:
+        attempt.watch(None)
+        sock.close()  # nothing is left to close of a detached one
+
+
+def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadline: Deadline) -> Welcomed:
+    reader = FrameReader()
+    is_stranger = True  # until one frame made sense
+    try:
+        _send(sock, handshake.hello(), deadline)
+        while handshake.outcome is None:
+            answer = handshake.receive(receive(sock, reader, deadline))
+            is_stranger = False
+            if answer is not None:
+                _send(sock, answer, deadline)
+    except LinkError as error:
+        if handshake.farewell is not None:
+            _say_farewell(sock, handshake.farewell, deadline)
+        if is_stranger and isinstance(error, ProtocolError):
+            raise AddressInUse(f"something that is not ipevents answers at {where}: {error}") from error
+        raise type(error)(f"{where}: {error}") from error
+    except TimeoutError as error:
+        text = f"{where} accepted, but did not finish its handshake in time: too busy, or not ipevents"
+        raise HandshakeTimeout(text) from error
+    except OSError as error:
+        if is_stranger:
+            text = f"what listens at {where} hung up without a word: it may not be ipevents"
+            raise AddressInUse(text) from ConnectionResetError(str(error))
+        raise LinkError(f"{where} hung up in the handshake") from error
+    return handshake.outcome
+
+
+def receive(sock: socket.socket, reader: FrameReader, deadline: Deadline) -> bytes:
+    """The next frame of the handshake. Raises OSError; a signal handler may raise in here."""
+    while True:
+        _limit(sock, deadline)
+        received = sock.recv(reader.missing)
+        if not received:
+            raise ConnectionResetError("hung up")
+        frame = reader.feed(received)
+        if frame is not None:
+            return frame
+
+
+def _send(sock: socket.socket, frame: bytes, deadline: Deadline) -> None:
+    _limit(sock, deadline)
+    sock.sendall(framed(frame))
+
+
+def _say_farewell(sock: socket.socket, frame: bytes, deadline: Deadline) -> None:
+    try:
+        _send(sock, frame, deadline)
+    except OSError as error:
+        log.debug("! the reason did not reach the server: %s", error)
+
+
+def _limit(sock: socket.socket, deadline: Deadline) -> None:
+    # For each step what is left of the whole: a drip of bytes would pass a limit for each read.
+    left = deadline.left()
+    if left == 0.0:
+        raise TimeoutError("timed out")
+    sock.settimeout(left)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        log.debug("! shutdown: %s", error)  # the other end was faster

@@ -1,0 +1,224 @@
+"""Reading the frames of a connection: in large steps, or in exact ones where large buffers come."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._core.messages import SEND_TO, Record
+from .._core.wire import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    decode,
+    frame_size,
+    is_large,
+    large_sizes,
+    with_buffers,
+)
+from .._exceptions import ProtocolError
+from .._platform.clock import monotonic
+from .stream import Session
+
+SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (DESIGN section 5, Threads)
+BREATH_SECONDS = 50e-6
+# A frame of small records is filled by estimates: text counts a byte for each character, headers nothing.
+_FRAME_SLACK_BYTES = 32 * FRAME_BYTES
+_FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled while it has as many
+_LARGEST_READ = 256 * 1024
+_LARGEST_MEMORY = 1 << 40  # bytes; a buffer above that is nothing that anybody could have sent
+LOST = -1  # in the place of a frame's size: there was no memory for the buffers of its one record
+
+
+class Truncated(Exception):
+    """The peer ended in the middle of a frame: it was killed while it wrote.
+
+    Nothing of the frame is delivered.
+    """
+
+
+class Turn:
+    """How long a reader has run without blocking: a flooding link would keep the others waiting."""
+
+    __slots__ = ("began",)
+
+    def __init__(self) -> None:
+        self.began = 0.0
+
+    def is_long(self) -> bool:
+        return monotonic() - self.began > SLICE_SECONDS
+
+    def breathe(self) -> float:
+        """Called by the reader between messages, holding nothing: lets others in after a long run.
+
+        Returns the time.
+        """
+        now = monotonic()
+        if now - self.began > SLICE_SECONDS:
+            time.sleep(BREATH_SECONDS)
+            now = self.began = monotonic()
+        return now
+
+
+def read_frames(
+    session: Session, name: str, turn: Turn, on_frame: Callable[[list[Record], int], None]
+) -> None:
+    """Read frames until the end of the connection, and return there.
+
+    Blocks in ``recv`` (ended by a shutdown of the socket) and in ``on_frame(records, size)``; ``size`` is
+    LOST for a record whose buffers could not be kept. Raises Truncated, OSError, ProtocolError, MemoryError
+    where there is none for a frame, and what ``on_frame`` raises.
+    """
+    reading = _Reading(session, on_frame)
+    ask = _FIRST_READ
+    now = monotonic()
+    turn.began = now
+    receive = session.socket.recv  # looked up once: this is the turn of every event
+    while True:
+        chunk = receive(reading.missing() if reading.is_exact else ask)
+        before, now = now, monotonic()
+        if now - before > BREATH_SECONDS:
+            turn.began = now  # it has blocked, so the others had their turn
+        if not chunk:
+            if reading.rest:
+                raise Truncated(f"{name} ended within a frame")
+            return
+        if len(chunk) == ask and ask < _LARGEST_READ:
+            ask *= 2
+        reading.take(chunk)
+        now = turn.breathe()
+
+
+class _Reading:
+    """What is left between two reads of one connection."""
+
+    def __init__(self, session: Session, on_frame: Callable[[list[Record], int], None]) -> None:
+        self.rest = b""  # the beginning of a frame
+        self._socket = session.socket
+        self._on_frame = on_frame
+        self._largest = session.max_message  # record, in bytes
+        self._limit = MAX_FRAME_BYTES if self._largest is None else self._largest + _FRAME_SLACK_BYTES
+        # Large buffers came last: read on in exact steps, so that the next are not copied.
+        self.is_exact = False
+
+    def missing(self) -> int:
+        """How many bytes the next header or frame still needs."""
+        if len(self.rest) < HEADER_BYTES:
+            return HEADER_BYTES - len(self.rest)
+        return HEADER_BYTES + frame_size(self.rest, 0, self._limit) - len(self.rest)
+
+    def take(self, chunk: bytes) -> None:
+        """Hand the frames on that are complete; keep the beginning of the next one."""
+        if self.rest:
+            chunk = self.rest + chunk
+        at, end = 0, len(chunk)
+        while end - at >= HEADER_BYTES:
+            size = frame_size(chunk, at, self._limit)
+            if end - at - HEADER_BYTES < size and size < _LARGEST_READ:
+                break
+            at += HEADER_BYTES
+            if end - at < size:
+                frame: bytes | bytearray = _receive(self._socket, size, chunk[at:], True)
+                at = end
+            else:
+                frame = chunk[at : at + size]
+                at += size
+            records = decode(frame)
+            self.is_exact = bool(records) and is_large(records[0])
+            if self.is_exact:
+                at, total = self._take_buffers(records, chunk, at)
+                size = LOST if total == LOST else size + total
+            self._on_frame(records, size)
+        self.rest = chunk[at:]
+
+    def _take_buffers(self, records: list[Record], chunk: bytes, at: int) -> tuple[int, int]:
+        """Read the buffers behind a frame, the first of them from the chunk.
+
+        Returns where the chunk goes on, and the bytes of the buffers; LOST where there is no memory for them.
+        """
+        sizes = large_sizes(records[0])
+        total = sum(size for size, _ in sizes)
+        if self._largest is not None and total > self._largest:
+            raise ProtocolError(
+                f"a record with buffers of {total} bytes; {self._largest} are allowed (socket.maxMessage)"
+            )
+        buffers: list[Any] = []
+        for number, (size, readonly) in enumerate(sizes):
+            head = chunk[at : at + size]
+            at += len(head)
+            try:
+                buffers.append(_receive(self._socket, size, head, readonly))
+            except OverflowError as exc:
+                raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
+            except _NoMemory as exc:
+                if size > _LARGEST_MEMORY or records[0][0] > SEND_TO:
+                    raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
+                del head  # what there is of it
+                buffers.clear()
+                _skip(self._socket, exc.missing)
+                at = self._skip_buffers(sizes[number + 1 :], chunk, at)
+                return at, LOST
+        records[0] = with_buffers(records[0], buffers)
+        return at, total
+
+    def _skip_buffers(self, sizes: list[tuple[int, bool]], chunk: bytes, at: int) -> int:
+        """Leave these buffers out; returns where the chunk goes on."""
+        for size, _ in sizes:
+            there = min(size, len(chunk) - at)
+            at += there
+            _skip(self._socket, size - there)
+        return at
+
+
+def _receive_into(sock: socket.socket, view: memoryview) -> None:
+    while len(view):
+        count = sock.recv_into(view)
+        if not count:
+            raise Truncated("the connection ended within a frame")
+        view = view[count:]
+
+
+class _NoMemory(MemoryError):
+    """There is none for a buffer, of which so many bytes are still to be read."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+
+def _skip(sock: socket.socket, size: int) -> None:
+    """Read so many bytes and forget them."""
+    scratch = memoryview(bytearray(min(size, _FIRST_READ)))
+    while size:
+        count = sock.recv_into(scratch[:size])
+        if not count:
+            raise Truncated("the connection ended within a frame")
+        size -= count
+
+
+def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
+    """A buffer of ``size`` bytes that begins with ``head``; without a head copied from the kernel only.
+
+    Raises _NoMemory.
+    """
+    missing = size - len(head)
+    try:
+        if readonly:
+            parts = [head]
+            while missing:
+                part = sock.recv(
+                    missing, socket.MSG_WAITALL
+                )  # less than all only after a signal, or at the end
+                if not part:
+                    raise Truncated("the connection ended within a frame")
+                parts.append(part)
+                missing -= len(part)
+            return b"".join(parts) if head or len(parts) > 2 else parts[-1]
+        whole = bytearray(size)
+    except MemoryError:
+        raise _NoMemory(missing) from None
+    whole[: len(head)] = head
+    _receive_into(sock, memoryview(whole)[len(head) :])
+    return whole
