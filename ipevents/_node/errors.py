@@ -16,8 +16,8 @@ from .._core.state import Stage
 from .._dispatch.dispatcher import Listener
 from .._exceptions import Closed, IPEventsError
 from .._platform.clock import monotonic
+from .._platform.host import process_name
 from .._platform.logs import Log
-from .._processes.process import process_name
 
 if TYPE_CHECKING:
     from .node import Node

@@ -12,12 +12,11 @@ from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.addresses import Address, spelled, to_connect
-from .._core.handshake import Welcomed
+from .._core.handshake import HANDSHAKE_SECONDS, Welcomed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline, join_thread, start_thread
-from .acceptor import HANDSHAKE_SECONDS
 from .dial import Attempt, Connected, connect, dial, shake_hands
 from .socket_file import SocketFile, bind, check_path, locked
 from .sockets import listen_at_all, resolve

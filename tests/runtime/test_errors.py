@@ -10,7 +10,7 @@ import pytest
 
 from ipevents import Emitter
 from ipevents._node import errors as module
-from ipevents._processes.process import process_name
+from ipevents._platform.host import process_name
 
 CEILING = 20.0  # reached only in a deadlock
 FILE = __file__.rpartition("/")[2]
