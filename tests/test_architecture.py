@@ -165,12 +165,6 @@ def test_every_file_is_in_a_room():
 OPEN_WALLS = {
     ("_lifecycle.bootstrap", ""),
     ("_node.outgoing", "_processes.child_state"),
-    ("_platform.lifetime", "_lifecycle.child_main"),
-    ("_platform.lifetime", "_lifecycle.lifecycle"),
-    ("_platform.lifetime", "_node.node"),
-    ("_platform.lifetime", "_node.outgoing"),
-    ("_platform.lifetime", "_processes.programs"),
-    ("_platform.lifetime", "_transport.dial"),
     ("_processes.process", "_lifecycle.bootstrap"),
     ("_processes.supervisor", "_lifecycle.child_main"),
 }
@@ -195,7 +189,6 @@ OPEN_CIRCLES: set[tuple[str, ...]] = {
         "_node.incoming",
         "_node.node",
         "_node.outgoing",
-        "_platform.lifetime",
         "_processes.child_socket",
         "_processes.child_state",
         "_processes.process",

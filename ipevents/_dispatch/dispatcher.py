@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from .._core.callable_names import described
 from .._core.messages import Message
 from .._exceptions import InvalidListener, shown
+from .._platform.latches import let_go
 from .._platform.signal_exceptions import is_from_signal
-from .._platform.threads import let_go, library_threads
+from .._platform.threads import library_threads
 from .floor import Floor, process_floor
 
 if TYPE_CHECKING:

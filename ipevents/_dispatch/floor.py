@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from .._platform.threads import acquire_from_user
+from .._platform.latches import acquire_from_user
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher

@@ -14,9 +14,9 @@ def run(launch: Launch, descriptors: list[int] | None = None) -> None:
     ``descriptors`` are what the arguments of the program refer to.
     """
     from .._payload import inheritance
-    from .._platform import lifetime
+    from .._platform import os_signals
 
-    lifetime.ignore_interrupt()
+    os_signals.ignore_interrupt()
     inheritance.receive(descriptors or [])
     from .. import ipem
 

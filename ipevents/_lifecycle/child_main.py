@@ -25,10 +25,11 @@ from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised,
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
 from .._payload import payload
-from .._platform import lifetime, signal_exceptions
+from .._platform import exits, hooks, os_signals, signal_exceptions
 from .._platform.clock import monotonic
+from .._platform.latches import Latch, main_waits
 from .._platform.logs import Log, traceback_of
-from .._platform.threads import Deadline, Latch, main_ident, main_waits, start_thread
+from .._platform.threads import Deadline, main_ident, start_thread
 from .._processes import programs
 from .._processes.child_state import LEAST_STEP_SECONDS
 from .._processes.process import Launch
@@ -105,7 +106,7 @@ class Childhood:
                 node.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Session(connection, None))
-        lifetime.serve_child(self)  # before a stop may come, which looks at the handler
+        hooks.serve_child(self)  # before a stop may come, which looks at the handler
         life.supervisor.begin()
         record = self._program.get()
         if record is None:  # the parent is gone
@@ -228,7 +229,7 @@ class Childhood:
         if not self.orphaned:
             self.orphaned = True
             # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
-            lifetime.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
+            exits.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
             self.life.request_stop(ORPHAN_SECONDS)
         self._program.put(None)
 
@@ -284,7 +285,7 @@ class Childhood:
             now,
             runs=self.runs(),
             alone=alone,
-            handler=lifetime.term_handler(),
+            handler=os_signals.term_handler(),
             raised=signal_exceptions.raised(),
         )
         if act is Act.SIGNAL:
@@ -295,7 +296,7 @@ class Childhood:
 
     def wait_target(self, deadline: Deadline) -> None:
         """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
-        if not self._left.is_set() and lifetime.term_handler() is Handler.DEFAULT and self.runs():
+        if not self._left.is_set() and os_signals.term_handler() is Handler.DEFAULT and self.runs():
             drain.tell_notices(self.life.node, deadline.at_least(LAST_SECONDS))
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
             signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there

@@ -10,8 +10,9 @@ from .._core.outbox import count_messages
 from .._core.state import Event
 from .._links.link import Link
 from .._node.node import Node
+from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline, Latch
+from .._platform.threads import Deadline
 
 log = Log("ipevents.life")
 

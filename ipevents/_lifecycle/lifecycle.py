@@ -17,10 +17,12 @@ from .._exceptions import ProcessError, WouldDeadlock
 from .._links.link import Link
 from .._node.node import Node
 from .._options import Options
-from .._platform import lifetime
+from .._platform import hooks
 from .._platform.guards import told
+from .._platform.interruptible import in_handler
+from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline, Latch, library_threads
+from .._platform.threads import Deadline, library_threads
 from .._processes.child_state import Slot
 from .._processes.process import Launch
 from .._processes.supervisor import Supervisor
@@ -81,7 +83,7 @@ class Life:
         self.opening = Opening(self)
         self.was_started_by_user = False
         self.ready_said = False
-        lifetime.register(self)
+        hooks.register(self)
 
     # Opening
 
@@ -240,7 +242,7 @@ class Life:
         """Whether this thread may wait for the end: nothing that ends needs it."""
         node = self.node
         ident = threading.get_ident()
-        if node.inside() or node.dispatcher.runs_here() or lifetime.in_handler():
+        if node.inside() or node.dispatcher.runs_here() or in_handler():
             return False
         if ident in library_threads:
             return False
@@ -351,7 +353,7 @@ class Life:
         node = self.node
         node.notices = None
         self.is_grand_master = False
-        lifetime.unwatch(self)
+        hooks.closed(self)
         node.dispatcher.turn_over()
         node.dispatcher.resumes = True  # what is emitted from now on is emitted by code that lives on
         # In one step: from here on another start() may begin a new life, with latches of its own.
@@ -373,6 +375,23 @@ class Life:
         if supervisor is None:  # a stop and another start have come in between
             raise self.node.stage_error()
         supervisor.add(slot)
+
+    # For handlers of signals, and for exits
+
+    def resend(self, number: int) -> bool:
+        """Send the main thread this signal again in a moment. Returns False where no thread does that."""
+        return self.supervisor is not None and self.supervisor.resend(number)
+
+    def kill_children(self) -> None:
+        """KILL all children now; the process ends next. Takes no lock."""
+        if self.supervisor is not None:
+            self.supervisor.kill_all()
+
+    def cannot_serve(self) -> bool:
+        """Whether new clients are lost, because this Python starts no threads after the script's body."""
+        return self.gate is not None and self.gate.cannot_serve()
+
+    # Forks
 
     def abandon(self) -> None:
         """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.

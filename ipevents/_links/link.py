@@ -34,8 +34,9 @@ from .._core.wire import parts as wire_parts
 from .._exceptions import LinkError, ProtocolError, child_title
 from .._platform.clock import monotonic
 from .._platform.guards import told
+from .._platform.latches import Latch, let_go
 from .._platform.logs import Log
-from .._platform.threads import Deadline, Latch, join_thread, let_go, main_ident, start_thread
+from .._platform.threads import Deadline, join_thread, main_ident, start_thread
 from .._transport.frame_reader import Truncated, Turn, read_frames
 from .._transport.stream import AT_ONCE, WAITING, Session, remaining, send_parts, shut_down
 

@@ -37,7 +37,7 @@ from .._links.link import Link
 from .._payload import payload as payloads
 from .._platform.clock import monotonic
 from .._platform.guards import told
-from .._platform.threads import Latch
+from .._platform.latches import Latch
 from .._transport.frame_reader import LOST
 from .backpressure import wait_for_room
 from .controls import Controls, put_report

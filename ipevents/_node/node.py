@@ -38,7 +38,9 @@ from .._dispatch.floor import Floor, process_floor
 from .._dispatch.notices import Notices
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .._links.link import Link
-from .._platform.threads import let_go, library_threads
+from .._platform.interruptible import runs_deferred
+from .._platform.latches import let_go
+from .._platform.threads import library_threads
 from .errors import Errors
 from .incoming import Incoming
 from .outgoing import Outgoing
@@ -200,6 +202,7 @@ class Node:
             self.fail(exc)
             return None
 
+    @runs_deferred
     def emit(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """An event of this process for its own listeners; returns whether there were any."""
         if self.inside():
@@ -212,7 +215,7 @@ class Node:
                 raise exc  # the listener that emitted, in which nothing is to go on either
             return heard
         finally:
-            if self.deferred:  # a signal that came in the middle, see lifetime.py
+            if self.deferred:  # a signal that came in the middle, see os_signals.py
                 self.run_deferred()
 
     def _emit_late(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

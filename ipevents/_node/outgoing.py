@@ -37,7 +37,9 @@ from .._exceptions import (
 )
 from .._links.link import Link
 from .._payload import payload as payloads
-from .._platform.threads import let_go, library_threads
+from .._platform.interruptible import runs_deferred
+from .._platform.latches import let_go
+from .._platform.threads import library_threads
 from .backpressure import LOOK_SECONDS, outbox_full, wait_for_room, wait_to_copy
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Outgoing:
         self.sent = 0  # events that user code sent; guarded by the state lock
         self.outage_told = False  # the error of this outage was given
 
+    @runs_deferred
     def send(
         self,
         kind: int,
@@ -352,6 +355,7 @@ class Outgoing:
             self._node.dispatcher.owe_idle()
         link.defer()
 
+    @runs_deferred
     def write_dirty(self) -> None:
         """Lock not held: write what was put during a batch."""
         if not self.dirty:

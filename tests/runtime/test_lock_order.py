@@ -15,8 +15,9 @@ import pytest
 from interrupting import Interruption
 from recorder import Recorder
 
+from ipevents._platform.latches import Latch, Wakeup
 from ipevents._platform.logs import Log
-from ipevents._platform.threads import Deadline, Latch, Wakeup, start_thread
+from ipevents._platform.threads import Deadline, start_thread
 from ipevents._transport.connector import Connector
 from ipevents._transport.dial import Attempt
 

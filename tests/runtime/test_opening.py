@@ -17,7 +17,8 @@ from ipevents._core.state import State
 from ipevents._dispatch import notices
 from ipevents._lifecycle import drain
 from ipevents._links import link
-from ipevents._platform.threads import Latch, start_thread
+from ipevents._platform.latches import Latch
+from ipevents._platform.threads import start_thread
 from ipevents._processes import supervisor
 from ipevents._transport import acceptor
 
