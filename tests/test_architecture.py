@@ -204,11 +204,6 @@ OPEN_CIRCLES: set[tuple[str, ...]] = {
         "_processes.sentinels",
         "_processes.supervisor",
     ),
-    (
-        "_dispatch.dispatcher",
-        "_dispatch.event_signal",
-        "_dispatch.floor",
-    ),
 }
 
 

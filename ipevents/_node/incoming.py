@@ -26,7 +26,7 @@ from .._core.messages import (
     runs,
 )
 from .._core.outbox import Sender
-from .._dispatch.dispatcher import Listener
+from .._dispatch.listeners import Listener
 from .._exceptions import (
     Closed,
     IPEventsError,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from .._core.callable_names import described
-from .._dispatch import dispatcher
+from .._dispatch import listeners
 from .._exceptions import shown
 from .._payload import payload
 from .._payload.inheritance import Inheritance
@@ -80,7 +80,7 @@ def _check_target(target: Any) -> None:
     while isinstance(inner, functools.partial):
         inner = inner.func
     code = getattr(inner, "__code__", None)
-    if isinstance(code, types.CodeType) and code.co_flags & dispatcher.CO_SUSPENDS:
+    if isinstance(code, types.CodeType) and code.co_flags & listeners.CO_SUSPENDS:
         raise TypeError(
             f"calling the target {described(target)} would run nothing of it: a worker runs a plain "
             "function, no coroutine or generator (asyncio.run() in one runs a coroutine)"
