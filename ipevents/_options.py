@@ -12,8 +12,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+from ._core.handshake import MIN_KEY_BYTES
 from ._exceptions import OptionsError, shown
-from ._transport.keys import MIN_KEY_BYTES
 
 # Node's longest timer, 24.8 days; far below what threading can wait for.
 _MAX_MILLISECONDS = 2**31 - 1

@@ -166,7 +166,6 @@ OPEN_WALLS = {
     ("_lifecycle.bootstrap", ""),
     ("_node.errors", "_processes.process"),
     ("_node.outgoing", "_processes.child_state"),
-    ("_options", "_transport.keys"),
     ("_platform.lifetime", "_lifecycle.child_main"),
     ("_platform.lifetime", "_lifecycle.lifecycle"),
     ("_platform.lifetime", "_node.node"),

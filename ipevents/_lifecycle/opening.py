@@ -31,8 +31,8 @@ from .._transport import private_directory
 if TYPE_CHECKING:
     from .._network.client import Arrival, Client
     from .._network.public_socket import Gate
-    from .._transport.connector import Joined
     from .._transport.dial import Attempt
+    from .._transport.join import Joined
     from .lifecycle import Life
 
 UNDO_SECONDS = 1.0  # for the threads of a start that failed; they wait for nothing

@@ -20,8 +20,8 @@ from .._platform.threads import Deadline
 from .._transport import keys
 from .._transport.acceptor import CLOSE_SECONDS, EVICTED, Acceptor
 from .._transport.connector import CLOSE_SECONDS as CLIENT_CLOSE_SECONDS
-from .._transport.connector import Joined, Listening, join
 from .._transport.dial import Attempt, Connected
+from .._transport.join import Joined, Listening, join
 from .._transport.stream import Session
 from .client import Arrival, Client
 
@@ -55,7 +55,7 @@ class Gate:
     def join(self, attempt: Attempt) -> Joined:
         """Connect, or listen; another thread may break ``attempt`` off.
 
-        Blocks as connector.join; no thread is started. Raises LinkError.
+        Blocks as ``join`` of the transport; no thread is started. Raises LinkError.
         """
         options = self._options
         return join(

@@ -21,6 +21,7 @@ from .._core.addresses import spelled
 from .._core.handshake import (
     FOREIGN_USER,
     GARBLED,
+    HANDSHAKE_SECONDS,
     HUNG_UP,
     TIMEOUT,
     FrameReader,
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
     from .._core.handshake import Identity
     from .socket_file import SocketFile
 
-__all__ = ["HANDSHAKE_SECONDS", "Acceptor"]
+__all__ = ["Acceptor"]
 
-HANDSHAKE_SECONDS = 5.0
 MAX_PENDING = 1024
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 CLOSE_SECONDS = 5.0

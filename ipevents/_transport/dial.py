@@ -16,11 +16,10 @@ from multiprocessing.connection import Client, Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.addresses import Address, spelled
-from .._core.handshake import ClientHandshake, FrameReader, Welcomed, framed
+from .._core.handshake import HANDSHAKE_SECONDS, ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .._platform.logs import Log
 from .._platform.threads import Deadline
-from .acceptor import HANDSHAKE_SECONDS
 from .sockets import advice, connection_from
 
 if TYPE_CHECKING:

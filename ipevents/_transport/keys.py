@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import stat
 
+from .._core.handshake import MIN_KEY_BYTES
 from .._core.mac import mac
 from .._exceptions import KeyFileError, OptionsError
 from .private_directory import OPEN_DIRECTORY, not_private, sentence
 
-MIN_KEY_BYTES = 16
 KEY_BYTES = 32
 ENVIRONMENT_KEY = "IPEVENTS_AUTHKEY"
 
