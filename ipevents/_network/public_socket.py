@@ -25,8 +25,6 @@ from .._transport.join import Joined, Listening, join
 from .._transport.stream import Session
 from .client import Arrival, Client
 
-PURPOSE = b"link"  # the key of the public socket's handshake is derived from the tree's key for this
-
 
 class Gate:
     """One emitter's public socket, between ``join`` and ``close``. ``say_ready`` as for Client."""
@@ -43,7 +41,7 @@ class Gate:
         self._options = options
         self._incarnation = incarnation
         self._say_ready = say_ready
-        self._key = keys.derive(keys.tree_key(options.authkey), PURPOSE)
+        self._key = keys.derive(keys.tree_key(options.authkey), keys.CLIENTS)
         self._clients: dict[Link, int] = {}  # incarnation by link; guarded by the state lock
         # What takes the place of a stale link once that is read to its end; guarded by the state lock.
         self._successors: dict[Link, tuple[Link, Session, Identity, str]] = {}

@@ -18,6 +18,9 @@ from .._exceptions import KeyFileError, OptionsError
 from .private_directory import OPEN_DIRECTORY, not_private, sentence
 
 KEY_BYTES = 32
+# Purposes: what a key is derived for.
+CLIENTS = b"link"  # the handshake at the public socket, from the key of the tree
+CHILDREN = b"child"  # that of a child with its parent, from the token that it was started with
 ENVIRONMENT_KEY = "IPEVENTS_AUTHKEY"
 
 _KEY_FILE = "key"

@@ -15,16 +15,16 @@ import errno
 import fcntl
 import os
 import stat
-import sys
 
 from .._exceptions import WorkerRefused
+from .._options import MAX_SOCKET_PATH_BYTES
 
 # What a socket in a PrivateDirectory may be called at most, see _PATH_BYTES.
 MAX_NAME_BYTES = 20
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# sockaddr_un without its final zero byte, less a slash and a name.
-_PATH_BYTES = (107 if sys.platform == "linux" else 103) - 1 - MAX_NAME_BYTES
+# The longest path of such a directory.
+_PATH_BYTES = MAX_SOCKET_PATH_BYTES - 1 - MAX_NAME_BYTES
 _FALLBACK_PLACE = "/tmp"
 _RANDOM_BYTES = 8  # what mkdtemp() appends
 
