@@ -55,7 +55,7 @@ KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
 Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
 Record = Any  # tuple, or list where a pending record may still change; see flow.py
-Payload = Any  # tuple | bytes | list; see _payload/payload.py
+Payload = Any  # tuple | bytes | list; see _payload/forms.py
 
 RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent", "stopping"})
 _NEVER_SENT = RESERVED_EVENTS | {"error"}

@@ -24,7 +24,7 @@ from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
-from .._payload import payload
+from .._payload import forms
 from .._platform import lifetime, signal_exceptions
 from .._platform.clock import monotonic
 from .._platform.logs import Log, traceback_of
@@ -111,7 +111,7 @@ class Childhood:
         if record is None:  # the parent is gone
             self._end()
             raise SystemExit(HUNG_EXITCODE)
-        (kind, *rest), _ = payload.decode(record[PAYLOADS][0])
+        (kind, *rest), _ = forms.decode(record[PAYLOADS][0])
         self._kind = kind
         return Program(kind, *rest)
 

@@ -20,7 +20,7 @@ from .._exceptions import LinkError
 from .._links.link import Link
 from .._node.node import Node
 from .._options import Options
-from .._payload import payload
+from .._payload.forms import size_of
 from .._platform.threads import Deadline
 from .._transport.connector import CLOSE_SECONDS, Connector
 from .._transport.dial import Attempt, Connected, dial
@@ -126,7 +126,7 @@ class Client:
             if len(record) == MESSAGE_ITEMS:  # what was said of interest has just been said in full
                 kind, path, event, to, messages = record
                 renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
-                link.outbox.put(renamed, sum(map(payload.size_of, messages)))
+                link.outbox.put(renamed, sum(map(size_of, messages)))
         link.attach(session)
 
     def _arrived(self, connection: Connection, welcomed: Welcomed) -> Arrival:

@@ -34,7 +34,7 @@ from .._exceptions import (
     UnreadablePayload,
 )
 from .._links.link import Link
-from .._payload import payload as payloads
+from .._payload import forms
 from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.threads import Latch
@@ -245,7 +245,7 @@ class Incoming:
         envelope = decision.envelope
         assert envelope is not None
         try:
-            args, kwargs = payloads.decode(payloads.own(payload) if decision.forward else payload)
+            args, kwargs = forms.decode(forms.own(payload) if decision.forward else payload)
         except (UnreadablePayload, MemoryError) as exc:
             self._unreadable(envelope.event, envelope.pids[0], exc)
             return
@@ -336,7 +336,7 @@ class Incoming:
         node = self._node
         count = len(messages)
         if size is None:
-            size = sum(map(payloads.size_of, messages))
+            size = sum(map(forms.size_of, messages))
         with node.lock:
             router = node.router
             if link not in router.neighbours:
@@ -375,7 +375,7 @@ class Incoming:
 
     def _fits(self, link: Link, record: Record, target: Link) -> bool:
         """Lock held: whether each message is within what the target takes; else they are reported."""
-        largest = max(payloads.size_of(payload) for payload in record[PAYLOADS])
+        largest = max(forms.size_of(payload) for payload in record[PAYLOADS])
         if largest <= target.limit:
             return True
         target.drop("too-large", len(record[PAYLOADS]))
@@ -412,7 +412,7 @@ class Incoming:
         self._held += [
             (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
         ]
-        self._held_bytes += sum(map(payloads.size_of, messages))
+        self._held_bytes += sum(map(forms.size_of, messages))
         self.held_count = len(self._held)
 
     def release_held(self) -> None:

@@ -36,7 +36,8 @@ from .._exceptions import (
     shown,
 )
 from .._links.link import Link
-from .._payload import payload as payloads
+from .._payload import forms
+from .._payload.pickled import pickle_call
 from .._platform.threads import let_go, library_threads
 from .backpressure import LOOK_SECONDS, outbox_full, wait_for_room, wait_to_copy
 
@@ -88,7 +89,7 @@ class Outgoing:
             if type(event) is not str:
                 event = check_event(event, sending=True)
             payload: Payload = args
-            size = payloads.plain_size(args, kwargs)
+            size = forms.plain_size(args, kwargs)
             if size is None:
                 payload, size = self._pickled(kind, event, route, args, kwargs)
             lock.acquire()
@@ -142,7 +143,7 @@ class Outgoing:
     ) -> tuple[Payload, int]:
         """The payload of arguments that are not all plain."""
         links = partial(self._links, kind, event, route)
-        return payloads.pickled(args, kwargs, partial(wait_to_copy, self._node, links))
+        return pickle_call(args, kwargs, partial(wait_to_copy, self._node, links))
 
     def _links(self, kind: int, event: str, route: tuple[str, ...] | None) -> tuple[Link, ...]:
         """Lock held: where a message is about to go."""
@@ -319,7 +320,7 @@ class Outgoing:
         """
         node = self._node
         event = check_event(event, sending=True)
-        payload, size = payloads.encode(args, kwargs)
+        payload, size = forms.encode(args, kwargs)
         with node.lock:
             while True:
                 if node.stage is not _OPEN:

@@ -16,7 +16,7 @@ from .._core.restarts import Decision, GiveUp, RestartPolicy
 from .._core.stopping import grace
 from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
 from .._links.link import Link
-from .._payload import payload
+from .._payload import forms
 from .._payload.inheritance import Inheritance
 from .._platform.clock import monotonic
 from .._platform.logs import Log
@@ -55,7 +55,7 @@ class Slot:
         self.start_method = start_method
         self.stop_grace = stop_grace  # seconds
         self.leave_timeout = leave_timeout  # seconds, None for no limit
-        self.program, self.program_size = payload.encode(tuple(program), {})
+        self.program, self.program_size = forms.encode(tuple(program), {})
         self.link: Link | None = None
         self.process: ChildProcess | None = None
         self.pid = ""
