@@ -190,6 +190,7 @@ OPEN_CIRCLES: set[tuple[str, ...]] = {
         "_lifecycle.opening",
         "_network.client",
         "_network.public_socket",
+        "_network.server",
         "_node.backpressure",
         "_node.controls",
         "_node.errors",

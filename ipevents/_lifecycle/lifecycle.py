@@ -29,7 +29,7 @@ from .child_main import HUNG_EXITCODE, LAST_SECONDS, Childhood
 from .opening import Opening, Try
 
 if TYPE_CHECKING:
-    from .._network.public_socket import Gate
+    from .._network.public_socket import PublicSocket
 
 log = Log("ipevents.life")
 
@@ -72,7 +72,7 @@ class Life:
         self.is_worker = False
         self.is_grand_master = False
         self.supervisor: Supervisor | None = None
-        self.gate: Gate | None = None
+        self.gate: PublicSocket | None = None
         self.childhood: Childhood | None = None  # where another process has started this one
         self.stopping = Latch()  # a stop was asked for
         self.stopped = Latch()  # and is done

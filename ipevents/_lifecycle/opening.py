@@ -30,7 +30,7 @@ from .._transport import private_directory
 
 if TYPE_CHECKING:
     from .._network.client import Arrival, Client
-    from .._network.public_socket import Gate
+    from .._network.public_socket import PublicSocket
     from .._transport.dial import Attempt
     from .._transport.join import Joined
     from .lifecycle import Life
@@ -213,7 +213,7 @@ class Opening:
         node = life.node
         gate = joined = None
         if life.options.use_socket:
-            from .._network.public_socket import Gate
+            from .._network.public_socket import PublicSocket
             from .._transport.dial import (
                 Attempt,  # late: what starts most often are children, which have no gate
             )
@@ -222,7 +222,7 @@ class Opening:
             mine.attempt = Attempt()
             if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
                 return
-            gate = Gate(node, life.options, life.incarnation, say_ready=life.say_ready)
+            gate = PublicSocket(node, life.options, life.incarnation, say_ready=life.say_ready)
             joined = gate.join(mine.attempt)
         outer = node.dispatcher.entered()
         try:
@@ -242,7 +242,7 @@ class Opening:
             node.dispatcher.leave_to(outer)
             raise
 
-    def _build(self, mine: Try, gate: Gate | None, joined: Joined | None) -> Arrival | None:
+    def _build(self, mine: Try, gate: PublicSocket | None, joined: Joined | None) -> Arrival | None:
         """Open the threads if need be, and serve the socket. Raises _Overtaken where a stop was faster.
 
         What was joined is closed if this raises.

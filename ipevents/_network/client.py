@@ -87,9 +87,10 @@ class Client:
         self._closing = True
         self._connector.begin_close()
 
-    def close(self, timeout_seconds: float) -> None:
-        """Wait for the end of the connector."""
-        self._connector.close(timeout_seconds)
+    def close(self, deadline: Deadline) -> None:
+        """After ``begin_close``: wait for the connector's end. The link stays."""
+        left = deadline.left()
+        self._connector.close(CLOSE_SECONDS if left is None else min(CLOSE_SECONDS, left))
 
     def discard(self) -> None:
         """End the link as well, where it never came into use."""

@@ -93,7 +93,7 @@ def actions(server, client):
     yield "begin to connect", made[0].begin
     yield "connect no more", made[1].begin_close
     yield "break off", attempt.break_off
-    yield "accept no more", server._life.gate._acceptor.begin_close
+    yield "accept no more", server._life.gate.server._acceptor.begin_close
     yield "a log line", lambda: Log("ipevents.test").debug("= %s", "it")
     yield "a notice", lambda: server._node.notify(int)
     yield "a send", lambda: server.sendToChild(link.name, "mark")

@@ -306,13 +306,13 @@ def test_whatever_the_last_statement_is_the_script_stays(last):
 def test_a_server_that_cannot_take_clients_after_the_body_says_so(port):
     text = f"""
     import logging
-    from ipevents._network.public_socket import Gate
+    from ipevents._network.public_socket import PublicSocket
 
     class Shown(logging.Handler):
         def emit(self, record):
             say(record.getMessage())
 
-    Gate.cannot_serve = lambda gate: True  # as it is on Python 3.12.0 to 3.12.2
+    PublicSocket.cannot_serve = lambda socket: True  # as it is on Python 3.12.0 to 3.12.2
     logging.getLogger("ipevents").addHandler(Shown())
     ipem.options(useSocket=True, socket={{"port": {port}}}).start()
     """
