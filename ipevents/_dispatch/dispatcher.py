@@ -26,6 +26,8 @@ from .listeners import Listener, Receivers, Registration, Wait, check_listener, 
 if TYPE_CHECKING:
     from .event_signal import EventSignal
 
+_NO_KWARGS: Mapping[str, Any] = {}
+
 
 class _Reference(weakref.ref["EventSignal"]):
     """To the signal of an event; holds it while it is of use, and knows the event when it is gone."""
@@ -279,7 +281,7 @@ class Dispatcher:
                     self.resumes, self.ended = False, None
                 # Found now: whoever ran before may have changed them.
                 receivers = self.find(message.event, message.from_)
-                self.call_with(receivers, message, kwargs)
+                self.call(receivers, message, kwargs)
             self.leave()
         except (
             BaseException
@@ -288,23 +290,18 @@ class Dispatcher:
             raise
         return bool(receivers)
 
-    def call_with(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any]) -> None:
-        """Call listeners; what one raises spares the others, but for SystemExit."""
-        args = message.args
-        for receiver in receivers:
-            try:
-                receiver(message, *args, **kwargs)
-            except BaseException as exc:  # a user's code: it raises what it likes
-                self.failed(exc, message, receiver)
-                if self.ended:
-                    return
+    def call(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any] = _NO_KWARGS) -> None:
+        """Call listeners; what one raises spares the others, but for SystemExit.
 
-    def call_all(self, receivers: Receivers, message: Message) -> None:
-        """As ``call_with``, for a message without keyword arguments."""
+        ``Incoming._deliver`` has the same lines in its loop: this call would cost it a tenth of its rate.
+        """
         args = message.args
         for receiver in receivers:
             try:
-                receiver(message, *args)
+                if kwargs:
+                    receiver(message, *args, **kwargs)
+                else:
+                    receiver(message, *args)
             except BaseException as exc:  # a user's code: it raises what it likes
                 self.failed(exc, message, receiver)
                 if self.ended:

@@ -220,7 +220,7 @@ class Incoming:
                     heard += 1
                     if type(payload) is tuple:
                         envelope: Any = decisions[event].envelope
-                        dispatcher.call_all(receivers, Message(envelope, payload))
+                        dispatcher.call(receivers, Message(envelope, payload))
                     else:
                         self._open(decisions[event], receivers, payload)
                 if not count % _BATCH and link.turn.is_long():
@@ -249,7 +249,7 @@ class Incoming:
         except (UnreadablePayload, MemoryError) as exc:
             self._unreadable(envelope.event, envelope.pids[0], exc)
             return
-        self._node.dispatcher.call_with(receivers, Message(envelope, args, kwargs), kwargs)
+        self._node.dispatcher.call(receivers, Message(envelope, args, kwargs), kwargs)
 
     def _not_handled(self, link: Link, count: int) -> None:
         """Count messages that no listener is called for: there is none, one has ended the process, or the
