@@ -92,7 +92,7 @@ class Dispatcher:
         made = EventSignal(event, self._changed)
         reference = _Reference(made, self._forget)
         while True:
-            found = self._signals.setdefault(event, reference)()  # made, or that of who was faster
+            found = self._signals.setdefault(event, reference)()  # ours, or another thread's
             if found is not None:
                 return found
             _remove_dead_weakref(self._signals, event)  # its own callback is about to
@@ -104,7 +104,7 @@ class Dispatcher:
     def _forget(self, reference: _Reference) -> None:
         """A signal is gone: its place is free, unless another one has it already."""
         _remove_dead_weakref(self._signals, reference.event)
-        self.kept.pop(reference.event, None)  # who looked while it still was there may have kept that
+        self.kept.pop(reference.event, None)  # a thread that found it just before may have kept that
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
@@ -275,11 +275,11 @@ class Dispatcher:
         try:
             self.enter()
             if self.kept is not life and get_ident() in library_threads:
-                receivers: Receivers = ()  # kept from its turn until the life that it told of was over
+                receivers: Receivers = ()  # it waited for its turn longer than the life that it serves
             else:
                 if self.resumes and self.floor.depth == 1:  # not in a listener, perhaps the one that ended
                     self.resumes, self.ended = False, None
-                # Found now: whoever ran before may have changed them.
+                # Found now: the listeners that ran before may have changed them.
                 receivers = self.find(message.event, message.from_)
                 self.call(receivers, message, kwargs)
             self.leave()
@@ -335,7 +335,7 @@ class Dispatcher:
         the code that emitted, as does a SystemExit that ends nothing here: a library thread has nobody to
         raise it at.
         """
-        kind = type(exc)  # of which an exception may say something else
+        kind = type(exc)  # an exception may claim to be of another __class__
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and (issubclass(kind, KeyboardInterrupt) or is_from_signal(exc)):
             try:

@@ -5,9 +5,9 @@ blinker's tables are dicts: ``receivers`` holds what is connected in the order i
 What ``off`` looks for is found by ``_same``.
 
 No lock, see dispatcher.py: another thread, a signal handler or a collected receiver may connect and
-disconnect between any two lines here. The one that puts something looks afterwards whether its place was
-taken away meanwhile; the one that takes a place away looks afterwards whether something was put there. One of
-the two sees the other.
+disconnect between any two lines here. A thread that puts something looks afterwards whether its place was
+taken away meanwhile; a thread that takes a place away looks afterwards whether something was put there. So
+one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PLAIN = (FunctionType, MethodType, BuiltinFunctionType)
 
 
 class EventSignal(Signal):
-    """A signal that keeps the order of its receivers and tells when they change.
+    """A signal that keeps the order of its receivers and reports when they change.
 
     ``on_changed`` is called in whatever thread connects, disconnects, or collects a weak receiver; it
     must not block.
@@ -112,7 +112,7 @@ class EventSignal(Signal):
     def in_order(self, origin: str) -> tuple[Receivers, bool]:
         """What to call for an event of ``origin``, in the order of registration.
 
-        The second value tells whether the list may be kept for this origin and all others: no receiver
+        The second value is whether the list may be kept for this origin and all others: no receiver
         is weak, none wants a certain sender.
         """
         if self._muted:

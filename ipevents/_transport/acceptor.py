@@ -59,7 +59,7 @@ log = Log("ipevents.acceptor")
 class Acceptor:
     """Accepts connections on ``listeners``, which it owns from now on.
 
-    Several are the addresses of one server: whoever comes by any of them is treated alike.
+    Several are the addresses of one server: clients of all of them are treated alike.
 
     All callbacks run in the acceptor's thread, must not block, and run no code of the user:
 
@@ -69,7 +69,7 @@ class Acceptor:
       :class:`Refusal`. ``address`` is its end as seen here, see ``spelled``, ``""`` for AF_UNIX.
       It only decides: the client may be gone before its WELCOME is sent;
     - ``on_accepted(connection, identity, pid, key_id)``: takes the connection over; it is blocking and
-      nothing behind the handshake was read;
+      nothing after the handshake was read;
     - ``on_refused(cause, address)``: a handshake failed; causes are a closed list and those of ``admit``.
 
     ``name`` names the thread. ``max_pending`` handshakes may be going on, or a quarter of the

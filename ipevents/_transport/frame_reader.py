@@ -134,7 +134,7 @@ class _Reading:
         self.rest = chunk[at:]
 
     def _take_buffers(self, records: list[Record], chunk: bytes, at: int) -> tuple[int, int]:
-        """Read the buffers behind a frame, the first of them from the chunk.
+        """Read the buffers that follow a frame, the first of them from the chunk.
 
         Returns where the chunk goes on, and the bytes of the buffers; LOST where there is no memory for them.
         """

@@ -74,7 +74,7 @@ def join(
     does, and at most until ``attempt`` is broken off: then it raises LinkError within a few milliseconds,
     whatever it waits for (but for the look-up of a host's name). Raises as ``dial`` does, and
     :exc:`LinkError`, naming each address and its reason, where neither connecting nor listening is possible;
-    then nothing is left behind but the lock file.
+    then nothing is left but the lock file.
     """
     attempt = attempt or Attempt()
     where = spelled((host, port) if socket_path is None else socket_path)
@@ -101,8 +101,8 @@ def join(
         except AddressInUse as error:
             if attempt.is_broken_off or not isinstance(error.__cause__, ConnectionResetError):
                 raise
-            # Perhaps no stranger but a server that was just stopping: it hangs up on who is still
-            # in its backlog. A stranger does it again.
+            # Perhaps no stranger but a server that was just stopping: it hangs up on the clients that are
+            # still in its backlog. A stranger hangs up again.
             return once()
     except OSError as error:
         if attempt.is_broken_off:
@@ -128,7 +128,7 @@ def _join_path(
             try:
                 sock = connect(address, attempt)
             except (ConnectionRefusedError, FileNotFoundError):
-                # It listens before the lock is released: who comes next connects.
+                # It listens before the lock is released: the next process that has the lock connects.
                 listener, socket_file = bind(path)
                 return Listening([listener], socket_file)
     return shake(sock)
