@@ -35,7 +35,7 @@ from .._processes.process import Launch
 from .._processes.programs import Program
 from .._transport import keys, private_directory
 from .._transport.dial import dial
-from .._transport.stream import Session
+from .._transport.stream import Stream
 from . import drain
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Childhood:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
                 node.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
-            link.attach(Session(connection, None))
+            link.attach(Stream(connection, None))
         lifetime.serve_child(self)  # before a stop may come, which looks at the handler
         life.supervisor.begin()
         record = self._program.get()

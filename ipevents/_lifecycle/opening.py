@@ -367,10 +367,10 @@ class Opening:
         with node.lock:
             if node.stage is not Stage.OPEN and not (life.is_child and node.stage is Stage.STOPPING):
                 if arrival is not None:
-                    arrival.session.socket.close()
+                    arrival.stream.socket.close()
                 return
             if client is not None and arrival is not None:
-                client.attach(arrival.session)
+                client.attach(arrival.stream)
             elif not node.announced:
                 node.announce()
         node.deliver_local("online")

@@ -23,7 +23,7 @@ from .._options import Options
 from .._platform.threads import Deadline
 from .._transport.acceptor import CLOSE_SECONDS, EVICTED, Acceptor
 from .._transport.join import Listening
-from .._transport.stream import Session
+from .._transport.stream import Stream
 
 __all__ = ["CLOSE_SECONDS", "Server"]
 
@@ -32,7 +32,7 @@ class _Newcomer(NamedTuple):
     """A client that was let in: its link and its connection, which are not attached to each other yet."""
 
     link: Link
-    session: Session
+    stream: Stream
     identity: Identity
     pid: str
 
@@ -137,7 +137,7 @@ class Server:
             node.error(LinkError(f"client {pid} was refused: {exc}"))
             return
         try:
-            newcomer = _Newcomer(link, Session(connection, limit), identity, pid)
+            newcomer = _Newcomer(link, Stream(connection, limit), identity, pid)
         except OSError:
             with node.lock:
                 link.end()
@@ -167,7 +167,7 @@ class Server:
     def _attach(self, newcomer: _Newcomer) -> None:
         """Put a client into the tree, and serve its connection."""
         node = self._node
-        link, session, identity, pid = newcomer
+        link, stream, identity, pid = newcomer
         with node.lock:
             self._arriving.discard(newcomer)
             if link.ended:
@@ -177,7 +177,7 @@ class Server:
                 return
             self._clients[link] = identity.incarnation
             node.router.add_child(link, pid)
-            link.attach(session)
+            link.attach(stream)
 
     def _closed(self, link: Link, error: Exception | None) -> None:
         """In a client's reader, which has read its connection to the end."""
@@ -197,6 +197,6 @@ class Server:
 
     def _hang_up(self, newcomer: _Newcomer) -> None:
         """Lock held: end a link that never came into use."""
-        newcomer.session.socket.close()
+        newcomer.stream.socket.close()
         newcomer.link.end()
         self._node.retired.append(newcomer.link)

@@ -15,7 +15,7 @@ from ipevents._exceptions import ProtocolError
 from ipevents._links import link as link_module
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
-from ipevents._transport.stream import Session
+from ipevents._transport.stream import Stream
 
 CEILING = 10.0  # reached only in a deadlock
 
@@ -43,7 +43,7 @@ class End:
 
     def attach(self, sock, limit=None):
         with self.lock:
-            self.link.attach(Session(Connection(sock.detach()), limit))
+            self.link.attach(Stream(Connection(sock.detach()), limit))
 
     def put(self, event, payload=(), size=10):
         """State lock held: something waits, and nobody writes it yet."""

@@ -59,7 +59,7 @@ from ipevents._node import backpressure
 from ipevents._node.node import Node
 from ipevents._payload import forms
 from ipevents._platform.threads import Deadline, start_thread
-from ipevents._transport.stream import Session
+from ipevents._transport.stream import Stream
 
 CEILING = 20.0  # reached only in a deadlock
 JAMMED = -2  # as the thread that writes: none that exists
@@ -172,7 +172,7 @@ def places():
 
 def attach(link, sock, limit=None):
     with link._lock:
-        link.attach(Session(Connection(sock.detach()), limit))
+        link.attach(Stream(Connection(sock.detach()), limit))
 
 
 def join(parent, child, limit=None, online=True):

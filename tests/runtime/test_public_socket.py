@@ -78,7 +78,7 @@ def test_a_start_that_is_interrupted_listens_no_more_and_can_be_repeated(
     emitter.stop()
 
 
-@pytest.mark.parametrize("what", ["Session", "Connector"])
+@pytest.mark.parametrize("what", ["Stream", "Connector"])
 @pytest.mark.usefixtures("all_is_given_back")
 def test_a_client_that_cannot_be_made_leaves_nothing_behind(place, monkeypatch, what):
     options = {"socketPath": str(place / "s")}
