@@ -25,7 +25,7 @@ from .._core.messages import (
     check_received,
     runs,
 )
-from .._core.outbox import Sender
+from .._core.outbox import Patience
 from .._dispatch.listeners import Listener
 from .._exceptions import (
     Closed,
@@ -363,9 +363,9 @@ class Incoming:
                     continue
                 outbox = target.outbox
                 if outbox.dropping or not outbox.has_room(size, count):
-                    sender = Sender.BACK if target is link else Sender.FANOUT
-                    if not wait_for_room(node, target, size, count, sender):
-                        if kind == SEND_TO or sender is Sender.BACK:
+                    patience = Patience.BACK if target is link else Patience.FANOUT
+                    if not wait_for_room(node, target, size, count, patience):
+                        if kind == SEND_TO or patience is Patience.BACK:
                             self._report_back(link, record, f"{target.title} takes nothing", target.name)
                         continue
                 outbox.put(passed, size)

@@ -25,7 +25,7 @@ from .._core.messages import (
     check_event,
     make_record,
 )
-from .._core.outbox import Sender
+from .._core.outbox import Patience
 from .._core.state import Stage
 from .._exceptions import (
     IPEventsError,
@@ -206,11 +206,11 @@ class Outgoing:
 
     def _put_slowly(self, full: list[Link], header: Header, event: str, payload: Payload, size: int) -> None:
         """Lock held: a fan-out of an application thread for those of the links that had no room at once."""
-        sender = Sender.LISTENER if get_ident() in library_threads else Sender.FANOUT
+        patience = Patience.LISTENER if get_ident() in library_threads else Patience.FANOUT
         for link in full:
             if link not in self._node.router.neighbours:  # gone while we waited for another one
                 link.drop("link-cut")
-            elif wait_for_room(self._node, link, size, 1, sender, event):
+            elif wait_for_room(self._node, link, size, 1, patience, event):
                 link.outbox.put(make_record(header, event, [payload]), size)
                 if not link.attended:
                     link.prompt()  # nor does this one wait for the next
@@ -219,11 +219,11 @@ class Outgoing:
         self, kind: int, event: str, route: tuple[str, ...] | None, payload: Payload, size: int
     ) -> None:
         """Lock held: a message of an application thread for one link; decided anew after each wait."""
-        sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
+        patience = Patience.LISTENER if get_ident() in library_threads else Patience.APPLICATION
         while True:
             plan = self._plan(kind, event, route)
             (link,) = plan.forward
-            if wait_for_room(self._node, link, size, 1, sender, event):
+            if wait_for_room(self._node, link, size, 1, patience, event):
                 assert plan.header is not None
                 link.outbox.put(make_record(plan.header, event, [payload]), size)
                 self.sent += 1
@@ -242,7 +242,7 @@ class Outgoing:
         for link in links:
             if not link.outbox.offer(header, event, payload, size):
                 # There is room; in the way is an episode of a slow peer, which perhaps ends here.
-                wait_for_room(self._node, link, size, 1, Sender.LISTENER, event)
+                wait_for_room(self._node, link, size, 1, Patience.LISTENER, event)
                 link.outbox.put(make_record(header, event, [payload]), size)
             if not is_counted:
                 self.sent += 1  # as in ``send``
