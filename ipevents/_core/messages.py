@@ -54,7 +54,7 @@ FAULT = 27  # text: the library or the system fails in this process, which ends 
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
 Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
-Record = Any  # tuple, or list where a pending record may still change; see flow.py
+Record = Any  # tuple, or list where a pending record may still change; see outbox.py
 Payload = Any  # tuple | bytes | list; see _payload/forms.py
 
 RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent", "stopping"})
