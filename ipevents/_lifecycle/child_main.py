@@ -88,7 +88,7 @@ class Childhood:
         try:
             connection, welcomed = dial(
                 [Address("AF_UNIX", launch.address)],
-                key=keys.derive(launch.token, keys.CHILDREN),
+                key=keys.derive(launch.token, keys.CHILD),
                 key_id=launch.slot,
                 me=me,
             )

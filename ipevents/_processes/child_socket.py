@@ -21,7 +21,7 @@ from .._node.node import Node
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._transport.acceptor import Acceptor
-from .._transport.keys import CHILDREN, derive
+from .._transport.keys import CHILD, derive
 from .._transport.private_directory import PrivateDirectory
 from .._transport.socket_file import SocketFile
 from .._transport.sockets import listen
@@ -129,7 +129,7 @@ class PrivateSocket:
     def _find_key(self, key: bytes) -> bytes | None:
         with self._node.lock:
             slot = self._expected.get(key)
-            return None if slot is None or slot.admitted_at is not None else derive(slot.token, CHILDREN)
+            return None if slot is None or slot.admitted_at is not None else derive(slot.token, CHILD)
 
     def _admit(self, identity: Identity, key: bytes, address: str) -> str | Refusal:
         with self._node.lock:
