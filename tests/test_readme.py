@@ -173,12 +173,10 @@ def test_the_version_has_its_changes():
 
 
 def test_the_public_part_of_the_changes_is_on_top_of_them():
-    changes = [line for line in section("Changes") if line]
+    changes = "\n".join(section("Changes"))
 
-    assert changes[0].startswith("Public is what stands on this page")
-    assert (
-        next(line for line in changes if changes[changes.index(line) + 1].startswith("    ")) == "Unreleased"
-    )
+    assert changes.strip().startswith("Public is what stands on this page")
+    assert re.findall(r"(?m)^(\S+)\n    ", changes)[:2] == ["Unreleased", ipevents.__version__]
 
 
 # How it is built
