@@ -262,3 +262,16 @@ def test_the_limits_of_the_flow_are_those_of_the_code():
     assert f"{outbox.OUTBOX_BYTES >> 20} MiB or {outbox.OUTBOX_RECORDS:,} records" in flow
     assert f"nothing for {outbox.STALLED_SECONDS:g} s" in flow
     assert f"up to {wire.FRAME_BYTES >> 20} MiB" in flow
+
+
+def test_comments_point_to_sections_of_this_page():
+    titles = {
+        LINES[number - 1] for number, line in enumerate(LINES) if re.fullmatch(r"-+|~+", line) and number
+    }
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    text = {str(path): path.read_text() for path in files if path != Path(__file__)}
+
+    pointed = {section for each in text.values() for section in re.findall(r"README, ([A-Z][\w -]*\w)", each)}
+    assert pointed <= titles
+    elsewhere = re.compile(r"\b(?:[A-Z]{5,}\.md|[A-Z]{5,} (?:section|[A-Z]?)\s?\d)")
+    assert {path: elsewhere.findall(each) for path, each in text.items() if elsewhere.search(each)} == {}
