@@ -56,7 +56,7 @@ def processes(tmp_path_factory):
 @pytest.mark.parametrize(
     ("trip", "files", "others"),
     [
-        ("sendTo", {"_emitter.py", "_core/outbox.py", "_links/link.py"}, {"_core/restarts.py"}),
+        ("sendTo", {"_emitter.py", "_core/outbox.py", "_node/outgoing.py"}, {"_core/restarts.py"}),
         ("arrival", {"_dispatch/dispatcher.py"}, {"_emitter.py", "_processes/supervisor.py"}),
         ("worker", {"_emitter.py", "_processes/supervisor.py"}, {"_network/client.py"}),
         ("restart", {"_core/restarts.py", "_processes/supervisor.py"}, {"_network/client.py"}),
