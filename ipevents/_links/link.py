@@ -42,7 +42,7 @@ from .._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts,
 log = Log("ipevents.link")
 
 QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
-LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)
+LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (README, Flow)
 LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up

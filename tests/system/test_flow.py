@@ -1,4 +1,4 @@
-"""Floods between real processes: DESIGN section 5, Flow, from outside."""
+"""Floods between real processes: the rules in README, Flow, from outside."""
 
 from __future__ import annotations
 
