@@ -62,7 +62,7 @@ class Turns:
 
 _base = pytest.StashKey[str]()
 _turns = pytest.StashKey[Turns]()
-_stderr = os.dup(2)  # at import: what capturing puts there later is not shown in a deadlock
+_stderr = pytest.StashKey[int]()  # where a deadlock is shown, whatever capturing puts there for a test
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -88,6 +88,8 @@ def pytest_configure(config):
         base = os.path.join(worker["base"], worker["workerid"])
         os.mkdir(base, 0o700)
     config.stash[_base] = base
+    config.stash[_stderr] = os.dup(2)  # nothing is captured now, but is where this module is imported
+    config.add_cleanup(lambda: os.close(config.stash[_stderr]))
     config.stash[_turns] = turns = Turns(worker["base"] if worker else base)
     config.add_cleanup(turns.close)
     os.environ["XDG_STATE_HOME"] = os.path.join(base, "state")
@@ -185,9 +187,9 @@ def all_is_given_back():
 
 
 @pytest.fixture(autouse=True)
-def _ceiling():
-    """Long before the run is given up, the stacks of all threads are printed."""
-    faulthandler.dump_traceback_later(CEILING_SECONDS, file=_stderr)
+def _ceiling(request):
+    """Before the test is given up, and its process with it, the stacks of all threads are printed."""
+    faulthandler.dump_traceback_later(CEILING_SECONDS, file=request.config.stash[_stderr])
     yield
     faulthandler.cancel_dump_traceback_later()
 
