@@ -1,6 +1,6 @@
 """The outbox of a link: what waits to be written, and what happens when there is too much of it.
 
-The rules are DESIGN section 5, Flow. Pure: no lock, no clock, ``now`` is monotonic seconds; the
+The rules are in README, Flow. Pure: no lock, no clock, ``now`` is monotonic seconds; the
 caller holds the state lock.
 """
 

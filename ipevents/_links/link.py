@@ -42,7 +42,7 @@ from .._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts,
 log = Log("ipevents.link")
 
 QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
-LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)
+LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (README, Flow)
 LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
@@ -98,7 +98,9 @@ class Link:
         self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
         self._in_write = False  # whoever has the right to write is using it
         self._claimed: Stream | None = None  # the connection for which the frame was taken
-        self._dead: Stream | None = None  # read to its end, its socket not closed yet
+        # Read to their ends, their sockets not closed yet: more than one where connections come and end while
+        # somebody still writes to the first.
+        self._dead: list[Stream] = []
         self._asleep = True  # the writer waits without a limit
         self._prompted = False  # _wakeup is released and not yet consumed
         self._urgent = False  # what waits is to be written now, not when it has lingered
@@ -262,14 +264,7 @@ class Link:
                 if get_ident() == main_ident():
                     raise  # or of a signal handler
             lock.acquire()
-            if (
-                self._rest
-                or outbox.count
-                or outbox.taken
-                or self._dead is not None
-                or self._waiters
-                or self.ended
-            ):
+            if self._rest or outbox.count or outbox.taken or self._dead or self._waiters or self.ended:
                 self._leave_to_writer()
             else:  # as _release_writing
                 self.attended = self._prompted and self._urgent
@@ -352,7 +347,7 @@ class Link:
         self.outbox.being_written = 0
         self._in_write = False
         self._writing = 0
-        if self._dead is not None:
+        if self._dead:
             self._close_dead()
         if self._waiters and not self.outbox.count:
             self.wake_waiters()
@@ -509,11 +504,10 @@ class Link:
             session.socket.close()
 
     def _close_dead(self) -> None:
-        """Lock held: close the socket of a session that nobody reads or writes any more."""
-        dead = self._dead
-        if dead is not None and not self._writing:
-            self._dead = None
-            dead.socket.close()
+        """Lock held: close the sockets of sessions that nobody reads or writes any more."""
+        while self._dead and not self._writing:
+            self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
+            self._dead.pop()
 
     def _read_loop(self) -> None:
         while True:
@@ -540,7 +534,7 @@ class Link:
             shut_down(session.socket, socket.SHUT_RDWR)
             with self._lock:
                 self.session = None
-                self._dead = session
+                self._dead.append(session)
                 self.wake_waiters()
                 self._close_dead()
                 closed = self._closed

@@ -1,6 +1,6 @@
 """What user code sends: checked, pickled, decided, put into outboxes; and the flow rules for it.
 
-The rules of the flow are DESIGN section 5, see also ``room.py``. Everything here runs in the thread that
+The rules of the flow are in README, Flow, and in ``backpressure.py``. Everything here runs in the thread that
 sends. An application thread may wait for room, holding neither the state lock nor the dispatcher; code in
 a listener never waits.
 """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = Log("ipevents.supervisor")
 
-SILENT_SECONDS = 10.0  # what waits for an online is named after this (DESIGN section 3)
+SILENT_SECONDS = 10.0  # what waits for an online is named after this (README, Guarantees)
 GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
 
 

@@ -22,7 +22,7 @@ from .._exceptions import ProtocolError
 from .._platform.clock import monotonic
 from .stream import Stream
 
-SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (DESIGN section 5, Threads)
+SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (README, Threads)
 BREATH_SECONDS = 50e-6
 # A frame of small records is filled by estimates: text counts a byte for each character, headers nothing.
 _FRAME_SLACK_BYTES = 32 * FRAME_BYTES

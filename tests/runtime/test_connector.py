@@ -5,7 +5,8 @@ import queue
 import threading
 
 import pytest
-from serving import CEILING, CLIENT, KEY, SERVER, Serving, Stranger, be_silent, free_port
+from ports import free_port
+from serving import CEILING, CLIENT, KEY, SERVER, Serving, Stranger, be_silent
 
 from ipevents._core.addresses import Address
 from ipevents._core.handshake import Welcomed

@@ -12,7 +12,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from serving import CEILING, CLIENT, KEY, OTHER_KEY, SERVER, Serving, Stranger, be_silent, free_port
+from ports import free_port
+from serving import CEILING, CLIENT, KEY, OTHER_KEY, SERVER, Serving, Stranger, be_silent
 
 from ipevents._core.addresses import Address
 from ipevents._exceptions import AddressInUse, AuthenticationFailed, LinkError
@@ -380,7 +381,12 @@ if isinstance(joined, Listening):
 
 @pytest.mark.parametrize(
     "hosts",
-    [["AF_UNIX"], ["localhost"], ["name"], ["::"], ["name", "::1"], ["name", "127.0.0.1"]],
+    [
+        ["AF_UNIX"],
+        ["localhost"],
+        ["name", "::1"],
+        *(pytest.param(hosts, marks=pytest.mark.slow) for hosts in (["name"], ["::"], ["name", "127.0.0.1"])),
+    ],
     ids=str,
 )
 def test_of_sixteen_processes_at_once_one_listens_and_the_others_connect_to_it(hosts, tmp_path):

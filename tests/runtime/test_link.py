@@ -466,6 +466,25 @@ def test_what_was_half_written_to_the_first_connection_does_not_reach_the_second
     assert numbers[:-1] == list(range(100))[len(numbers) * -1 + 1 :] or numbers == [-1]
 
 
+def test_all_connections_that_end_while_one_writes_to_the_first_are_closed(ends):
+    a, b = ends
+    sessions = []
+    for number in range(3):
+        join(a, b)
+        with a.lock:
+            sessions.append(a.link.session)
+            if number == 0:
+                a.put("x")
+                records = a.link.claim()
+        a.link.close_session()
+        a.next_closed()
+        b.next_closed()
+    a.link.write_now(records)
+    a.end()
+    assert a.link.join(Deadline(CEILING))
+    assert [session.socket.fileno() for session in sessions] == [-1] * 3
+
+
 @pytest.mark.parametrize("closing", ["end", "close", "goodbye"])
 def test_a_link_may_be_closed_by_its_own_reader(ends, closing):
     a, b = ends
