@@ -12,7 +12,7 @@ from ._platform.latches import Latch
 from ._platform.threads import Deadline
 
 if TYPE_CHECKING:
-    from ._dispatch.event_signal import Wait
+    from ._dispatch.listeners import Wait
     from ._lifecycle.lifecycle import Life
 
 Where = Callable[..., Any]

@@ -183,6 +183,7 @@ OPEN_CIRCLES: set[tuple[str, ...]] = {
         "_lifecycle.opening",
         "_network.client",
         "_network.public_socket",
+        "_network.server",
         "_node.backpressure",
         "_node.controls",
         "_node.errors",
@@ -194,11 +195,6 @@ OPEN_CIRCLES: set[tuple[str, ...]] = {
         "_processes.process",
         "_processes.sentinels",
         "_processes.supervisor",
-    ),
-    (
-        "_dispatch.dispatcher",
-        "_dispatch.event_signal",
-        "_dispatch.floor",
     ),
 }
 

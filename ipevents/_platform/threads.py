@@ -105,9 +105,9 @@ def start_thread(
 ) -> threading.Thread:
     """Start a daemon thread called ``ipevents-<name>``.
 
-    A daemon, because the interpreter joins all other threads before ``atexit`` hooks run (FAULTS K12). The
+        A daemon, because the interpreter joins all other threads before ``atexit`` hooks run. The
     ``close`` of its owner ends the thread. What ``run`` raises is logged, and ``on_fault`` is called
-    with it in the thread: the owner does without the thread, or calls ``run`` again.
+        with it in the thread: the owner does without the thread, or calls ``run`` again.
     """
 
     def registered() -> None:

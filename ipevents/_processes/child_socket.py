@@ -25,7 +25,7 @@ from .._transport.keys import CHILD, derive
 from .._transport.private_directory import PrivateDirectory
 from .._transport.socket_file import SocketFile
 from .._transport.sockets import listen
-from .._transport.stream import Session
+from .._transport.stream import Stream
 from .child_state import Slot
 
 log = Log("ipevents.children")
@@ -154,7 +154,7 @@ class PrivateSocket:
             if slot.process is None:  # faster than the thread that starts it: that attaches the link
                 slot.early = connection
             else:
-                link.attach(Session(connection, None))
+                link.attach(Stream(connection, None))
                 slot.connected()
         self._on_attached()
 

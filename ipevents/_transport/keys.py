@@ -18,6 +18,7 @@ from .._exceptions import KeyFileError, OptionsError
 from .private_directory import OPEN_DIRECTORY, not_private, sentence
 
 CHILD = b"child"  # the purpose of the key of a child's link to its parent, made from the token of its start
+CLIENT = b"link"  # that of the key of a client's link to its server, made from the key of the tree
 KEY_BYTES = 32
 ENVIRONMENT_KEY = "IPEVENTS_AUTHKEY"
 

@@ -1,7 +1,7 @@
 """Directories that only this user may enter, for the sockets of a process's children.
 
-A directory belongs to who holds the flock on it, from its making to its removal. The lock is on the
-directory itself: there is no moment at which it has contents and cannot be locked, and systemd-tmpfiles
+A directory belongs to the process that holds the flock on it, from its making to its removal. The lock is on
+the directory itself: there is no moment at which it has contents and cannot be locked, and systemd-tmpfiles
 leaves locked directories alone however old they are. A sweep may meet a directory that was made and is not
 locked yet; it then locks and removes it, and the maker notices and makes another.
 
@@ -45,7 +45,7 @@ class PrivateDirectory:
         # The locked descriptor, until somebody pops it: a number that is closed by one thread may be another
         # file's in the next moment.
         self._held = [lock]
-        self._status = os.fstat(lock)  # what tells this directory from any other at its path
+        self._status = os.fstat(lock)  # tells this directory from any other at its path
 
     @classmethod
     def make(cls) -> PrivateDirectory:
@@ -208,7 +208,7 @@ def _make_locked(base: str) -> PrivateDirectory:
 
 
 def _lock(directory: int) -> bool:
-    """Lock the open ``directory`` if nobody else does; tell whether it is ours now."""
+    """Lock the open ``directory`` if nobody else does; return whether it is ours now."""
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -225,7 +225,7 @@ def _is_at(path: str, directory: int) -> bool:
 
 
 def _sweep_one(path: str) -> bool:
-    """Remove the private directory ``path`` if its owner is dead; tell whether it is gone by that."""
+    """Remove the private directory ``path`` if its owner is dead; return whether that removed it."""
     directory = os.open(path, OPEN_DIRECTORY)
     try:
         ours = os.fstat(directory).st_uid == os.geteuid()
@@ -235,7 +235,7 @@ def _sweep_one(path: str) -> bool:
 
 
 def _remove(path: str, directory: int) -> bool:
-    """Remove what is in the open ``directory``, then itself at ``path``; tell whether it is gone by that.
+    """Remove what is in the open ``directory``, then itself at ``path``; return whether that removed it.
 
     The caller holds its lock.
     """

@@ -1,7 +1,7 @@
 """The file of an AF_UNIX socket whose path several processes want: lock, bind, remove.
 
-Who connects or listens at a path agrees through ``flock`` on ``path.lock``, a file that stays: a stale
-socket file is replaced, and a server's own file removed, only under that lock.
+Processes that connect or listen at a path agree through ``flock`` on ``path.lock``, a file that stays: only
+under that lock is a stale socket file replaced, and a server's own file removed.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def bind(path: str) -> tuple[Listener, SocketFile]:
     """Listen at ``path``, in place of a stale socket file; the new one has mode 0600.
 
     The caller holds ``locked(path)``, and a connect under it was refused. Raises :exc:`AddressInUse` if
-    something else than a socket is there, OSError as the system does; then nothing is left behind.
+    something else than a socket is there, OSError as the system does; then nothing is left.
 
     The socket is bound in a directory of mode 0700 beside it, made private there, and moved into place:
     the umask belongs to the whole process and its threads, and a ``chmod`` in place leaves a gap in
