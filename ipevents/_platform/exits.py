@@ -40,7 +40,12 @@ def be_last() -> None:
 
 
 def stay() -> None:
-    """Register the hook that keeps a top process alive after its script."""
+    """Register the hook that keeps a top process alive after its script.
+
+    Once, however often an emitter opens: a second call of the hook would find nothing open, and forget with
+    which code a listener has ended the process.
+    """
+    atexit.unregister(_at_exit)
     atexit.register(_at_exit)
 
 

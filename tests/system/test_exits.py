@@ -706,6 +706,29 @@ def test_sigterm_to_a_leaf_ends_that_one_only():
         check(script, 143)
 
 
+@pytest.mark.parametrize("starts", [1, 3])
+def test_a_script_with_handlers_of_its_own_ends_with_its_listeners_code_however_often_it_has_started(starts):
+    text = f"""
+    from ipevents._platform import exits
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+    ipem.on("leave", lambda message: sys.exit(3))
+    for n in range({starts}):
+        ipem.stop()
+        ipem.start()
+
+    def end():
+        while not exits._in_hook:  # nothing tells that the body is over
+            time.sleep(0.001)
+        ipem.emit("leave")
+
+    threading.Thread(target=end, daemon=True).start()
+    """
+    with running(text) as script:
+        check(script, 3)
+
+
 def test_ctrl_c_reaches_the_children_only_through_the_top():
     text = """
     def work():
