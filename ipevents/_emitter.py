@@ -27,6 +27,7 @@ from ._core.restarts import RestartPolicy
 from ._dispatch.dispatcher import check_listener
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
+from ._lifecycle import child_main
 from ._lifecycle.lifecycle import Life
 from ._links.link import Link
 from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
@@ -75,7 +76,9 @@ class Emitter:
         number = next(_numbers)
         pid = str(os.getpid())
         self._is_default = number == 1
-        self._life = Life(pid if number == 1 else f"{pid}.{number}", self._reply)
+        self._life = Life(pid if number == 1 else f"{pid}.{number}", self._reply, child_main.run)
+        if self._is_default:
+            child_main.serve_with(self._life)
         self._node = self._life.node
         self._outgoing = self._node.outgoing  # what a send looks up; through the node it takes longer
 

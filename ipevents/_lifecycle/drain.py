@@ -15,6 +15,8 @@ from .._platform.threads import Deadline, Latch
 
 log = Log("ipevents.life")
 
+LAST_SECONDS = 0.1  # for the other end to read what was written, where nobody is left who reads
+
 
 def flush(node: Node, deadline: Deadline) -> None:
     """Wait until the kernel has all that is queued, or the deadline. Takes the state lock."""

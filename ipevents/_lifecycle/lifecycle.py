@@ -1,7 +1,7 @@
 """The life of one emitter: open, say that it is there, end.
 
 Joins node, supervisor and public socket. How it opens, and what a stop does to a start, is in opening.py,
-with the locks for that; what only a child does is in childhood.py.
+with the locks for that; what only a child does is in child_main.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from .._platform.guards import told
 from .._platform.logs import Log
 from .._platform.threads import Deadline, Latch, library_threads
 from .._processes.child_state import Slot
-from .._processes.process import Launch
+from .._processes.process import HUNG_EXITCODE
+from .._processes.role import Role, TopRole
 from .._processes.supervisor import Supervisor
 from . import drain
-from .child_main import HUNG_EXITCODE, LAST_SECONDS, Childhood
+from .drain import LAST_SECONDS
 from .opening import Opening, Try
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class _Asked(NamedTuple):
 class Life:
     """See the module. One for each emitter; ``stop`` and ``start`` may follow each other in a top process."""
 
-    def __init__(self, pid: str, reply: Callable[..., None]) -> None:
+    def __init__(self, pid: str, reply: Callable[..., None], child_main: Callable[..., None]) -> None:
+        self._child_main = child_main  # what a child runs, see _processes/process.py
         self.node = Node(
             pid,
             reply=reply,
@@ -73,7 +75,7 @@ class Life:
         self.is_grand_master = False
         self.supervisor: Supervisor | None = None
         self.gate: Gate | None = None
-        self.childhood: Childhood | None = None  # where another process has started this one
+        self.role: Role = TopRole(self.wait_over)  # until another process turns out to have started this one
         self.stopping = Latch()  # a stop was asked for
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
@@ -99,7 +101,8 @@ class Life:
             on_stopped=self._end_links,
             on_empty=self._look_again,
             on_fault=self._supervisor_failed,
-            childhood=self.childhood,
+            role=self.role,
+            child_main=self._child_main,
         )
 
     def start(self) -> None:
@@ -139,27 +142,23 @@ class Life:
 
     @property
     def is_child(self) -> bool:
-        return self.childhood is not None
+        """Whether another process of the tree has started this one."""
+        return self.role.is_child
 
-    def become_child(self, launch: Launch) -> Childhood:
-        """This process was started by another one. Called once, before anything else."""
-        self.depth = launch.depth
-        self.is_worker = launch.is_worker
-        self.childhood = Childhood(self, launch)
-        return self.childhood
+    def become_child(self, role: Role, *, depth: int, is_worker: bool) -> None:
+        """Another process has started this one. Called once, before anything else."""
+        self.role = role
+        self.depth = depth
+        self.is_worker = is_worker
 
     def _control(self, link: Link, record: Record) -> None:
-        if self.childhood is not None and link is self.childhood.link:
-            self.childhood.control(record)
+        if link is self.role.link:
+            self.role.control(record)
         elif record[0] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
             self.supervisor.control(link, record)
 
     def _look_again(self) -> None:
-        if self.childhood is not None:
-            self.childhood.look_again()
-
-    def _is_orphaned(self) -> bool:
-        return self.childhood is not None and self.childhood.orphaned
+        self.role.look_again()
 
     # Stopping
 
@@ -209,8 +208,8 @@ class Life:
         if self.node.stage is Stage.FORKED:
             return
         waits = self.may_wait()
-        if self.childhood is not None and self.supervisor is not None:
-            self.childhood.stop_called(waits)
+        if self.supervisor is not None:
+            self.role.before_stop(waits)
         allowed = self.options.stop_timeout if timeout is None else timeout
         asked = self._ask(allowed)
         if waits and asked is not None:
@@ -250,9 +249,7 @@ class Life:
     def wait_stopped(self, timeout: float | None) -> bool:
         """For ``run``: until stopped (in a child: until a stop is asked for), at most ``timeout`` seconds."""
         self.check_no_listener("run()")
-        if self.childhood is not None:
-            return self.childhood.wait_stop(timeout)
-        return self.wait_over(timeout)
+        return self.role.wait_stop(timeout)
 
     def wait_over(self, timeout: float | None) -> bool:
         """Wait until this emitter is stopped and the thread that did it has ended as well."""
@@ -279,8 +276,7 @@ class Life:
         if self.exit is None:
             self.exit = SystemExit(HUNG_EXITCODE)
         self.node.error(ProcessError(f"the supervisor failed, and everything is ended: {told(exc)}"))
-        if self.childhood is not None:
-            self.childhood.tell_parent((FAULT, f"its supervisor failed: {told(exc)}"))
+        self.role.report((FAULT, f"its supervisor failed: {told(exc)}"))
         self._look_again()
 
     def _stop_links(self) -> None:
@@ -327,11 +323,10 @@ class Life:
 
     def _take_leave(self, deadline: Deadline) -> None:
         node = self.node
-        if self.childhood is not None:
-            self.childhood.wait_target(deadline)
+        self.role.wait_target(deadline)
         # The children may have used the time up: what they left to be told is told all the same. But where
         # a parent is gone, nobody is left to be told anything.
-        deadline = deadline.at_least(LAST_SECONDS if self._is_orphaned() else GOODBYE_SECONDS)
+        deadline = deadline.at_least(LAST_SECONDS if self.role.orphaned else GOODBYE_SECONDS)
         notices = node.notices
         drain.tell_notices(node, deadline)
         drain.flush(node, deadline)
@@ -339,13 +334,11 @@ class Life:
         # After the ends of the clients' links, whose offline is told as well.
         if notices is not None:
             notices.end(deadline, lambda: node.dispatcher.floor.owner)
-        last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
+        last = deadline if self.role.orphaned else Deadline(GOODBYE_SECONDS)
         drain.join(node, last)
         if self.gate is not None:
             self.gate.close(deadline.at_least(LAST_SECONDS))
-        if self.childhood is not None:
-            self.childhood.sweep()
-            self.childhood.guard()
+        self.role.last_steps()
 
     def _close(self) -> None:
         node = self.node
@@ -394,8 +387,7 @@ class Life:
             self.supervisor.abandon()
         if self.gate is not None:
             self.gate.abandon()
-        elif self.childhood is not None and self.childhood.link is not None:
-            self.childhood.link.abandon()
+        self.role.abandon()
 
 
 def _new_incarnation() -> int:

@@ -144,8 +144,8 @@ class Slot:
     def tell_stop(self, deadline: Deadline) -> None:
         """State lock held: ask the child to stop; KILL follows if it does not.
 
-        TERM is what the child itself sends its main thread, see childhood.py. Ours is for one that has closed
-        its link by a ``stop()`` of its own, and so hears of nothing, while its program goes on.
+        TERM is what the child itself sends its main thread, see child_main.py. Ours is for a child that has
+        closed its link by a ``stop()`` of its own, and so hears of nothing, while its program goes on.
         """
         left = deadline.left()
         assert left is not None

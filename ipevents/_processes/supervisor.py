@@ -13,7 +13,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from .._core.callable_names import failure
 from .._core.messages import Record
@@ -33,10 +32,8 @@ from .._transport.stream import Session
 from .child_socket import PrivateSocket
 from .child_state import Slot
 from .process import ChildProcess, Launch
+from .role import Role
 from .sentinels import Watch
-
-if TYPE_CHECKING:
-    from .._lifecycle.child_main import Childhood
 
 log = Log("ipevents.supervisor")
 
@@ -46,9 +43,10 @@ GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
 
 class Supervisor:
     """Owner of the children. Callbacks, in its thread: ``on_stop()``, which does not block, before children
-    are told to stop; ``on_stopped(deadline)`` when they have ended and ``childhood``, None in a top process,
-    has ended its program (see its ``hurry``), or the deadline has passed; ``on_empty()`` when a child has
-    ended for good; ``on_fault(exc)`` when this thread has failed too often in a row and ends everything.
+    are told to stop; ``on_stopped(deadline)`` when they have ended and the main thread has left its program
+    (see ``Role.hurry``), or the deadline has passed; ``on_empty()`` when a child has ended for good;
+    ``on_fault(exc)`` when this thread has failed too often in a row and ends everything. In a child's main
+    thread ``child_main(launch, ...)`` runs.
     """
 
     def __init__(
@@ -61,7 +59,8 @@ class Supervisor:
         on_stopped: Callable[[Deadline], None],
         on_empty: Callable[[], None],
         on_fault: Callable[[BaseException], None] = lambda exc: None,
-        childhood: Childhood | None,
+        role: Role,
+        child_main: Callable[..., None],
     ) -> None:
         self._node = node
         self._depth = depth
@@ -71,7 +70,8 @@ class Supervisor:
         self._on_fault = on_fault
         self._faults = 0  # in a row
         self._ended: list[Slot] = []  # their processes have, what follows is still to be done
-        self._childhood = childhood
+        self._role = role
+        self._child_main = child_main
         self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
         self.restarts = 0
         self.watch = Watch()
@@ -144,7 +144,7 @@ class Supervisor:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method, slot.stop_grace
         )
-        process = ChildProcess(launch, slot.name, slot.inherited.passed(slot.start_method))
+        process = ChildProcess(self._child_main, launch, slot.name, slot.inherited.passed(slot.start_method))
         with self._node.lock:
             slot.started(process)
             link.wake_waiters()
@@ -294,8 +294,8 @@ class Supervisor:
         look_at = self._again.next_look(monotonic())
         times += [at for at in (until, look_at, self._warn_held_at) if at is not None]
         ended, parent_ended = self.watch.wait(alive, min(times) - monotonic() if times else None)
-        if parent_ended and self._childhood is not None:
-            self._childhood.parent_ended()
+        if parent_ended:
+            self._role.parent_ended()
         self._ended += ended  # each end is told once
         while self._ended:
             self._exited(self._ended[0])
@@ -433,12 +433,12 @@ class Supervisor:
             for slot in self.slots:
                 slot.tell_stop(deadline)
         # Also without children: until the main thread has left its program.
-        child = self._childhood
-        while (slots := self._all()) or not (child is None or child.has_left() or deadline.passed()):
+        role = self._role
+        while (slots := self._all()) or not (role.has_left() or deadline.passed()):
             until = None if deadline.passed() else deadline.at
-            if child is not None and until is not None:
-                look_at = child.hurry(deadline, alone=not slots)
-                if child.ends_at_once:
+            if until is not None:
+                look_at = role.hurry(deadline, alone=not slots)
+                if role.ends_at_once:
                     break  # it has no children any more
                 until = until if look_at is None else min(until, look_at)
             self._try_step(until)

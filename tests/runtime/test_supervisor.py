@@ -13,6 +13,7 @@ from ipevents._node.node import Node
 from ipevents._platform.clock import monotonic
 from ipevents._platform.threads import Deadline, main_ident
 from ipevents._processes import supervisor as module
+from ipevents._processes.role import TopRole
 from ipevents._processes.supervisor import Supervisor
 
 CEILING_SECONDS = 20.0
@@ -22,10 +23,11 @@ def ignore(*_: object) -> None:
     pass
 
 
-class Watched:
-    """A supervisor, and what it called in which order."""
+class Watched(TopRole):
+    """A supervisor, and what it called in which order; it is the role as well."""
 
     def __init__(self) -> None:
+        super().__init__(lambda timeout: True)
         self.called: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_done = True
         self.looks = 0
@@ -38,7 +40,8 @@ class Watched:
             on_stop=lambda: self.called.put("stop"),
             on_stopped=lambda deadline: self.called.put("stopped"),
             on_empty=lambda: self.called.put("empty"),
-            childhood=self,  # type: ignore[arg-type]  # as much of it as a supervisor needs
+            role=self,
+            child_main=ignore,
         )
 
     def parent_ended(self) -> None:
@@ -46,8 +49,6 @@ class Watched:
 
     def has_left(self) -> bool:
         return self.is_done
-
-    ends_at_once = False
 
     def hurry(self, deadline: Deadline, *, alone: bool) -> float | None:
         self.looks += 1
