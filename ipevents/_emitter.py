@@ -33,7 +33,7 @@ from ._links.link import Link
 from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
 from ._payload.inheritance import Inheritance
 from ._processes import programs
-from ._processes.child_state import Slot
+from ._processes.child_state import ChildState
 from ._processes.programs import Program
 
 if TYPE_CHECKING:
@@ -451,7 +451,7 @@ class Emitter:
             raise WorkerRefused(
                 f"a tree has at most {MAX_DEPTH} levels; does the script start itself endlessly?"
             )
-        slot = Slot(
+        child = ChildState(
             name,
             program,
             is_worker,
@@ -462,9 +462,9 @@ class Emitter:
             stop_grace=child_grace(grace, options),
             leave_timeout=options.leave_timeout,
         )
-        child = slot.child = Child(life, slot)
-        life.add_child(slot)
-        return child
+        handle = child.handle = Child(life, child)
+        life.add_child(child)
+        return handle
 
     # What is known
 

@@ -110,7 +110,7 @@ class ChildRole:
         node.incoming.holding = True
         life.open()
         assert life.supervisor is not None
-        watch = life.supervisor.watch
+        watch = life.supervisor.sentinels
         if not watch.add_parent(launch.parent_pid):
             self._vanish()
         me = Identity(node.router.pid, life.incarnation, sys.version_info[:2], 0)
@@ -118,7 +118,7 @@ class ChildRole:
             connection, welcomed = dial(
                 [Address("AF_UNIX", launch.address)],
                 key=keys.derive(launch.token, b"child"),
-                key_id=launch.slot,
+                key_id=launch.key_id,
                 me=me,
             )
         except (LinkError, OSError):
@@ -183,7 +183,7 @@ class ChildRole:
             recheck = self._recheck = Latch()
             if life.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
                 return
-            kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.slots
+            kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.children
             if not kept and not self._wait_for_threads():
                 if self._kind == programs.FUNCTION:
                     self.report((FINISHED,))
@@ -361,7 +361,7 @@ class ChildRole:
         """
         supervisor = self.life.supervisor
         assert supervisor is not None
-        parent = supervisor.watch.parent_descriptor()
+        parent = supervisor.sentinels.parent_descriptor()
         if parent is None:
             return
 
@@ -385,7 +385,7 @@ class ChildRole:
         """Where the parent is gone, remove what it has left, its locks with it."""
         supervisor = self.life.supervisor
         if self.orphaned and supervisor is not None:
-            if supervisor.watch.parent_is_gone(LAST_SECONDS):
+            if supervisor.sentinels.parent_is_gone(LAST_SECONDS):
                 private_directory.sweep()
             else:
                 self.failed = True  # it lives, and has cut us off without a stop

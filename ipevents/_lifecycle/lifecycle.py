@@ -21,7 +21,7 @@ from .._platform import lifetime
 from .._platform.guards import told
 from .._platform.logs import Log
 from .._platform.threads import Deadline, Latch, library_threads
-from .._processes.child_state import Slot
+from .._processes.child_state import ChildState
 from .._processes.process import HUNG_EXITCODE
 from .._processes.role import Role, TopRole
 from .._processes.supervisor import Supervisor
@@ -356,7 +356,7 @@ class Life:
 
     # Children
 
-    def add_child(self, slot: Slot) -> None:
+    def add_child(self, child: ChildState) -> None:
         """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed."""
         if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
             raise self.node.stage_error()
@@ -365,7 +365,7 @@ class Life:
         supervisor = self.supervisor
         if supervisor is None:  # a stop and another start have come in between
             raise self.node.stage_error()
-        supervisor.add(slot)
+        supervisor.add(child)
 
     def abandon(self) -> None:
         """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.

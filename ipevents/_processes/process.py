@@ -37,8 +37,8 @@ class Launch(NamedTuple):
     """
 
     address: str
-    slot: bytes
-    token: bytes
+    key_id: bytes  # of this start: what names it in the handshake
+    token: bytes  # the secret that it proves there
     parent_pid: int
     depth: int
     is_worker: bool

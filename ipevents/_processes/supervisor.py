@@ -2,8 +2,9 @@
 
 Present in every process, also without children, because a child has to notice the end of its parent.
 
-Locks. ``slots`` and the fields of a Slot are guarded by the state lock. The thread blocks in ``watch``
-(ended by its ring), in starting a process (milliseconds), in the steps of a stop (each under its deadline).
+Locks. ``children`` and the fields of a ChildState are guarded by the state lock. The thread blocks in
+``sentinels`` (ended by its ring), in starting a process (milliseconds), in the steps of a stop (each under
+its deadline).
 It never runs a listener and never waits for one.
 """
 
@@ -15,8 +16,8 @@ import threading
 from collections.abc import Callable
 
 from .._core.callable_names import failure
+from .._core.child_states import Phase
 from .._core.messages import Record
-from .._core.restarts import Restart
 from .._core.state import Stage
 from .._exceptions import LinkError, StartFailed, Unpicklable
 from .._links.link import Link
@@ -28,12 +29,11 @@ from .._platform.guards import patient
 from .._platform.logs import Log
 from .._platform.signal_resend import AGAIN_SECONDS, Again
 from .._platform.threads import Deadline, join_thread, start_thread
-from .._transport.stream import Session
-from .child_socket import PrivateSocket
-from .child_state import Slot
+from .child_socket import ChildSocket
+from .child_state import ChildState
 from .process import ChildProcess, Launch
 from .role import Role
-from .sentinels import Watch
+from .sentinels import Sentinels
 
 log = Log("ipevents.supervisor")
 
@@ -69,15 +69,15 @@ class Supervisor:
         self._on_empty = on_empty
         self._on_fault = on_fault
         self._faults = 0  # in a row
-        self._ended: list[Slot] = []  # their processes have, what follows is still to be done
+        self._ended: list[ChildState] = []  # their processes have, what follows is still to be done
         self._role = role
         self._child_main = child_main
-        self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
+        self.children: list[ChildState] = []  # not ended ones; guarded by the state lock
         self.restarts = 0
-        self.watch = Watch()
-        self._socket = PrivateSocket(node, incarnation=incarnation, on_attached=self.watch.ring)
+        self.sentinels = Sentinels()
+        self._socket = ChildSocket(node, incarnation=incarnation, on_attached=self.sentinels.ring)
         self._deadline: Deadline | None = None  # of the stop that was asked for
-        self._again = Again(self.watch.ring)
+        self._again = Again(self.sentinels.ring)
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
         self._is_discarded = False
@@ -99,29 +99,30 @@ class Supervisor:
 
     # Children
 
-    def add(self, slot: Slot) -> None:
+    def add(self, child: ChildState) -> None:
         """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
         self._socket.open()
-        link = Link(slot.name, self._node.lock, self._node.receive, self._link_closed)
-        link.role, link.given_name, link.child = "child", slot.name, slot.child
-        slot.link = link
+        link = Link(child.name, self._node.lock, self._node.receive, self._link_closed)
+        link.role, link.given_name, link.child = "child", child.name, child.handle
+        child.link = link
         with self._node.lock:
             is_open = self._node.stage is Stage.OPEN
             if is_open:
-                self.slots.append(slot)
+                self.children.append(child)
         if not is_open:  # a stop was faster; it does not know of this link
             self._give_back(link)
             raise self._node.stage_error()
         try:
-            self._start(slot)
+            self._start(child)
         except BaseException:  # the system refuses, or Ctrl-C: there is no such child
             with self._node.lock:
-                self.slots.remove(slot)
-                self._socket.forget(slot)
+                self.children.remove(child)
+                child.ends()
+                self._socket.forget(child)
             self._give_back(link)
-            self.watch.ring()
+            self.sentinels.ring()
             raise
-        self.watch.ring()
+        self.sentinels.ring()
 
     def _give_back(self, link: Link) -> None:
         """End the link of a child that has not come to be, with its threads."""
@@ -129,74 +130,67 @@ class Supervisor:
             link.end()
         link.join(Deadline(GIVE_BACK_SECONDS))
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, child: ChildState) -> None:
         """One start of a child; in ``add`` or in the supervisor's thread."""
-        slot.begin()
-        link = slot.link
-        assert link is not None
-        now = monotonic()
         with self._node.lock:
-            self._socket.expect(slot)
-            link.outbox = slot.next_outbox()  # nothing that was sent to a process before
-            slot.sent_before = link.sent
-            slot.policy.started(now)
-        secrets = (self._socket.address, slot.key, slot.token)
+            child.starts_now(monotonic())
+            self._socket.expect(child)
+        secrets = (self._socket.address, child.key_id, child.token)
         launch = Launch(
-            *secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method, slot.stop_grace
+            *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
         )
-        process = ChildProcess(self._child_main, launch, slot.name, slot.inherited.passed(slot.start_method))
+        process = ChildProcess(
+            self._child_main, launch, child.name, child.inherited.passed(child.start_method)
+        )
         with self._node.lock:
-            slot.started(process)
-            link.wake_waiters()
-            self._socket.name(slot, str(process.pid))
-            slot.warn_at = monotonic() + SILENT_SECONDS
-            link.progress = monotonic()
-            if slot.early is not None:
-                link.attach(Session(slot.early, None))
-                slot.early = None
-                slot.connected()
+            child.started(process)
+            child.link.wake_waiters()
+            self._socket.name(child, str(process.pid))
+            child.warn_at = monotonic() + SILENT_SECONDS
+            child.link.progress = monotonic()
+            child.attach_early()
             stopping = self._node.stage is not Stage.OPEN
-            if stopping or slot.wanted:
-                slot.kill_at = monotonic()
-        log.debug("= %s started", slot.title)
+            if stopping or child.wanted:
+                child.kill_at = monotonic()
+        log.debug("= %s started", child.title)
 
     # What children say: in their links' readers
 
     def control(self, link: Link, record: Record) -> None:
         """ONLINE, FAILED, FAULT and FINISHED of a child of ours."""
-        slot = self._slot_of(link)
-        if slot is not None:
+        child = self._child_of(link)
+        if child is not None:
             with self._node.lock:
-                slot.heard(record)
+                child.heard(record)
 
-    def _slot_of(self, link: Link) -> Slot | None:
+    def _child_of(self, link: Link) -> ChildState | None:
         with self._node.lock:
-            return next((slot for slot in self.slots if slot.link is link), None)
+            return next((child for child in self.children if child.link is link), None)
 
     def _link_closed(self, link: Link, error: Exception | None) -> None:
-        slot = self._slot_of(link)
+        child = self._child_of(link)
         if isinstance(error, LinkError):
             self._node.error(error, child=link.child)
-        if slot is None:
+        if child is None:
             return
         with self._node.lock:
-            slot.leaves(monotonic())
-        self.watch.ring()
+            child.leaves(monotonic())
+        self.sentinels.ring()
 
     # Wishes, from any thread
 
-    def stop_child(self, slot: Slot, seconds: float) -> None:
+    def stop_child(self, child: ChildState, seconds: float) -> None:
         """Ask one child to end within ``seconds``, then make it; no restart."""
         with self._node.lock:
-            slot.wanted = True
-            slot.tell_stop(Deadline(seconds))
-        self.watch.ring()
+            child.wanted = True
+            child.send_stop(Deadline(seconds))
+        self.sentinels.ring()
 
-    def kill_child(self, slot: Slot) -> None:
+    def kill_child(self, child: ChildState) -> None:
         """End one child at once; no restart."""
         with self._node.lock:
-            slot.tell_kill()
-        self.watch.ring()
+            child.kill()
+        self.sentinels.ring()
 
     def request_stop(self, seconds: float) -> None:
         """Stop everything within ``seconds``. Takes no lock: a signal handler may call it."""
@@ -204,7 +198,7 @@ class Supervisor:
             self._deadline = Deadline(seconds)
         else:  # whoever asked with less patience counts, such as a parent that is gone
             self._deadline.shorten(seconds)
-        self.watch.ring()
+        self.sentinels.ring()
 
     def resend(self, number: int) -> bool:
         """Send the main thread this signal again in a moment, without a lock. Returns False if too late."""
@@ -212,9 +206,9 @@ class Supervisor:
 
     def kill_all(self) -> None:
         """KILL all children now; this thread ends the process next. Takes no lock, for a signal handler."""
-        for slot in list(self.slots):
-            process = slot.process
-            if process is not None and slot.exited_at is None:
+        for child in list(self.children):
+            process = child.process
+            if process is not None and child.alive:
                 process.send_signal(signal.SIGKILL)
         self._socket.remove()
 
@@ -226,21 +220,20 @@ class Supervisor:
         """Before anybody else knows of it: end the thread, if it was started, and give the descriptors
         back."""
         self._is_discarded = True
-        self.watch.ring()
+        self.sentinels.ring()
         if self._thread is not None:
             join_thread(self._thread, deadline)
         elif not self._may_run:  # else the thread closes it, and may be waiting on it now
-            self.watch.close()
+            self.sentinels.close()
 
     def abandon(self) -> None:
         """In a forked child: give our descriptors back, leave everything else alone."""
-        for slot in self.slots:
-            if slot.link is not None:
-                slot.link.abandon()
-            if slot.process is not None:
-                slot.process.abandon()
+        for child in self.children:
+            child.link.abandon()
+            if child.process is not None:
+                child.process.abandon()
         self._socket.abandon()
-        self.watch.abandon()
+        self.sentinels.abandon()
 
     # The thread
 
@@ -263,17 +256,20 @@ class Supervisor:
                 self._on_stopped(Deadline(1.0))
         finally:
             self._socket.remove()
-            self.watch.close()
+            self.sentinels.close()
 
     def _give_up_children(self) -> None:
         """After ``kill_all``, where nothing is watched any more: reap what that ended, let nobody in."""
         self._socket.close()
-        for slot in self._all():
-            process = slot.process
+        for child in self._all():
+            process = child.process
             if process is not None:
-                slot.exitcode = process.reap()
+                child.exitcode = process.reap()
                 process.close()
-            slot.ended.set()
+            with self._node.lock:
+                self.children.remove(child)
+                child.ends()
+            child.ended.set()
 
     def _try_step(self, until: float | None) -> None:
         """``_step``; a fault of the system (no memory, no descriptor) may pass, and the next one succeed."""
@@ -289,11 +285,11 @@ class Supervisor:
     def _step(self, until: float | None) -> None:
         """Wait for whatever comes first, and handle it; at most until the given time."""
         with self._node.lock:
-            times = [at for slot in self.slots for at in slot.times() if at is not None]
-            alive = [slot for slot in self.slots if slot.alive]
+            times = [at for child in self.children for at in child.times() if at is not None]
+            alive = [child for child in self.children if child.alive]
         look_at = self._again.next_look(monotonic())
         times += [at for at in (until, look_at, self._warn_held_at) if at is not None]
-        ended, parent_ended = self.watch.wait(alive, min(times) - monotonic() if times else None)
+        ended, parent_ended = self.sentinels.wait(alive, min(times) - monotonic() if times else None)
         if parent_ended:
             self._role.parent_ended()
         self._ended += ended  # each end is told once
@@ -304,12 +300,12 @@ class Supervisor:
         for number in self._again.take(now):
             signal_resend.send(number)
         self._warn_held(now)
-        for slot in self._all():
-            self._due(slot, now)
+        for child in self._all():
+            self._due(child, now)
 
-    def _all(self) -> list[Slot]:
+    def _all(self) -> list[ChildState]:
         with self._node.lock:
-            return list(self.slots)
+            return list(self.children)
 
     def _warn_held(self, now: float) -> None:
         if self._warn_held_at is None or now < self._warn_held_at:
@@ -324,103 +320,104 @@ class Supervisor:
                 self._node.errors.place(),
             )
 
-    def _exited(self, slot: Slot) -> None:
-        process, link = slot.process, slot.link
-        assert process is not None
-        assert link is not None
-        code = process.reap()
-        with self._node.lock:
-            slot.exited_at = monotonic()
-            slot.exitcode = code
-            slot.kill_at = slot.warn_at = None
-        log.debug("= %s ended with %s", slot.title, code)
-        link.close_session()  # what it wrote is read first, also where a forked helper keeps its end open
+    def _exited(self, child: ChildState) -> None:
+        process = child.process
+        if process is not None and child.alive:  # else this is done once more, after a fault further down
+            code = process.reap()
+            with self._node.lock:
+                if child.alive:
+                    child.exited(code, monotonic())
+            log.debug("= %s ended with %s", child.title, code)
+        # What it wrote is read first, also where a forked helper keeps its end open.
+        child.link.close_session()
 
-    def _due(self, slot: Slot, now: float) -> None:
-        """Whatever the clock or the link asks for in one slot."""
-        if slot.exited_at is not None and slot.process is not None:
+    def _due(self, child: ChildState, now: float) -> None:
+        """Whatever the clock or the link asks for in one child."""
+        if child.phase is Phase.EXITED:
             # A listener that never returns keeps the link from being read: a stop does not wait for it.
             overdue = self._deadline is not None and self._deadline.passed()
-            if overdue or slot.is_read(now):
-                self._finish(slot, now)
-        if slot.restart_at is not None and slot.restart_at <= now:
-            slot.restart_at = None
-            self._restart(slot)
-        slot.act(now)
+            if overdue or child.is_read(now):
+                self._finish(child)
+        if child.phase is Phase.WAITING and child.restart_at <= now:
+            self._restart(child)
+        child.act(now)
 
-    def _finish(self, slot: Slot, now: float) -> None:
-        """A child has ended and its link is read to the end: tell it, and decide what follows."""
-        link, process = slot.link, slot.process
-        assert link is not None
-        assert process is not None
-        assert slot.exited_at is not None
+    def _finish(self, child: ChildState) -> None:
+        """Its process has ended and its link is read to the end: report that, and decide what follows."""
+        link, process = child.link, child.process
         with self._node.lock:
-            code = slot.exitcode
+            if child.phase is not Phase.EXITED:
+                return
+            code = child.exitcode
             stopping = self._deadline is not None
-            self._socket.forget(slot)
-            cause = "stopped" if slot.wanted or stopping else "link-cut"
+            self._socket.forget(child)
+            cause = "stopped" if child.wanted or stopping else "link-cut"
             lost = link.dropped.get(cause, 0)
             online, notices = self._node.child_gone(link, code, cause)
             if not online:  # what it was sent waited there for its online
-                link.drop(cause, link.sent - slot.sent_before)
+                link.drop(cause, link.sent - child.sent_before)
             lost = link.dropped.get(cause, 0) - lost
-            decision = slot.policy.exited(
-                slot.exited_at,
+            decision = child.policy.exited(
+                child.exited_at,
                 code,
-                finished=slot.finished,
-                wanted=slot.wanted or stopping,
-                refused=slot.refused,
-                explicit=slot.explicit,
+                finished=child.finished,
+                wanted=child.wanted or stopping,
+                refused=child.refused,
+                explicit=child.explicit,
             )
-            slot.process = None
-            errors = slot.failures(online, stopping, decision)
-            if isinstance(decision, Restart):
-                slot.restart_at = slot.exited_at + decision.after
+            errors = child.failures(online, stopping, decision)
+            goes_on = child.goes_next(decision, child.exited_at)
             self._node.tell_offlines(notices)
-        process.close()
+            if not goes_on:
+                self._end(child)
+        if process is not None:
+            process.close()
         if lost and not online and cause == "stopped":  # an end that nobody wanted is an error event instead
-            log.warning("! %d events for %s are lost: it was stopped before its online", lost, slot.title)
+            log.warning("! %d events for %s are lost: it was stopped before its online", lost, child.title)
         for error in errors:
-            self._node.error(error, child=slot.child)
-        if slot.restart_at is None:
-            self._end(slot)
+            self._node.error(error, child=child.handle)
+        if not goes_on:
+            self._announce_end(child)
 
-    def _end(self, slot: Slot) -> None:
-        """This child will not be started again."""
-        with self._node.lock:
-            if slot in self.slots:
-                self.slots.remove(slot)
-            assert slot.link is not None
-            slot.link.drop("link-cut", slot.drop_next())
-            self._node.retire(slot.link)
-        slot.inherited = Inheritance()  # whoever made them may be rid of them now
-        slot.ended.set()
+    def _end(self, child: ChildState) -> None:
+        """State lock held: this child will not be started again."""
+        self.children.remove(child)
+        child.link.drop("link-cut", child.ends())
+        self._node.retire(child.link)
+
+    def _announce_end(self, child: ChildState) -> None:
+        """After ``_end``, when everything else is reported: threads that wait for the end go on."""
+        child.inherited = Inheritance()  # whoever made them may be rid of them now
+        child.ended.set()
         self._on_empty()
 
-    def _restart(self, slot: Slot) -> None:
-        if slot.wanted or self._deadline is not None:
-            self._end(slot)
+    def _restart(self, child: ChildState) -> None:
+        if child.wanted or self._deadline is not None:
+            with self._node.lock:
+                self._end(child)
+            self._announce_end(child)
             return
         try:
-            self._start(slot)
+            self._start(child)
         except Exception as exc:  # the system, or a forkserver that is gone, refuses in many ways
             now = monotonic()
             with self._node.lock:
-                self._socket.forget(slot)
-                decision = slot.policy.exited(
+                self._socket.forget(child)
+                decision = child.policy.exited(
                     now,
                     None,
                     finished=False,
-                    wanted=slot.wanted,
+                    wanted=child.wanted,
                     refused=isinstance(exc, Unpicklable),  # an argument is gone for good
-                    explicit=slot.explicit,
+                    explicit=child.explicit,
                 )
-                if isinstance(decision, Restart):
-                    slot.restart_at = now + decision.after
-            failed = StartFailed(slot.pid, None, why=failure(exc), name=slot.name)
-            self._node.error(failed, child=slot.child)
-            if slot.restart_at is None:
-                self._end(slot)
+                goes_on = child.goes_next(decision, now)
+                if not goes_on:
+                    self._end(child)
+            failed = StartFailed(child.pid, None, why=failure(exc), name=child.name)
+            self._node.error(failed, child=child.handle)
+            if not goes_on:
+                self._announce_end(child)
             return
         self.restarts += 1
 
@@ -430,14 +427,14 @@ class Supervisor:
         """End everything below, then the rest, within the deadline."""
         self._on_stop()
         with self._node.lock:
-            for slot in self.slots:
-                slot.tell_stop(deadline)
+            for child in self.children:
+                child.send_stop(deadline)
         # Also without children: until the main thread has left its program.
         role = self._role
-        while (slots := self._all()) or not (role.has_left() or deadline.passed()):
+        while (children := self._all()) or not (role.has_left() or deadline.passed()):
             until = None if deadline.passed() else deadline.at
             if until is not None:
-                look_at = role.hurry(deadline, alone=not slots)
+                look_at = role.hurry(deadline, alone=not children)
                 if role.ends_at_once:
                     break  # it has no children any more
                 until = until if look_at is None else min(until, look_at)
@@ -456,6 +453,6 @@ class Supervisor:
         """Tell the children again where the deadline has been shortened meanwhile."""
         assert deadline.at is not None
         with self._node.lock:
-            for slot in self.slots:
-                if slot.kill_at is not None and slot.kill_at > deadline.at + AGAIN_SECONDS:
-                    slot.tell_stop(deadline)
+            for child in self.children:
+                if child.kill_at is not None and child.kill_at > deadline.at + AGAIN_SECONDS:
+                    child.send_stop(deadline)

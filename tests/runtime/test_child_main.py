@@ -86,7 +86,7 @@ def role(monkeypatch):
     life = SimpleNamespace(
         stopping=Latch(), stopped=Latch(), node=SimpleNamespace(router=SimpleNamespace(pid="1"))
     )
-    launch = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn", 0.0)
+    launch = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn", 0.0)
     made = ChildRole(life, launch)  # type: ignore[arg-type]  # as much of a life as it needs
     made.sent = []
     monkeypatch.setattr(module.signal, "pthread_kill", lambda ident, number: made.sent.append(number))

@@ -441,7 +441,7 @@ def test_a_supervisor_that_fails_for_good_ends_the_emitter_and_who_waits_for_it(
     emitter.options(useSocket=False).start()
     child = emitter.worker(lambda: threading.Event().wait())
     monkeypatch.setattr(emitter._life.supervisor, "_step", fails)
-    emitter._life.supervisor.watch.ring()
+    emitter._life.supervisor.sentinels.ring()
     with pytest.raises(SystemExit):
         emitter.run(CEILING_SECONDS)
     assert child.join(0.0)

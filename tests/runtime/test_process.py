@@ -15,7 +15,7 @@ import pytest
 from ipevents._processes import process
 from ipevents._processes.process import ChildProcess, Launch, missing_options, open_pidfd
 
-LAUNCH = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn")
+LAUNCH = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn")
 CEILING_SECONDS = 30.0
 
 

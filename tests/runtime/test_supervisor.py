@@ -121,12 +121,12 @@ def test_the_end_of_the_parent_is_told(watched):
     import sys
 
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
-        assert watched.supervisor.watch.add_parent(parent.pid)
-        assert not watched.supervisor.watch.parent_is_gone(0.0)
+        assert watched.supervisor.sentinels.add_parent(parent.pid)
+        assert not watched.supervisor.sentinels.parent_is_gone(0.0)
         watched.supervisor.begin()
         parent.kill()
         assert watched.called.get(timeout=CEILING_SECONDS) == "orphaned"
-        assert watched.supervisor.watch.parent_is_gone(0.0)
+        assert watched.supervisor.sentinels.parent_is_gone(0.0)
 
 
 def test_a_parent_that_is_gone_already_is_noticed(watched):
@@ -135,7 +135,7 @@ def test_a_parent_that_is_gone_already_is_noticed(watched):
 
     with subprocess.Popen([sys.executable, "-c", ""]) as parent:
         parent.wait()
-    assert not watched.supervisor.watch.add_parent(parent.pid)
+    assert not watched.supervisor.sentinels.add_parent(parent.pid)
     watched.supervisor.begin()
 
 
