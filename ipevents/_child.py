@@ -9,7 +9,7 @@ from ._core.state import Stage
 from ._options import MAX_STOP_SECONDS, seconds
 
 if TYPE_CHECKING:
-    from ._lifecycle.lifecycle import Life
+    from ._lifecycle.lifecycle import Lifecycle
     from ._processes.child_state import ChildState
 
 
@@ -18,7 +18,7 @@ class Child:
 
     __slots__ = ("_life", "_state")
 
-    def __init__(self, life: Life, state: ChildState) -> None:
+    def __init__(self, life: Lifecycle, state: ChildState) -> None:
         self._life = life
         self._state = state
 
@@ -90,7 +90,7 @@ class Child:
         if supervisor is None or self._state.ended.is_set():
             return
         allowed = self._life.options.stop_timeout if given is None else given
-        supervisor.stop_child(self._state, allowed)
+        supervisor.children.stop_child(self._state, allowed)
         if self._life.may_wait():
             self._state.ended.wait(allowed + 1.0)
 
@@ -99,7 +99,7 @@ class Child:
         self._check_fork()
         supervisor = self._life.supervisor
         if supervisor is not None and not self._state.ended.is_set():
-            supervisor.kill_child(self._state)
+            supervisor.children.kill_child(self._state)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for its final end, when it will not be started again; at most ``timeout`` seconds.

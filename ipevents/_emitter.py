@@ -28,7 +28,7 @@ from ._dispatch.dispatcher import check_listener
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
 from ._lifecycle import child_main
-from ._lifecycle.lifecycle import Life
+from ._lifecycle.lifecycle import Lifecycle
 from ._links.link import Link
 from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
 from ._payload.inheritance import Inheritance
@@ -76,7 +76,7 @@ class Emitter:
         number = next(_numbers)
         pid = str(os.getpid())
         self._is_default = number == 1
-        self._life = Life(pid if number == 1 else f"{pid}.{number}", self._reply, child_main.run)
+        self._life = Lifecycle(pid if number == 1 else f"{pid}.{number}", self._reply, child_main.run)
         if self._is_default:
             child_main.serve_with(self._life)
         self._node = self._life.node
@@ -520,7 +520,7 @@ class Emitter:
                 link.name: _link_stats(link) for link in node.router.neighbours if isinstance(link, Link)
             }
             supervisor = self._life.supervisor
-            restarts = 0 if supervisor is None else supervisor.restarts
+            restarts = 0 if supervisor is None else supervisor.children.restarts
             incoming = node.incoming
             return {
                 "pid": self.pid,

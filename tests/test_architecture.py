@@ -167,7 +167,7 @@ OPEN_WALLS = {
     ("_node.outgoing", "_processes.child_state"),
     ("_options", "_transport.keys"),
     ("_platform.lifetime", "_lifecycle.child_main"),
-    ("_platform.lifetime", "_lifecycle.lifecycle"),
+    ("_platform.lifetime", "_lifecycle.life"),
     ("_platform.lifetime", "_node.node"),
     ("_platform.lifetime", "_node.outgoing"),
     ("_platform.lifetime", "_processes.programs"),
@@ -179,6 +179,7 @@ OPEN_CIRCLES: set[tuple[str, ...]] = {
     ("_dispatch.dispatcher", "_dispatch.event_signal", "_dispatch.floor"),
     (
         "_lifecycle.child_main",
+        "_lifecycle.life",
         "_lifecycle.lifecycle",
         "_lifecycle.opening",
         "_platform.lifetime",

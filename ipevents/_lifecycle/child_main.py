@@ -41,17 +41,17 @@ from .._transport.dial import dial
 from .._transport.stream import Session
 from . import drain
 from .drain import LAST_SECONDS
-from .lifecycle import Life
+from .lifecycle import Lifecycle
 
 log = Log("ipevents.life")
 
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
 GONE_SECONDS = 0.5  # a parent that is not to be reached is about to end, or is none
 
-_default: Life | None = None  # that of the process's own emitter, ``ipevents.ipem``
+_default: Lifecycle | None = None  # that of the process's own emitter, ``ipevents.ipem``
 
 
-def serve_with(life: Life) -> None:
+def serve_with(life: Lifecycle) -> None:
     """Let this emitter be the child, where this process turns out to be one. Called when it is made."""
     global _default
     _default = life
@@ -81,7 +81,7 @@ class ChildRole:
 
     is_child = True
 
-    def __init__(self, life: Life, launch: Launch) -> None:
+    def __init__(self, life: Lifecycle, launch: Launch) -> None:
         self.life = life
         self.link: Link | None = None  # to the parent
         self.orphaned = False
@@ -325,7 +325,7 @@ class ChildRole:
     def wait_target(self, deadline: Deadline) -> None:
         """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
         if not self._left.is_set() and lifetime.term_handler() is Handler.DEFAULT and self.runs():
-            drain.tell_notices(self.life.node, deadline.at_least(LAST_SECONDS))
+            drain.run_notices(self.life.node, deadline.at_least(LAST_SECONDS))
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
             signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there
         if self._left.wait(deadline.left()):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .._network.public_socket import Gate
     from .._transport.connector import Joined
     from .._transport.dial import Attempt
-    from .lifecycle import Life
+    from .life import Life
 
 UNDO_SECONDS = 1.0  # for the threads of a start that failed; they wait for nothing
 

@@ -41,7 +41,7 @@ from .threads import (
 
 if TYPE_CHECKING:
     from .._lifecycle.child_main import ChildRole
-    from .._lifecycle.lifecycle import Life
+    from .._lifecycle.life import Life
 
 log = Log("ipevents.lifetime")
 

@@ -37,12 +37,16 @@ class Watched(TopRole):
             node,
             depth=0,
             incarnation=1,
-            on_stop=lambda: self.called.put("stop"),
-            on_stopped=lambda deadline: self.called.put("stopped"),
+            on_stop=self.stop,
             on_empty=lambda: self.called.put("empty"),
             role=self,
             child_main=ignore,
         )
+
+    def stop(self, supervisor: Supervisor, deadline: Deadline) -> None:
+        self.called.put("stop")
+        supervisor.end_children(deadline)
+        self.called.put("stopped")
 
     def parent_ended(self) -> None:
         self.called.put("orphaned")
@@ -192,3 +196,15 @@ def test_a_fault_that_lasts_is_told_and_ends_all(watched, monkeypatch):
     assert watched.supervisor.join(Deadline(CEILING_SECONDS))
     assert [watched.called.get() for _ in range(2)] == ["stop", "stopped"]
     assert [type(exc) for exc in told] == [SystemExit]
+
+
+def test_a_fault_that_cannot_be_reported_is_followed_by_the_stop_all_the_same(watched, monkeypatch):
+    def fails(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "patient", lambda count: False)
+    monkeypatch.setattr(watched.supervisor, "_step", fails)
+    monkeypatch.setattr(watched.supervisor, "_on_fault", fails)
+    watched.supervisor.begin()
+    assert watched.supervisor.join(Deadline(CEILING_SECONDS))
+    assert [watched.called.get() for _ in range(2)] == ["stop", "stopped"]
