@@ -165,7 +165,6 @@ def test_every_file_is_in_a_room():
 OPEN_WALLS = {
     ("_node.errors", "_processes.process"),
     ("_node.outgoing", "_processes.child_state"),
-    ("_options", "_transport.keys"),
     ("_platform.lifetime", "_lifecycle.child_main"),
     ("_platform.lifetime", "_lifecycle.life"),
     ("_platform.lifetime", "_node.node"),
@@ -176,7 +175,6 @@ OPEN_WALLS = {
 
 
 OPEN_CIRCLES: set[tuple[str, ...]] = {
-    ("_dispatch.dispatcher", "_dispatch.event_signal", "_dispatch.floor"),
     (
         "_lifecycle.child_main",
         "_lifecycle.life",

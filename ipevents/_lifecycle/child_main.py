@@ -27,7 +27,7 @@ from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
-from .._payload import inheritance, payload
+from .._payload import forms, inheritance
 from .._platform import lifetime, signal_exceptions
 from .._platform.clock import monotonic
 from .._platform.logs import Log, traceback_of
@@ -38,7 +38,7 @@ from .._processes.process import HUNG_EXITCODE, Launch
 from .._processes.programs import Program
 from .._transport import keys, private_directory
 from .._transport.dial import dial
-from .._transport.stream import Session
+from .._transport.stream import Stream
 from . import drain
 from .drain import LAST_SECONDS
 from .lifecycle import Lifecycle
@@ -117,7 +117,7 @@ class ChildRole:
         try:
             connection, welcomed = dial(
                 [Address("AF_UNIX", launch.address)],
-                key=keys.derive(launch.token, b"child"),
+                key=keys.derive(launch.token, keys.CHILDREN),
                 key_id=launch.key_id,
                 me=me,
             )
@@ -133,14 +133,14 @@ class ChildRole:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
                 node.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
-            link.attach(Session(connection, None))
+            link.attach(Stream(connection, None))
         lifetime.serve_child(self)  # before a stop may come, which looks at the handler
         life.supervisor.begin()
         record = self._program.get()
         if record is None:  # the parent is gone
             self._end()
             raise SystemExit(HUNG_EXITCODE)
-        (kind, *rest), _ = payload.decode(record[PAYLOADS][0])
+        (kind, *rest), _ = forms.decode(record[PAYLOADS][0])
         self._kind = kind
         return Program(kind, *rest)
 

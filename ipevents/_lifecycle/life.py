@@ -25,7 +25,7 @@ from .._processes.role import Role, TopRole
 from .._processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from .._network.public_socket import Gate
+    from .._network.public_socket import PublicSocket
 
 JOIN_SECONDS = 0.5  # for the thread that has brought the end about to end itself
 
@@ -42,7 +42,7 @@ class Life:
         self.role: Role = TopRole(self.wait_over)  # until another process turns out to have started this one
         # Of this life.
         self.supervisor: Supervisor | None = None
-        self.gate: Gate | None = None
+        self.public_socket: PublicSocket | None = None
         self.is_grand_master = False
         self.stopping = Latch()  # a stop was asked for
         self.stopped = Latch()  # and is done

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, Record
 from .._core.state import Event, Stage, State
@@ -28,9 +28,6 @@ from . import drain
 from .drain import GOODBYE_SECONDS, LAST_SECONDS
 from .life import Life, new_incarnation, wait_end
 from .opening import Opening, Try
-
-if TYPE_CHECKING:
-    pass
 
 log = Log("ipevents.life")
 
@@ -230,46 +227,46 @@ class Lifecycle(Life):
         self._look_again()
 
     def carry_out_stop(self, supervisor: Supervisor, deadline: Deadline) -> None:
-        """The whole stop of a process, in the supervisor's thread.
+        """Stop this process's part of the tree, in the supervisor's thread; the whole stop, step by step.
 
-        ``request_stop`` has asked for it, or the supervisor has failed. Each step ends at the deadline; those
-        that let other processes know what has happened get a little time of their own after it. Whatever
-        fails, the emitter is closed afterwards: somebody may wait for that without a limit.
+        The numbers are those of the README, "A stop". Step 1 is done: ``request_stop`` was called, or the
+        supervisor has failed. Each step ends at the deadline; those that let other processes know what has
+        happened get a little time of their own after it. Whatever fails, the emitter is closed afterwards:
+        somebody may wait for that without a limit.
         """
         node, role = self.node, self.role
         try:
-            # 1. Nothing new begins: no start, no child, no client, no wait; the event ``stopping``.
+            # 2. Nothing new begins: no start, no child, no client, no wait. The event ``stopping``.
             self._close_entrances()
-            # 2. All children are asked to stop at once, this process's program is brought to its end, and a
-            #    child that has not ended by the deadline gets KILL. The socket for children is closed.
+            # 3. All children are asked to stop at once.
+            # 4. They are waited for, and killed at the deadline; the main thread leaves its program.
+            # 5. The socket for children and its directory go.
             deadline = supervisor.end_children(deadline)
-            # 3. A child waits for its main thread to leave the program, or ends the process here.
+            # 6. In a child: wait until the main thread has left its program, or end the process here.
             role.wait_target(deadline)
             deadline = deadline.at_least(LAST_SECONDS if role.orphaned else GOODBYE_SECONDS)
-            # 4. The listeners of all that was noticed so far run to their end: they may still send.
+            # 7. The listeners of all that was noticed so far run; they may still send.
             drain.run_notices(node, deadline)
-            # 5. What is queued is written.
+            # 8. What is queued is written.
             drain.flush(node, deadline)
-            # 6. Nothing is taken from neighbours any more; each closes its end, or half a second is over.
+            # 9. Nothing comes in any more; goodbye is said, and each neighbour closes its end.
             drain.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
-            # 7. The listeners of what that has brought run, and the notices thread ends.
+            # 10. The notices thread ends, then readers and writers; what nobody took is counted.
             drain.end_notices(node, deadline)
-            # 8. Readers and writers end; what nobody took is counted.
             drain.join(node, deadline if role.orphaned else Deadline(GOODBYE_SECONDS))
-            # 9. The public socket's threads end, and its file goes.
-            if self.gate is not None:
-                self.gate.close(deadline.at_least(LAST_SECONDS))
-            # 10. A child sees to it that the process does not outlive its parent.
+            # 11. The threads of the public socket end, its file goes. A child does not outlive its parent.
+            if self.public_socket is not None:
+                self.public_socket.close(deadline.at_least(LAST_SECONDS))
             role.last_steps()
         except BaseException:  # a fault of the library or of the system, which has no memory, say
             log.exception("! the stop of %s failed", node.router.pid)
             self._drop_all(supervisor)
         finally:
-            # 11. The emitter is closed, and threads that wait for that go on.
+            # 12. The emitter is closed, and threads that wait for that go on.
             self._close()
 
     def _close_entrances(self) -> None:
-        """Step 1 of the stop."""
+        """Step 2 of the stop."""
         node = self.node
         self.stopping.set()
         with self.opening.building:  # a start() has opened all of the socket by now, or will open nothing
@@ -278,12 +275,12 @@ class Lifecycle(Life):
                     node.change(Event.STOP)
                 for link in list(node.router.neighbours):
                     link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
-            gate = self.gate
+            public_socket = self.public_socket
         node.incoming.online_said()
         for waiter in list(self.waiters):
             waiter.set()
-        if gate is not None:
-            gate.begin_close()
+        if public_socket is not None:
+            public_socket.begin_close()
         if not self.opening.undoes:
             node.notify(lambda: node.deliver_local("stopping"))
 
@@ -295,9 +292,9 @@ class Lifecycle(Life):
         drain.end(node, Deadline(LAST_SECONDS))
         if node.notices is not None:
             node.notices.close(Deadline(LAST_SECONDS))
-        if self.gate is not None:
-            self.gate.begin_close()
-            self.gate.close(Deadline(LAST_SECONDS))
+        if self.public_socket is not None:
+            self.public_socket.begin_close()
+            self.public_socket.close(Deadline(LAST_SECONDS))
 
     def _close(self) -> None:
         node = self.node
@@ -344,6 +341,6 @@ class Lifecycle(Life):
         node.notices = None  # its thread is not here: what it would tell is told where it comes up
         if self.supervisor is not None:
             self.supervisor.abandon()
-        if self.gate is not None:
-            self.gate.abandon()
+        if self.public_socket is not None:
+            self.public_socket.abandon()
         self.role.abandon()

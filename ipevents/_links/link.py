@@ -36,13 +36,13 @@ from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.logs import Log
 from .._platform.threads import Deadline, Latch, join_thread, let_go, main_ident, start_thread
-from .._transport.frame_reader import Truncated, Turn, read_frames
-from .._transport.stream import AT_ONCE, WAITING, Session, remaining, send_parts, shut_down
+from .._transport.frame_reader import TimeSlice, Truncated, read_frames
+from .._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts, shut_down
 
 log = Log("ipevents.link")
 
 QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
-LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)
+LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (README, Flow)
 LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
@@ -73,7 +73,7 @@ class Link:
         self.given_name = ""
         self.child: Any = None  # the Child of a peer that was started here, for message.child
         self.outbox = Outbox()
-        self.session: Session | None = None
+        self.session: Stream | None = None
         # Somebody will look into the outbox again: who writes just now, or the writer that is being woken.
         # While it is False, who puts a record sees to it that it is written (claim, or defer).
         self.attended = False
@@ -97,8 +97,10 @@ class Link:
         self._rest: list[Part] = []  # what the kernel did not take yet, owned by the writing one
         self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
         self._in_write = False  # whoever has the right to write is using it
-        self._claimed: Session | None = None  # the connection for which the frame was taken
-        self._dead: Session | None = None  # read to its end, its socket not closed yet
+        self._claimed: Stream | None = None  # the connection for which the frame was taken
+        # Read to their ends, their sockets not closed yet: more than one where connections come and end while
+        # somebody still writes to the first.
+        self._dead: list[Stream] = []
         self._asleep = True  # the writer waits without a limit
         self._prompted = False  # _wakeup is released and not yet consumed
         self._urgent = False  # what waits is to be written now, not when it has lingered
@@ -108,12 +110,12 @@ class Link:
         self._waiters: list[Any] = []
         self._wakeup = allocate_lock()
         self._wakeup.acquire()
-        self.turn = Turn()
+        self.turn = TimeSlice()
         # What the peer is told where this end cannot read on, given the reason. Set before ``attach``.
         self.last_words: Callable[[str], Record] | None = None
         self._closed = Latch()
         self._closed.set()
-        self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
+        self._sessions: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
         self._reader = start_thread(f"reader-{name}", self._read_loop)
         try:
             self._writer = start_thread(f"writer-{name}", self._write_loop)
@@ -262,14 +264,7 @@ class Link:
                 if get_ident() == main_ident():
                     raise  # or of a signal handler
             lock.acquire()
-            if (
-                self._rest
-                or outbox.count
-                or outbox.taken
-                or self._dead is not None
-                or self._waiters
-                or self.ended
-            ):
+            if self._rest or outbox.count or outbox.taken or self._dead or self._waiters or self.ended:
                 self._leave_to_writer()
             else:  # as _release_writing
                 self.attended = self._prompted and self._urgent
@@ -324,7 +319,7 @@ class Link:
             rest = remaining(self._rest, self._sent_now[0])
             self._rest, self._sent_now = rest, []
 
-    def _break(self, session: Session) -> None:
+    def _break(self, session: Stream) -> None:
         """End a connection whose stream cannot go on; the reader closes it."""
         session.failed = True
         shut_down(session.socket, socket.SHUT_RDWR)
@@ -352,12 +347,12 @@ class Link:
         self.outbox.being_written = 0
         self._in_write = False
         self._writing = 0
-        if self._dead is not None:
+        if self._dead:
             self._close_dead()
         if self._waiters and not self.outbox.count:
             self.wake_waiters()
 
-    def _write_failed(self, session: Session, exc: OSError) -> None:
+    def _write_failed(self, session: Stream, exc: OSError) -> None:
         """The peer reads no more. What it wrote before is still read; our reader closes the session."""
         if not session.failed and exc.errno not in (
             errno.EPIPE,
@@ -404,7 +399,7 @@ class Link:
             if mine or records:
                 self._write_all(session)
 
-    def _write_all(self, session: Session | None) -> None:
+    def _write_all(self, session: Stream | None) -> None:
         """Write until the outbox is empty; owns the right to write."""
         while True:
             if session is not None and session is self._claimed and not session.failed:
@@ -431,7 +426,7 @@ class Link:
 
     # Connections
 
-    def attach(self, session: Session) -> None:
+    def attach(self, session: Stream) -> None:
         """State lock held: serve this connection from now on; what waits in the outbox is written."""
         assert self.session is None
         self.session = session
@@ -509,11 +504,10 @@ class Link:
             session.socket.close()
 
     def _close_dead(self) -> None:
-        """Lock held: close the socket of a session that nobody reads or writes any more."""
-        dead = self._dead
-        if dead is not None and not self._writing:
-            self._dead = None
-            dead.socket.close()
+        """Lock held: close the sockets of sessions that nobody reads or writes any more."""
+        while self._dead and not self._writing:
+            self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
+            self._dead.pop()
 
     def _read_loop(self) -> None:
         while True:
@@ -540,7 +534,7 @@ class Link:
             shut_down(session.socket, socket.SHUT_RDWR)
             with self._lock:
                 self.session = None
-                self._dead = session
+                self._dead.append(session)
                 self.wake_waiters()
                 self._close_dead()
                 closed = self._closed

@@ -10,7 +10,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._core.outbox import STALLED_SECONDS, Sender, Verdict
+from .._core.outbox import STALLED_SECONDS, Patience, Verdict
 from .._core.state import Stage
 from .._exceptions import OutboxFull, SlowPeer
 from .._links.link import Link
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0  # a wait for room looks so often whether the link still exists
 
 
-def wait_for_room(node: Node, link: Link, size: int, count: int, sender: Sender, event: str = "") -> bool:
+def wait_for_room(node: Node, link: Link, size: int, count: int, patience: Patience, event: str = "") -> bool:
     """Lock held, given up while waiting: whether ``count`` messages may be put now.
 
     Fan-outs and forwards wait here while the peer makes progress; an addressed send waits for one
     change and returns False, to be decided anew. Raises OutboxFull for a listener, Closed by ``stop``.
     """
     while True:
-        verdict = link.outbox.decide(size, sender, monotonic(), link.progress, count)
+        verdict = link.outbox.decide(size, patience, monotonic(), link.progress, count)
         if verdict is Verdict.TAKE:
             return True
         if verdict is Verdict.REFUSE:
             raise outbox_full(link, event)
         if verdict is Verdict.DROP:
-            link.drop("slow-peer" if sender is Sender.FANOUT else "full", count)
-            if sender is Sender.FANOUT and not link.outbox.dropping:
+            link.drop("slow-peer" if patience is Patience.FANOUT else "full", count)
+            if patience is Patience.FANOUT and not link.outbox.dropping:
                 link.outbox.begin_dropping()
                 waiting = len(link.outbox)
                 text = (
@@ -47,7 +47,7 @@ def wait_for_room(node: Node, link: Link, size: int, count: int, sender: Sender,
                 node.error(SlowPeer(text), child=link.child)
             return False
         link.wait_room(LOOK_SECONDS)
-        if sender is Sender.APPLICATION:
+        if patience is Patience.APPLICATION:
             return False
         if node.stage is Stage.CLOSED:
             raise node.stage_error()

@@ -25,8 +25,8 @@ from .._core.messages import (
     check_received,
     runs,
 )
-from .._core.outbox import Sender
-from .._dispatch.dispatcher import Listener
+from .._core.outbox import Patience
+from .._dispatch.listeners import Listener
 from .._exceptions import (
     Closed,
     IPEventsError,
@@ -34,7 +34,7 @@ from .._exceptions import (
     UnreadablePayload,
 )
 from .._links.link import Link
-from .._payload import payload as payloads
+from .._payload import forms
 from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.threads import Latch
@@ -220,7 +220,7 @@ class Incoming:
                     heard += 1
                     if type(payload) is tuple:
                         envelope: Any = decisions[event].envelope
-                        dispatcher.call_all(receivers, Message(envelope, payload))
+                        dispatcher.call(receivers, Message(envelope, payload))
                     else:
                         self._open(decisions[event], receivers, payload)
                 if not count % _BATCH and link.turn.is_long():
@@ -245,11 +245,11 @@ class Incoming:
         envelope = decision.envelope
         assert envelope is not None
         try:
-            args, kwargs = payloads.decode(payloads.own(payload) if decision.forward else payload)
+            args, kwargs = forms.decode(forms.own(payload) if decision.forward else payload)
         except (UnreadablePayload, MemoryError) as exc:
             self._unreadable(envelope.event, envelope.pids[0], exc)
             return
-        self._node.dispatcher.call_with(receivers, Message(envelope, args, kwargs), kwargs)
+        self._node.dispatcher.call(receivers, Message(envelope, args, kwargs), kwargs)
 
     def _not_handled(self, link: Link, count: int) -> None:
         """Count messages that no listener is called for: there is none, one has ended the process, or the
@@ -336,7 +336,7 @@ class Incoming:
         node = self._node
         count = len(messages)
         if size is None:
-            size = sum(map(payloads.size_of, messages))
+            size = sum(map(forms.size_of, messages))
         with node.lock:
             router = node.router
             if link not in router.neighbours:
@@ -363,9 +363,9 @@ class Incoming:
                     continue
                 outbox = target.outbox
                 if outbox.dropping or not outbox.has_room(size, count):
-                    sender = Sender.BACK if target is link else Sender.FANOUT
-                    if not wait_for_room(node, target, size, count, sender):
-                        if kind == SEND_TO or sender is Sender.BACK:
+                    patience = Patience.BACK if target is link else Patience.FANOUT
+                    if not wait_for_room(node, target, size, count, patience):
+                        if kind == SEND_TO or patience is Patience.BACK:
                             self._report_back(link, record, f"{target.title} takes nothing", target.name)
                         continue
                 outbox.put(passed, size)
@@ -375,7 +375,7 @@ class Incoming:
 
     def _fits(self, link: Link, record: Record, target: Link) -> bool:
         """Lock held: whether each message is within what the target takes; else they are reported."""
-        largest = max(payloads.size_of(payload) for payload in record[PAYLOADS])
+        largest = max(forms.size_of(payload) for payload in record[PAYLOADS])
         if largest <= target.limit:
             return True
         target.drop("too-large", len(record[PAYLOADS]))
@@ -412,7 +412,7 @@ class Incoming:
         self._held += [
             (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
         ]
-        self._held_bytes += sum(map(payloads.size_of, messages))
+        self._held_bytes += sum(map(forms.size_of, messages))
         self.held_count = len(self._held)
 
     def release_held(self) -> None:

@@ -1,7 +1,7 @@
 """One process's place in the tree: its state, its listeners, its errors, and what it tells its neighbours.
 
 Joins the pure router with links and listeners; what is sent and what arrives is handled by
-``outgoing.py`` and ``incoming.py``. The rules that hold it together (DESIGN section 5):
+``outgoing.py`` and ``incoming.py``. The rules that hold it together (README, How it is built):
 outboxes are filled under the state lock, listeners are called outside it.
 
 Locks. ``lock`` (the state lock) guards router, outboxes, ``stage`` and the lists here. It is re-entrant

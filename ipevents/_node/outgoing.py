@@ -1,6 +1,6 @@
 """What user code sends: checked, pickled, decided, put into outboxes; and the flow rules for it.
 
-The rules of the flow are DESIGN section 5, see also ``room.py``. Everything here runs in the thread that
+The rules of the flow are in README, Flow, and in ``backpressure.py``. Everything here runs in the thread that
 sends. An application thread may wait for room, holding neither the state lock nor the dispatcher; code in
 a listener never waits.
 """
@@ -25,7 +25,7 @@ from .._core.messages import (
     check_event,
     make_record,
 )
-from .._core.outbox import Sender
+from .._core.outbox import Patience
 from .._core.state import Stage
 from .._exceptions import (
     IPEventsError,
@@ -36,7 +36,8 @@ from .._exceptions import (
     shown,
 )
 from .._links.link import Link
-from .._payload import payload as payloads
+from .._payload import forms
+from .._payload.pickled import pickle_call
 from .._platform.threads import let_go, library_threads
 from .backpressure import LOOK_SECONDS, outbox_full, wait_for_room, wait_to_copy
 
@@ -88,7 +89,7 @@ class Outgoing:
             if type(event) is not str:
                 event = check_event(event, sending=True)
             payload: Payload = args
-            size = payloads.plain_size(args, kwargs)
+            size = forms.plain_size(args, kwargs)
             if size is None:
                 payload, size = self._pickled(kind, event, route, args, kwargs)
             lock.acquire()
@@ -142,7 +143,7 @@ class Outgoing:
     ) -> tuple[Payload, int]:
         """The payload of arguments that are not all plain."""
         links = partial(self._links, kind, event, route)
-        return payloads.pickled(args, kwargs, partial(wait_to_copy, self._node, links))
+        return pickle_call(args, kwargs, partial(wait_to_copy, self._node, links))
 
     def _links(self, kind: int, event: str, route: tuple[str, ...] | None) -> tuple[Link, ...]:
         """Lock held: where a message is about to go."""
@@ -205,11 +206,11 @@ class Outgoing:
 
     def _put_slowly(self, full: list[Link], header: Header, event: str, payload: Payload, size: int) -> None:
         """Lock held: a fan-out of an application thread for those of the links that had no room at once."""
-        sender = Sender.LISTENER if get_ident() in library_threads else Sender.FANOUT
+        patience = Patience.LISTENER if get_ident() in library_threads else Patience.FANOUT
         for link in full:
             if link not in self._node.router.neighbours:  # gone while we waited for another one
                 link.drop("link-cut")
-            elif wait_for_room(self._node, link, size, 1, sender, event):
+            elif wait_for_room(self._node, link, size, 1, patience, event):
                 link.outbox.put(make_record(header, event, [payload]), size)
                 if not link.attended:
                     link.prompt()  # nor does this one wait for the next
@@ -218,11 +219,11 @@ class Outgoing:
         self, kind: int, event: str, route: tuple[str, ...] | None, payload: Payload, size: int
     ) -> None:
         """Lock held: a message of an application thread for one link; decided anew after each wait."""
-        sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
+        patience = Patience.LISTENER if get_ident() in library_threads else Patience.APPLICATION
         while True:
             plan = self._plan(kind, event, route)
             (link,) = plan.forward
-            if wait_for_room(self._node, link, size, 1, sender, event):
+            if wait_for_room(self._node, link, size, 1, patience, event):
                 assert plan.header is not None
                 link.outbox.put(make_record(plan.header, event, [payload]), size)
                 self.sent += 1
@@ -241,7 +242,7 @@ class Outgoing:
         for link in links:
             if not link.outbox.offer(header, event, payload, size):
                 # There is room; in the way is an episode of a slow peer, which perhaps ends here.
-                wait_for_room(self._node, link, size, 1, Sender.LISTENER, event)
+                wait_for_room(self._node, link, size, 1, Patience.LISTENER, event)
                 link.outbox.put(make_record(header, event, [payload]), size)
             if not is_counted:
                 self.sent += 1  # as in ``send``
@@ -323,7 +324,7 @@ class Outgoing:
         """
         node = self._node
         event = check_event(event, sending=True)
-        payload, size = payloads.encode(args, kwargs)
+        payload, size = forms.encode(args, kwargs)
         with node.lock:
             while True:
                 if node.stage is not _OPEN:

@@ -22,7 +22,7 @@ from .._node.node import Node
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._transport.acceptor import Acceptor
-from .._transport.keys import derive
+from .._transport.keys import CHILDREN, derive
 from .._transport.private_directory import PrivateDirectory
 from .._transport.socket_file import SocketFile
 from .._transport.sockets import listen
@@ -129,7 +129,7 @@ class ChildSocket:
         with self._node.lock:
             child = self._expected.get(key)
             awaited = child is not None and child.contact is Contact.AWAITED
-            return derive(child.token, b"child") if child is not None and awaited else None
+            return derive(child.token, CHILDREN) if child is not None and awaited else None
 
     def _admit(self, identity: Identity, key: bytes, address: str) -> str | Refusal:
         with self._node.lock:

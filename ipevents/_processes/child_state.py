@@ -19,12 +19,12 @@ from .._core.restarts import GiveUp, Restart, RestartDecision, RestartPolicy
 from .._core.stopping import grace
 from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
 from .._links.link import Link
-from .._payload import payload
+from .._payload import forms
 from .._payload.inheritance import Inheritance
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline, Latch
-from .._transport.stream import Session
+from .._transport.stream import Stream
 from .process import ChildProcess
 from .programs import Program
 
@@ -61,7 +61,7 @@ class ChildState:
         self.start_method = start_method
         self.stop_grace = stop_grace  # seconds
         self.leave_timeout = leave_timeout  # seconds, None for no limit
-        self.program, self.program_size = payload.encode(tuple(program), {})
+        self.program, self.program_size = forms.encode(tuple(program), {})
         self.phase = Phase.NEW
         self.process: ChildProcess | None = None  # while RUNNING and EXITED
         self.exited_at = 0.0  # of the last process
@@ -189,7 +189,7 @@ class ChildState:
             self._attach(connection)
 
     def _attach(self, connection: Connection) -> None:
-        self.link.attach(Session(connection, None))
+        self.link.attach(Stream(connection, None))
         if (
             self.stop_sent and self.kill_at is not None
         ):  # it has waited in the outbox: less time is left by now

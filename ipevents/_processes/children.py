@@ -31,7 +31,7 @@ from .process import ChildProcess, Launch
 
 log = Log("ipevents.supervisor")
 
-SILENT_SECONDS = 10.0  # what waits for an online is named in a warning after this
+SILENT_SECONDS = 10.0  # what waits for an online is named in a warning after this (README, Guarantees)
 GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
 
 

@@ -15,7 +15,7 @@ from ipevents._options import Options, child_options
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
 from ipevents._processes.child_state import ADMITTED_SECONDS, ChildState
-from ipevents._transport.stream import Session
+from ipevents._transport.stream import Stream
 
 
 def child(**options: float) -> ChildState:
@@ -49,7 +49,7 @@ class Told:
         self.connections: list[object] = []
         self.tell = self.records.append
 
-    def attach(self, session: Session) -> None:
+    def attach(self, session: Stream) -> None:
         self.connections.append(session.socket)
         session.socket.close()
 
