@@ -40,8 +40,8 @@ from .threads import (
 )
 
 if TYPE_CHECKING:
-    from .._lifecycle.child_main import Childhood
-    from .._lifecycle.lifecycle import Life
+    from .._lifecycle.child_main import ChildRole
+    from .._lifecycle.life import Life
 
 log = Log("ipevents.lifetime")
 
@@ -59,7 +59,7 @@ _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 _registered = False
 _lives: weakref.WeakSet[Life] = weakref.WeakSet()  # all emitters of this process, for forks
 _open: list[Life] = []  # the open ones of a top process, oldest first
-_child: Childhood | None = None  # of the emitter that serves as somebody's child
+_child: ChildRole | None = None  # of the emitter that serves as somebody's child
 _module_frame: Any = None  # of the script's body
 _interrupted = 0  # the signal that ended the body, or that came while the hook waited
 _in_hook = False
@@ -101,10 +101,10 @@ def unwatch(life: Life) -> None:
         _open.remove(life)
 
 
-def serve_child(childhood: Childhood) -> None:
+def serve_child(role: ChildRole) -> None:
     """The signals of a child: the terminal's Ctrl-C is the root's business, TERM ends it orderly."""
     global _child
-    _child = childhood
+    _child = role
     _install(signal.SIGTERM, signal.SIG_DFL, _on_terminate)
 
 

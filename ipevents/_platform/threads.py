@@ -8,7 +8,7 @@ that stands below it):
 3. ``Opening.building``: the steps between two states. Waits for the start of threads only.
 4. the state lock, ``Node.lock``. Nothing is logged, no listener called, nothing waited for under it, and of
    the locks below none is waited for.
-5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``PrivateSocket._opening``,
+5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``ChildSocket._opening``,
    ``Wakeup._lock``: each for a few lines.
 
 Latches, ``Link._wakeup`` and SimpleQueues are held by nobody: to set, release or put never blocks.
