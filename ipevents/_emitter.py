@@ -27,12 +27,13 @@ from ._core.restarts import RestartPolicy
 from ._dispatch.listeners import check_listener
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
-from ._lifecycle.lifecycle import Life
+from ._lifecycle import child_main
+from ._lifecycle.lifecycle import Lifecycle
 from ._links.link import Link
 from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
 from ._payload.inheritance import Inheritance
 from ._processes import programs
-from ._processes.child_state import Slot
+from ._processes.child_state import ChildState
 from ._processes.programs import Program
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ class Emitter:
         number = next(_numbers)
         pid = str(os.getpid())
         self._is_default = number == 1
-        self._life = Life(pid if number == 1 else f"{pid}.{number}", self._reply)
+        self._life = Lifecycle(pid if number == 1 else f"{pid}.{number}", self._reply, child_main.run)
+        if self._is_default:
+            child_main.serve_with(self._life)
         self._node = self._life.node
         self._outgoing = self._node.outgoing  # what a send looks up; through the node it takes longer
 
@@ -448,7 +451,7 @@ class Emitter:
             raise WorkerRefused(
                 f"a tree has at most {MAX_DEPTH} levels; does the script start itself endlessly?"
             )
-        slot = Slot(
+        child = ChildState(
             name,
             program,
             is_worker,
@@ -459,9 +462,9 @@ class Emitter:
             stop_grace=child_grace(grace, options),
             leave_timeout=options.leave_timeout,
         )
-        child = slot.child = Child(life, slot)
-        life.add_child(slot)
-        return child
+        handle = child.handle = Child(life, child)
+        life.add_child(child)
+        return handle
 
     # What is known
 
@@ -517,7 +520,7 @@ class Emitter:
                 link.name: _link_stats(link) for link in node.router.neighbours if isinstance(link, Link)
             }
             supervisor = self._life.supervisor
-            restarts = 0 if supervisor is None else supervisor.restarts
+            restarts = 0 if supervisor is None else supervisor.children.restarts
             incoming = node.incoming
             return {
                 "pid": self.pid,

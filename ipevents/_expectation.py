@@ -13,7 +13,7 @@ from ._platform.threads import Deadline
 
 if TYPE_CHECKING:
     from ._dispatch.listeners import Wait
-    from ._lifecycle.lifecycle import Life
+    from ._lifecycle.lifecycle import Lifecycle
 
 Where = Callable[..., Any]
 
@@ -24,7 +24,7 @@ class Expectation:
     ``message`` is what came. Leaving the block by an exception does not wait.
     """
 
-    def __init__(self, life: Life, event: str, timeout: float | None, where: Where | None) -> None:
+    def __init__(self, life: Lifecycle, event: str, timeout: float | None, where: Where | None) -> None:
         self._message: Message | None = None
         self._life = life
         self._event = event

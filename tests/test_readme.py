@@ -15,6 +15,7 @@ from test_architecture import PACKAGE, ROOMS
 import ipevents
 from ipevents import Child, Emitter, Message, _exceptions, _options
 from ipevents._core import outbox, wire
+from ipevents._lifecycle.lifecycle import Lifecycle
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -275,3 +276,12 @@ def test_comments_point_to_sections_of_this_page():
     assert pointed <= titles
     elsewhere = re.compile(r"\b(?:[A-Z]{5,}\.md|[A-Z]{5,} (?:section|[A-Z]?)\s?\d)")
     assert {path: elsewhere.findall(each) for path, each in text.items() if elsewhere.search(each)} == {}
+
+
+def test_the_steps_of_a_stop_are_those_of_the_code():
+    """The first is request_stop(); the function that has the others numbers them as the README does."""
+    text = README.partition("\nA stop\n~~~~~~\n")[2].partition("\n---")[0]
+    steps = re.findall(r"^(\d+)\. ", text, re.MULTILINE)
+    comments = re.findall(r"^ +# (\d+)\. ", inspect.getsource(Lifecycle.carry_out_stop), re.MULTILINE)
+    assert steps == [str(number) for number in range(1, 13)]
+    assert comments == steps[1:]

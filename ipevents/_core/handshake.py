@@ -225,7 +225,7 @@ class ClientHandshake(_Side):
     until ``outcome`` is there.
 
     ``key`` is the derived key (at least 16 bytes), ``key_id`` names it to the server: ``b""`` the
-    public socket's, else a child's slot. ``nonce`` are 32 fresh random bytes.
+    public socket's, else that of a child's start. ``nonce`` are 32 fresh random bytes.
     """
 
     __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "outcome")

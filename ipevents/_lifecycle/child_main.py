@@ -1,4 +1,7 @@
-"""This process as the child of the one that started it: connect, run the program, stay, end.
+"""What runs in the main thread of a child, and what this process is as somebody's child.
+
+``run`` is the target of every child's ``multiprocessing.Process``: connect to the parent, run the program,
+stay as long as something keeps this process, stop.
 
 No lock of its own: the fields are flags that one thread sets and others look at, or latches. The main
 thread blocks in the user's program, in ``_stay`` and in the wait for the end; a stop brings the first to its
@@ -7,6 +10,7 @@ end (see ``hurry``), sets ``_recheck`` for the second, and is itself what the th
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
 import select
@@ -14,7 +18,6 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
@@ -24,7 +27,7 @@ from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
-from .._payload import forms
+from .._payload import forms, inheritance
 from .._platform import exits, hooks, os_signals, signal_exceptions
 from .._platform.clock import monotonic
 from .._platform.latches import Latch, main_waits
@@ -32,28 +35,54 @@ from .._platform.logs import Log, traceback_of
 from .._platform.threads import Deadline, main_ident, start_thread
 from .._processes import programs
 from .._processes.child_state import LEAST_STEP_SECONDS
-from .._processes.process import Launch
+from .._processes.process import HUNG_EXITCODE, Launch
 from .._processes.programs import Program
 from .._transport import keys, private_directory
 from .._transport.dial import dial
 from .._transport.stream import Stream
 from . import drain
-
-if TYPE_CHECKING:
-    from .lifecycle import Life
+from .drain import LAST_SECONDS
+from .lifecycle import Lifecycle
 
 log = Log("ipevents.life")
 
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
 GONE_SECONDS = 0.5  # a parent that is not to be reached is about to end, or is none
-LAST_SECONDS = 0.1  # for the other end to read what was written, where nobody is left who reads
-HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
+
+_default: Lifecycle | None = None  # that of the process's own emitter, ``ipevents.ipem``
 
 
-class Childhood:
-    """See the module. ``connect`` and ``run`` are called once, in the main thread."""
+def serve_with(life: Lifecycle) -> None:
+    """Let this emitter be the child, where this process turns out to be one. Called when it is made."""
+    global _default
+    _default = life
 
-    def __init__(self, life: Life, launch: Launch) -> None:
+
+def run(launch: Launch, descriptors: list[int] | None = None) -> None:
+    """The target of every child's ``multiprocessing.Process``: connect, run the program, stay, stop.
+
+    ``descriptors`` are what the arguments of the program refer to.
+    """
+    os_signals.ignore_interrupt()
+    inheritance.receive(descriptors or [])
+    if _default is None:
+        raise RuntimeError("ipevents was not imported as a whole")
+    role = ChildRole(_default, launch)
+    _default.become_child(role, depth=launch.depth, is_worker=launch.is_worker)
+    program = role.connect()
+    try:
+        role.run(program)
+    except Exception:  # of the program: multiprocessing prints it under this name, so this names the process
+        multiprocessing.current_process().name += f" ({_default.node.router.pid})"
+        raise
+
+
+class ChildRole:
+    """This process as a child. ``connect`` and ``run`` are called once, in the main thread."""
+
+    is_child = True
+
+    def __init__(self, life: Lifecycle, launch: Launch) -> None:
         self.life = life
         self.link: Link | None = None  # to the parent
         self.orphaned = False
@@ -82,7 +111,7 @@ class Childhood:
         node.incoming.holding = True
         life.open()
         assert life.supervisor is not None
-        watch = life.supervisor.watch
+        watch = life.supervisor.sentinels
         if not watch.add_parent(launch.parent_pid):
             self._vanish()
         me = Identity(node.router.pid, life.incarnation, sys.version_info[:2], 0)
@@ -90,7 +119,7 @@ class Childhood:
             connection, welcomed = dial(
                 [Address("AF_UNIX", launch.address)],
                 key=keys.derive(launch.token, keys.CHILD),
-                key_id=launch.slot,
+                key_id=launch.key_id,
                 me=me,
             )
         except (LinkError, OSError):
@@ -138,7 +167,7 @@ class Childhood:
             stopping = life.stopping.is_set()
             if not (isinstance(exc, Closed) and stopping):  # else a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping
-                self.tell_parent((FAILED, traceback_of(exc), refused))
+                self.report((FAILED, traceback_of(exc), refused))
                 raise
         finally:
             self._end()
@@ -155,10 +184,10 @@ class Childhood:
             recheck = self._recheck = Latch()
             if life.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
                 return
-            kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.slots
+            kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.children
             if not kept and not self._wait_for_threads():
                 if self._kind == programs.FUNCTION:
-                    self.tell_parent((FINISHED,))
+                    self.report((FINISHED,))
                 return
             recheck.wait()
 
@@ -190,10 +219,10 @@ class Childhood:
         if self._recheck is not None:
             self._recheck.set()
 
-    def tell_parent(self, record: Record) -> None:
+    def report(self, record: Record) -> None:
         link, node = self.link, self.life.node
         if node.inside():  # called by a signal handler in the middle of something
-            node.defer(self.tell_parent, record)
+            node.defer(self.report, record)
         elif link is not None:
             with node.lock:
                 link.tell(record)
@@ -246,12 +275,12 @@ class Childhood:
         """For ``run`` of the emitter: until a stop is asked for, at most ``timeout`` seconds."""
         return self.life.stopping.wait(timeout)
 
-    def stop_called(self, waits: bool) -> None:
-        """The user's code is about to stop this process; ``waits`` if that thread waits for it."""
+    def before_stop(self, waits: bool) -> None:
+        """The user's code calls ``stop()`` in this thread; ``waits`` if that call waits for the end."""
         is_main = threading.current_thread() is threading.main_thread()
         goes_on = waits and is_main and not (self._over or self.life.stopped.is_set())
         if goes_on or not self.life.stopping.is_set():
-            self.tell_parent((FINISHED, goes_on))
+            self.report((FINISHED, goes_on))
         if goes_on:
             self._goes_on = True
             self._left.set()  # it is we who wait: nobody has to wait for us
@@ -297,7 +326,7 @@ class Childhood:
     def wait_target(self, deadline: Deadline) -> None:
         """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
         if not self._left.is_set() and os_signals.term_handler() is Handler.DEFAULT and self.runs():
-            drain.tell_notices(self.life.node, deadline.at_least(LAST_SECONDS))
+            drain.run_notices(self.life.node, deadline.at_least(LAST_SECONDS))
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
             signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there
         if self._left.wait(deadline.left()):
@@ -317,13 +346,23 @@ class Childhood:
             incoming.released.wait(deadline.left())
         incoming.drop_held()
 
-    def guard(self) -> None:
+    def last_steps(self) -> None:
+        """At the very end of a stop, in the supervisor's thread."""
+        self._sweep()
+        self._guard()
+
+    def abandon(self) -> None:
+        """In a process made by os.fork(): give our copies of the descriptors back."""
+        if self.link is not None:
+            self.link.abandon()
+
+    def _guard(self) -> None:
         """After the stop: what is left of the program, exit hooks and threads may take their time, but not
         longer than the parent lives. Nobody else looks at that any more.
         """
         supervisor = self.life.supervisor
         assert supervisor is not None
-        parent = supervisor.watch.parent_descriptor()
+        parent = supervisor.sentinels.parent_descriptor()
         if parent is None:
             return
 
@@ -343,11 +382,11 @@ class Childhood:
         except RuntimeError:  # the interpreter is ending already
             os.close(parent)
 
-    def sweep(self) -> None:
-        """At the very end: where the parent is gone, remove what it has left, its locks with it."""
+    def _sweep(self) -> None:
+        """Where the parent is gone, remove what it has left, its locks with it."""
         supervisor = self.life.supervisor
         if self.orphaned and supervisor is not None:
-            if supervisor.watch.parent_is_gone(LAST_SECONDS):
+            if supervisor.sentinels.parent_is_gone(LAST_SECONDS):
                 private_directory.sweep()
             else:
                 self.failed = True  # it lives, and has cut us off without a stop

@@ -16,6 +16,9 @@ from .._platform.threads import Deadline
 
 log = Log("ipevents.life")
 
+GOODBYE_SECONDS = 0.5  # for the other end to read what was written
+LAST_SECONDS = 0.1  # for the same, where nobody is left who reads
+
 
 def flush(node: Node, deadline: Deadline) -> None:
     """Wait until the kernel has all that is queued, or the deadline. Takes the state lock."""
@@ -24,13 +27,20 @@ def flush(node: Node, deadline: Deadline) -> None:
             link.flush(deadline)
 
 
-def tell_notices(node: Node, deadline: Deadline) -> None:
+def run_notices(node: Node, deadline: Deadline) -> None:
     """Wait until the listeners of all that was noticed so far have run: they may still send."""
     notices = node.notices
     if notices is not None:
         told = Latch()
         notices.put(told.set)
         told.wait(deadline.left())
+
+
+def end_notices(node: Node, deadline: Deadline) -> None:
+    """Wait until the listeners of all that was noticed have run, or the deadline, and end their thread."""
+    notices = node.notices
+    if notices is not None:
+        notices.end(deadline, lambda: node.dispatcher.floor.owner)
 
 
 def say_goodbye(node: Node, deadline: Deadline) -> None:

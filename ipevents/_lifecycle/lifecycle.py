@@ -1,42 +1,38 @@
-"""The life of one emitter: open, say that it is there, end.
+"""The lives of one emitter: it opens, announces itself, and stops.
 
-Joins node, supervisor and public socket. How it opens, and what a stop does to a start, is in opening.py,
-with the locks for that; what only a child does is in childhood.py.
+Joins node, supervisor and public socket, see life.py. How it opens, and what a stop does to a start, is in
+opening.py, with the locks for that. The stop is ``Lifecycle.carry_out_stop``, step by step. What only a child
+does is in child_main.py.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, Record
 from .._core.state import Event, Stage, State
 from .._exceptions import ProcessError, WouldDeadlock
 from .._links.link import Link
 from .._node.node import Node
-from .._options import Options
 from .._platform import hooks
 from .._platform.guards import told
-from .._platform.interruptible import in_handler
 from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline, library_threads
-from .._processes.child_state import Slot
-from .._processes.process import Launch
+from .._platform.threads import Deadline
+from .._processes.child_state import ChildState
+from .._processes.process import HUNG_EXITCODE
+from .._processes.role import Role
 from .._processes.supervisor import Supervisor
 from . import drain
-from .child_main import HUNG_EXITCODE, LAST_SECONDS, Childhood
+from .drain import GOODBYE_SECONDS, LAST_SECONDS
+from .life import Life, new_incarnation, wait_end
 from .opening import Opening, Try
-
-if TYPE_CHECKING:
-    from .._network.public_socket import PublicSocket
 
 log = Log("ipevents.life")
 
 LAST_STEPS_SECONDS = 3.0  # more than all of them take behind the deadline: each has a limit of its own
-GOODBYE_SECONDS = 0.5  # for the other end to read what was written
 
 
 class _Asked(NamedTuple):
@@ -49,40 +45,29 @@ class _Asked(NamedTuple):
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for the end of the stop, and of its thread. Returns whether it has come."""
-        over = self.stopped.wait(timeout)
-        if over and self.supervisor is not None:
-            self.supervisor.join(Deadline(GOODBYE_SECONDS))
-        return over
+        return wait_end(self.stopped, self.supervisor, timeout)
 
 
-class Life:
-    """See the module. One for each emitter; ``stop`` and ``start`` may follow each other in a top process."""
+class Lifecycle(Life):
+    """See the module. One for each emitter; ``stop`` and ``start`` may follow each other in a top process.
 
-    def __init__(self, pid: str, reply: Callable[..., None]) -> None:
-        self.node = Node(
-            pid,
-            reply=reply,
-            on_control=self._control,
-            on_first_use=self.first_use,
-            on_exit=self._listener_exit,
-            on_unheard=self._look_again,
+    ``child_main(launch, ...)`` is what the main thread of a child runs.
+    """
+
+    def __init__(self, pid: str, reply: Callable[..., None], child_main: Callable[..., None]) -> None:
+        super().__init__(
+            Node(
+                pid,
+                reply=reply,
+                on_control=self._control,
+                on_first_use=self.first_use,
+                on_exit=self._listener_exit,
+                on_unheard=self._look_again,
+            )
         )
-        self.options = Options()
-        self.incarnation = _new_incarnation()
+        self._child_main = child_main
         self._suffix = pid.removeprefix(str(os.getpid()))  # ".2" of the second emitter of a process
-        self.depth = 0
-        self.is_worker = False
-        self.is_grand_master = False
-        self.supervisor: Supervisor | None = None
-        self.public_socket: PublicSocket | None = None
-        self.childhood: Childhood | None = None  # where another process has started this one
-        self.stopping = Latch()  # a stop was asked for
-        self.stopped = Latch()  # and is done
-        self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
-        self.exit: SystemExit | None = None  # what a listener ended this process with
         self.opening = Opening(self)
-        self.was_started_by_user = False
-        self.ready_said = False
         hooks.register(self)
 
     # Opening
@@ -92,16 +77,16 @@ class Life:
         self.opening.open()
 
     def make_supervisor(self) -> Supervisor:
-        """For ``Opening``: the supervisor of a new life. Its thread is not started yet. Raises OSError."""
+        """The supervisor of a new life. Its thread is not started yet. Raises OSError."""
         return Supervisor(
             self.node,
             depth=self.depth,
             incarnation=self.incarnation,
-            on_stop=self._stop_links,
-            on_stopped=self._end_links,
+            role=self.role,
+            child_main=self._child_main,
+            on_stop=self.carry_out_stop,
             on_empty=self._look_again,
             on_fault=self._supervisor_failed,
-            childhood=self.childhood,
         )
 
     def start(self) -> None:
@@ -113,14 +98,6 @@ class Life:
         """As ``start``, but not by the user's own call."""
         self.opening.start()
 
-    @property
-    def has_started(self) -> bool:
-        """Whether ``start()`` was called, by the user or by implication, and not stopped since.
-
-        Threads and links alone do not mean that: a child has them before its program runs.
-        """
-        return self.node.state.state in (State.JOINING, State.STARTING, State.STARTED, State.STOPPING)
-
     def first_use(self) -> None:
         """A send, or a wait: in a child it implies ``start()``."""
         node = self.node
@@ -131,37 +108,22 @@ class Life:
                     if not node.announced:
                         node.announce()
 
-    def say_ready(self) -> None:
-        """``ready``, once in a life, whatever happens to the connection."""
-        if not self.ready_said:
-            self.ready_said = True
-            self.node.deliver_local("ready")
-
     # As somebody's child
 
-    @property
-    def is_child(self) -> bool:
-        return self.childhood is not None
-
-    def become_child(self, launch: Launch) -> Childhood:
-        """This process was started by another one. Called once, before anything else."""
-        self.depth = launch.depth
-        self.is_worker = launch.is_worker
-        self.childhood = Childhood(self, launch)
-        return self.childhood
+    def become_child(self, role: Role, *, depth: int, is_worker: bool) -> None:
+        """Another process has started this one. Called once, before anything else."""
+        self.role = role
+        self.depth = depth
+        self.is_worker = is_worker
 
     def _control(self, link: Link, record: Record) -> None:
-        if self.childhood is not None and link is self.childhood.link:
-            self.childhood.control(record)
+        if link is self.role.link:
+            self.role.control(record)
         elif record[0] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
-            self.supervisor.control(link, record)
+            self.supervisor.children.control(link, record)
 
     def _look_again(self) -> None:
-        if self.childhood is not None:
-            self.childhood.look_again()
-
-    def _is_orphaned(self) -> bool:
-        return self.childhood is not None and self.childhood.orphaned
+        self.role.look_again()
 
     # Stopping
 
@@ -211,8 +173,8 @@ class Life:
         if self.node.stage is Stage.FORKED:
             return
         waits = self.may_wait()
-        if self.childhood is not None and self.supervisor is not None:
-            self.childhood.stop_called(waits)
+        if self.supervisor is not None:
+            self.role.before_stop(waits)
         allowed = self.options.stop_timeout if timeout is None else timeout
         asked = self._ask(allowed)
         if waits and asked is not None:
@@ -238,29 +200,10 @@ class Life:
         if self.node.dispatcher.runs_here():
             raise WouldDeadlock(f"{what} waits, and no event is delivered while a listener runs")
 
-    def may_wait(self) -> bool:
-        """Whether this thread may wait for the end: nothing that ends needs it."""
-        node = self.node
-        ident = threading.get_ident()
-        if node.inside() or node.dispatcher.runs_here() or in_handler():
-            return False
-        if ident in library_threads:
-            return False
-        links = [link for link in list(node.router.neighbours) if isinstance(link, Link)]
-        return not any(link.is_written_by(ident) for link in links)
-
     def wait_stopped(self, timeout: float | None) -> bool:
         """For ``run``: until stopped (in a child: until a stop is asked for), at most ``timeout`` seconds."""
         self.check_no_listener("run()")
-        if self.childhood is not None:
-            return self.childhood.wait_stop(timeout)
-        return self.wait_over(timeout)
-
-    def wait_over(self, timeout: float | None) -> bool:
-        """Wait until this emitter is stopped and the thread that did it has ended as well."""
-        with self.node.lock:
-            asked = _Asked(self.stopped, self.supervisor, None)
-        return asked.wait(timeout)
+        return self.role.wait_stop(timeout)
 
     def _listener_exit(self, exc: SystemExit) -> None:
         """A listener raised SystemExit: this process ends with that code.
@@ -281,12 +224,50 @@ class Life:
         if self.exit is None:
             self.exit = SystemExit(HUNG_EXITCODE)
         self.node.error(ProcessError(f"the supervisor failed, and everything is ended: {told(exc)}"))
-        if self.childhood is not None:
-            self.childhood.tell_parent((FAULT, f"its supervisor failed: {told(exc)}"))
+        self.role.report((FAULT, f"its supervisor failed: {told(exc)}"))
         self._look_again()
 
-    def _stop_links(self) -> None:
-        """In the supervisor's thread, first: nothing new comes in; the main thread of a child is told."""
+    def carry_out_stop(self, supervisor: Supervisor, deadline: Deadline) -> None:
+        """Stop this process's part of the tree, in the supervisor's thread; the whole stop, step by step.
+
+        The numbers are those of the README, "A stop". Step 1 is done: ``request_stop`` was called, or the
+        supervisor has failed. Each step ends at the deadline; those that let other processes know what has
+        happened get a little time of their own after it. Whatever fails, the emitter is closed afterwards:
+        somebody may wait for that without a limit.
+        """
+        node, role = self.node, self.role
+        try:
+            # 2. Nothing new begins: no start, no child, no client, no wait. The event ``stopping``.
+            self._close_entrances()
+            # 3. All children are asked to stop at once.
+            # 4. They are waited for, and killed at the deadline; the main thread leaves its program.
+            # 5. The socket for children and its directory go.
+            deadline = supervisor.end_children(deadline)
+            # 6. In a child: wait until the main thread has left its program, or end the process here.
+            role.wait_target(deadline)
+            deadline = deadline.at_least(LAST_SECONDS if role.orphaned else GOODBYE_SECONDS)
+            # 7. The listeners of all that was noticed so far run; they may still send.
+            drain.run_notices(node, deadline)
+            # 8. What is queued is written.
+            drain.flush(node, deadline)
+            # 9. Nothing comes in any more; goodbye is said, and each neighbour closes its end.
+            drain.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
+            # 10. The notices thread ends, then readers and writers; what nobody took is counted.
+            drain.end_notices(node, deadline)
+            drain.join(node, deadline if role.orphaned else Deadline(GOODBYE_SECONDS))
+            # 11. The threads of the public socket end, its file goes. A child does not outlive its parent.
+            if self.public_socket is not None:
+                self.public_socket.close(deadline.at_least(LAST_SECONDS))
+            role.last_steps()
+        except BaseException:  # a fault of the library or of the system, which has no memory, say
+            log.exception("! the stop of %s failed", node.router.pid)
+            self._drop_all(supervisor)
+        finally:
+            # 12. The emitter is closed, and threads that wait for that go on.
+            self._close()
+
+    def _close_entrances(self) -> None:
+        """Step 2 of the stop."""
         node = self.node
         self.stopping.set()
         with self.opening.building:  # a start() has opened all of the socket by now, or will open nothing
@@ -304,50 +285,17 @@ class Life:
         if not self.opening.undoes:
             node.notify(lambda: node.deliver_local("stopping"))
 
-    def _end_links(self, deadline: Deadline) -> None:
-        """In the supervisor's thread, last: what is queued is written, then links and notices end.
-
-        Whatever fails in that, the emitter is closed afterwards: somebody may wait for it without a limit.
-        """
-        try:
-            self._take_leave(deadline)
-        except BaseException:  # a fault of the library or of the system, which has no memory, say
-            log.exception("! the last steps of the stop of %s failed", self.node.router.pid)
-            self._drop_all()
-        finally:
-            self._close()
-
-    def _drop_all(self) -> None:
-        """After a fault in the last steps: links and threads end, without a word to anybody."""
+    def _drop_all(self, supervisor: Supervisor) -> None:
+        """After a fault in the stop: children, links and threads end, and nobody is told."""
         node = self.node
+        supervisor.kill_all()
+        supervisor.children.give_up()
         drain.end(node, Deadline(LAST_SECONDS))
         if node.notices is not None:
             node.notices.close(Deadline(LAST_SECONDS))
         if self.public_socket is not None:
             self.public_socket.begin_close()
             self.public_socket.close(Deadline(LAST_SECONDS))
-
-    def _take_leave(self, deadline: Deadline) -> None:
-        node = self.node
-        if self.childhood is not None:
-            self.childhood.wait_target(deadline)
-        # The children may have used the time up: what they left to be told is told all the same. But where
-        # a parent is gone, nobody is left to be told anything.
-        deadline = deadline.at_least(LAST_SECONDS if self._is_orphaned() else GOODBYE_SECONDS)
-        notices = node.notices
-        drain.tell_notices(node, deadline)
-        drain.flush(node, deadline)
-        drain.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
-        # After the ends of the clients' links, whose offline is told as well.
-        if notices is not None:
-            notices.end(deadline, lambda: node.dispatcher.floor.owner)
-        last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
-        drain.join(node, last)
-        if self.public_socket is not None:
-            self.public_socket.close(deadline.at_least(LAST_SECONDS))
-        if self.childhood is not None:
-            self.childhood.sweep()
-            self.childhood.guard()
 
     def _close(self) -> None:
         node = self.node
@@ -365,7 +313,7 @@ class Life:
 
     # Children
 
-    def add_child(self, slot: Slot) -> None:
+    def add_child(self, child: ChildState) -> None:
         """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed."""
         if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
             raise self.node.stage_error()
@@ -374,24 +322,7 @@ class Life:
         supervisor = self.supervisor
         if supervisor is None:  # a stop and another start have come in between
             raise self.node.stage_error()
-        supervisor.add(slot)
-
-    # For handlers of signals, and for exits
-
-    def resend(self, number: int) -> bool:
-        """Send the main thread this signal again in a moment. Returns False where no thread does that."""
-        return self.supervisor is not None and self.supervisor.resend(number)
-
-    def kill_children(self) -> None:
-        """KILL all children now; the process ends next. Takes no lock."""
-        if self.supervisor is not None:
-            self.supervisor.kill_all()
-
-    def cannot_serve(self) -> bool:
-        """Whether new clients are lost, because this Python starts no threads after the script's body."""
-        return self.public_socket is not None and self.public_socket.cannot_serve()
-
-    # Forks
+        supervisor.children.add(child)
 
     def abandon(self) -> None:
         """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.
@@ -403,7 +334,7 @@ class Life:
         node.forget_lock_owner()
         node.dispatcher.floor.forget_owner()
         if self.opening.belongs_to_a_fork():
-            self.incarnation = _new_incarnation()
+            self.incarnation = new_incarnation()
             self.waiters.clear()
             self.opening.renew(f"{os.getpid()}{self._suffix}")
             return
@@ -413,10 +344,4 @@ class Life:
             self.supervisor.abandon()
         if self.public_socket is not None:
             self.public_socket.abandon()
-        elif self.childhood is not None and self.childhood.link is not None:
-            self.childhood.link.abandon()
-
-
-def _new_incarnation() -> int:
-    """What tells this emitter, in this process, from every other one of the same pid."""
-    return int.from_bytes(os.urandom(8), "big")
+        self.role.abandon()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .._network.public_socket import PublicSocket
     from .._transport.dial import Attempt
     from .._transport.join import Joined
-    from .lifecycle import Life
+    from .life import Life
 
 UNDO_SECONDS = 1.0  # for the threads of a start that failed; they wait for nothing
 
@@ -293,7 +293,7 @@ class Opening:
                 return  # start() had opened everything; a listener of ready has let Ctrl-C through, say
             node.change(Event.FAILED)
             supervisor = life.supervisor
-        if not mine.has_opened or supervisor is None or supervisor.slots:
+        if not mine.has_opened or supervisor is None or supervisor.children:
             return  # what worker() has opened stays
         self.undoes = True
         life.request_stop(0.0)

@@ -44,7 +44,7 @@ from .._platform.threads import library_threads
 from .backpressure import LOOK_SECONDS, outbox_full, wait_for_room, wait_to_copy
 
 if TYPE_CHECKING:
-    from .._processes.child_state import Slot
+    from .._processes.child_state import ChildState
     from .node import Node
 
 _Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
@@ -55,7 +55,7 @@ _OPEN = Stage.OPEN
 
 
 class _NoProcess(Exception):
-    """A send by a link found no process there; it goes no further than ``send_slot``."""
+    """A send by a link found no process there; it goes no further than ``send_to_process``."""
 
 
 class Outgoing:
@@ -290,7 +290,9 @@ class Outgoing:
         """``sendToChild``: to a direct child. Errors as for ``send``."""
         self.send(TO_CHILD, event, args, kwargs, (pid,))
 
-    def send_slot(self, slot: Slot, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def send_to_process(
+        self, child: ChildState, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         """``Child.send``: to the process that runs now, or to the next one where that has ended.
 
         By the link, which the processes of a child have in common, and not by the pid, which each has for
@@ -298,25 +300,27 @@ class Outgoing:
         """
         node = self._node
         if node.inside():
-            node.defer(self.send_slot, slot, event, args, kwargs)
+            node.defer(self.send_to_process, child, event, args, kwargs)
             return
         try:
             waits = False
             while not waits:
-                if slot.alive:
+                if child.alive:
                     try:
-                        self.send(TO_CHILD, event, args, kwargs, (slot.link,))  # type: ignore[arg-type]
+                        self.send(TO_CHILD, event, args, kwargs, (child.link,))  # type: ignore[arg-type]
                         return
                     except _NoProcess:  # it ended just now
                         pass
-                waits = self._put_for_next(slot, event, args, kwargs)
+                waits = self._put_for_next(child, event, args, kwargs)
         except IPEventsError as exc:
-            node.fail(exc, slot.child)
+            node.fail(exc, child.handle)
         finally:
             if node.deferred:
                 node.run_deferred()
 
-    def _put_for_next(self, slot: Slot, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    def _put_for_next(
+        self, child: ChildState, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bool:
         """Keep a message for the process that is about to be started; waits for room as any addressed send.
 
         Returns False where a process runs, or did so just now.
@@ -328,14 +332,13 @@ class Outgoing:
             while True:
                 if node.stage is not _OPEN:
                     raise node.stage_error()
-                if slot.ended.is_set() or slot.wanted:
-                    raise UnknownProcess(f"event {event!r} was not sent: {slot.title} has ended")
-                link = slot.link
-                assert link is not None
-                if slot.alive:
+                if child.is_over:
+                    raise UnknownProcess(f"event {event!r} was not sent: {child.title} has ended")
+                link = child.link
+                if child.alive:
                     return False
                 _check_size(link, event, payload, size)
-                outbox = slot.next_outbox()
+                outbox = child.next_outbox()
                 if outbox.has_room(size):
                     outbox.put(make_record(node.router.header(TO_CHILD), event, [payload]), size)
                     self.sent += 1

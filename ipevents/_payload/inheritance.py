@@ -53,7 +53,7 @@ class Descriptor:
 class Inheritance:
     """What one child inherits, at each of its starts. Filled in ``worker()``, then only read.
 
-    The child's slot has it until the final end. So long it keeps the objects alive: multiprocessing removes a
+    The ChildState has it until the final end. So long it keeps the objects alive: multiprocessing removes a
     lock that nobody holds, and frees such memory.
     """
 

@@ -8,7 +8,7 @@ Locks, and the order in which a thread may take them, each only while it holds n
    the start of threads.
 4. ``Node.lock``, the state lock. Its owner logs nothing, calls no listener and waits for nothing, not even
    for a lock of group 5.
-5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``PrivateSocket._opening``,
+5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``ChildSocket._opening``,
    ``Wakeup._lock``, and ``_patch_lock`` of process.py: each is held for a few lines.
 
 No thread owns a latch, ``Link._wakeup`` or a SimpleQueue: to set, release or put never blocks.

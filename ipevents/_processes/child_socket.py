@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from .._core.child_states import Contact, Phase
 from .._core.handshake import HUNG_UP, Identity, Refusal
 from .._node.node import Node
 from .._platform.clock import monotonic
@@ -25,20 +26,19 @@ from .._transport.keys import CHILD, derive
 from .._transport.private_directory import PrivateDirectory
 from .._transport.socket_file import SocketFile
 from .._transport.sockets import listen
-from .._transport.stream import Stream
-from .child_state import Slot
+from .child_state import ChildState
 
 log = Log("ipevents.children")
 
 
-class PrivateSocket:
+class ChildSocket:
     """See the module. ``on_attached()`` is called when a child has its link: the supervisor looks again."""
 
     def __init__(self, node: Node, *, incarnation: int, on_attached: Callable[[], None]) -> None:
         self._node = node
         self._incarnation = incarnation
         self._on_attached = on_attached
-        self._expected: dict[bytes, Slot] = {}  # by the key of the start; guarded by the state lock
+        self._expected: dict[bytes, ChildState] = {}  # by the key of the start; guarded by the state lock
         self._opening = threading.Lock()
         self._directory: PrivateDirectory | None = None
         self._acceptor: Acceptor | None = None
@@ -73,33 +73,32 @@ class PrivateSocket:
             self._directory = directory
             self.address = address
 
-    def expect(self, slot: Slot) -> None:
+    def expect(self, child: ChildState) -> None:
         """State lock held: this start of a child may connect."""
-        self._expected[slot.key] = slot
+        self._expected[child.key_id] = child
 
-    def name(self, slot: Slot, pid: str) -> None:
+    def name(self, child: ChildState, pid: str) -> None:
         """State lock held: what this start of a child is called, and its place in the tree.
 
         Its OS pid, unless this process or a neighbour, in another container, say, goes by that already, or a
         neighbour did that is gone: what is still sent to that one is not for this one.
         Called by who learns the pid first, the thread that starts the child or its handshake.
         """
-        link, router = slot.link, self._node.router
-        assert link is not None
-        if not slot.is_named:
-            slot.is_named = True
-            incarnation = int.from_bytes(slot.key, "big")
-            slot.pid = link.name = self._node.given.give(pid, incarnation, router.is_taken)
-            router.add_child(link, slot.pid)
+        link, router = child.link, self._node.router
+        if not child.is_named:
+            child.is_named = True
+            incarnation = int.from_bytes(child.key_id, "big")
+            child.pid = link.name = self._node.given.give(pid, incarnation, router.is_taken)
+            router.add_child(link, child.pid)
 
-    def forget(self, slot: Slot) -> None:
+    def forget(self, child: ChildState) -> None:
         """State lock held: nothing more can come from this start."""
-        self._expected.pop(slot.key, None)
-        if slot.process is None and slot.link is not None:  # it failed, perhaps behind the handshake
-            self._node.router.remove_child(slot.link)
-        if slot.early is not None:
-            slot.early.close()
-            slot.early = None
+        self._expected.pop(child.key_id, None)
+        if child.phase is not Phase.EXITED:  # the start has failed, perhaps after the handshake
+            self._node.router.remove_child(child.link)
+        if child.early is not None:
+            child.early.close()
+            child.early = None
 
     def close(self) -> None:
         """End the acceptor, and remove the directory. Links stay."""
@@ -128,34 +127,29 @@ class PrivateSocket:
 
     def _find_key(self, key: bytes) -> bytes | None:
         with self._node.lock:
-            slot = self._expected.get(key)
-            return None if slot is None or slot.admitted_at is not None else derive(slot.token, CHILD)
+            child = self._expected.get(key)
+            awaited = child is not None and child.contact is Contact.AWAITED
+            return derive(child.token, CHILD) if child is not None and awaited else None
 
     def _admit(self, identity: Identity, key: bytes, address: str) -> str | Refusal:
         with self._node.lock:
-            slot = self._expected.get(key)
-            if slot is None or slot.admitted_at is not None:
+            child = self._expected.get(key)
+            if child is None or child.contact is not Contact.AWAITED:
                 return Refusal("unknown", "no child is expected under this token")
-            slot.admitted_at = monotonic()
-            self.name(slot, identity.pid)
-            return slot.pid
+            child.admitted(monotonic())
+            self.name(child, identity.pid)
+            return child.pid
 
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key: bytes) -> None:
         self._node.after_offlines(lambda: self._attach(connection, key))
 
     def _attach(self, connection: Connection, key: bytes) -> None:
         with self._node.lock:
-            slot = self._expected.get(key)
-            link = None if slot is None else slot.link
-            if slot is None or link is None or slot.attached or link.session is not None:
+            child = self._expected.get(key)
+            if child is None or child.contact is not Contact.ADMITTED or child.link.session is not None:
                 connection.close()
                 return
-            slot.attached = True
-            if slot.process is None:  # faster than the thread that starts it: that attaches the link
-                slot.early = connection
-            else:
-                link.attach(Stream(connection, None))
-                slot.connected()
+            child.connected(connection)
         self._on_attached()
 
     def _refused(self, cause: str, address: str) -> None:

@@ -1,6 +1,8 @@
-"""What is known of one child over all its restarts.
+"""What is known of one child over all its restarts, and the steps from one state to the next.
 
-All fields are guarded by the state lock, unless only the supervisor's thread uses them.
+``phase`` and ``contact`` say where the child is, see _core/child_states.py. They change by the methods here
+only; a field that means something in some states only says in which. All fields are guarded by the state
+lock, unless only the supervisor's thread uses them.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
+from .._core.child_states import Contact, ContactEvent, Phase, PhaseEvent, next_contact, next_phase
 from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.outbox import Outbox
-from .._core.restarts import GiveUp, RestartDecision, RestartPolicy
+from .._core.restarts import GiveUp, Restart, RestartDecision, RestartPolicy
 from .._core.stopping import grace
 from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
 from .._links.link import Link
@@ -22,6 +25,7 @@ from .._platform.clock import monotonic
 from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.threads import Deadline
+from .._transport.stream import Stream
 from .process import ChildProcess
 from .programs import Program
 
@@ -32,8 +36,10 @@ STEP = 0.05  # of a stop's time is kept for each level of the tree,
 LEAST_STEP_SECONDS = 0.2  # but at least so much
 
 
-class Slot:
-    """What is known of one child over all its restarts."""
+class ChildState:
+    """See the module."""
+
+    link: Link  # its processes have it in common; from Supervisor.add() on
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class Slot:
         leave_timeout: float | None = None,
     ) -> None:
         self.name = name
-        self.inherited = inherited or Inheritance()  # kept with the slot, for all starts
+        self.inherited = inherited or Inheritance()  # kept with the child, for all starts
         self.is_worker = is_worker
         self.policy = policy
         self.explicit = explicit
@@ -57,39 +63,39 @@ class Slot:
         self.stop_grace = stop_grace  # seconds
         self.leave_timeout = leave_timeout  # seconds, None for no limit
         self.program, self.program_size = forms.encode(tuple(program), {})
-        self.link: Link | None = None
-        self.process: ChildProcess | None = None
+        self.phase = Phase.NEW
+        self.process: ChildProcess | None = None  # while RUNNING and EXITED
+        self.exited_at = 0.0  # of the last process
+        self.restart_at = 0.0  # while WAITING
         self.pid = ""
         self.starts = 0
         self.exitcode: int | None = None
         self.wanted = False  # stop() or kill() was called: its end is final
-        self.ended = Latch()  # the final end
-        self.child: Any = None  # the user's handle of it
+        self.ended = Latch()  # set when the phase is ENDED and everything has been reported
+        self.handle: Any = None  # the user's Child
         # Of the next process, until it is started: PROGRAM, and what Child.send was given since the end of
         # the one before. Apart from the outbox of that one, which may still be written to by its pid.
         self._next: Outbox | None = None
-        self.begin()
+        self._forget_start()
 
-    def begin(self) -> None:
-        """Everything that concerns one start only."""
-        self.key = os.urandom(8)
+    def _forget_start(self) -> None:
+        """Give all fields that concern one start their first values."""
+        self.contact = Contact.AWAITED
+        self.key_id = os.urandom(8)
         self.token = os.urandom(32)
         self.sent_before = 0  # events on its link until this start
-        self.admitted_at: float | None = None
+        self.admitted_at = 0.0  # while ADMITTED
         self.is_named = False
-        self.attached = False
-        self.early: Connection | None = None  # a connection that came before the start had returned
-        self.online = False
-        self.link_read = False
-        self.exited_at: float | None = None
+        self.early: Connection | None = None  # while STARTING and CONNECTED: the link gets it after the start
+        # What the process has said of its end.
         self.finished = False
         self.refused = False
         self.failure = ""
         self.fault = ""  # of the library or the system, for which it ended
-        self.restart_at: float | None = None
-        self.stop_told = False
-        self.term_sent = False
         self.goes_on = False  # its main thread has stopped it by itself; what follows is out of its own reach
+        # Of its stop, while it runs.
+        self.stop_sent = False
+        self.term_sent = False
         self.warn_at: float | None = None
         self.term_at: float | None = None
         self.kill_at: float | None = None
@@ -101,94 +107,154 @@ class Slot:
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.exited_at is None
+        """Whether a process runs."""
+        return self.phase is Phase.RUNNING
+
+    @property
+    def is_over(self) -> bool:
+        """State lock held: whether no other process will be started, also while the last one still runs."""
+        return self.wanted or self.phase is Phase.ENDED
+
+    # The phases
 
     def next_outbox(self) -> Outbox:
-        """State lock held, no process runs: where what the next one gets waits for it; full as any other."""
+        """State lock held, no process runs: what waits for the next one. It is full as any other outbox."""
         if self._next is None:
             self._next = Outbox()
             self._next.put((PROGRAM, (), "", None, [self.program]), self.program_size)
         return self._next
 
+    def starts_now(self, now: float) -> None:
+        """State lock held: a process is about to be started, with a token of its own."""
+        self.phase = next_phase(self.phase, PhaseEvent.START)
+        self._forget_start()
+        self.link.outbox = self.next_outbox()  # nothing that was sent to a process before
+        self.sent_before = self.link.sent
+        self.policy.started(now)
+
     def started(self, process: ChildProcess) -> None:
-        """State lock held: the next process runs; from now on what is sent goes into its link."""
+        """State lock held: the process runs; from now on what is sent goes into its link."""
+        self.phase = next_phase(self.phase, PhaseEvent.STARTED)
         self.starts += 1
         self.process = process
         self._next = None
 
-    def drop_next(self) -> int:
+    def exited(self, code: int | None, now: float) -> None:
+        """State lock held: its process has ended, with this exit code."""
+        self.phase = next_phase(self.phase, PhaseEvent.EXITED)
+        self.exitcode, self.exited_at = code, now
+        self.kill_at = self.warn_at = None
+
+    def goes_next(self, decision: RestartDecision, since: float) -> bool:
+        """State lock held: the last process is read to its end, or its start has failed.
+
+        Returns whether another one follows; if not, the caller calls ``ends``.
+        """
+        self.process = None
+        if not isinstance(decision, Restart):
+            return False
+        self.phase = next_phase(self.phase, PhaseEvent.AGAIN)
+        self.restart_at = since + decision.after
+        return True
+
+    def ends(self) -> int:
         """State lock held: there will be no other process. Returns how many events waited for it."""
+        self.phase = next_phase(self.phase, PhaseEvent.END)
+        self.process = None
         lost = 0 if self._next is None else self._next.count_messages()
         self._next = None
         return lost
 
-    def times(self) -> list[float | None]:
-        """When something is to be done for it: only what can still be done, or the thread would spin."""
-        if self.process is None:
-            return [self.restart_at]
-        if self.exited_at is None:
-            return [self.warn_at, self.term_at if self._is_out_of_reach() else None, self.kill_at]
-        return [self._admission_ends()]
+    # The link
 
-    def _admission_ends(self) -> float | None:
-        if self.exited_at is None or self.admitted_at is None or self.attached:
-            return None
-        return self.admitted_at + ADMITTED_SECONDS
+    def admitted(self, now: float) -> None:
+        """State lock held: a process has proved this start's token."""
+        self.contact = next_contact(self.contact, ContactEvent.ADMITTED)
+        self.admitted_at = now
+
+    def connected(self, connection: Connection) -> None:
+        """State lock held: the process that was admitted has a connection.
+
+        The link gets it, now or when the start has returned.
+        """
+        self.contact = next_contact(self.contact, ContactEvent.CONNECTED)
+        if self.phase is Phase.STARTING:
+            self.early = connection
+        else:
+            self._attach(connection)
+
+    def attach_early(self) -> None:
+        """State lock held: the start has returned. The link gets a connection that came before that."""
+        connection, self.early = self.early, None
+        if connection is not None:
+            self._attach(connection)
+
+    def _attach(self, connection: Connection) -> None:
+        self.link.attach(Stream(connection, None))
+        if (
+            self.stop_sent and self.kill_at is not None
+        ):  # it has waited in the outbox: less time is left by now
+            self.send_stop(Deadline(max(0.0, self.kill_at - monotonic())))
+
+    def leaves(self, now: float) -> None:
+        """State lock held: its link is read to the end, so it is about to end by itself."""
+        self.contact = next_contact(self.contact, ContactEvent.READ)
+        if self.alive and self.kill_at is None and self.leave_timeout is not None:
+            self.kill_at = now + self.leave_timeout
 
     def is_read(self, now: float) -> bool:
-        """Whether nothing can come from this start any more."""
-        if self.attached:
-            return self.link_read
-        ends = self._admission_ends()
-        return ends is None or now >= ends
+        """After the end of its process: whether nothing can come from it any more."""
+        if self.contact is Contact.ADMITTED:
+            return now >= self.admitted_at + ADMITTED_SECONDS
+        return self.contact in (Contact.AWAITED, Contact.READ)
 
-    def tell_stop(self, deadline: Deadline) -> None:
+    # What is to be done, and when
+
+    def times(self) -> list[float | None]:
+        """When something is to be done for it: only what can still be done, or the thread would spin."""
+        if self.phase is Phase.WAITING:
+            return [self.restart_at]
+        if self.phase is Phase.RUNNING:
+            return [self.warn_at, self.term_at if self._is_out_of_reach() else None, self.kill_at]
+        if self.phase is Phase.EXITED and self.contact is Contact.ADMITTED:
+            return [self.admitted_at + ADMITTED_SECONDS]
+        return []
+
+    def send_stop(self, deadline: Deadline) -> None:
         """State lock held: ask the child to stop; KILL follows if it does not.
 
-        TERM is what the child itself sends its main thread, see childhood.py. Ours is for one that has closed
-        its link by a ``stop()`` of its own, and so hears of nothing, while its program goes on.
+        TERM is what the child itself sends its main thread, see child_main.py. Ours is for a child that has
+        closed its link by a ``stop()`` of its own, and so hears of nothing, while its program goes on.
         """
         left = deadline.left()
         assert left is not None
-        assert self.link is not None
+        if self.phase is Phase.WAITING:
+            self.restart_at = monotonic()  # which finds that it is to end
         if not self.alive:
-            self.restart_at = monotonic() if self.restart_at is not None else None
             return
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
         self.link.tell((STOP, int((left - step) * 1000)))
         now = monotonic()
-        self.stop_told = True
+        self.stop_sent = True
         if self.term_at is None and not self.term_sent:
             self.term_at = now + grace(self.stop_grace, left, orphaned=False)
         self.kill_at = now + left if self.kill_at is None else min(self.kill_at, now + left)
 
-    def connected(self) -> None:
-        """State lock held: it has its link. What it was told before has waited, so less time is left."""
-        if self.stop_told and self.kill_at is not None:
-            self.tell_stop(Deadline(max(0.0, self.kill_at - monotonic())))
-
-    def leaves(self, now: float) -> None:
-        """State lock held: its link is read to the end, so it is about to end by itself."""
-        self.link_read = True
-        if self.alive and self.kill_at is None and self.leave_timeout is not None:
-            self.kill_at = now + self.leave_timeout
-
     def _is_out_of_reach(self) -> bool:
-        return self.goes_on and self.link_read
+        return self.goes_on and self.contact is Contact.READ
 
-    def tell_kill(self) -> None:
+    def kill(self) -> None:
         """State lock held: it is to be ended at once, and not started again."""
         self.wanted = True
-        self.kill_at = monotonic()
-        if self.restart_at is not None:
-            self.restart_at = self.kill_at
+        self.kill_at = self.restart_at = monotonic()
 
     def heard(self, record: Record) -> None:
         """State lock held: what the child says of itself, ONLINE, FAILED, FAULT or FINISHED."""
         kind = record[0]
         if kind == ONLINE:
-            self.online = self.online or len(record[1]) == 1
-            self.warn_at = None if self.online else self.warn_at
+            if len(record[1]) == 1:  # else the online of a process below it
+                self.contact = next_contact(self.contact, ContactEvent.ONLINE)
+                self.warn_at = None
         elif kind == FAILED:
             _, text, refused = record
             self.failure, self.refused = str(text), bool(refused)
@@ -220,7 +286,7 @@ class Slot:
     def act(self, now: float) -> None:
         """In the supervisor's thread: the warning and the signals that are due for a running child."""
         process = self.process
-        if process is None or self.exited_at is not None:
+        if process is None or self.phase is not Phase.RUNNING:
             return
         if self.warn_at is not None and self.warn_at <= now:
             self.warn_at = None
@@ -235,9 +301,7 @@ class Slot:
             process.send_signal(signal.SIGKILL)
 
     def _warn(self) -> None:
-        link = self.link
-        assert link is not None
-        waiting = link.count_waiting(self.sent_before)
+        waiting = self.link.count_waiting(self.sent_before)
         if waiting:
             log.warning(
                 "! %d events for %s wait: it has not said online yet; it does so when it calls ipem.start(), "

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from .._exceptions import WorkerRefused
 from .._platform import streams
 from .._platform.threads import start_thread
 
+HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 _EXITCODE_SECONDS = 0.5  # how long after an exit its code may come, where it is not ours to reap
 _EXITCODE_TRIES = 20
 _EXITCODE_STEP_SECONDS = 0.001
@@ -36,8 +37,8 @@ class Launch(NamedTuple):
     """
 
     address: str
-    slot: bytes
-    token: bytes
+    key_id: bytes  # of this start: what names it in the handshake
+    token: bytes  # the secret that it proves there
     parent_pid: int
     depth: int
     is_worker: bool
@@ -51,18 +52,20 @@ class Launch(NamedTuple):
 class ChildProcess:
     """A started ``multiprocessing.Process`` with a descriptor that tells its end (or a sentinel)."""
 
-    def __init__(self, launch: Launch, name: str, passed: tuple[object, ...] = ()) -> None:
-        """Start it; ``passed`` are further arguments. Blocks for some milliseconds.
+    def __init__(
+        self, main: Callable[..., None], launch: Launch, name: str, passed: tuple[object, ...] = ()
+    ) -> None:
+        """Start a process that calls ``main(launch, *passed)``. Blocks for some milliseconds.
+
+        ``main`` is pickled by its name.
 
         Raises WorkerRefused where no process can be started, OSError where the system refuses it; then there
         is none.
         """
-        from .._lifecycle import bootstrap
-
         _check_place()
         streams.occupy()  # the user may have closed them only now; multiprocessing opens pipes
         context: Any = multiprocessing.get_context(launch.start_method)
-        self.process: BaseProcess = context.Process(target=bootstrap.run, args=(launch, *passed), name=name)
+        self.process: BaseProcess = context.Process(target=main, args=(launch, *passed), name=name)
         self.process.daemon = False  # a daemon may have no children
         with _quiet_start(launch.start_method):
             self.process.start()
@@ -289,7 +292,7 @@ def _quiet_start(start_method: str) -> Iterator[None]:
 
 
 class _Blocked:
-    """Blocks SIGINT where it is unpickled; our bootstrap unblocks it."""
+    """Blocks SIGINT where it is unpickled; the main function of our children unblocks it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return signal.pthread_sigmask, (int(signal.SIG_BLOCK), [int(signal.SIGINT)])

@@ -12,18 +12,18 @@ import select
 
 from .._platform.latches import Wakeup
 from .._platform.threads import for_poll
-from .child_state import Slot
+from .child_state import ChildState
 from .process import open_pidfd
 
 
-class Watch:
+class Sentinels:
     """The ends of the children and of the parent. Used by one thread, except for ``ring`` and where said."""
 
     def __init__(self) -> None:
         self._wakeup = Wakeup()
         self._poll = select.poll()
         self._poll.register(self._wakeup.fileno(), select.POLLIN)
-        self._watched: dict[int, Slot] = {}
+        self._watched: dict[int, ChildState] = {}
         self._parent_fd: int | None = None
 
     def ring(self) -> None:
@@ -57,17 +57,19 @@ class Watch:
         """Another descriptor that tells the end of the parent, the caller's own; None where there is none."""
         return None if self._parent_fd is None else os.dup(self._parent_fd)
 
-    def wait(self, alive: list[Slot], seconds: float | None) -> tuple[list[Slot], bool]:
+    def wait(self, alive: list[ChildState], seconds: float | None) -> tuple[list[ChildState], bool]:
         """Wait for the end of one of these children or of the parent, or for a ring.
 
         At most so many seconds; where these are more than the system takes, it ends before its time. Returns
         the children that have ended, and whether the parent has. Each end is told once.
         """
-        for slot in alive:
-            assert slot.process is not None
-            descriptor = slot.process.fileno()
-            if self._watched.get(descriptor) is not slot:
-                self._watched[descriptor] = slot
+        for child in alive:
+            process = child.process
+            if process is None:
+                continue
+            descriptor = process.fileno()
+            if self._watched.get(descriptor) is not child:
+                self._watched[descriptor] = child
                 self._poll.register(descriptor, select.POLLIN)
         ready = self._poll.poll(for_poll(seconds))
         self._wakeup.clear()

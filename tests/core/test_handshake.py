@@ -29,7 +29,7 @@ def client(key=KEY, key_id=b"", me=CLIENT, nonce=b"c" * 32):
 
 
 def server(keys=None, me=SERVER, nonce=b"s" * 32):
-    return ServerHandshake({b"": KEY, b"slot": OTHER_KEY}.get if keys is None else keys.get, me, nonce)
+    return ServerHandshake({b"": KEY, b"start": OTHER_KEY}.get if keys is None else keys.get, me, nonce)
 
 
 def exchanged(one, other, pid="4712"):
@@ -58,10 +58,10 @@ def test_both_ends_learn_who_the_other_is():
     assert other.authenticated == (CLIENT, b"")
 
 
-def test_a_child_is_known_by_its_slot():
-    one, other = client(OTHER_KEY, b"slot"), server()
+def test_a_child_is_known_by_the_key_of_its_start():
+    one, other = client(OTHER_KEY, b"start"), server()
     exchanged(one, other)
-    assert other.authenticated == (CLIENT, b"slot")
+    assert other.authenticated == (CLIENT, b"start")
 
 
 def test_a_client_may_ask_for_the_name_of_its_address():

@@ -67,7 +67,7 @@ def what_is_done_under_the_lock(emitter):
 
     def do():
         Latch().set()
-        supervisor.watch.ring()
+        supervisor.sentinels.ring()
         link.prompt()
         link.wake_waiters()
         node.notify(int)
@@ -89,7 +89,7 @@ def actions(server, client):
     closing = Wakeup()
     (link,) = server._node.router.neighbours
     yield "a latch", Latch().set
-    yield "a ring", server._life.supervisor.watch.ring
+    yield "a ring", server._life.supervisor.sentinels.ring
     yield "the end of a wakeup", closing.close
     yield "begin to connect", made[0].begin
     yield "connect no more", made[1].begin_close
@@ -155,13 +155,13 @@ def test_a_receiver_may_be_collected_in_the_middle_of_a_ring(pair):
 
     def ring():
         interruption = Interruption(3, collect)
-        interruption.run(server._life.supervisor.watch.ring)
+        interruption.run(server._life.supervisor.sentinels.ring)
 
     def hold():
         holds.wait(CEILING)
         with node.lock:
             goes_on.set()
-            server._life.supervisor.watch.ring()
+            server._life.supervisor.sentinels.ring()
 
     gc.disable()
     try:

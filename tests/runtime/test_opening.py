@@ -415,7 +415,7 @@ def test_no_listener_begins_after_the_stop_although_one_has_kept_its_reader(agai
     assert emitter.stats()["stopped"] > 0
 
 
-@pytest.mark.parametrize("step", ["tell_notices", "flush", "say_goodbye", "join"])
+@pytest.mark.parametrize("step", ["run_notices", "flush", "say_goodbye", "end_notices", "join"])
 def test_a_stop_whose_last_steps_fail_comes_to_its_end_and_start_works_again(emitter, monkeypatch, step):
     def fails(*args):
         raise MemoryError
@@ -431,6 +431,22 @@ def test_a_stop_whose_last_steps_fail_comes_to_its_end_and_start_works_again(emi
     emitter.stop()
 
 
+def test_a_stop_whose_first_step_fails_leaves_no_child_and_comes_to_its_end(emitter, monkeypatch):
+    def fails():
+        raise MemoryError
+
+    emitter.options(useSocket=False).start()
+    child = emitter.worker(lambda: threading.Event().wait())
+    with monkeypatch.context() as patch:
+        patch.setattr(emitter._life, "_close_entrances", fails)
+        emitter.stop()
+    assert child.join(0.0)
+    assert child.exitcode == -signal.SIGKILL
+    assert state_of(emitter) is State.CLOSED
+    assert threads() == []
+    emitter.start().stop()
+
+
 def test_a_supervisor_that_fails_for_good_ends_the_emitter_and_who_waits_for_it(emitter, monkeypatch):
     class Lasting(Exception):
         pass
@@ -442,7 +458,7 @@ def test_a_supervisor_that_fails_for_good_ends_the_emitter_and_who_waits_for_it(
     emitter.options(useSocket=False).start()
     child = emitter.worker(lambda: threading.Event().wait())
     monkeypatch.setattr(emitter._life.supervisor, "_step", fails)
-    emitter._life.supervisor.watch.ring()
+    emitter._life.supervisor.sentinels.ring()
     with pytest.raises(SystemExit):
         emitter.run(CEILING_SECONDS)
     assert child.join(0.0)

@@ -14,13 +14,13 @@ from ipevents._core.restarts import RestartPolicy
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
-from ipevents._processes.child_state import Slot
+from ipevents._processes.child_state import ChildState
 
 CEILING = 20.0  # reached only in a deadlock
 
 
 class Running:
-    """A process that runs, as far as a slot looks at it."""
+    """A process that runs, as far as a ChildState looks at it."""
 
 
 class Between:
@@ -30,23 +30,23 @@ class Between:
         self.emitter = Emitter().options(useSocket=False).start()
         self.node = self.emitter._node
         policy = RestartPolicy(True, 1.0, None)
-        self.slot = Slot("resize", programs.function(print, (), {}), True, policy, False, "spawn")
-        self.slot.pid = "4711"
-        self.link = self.slot.link = Link("4711", self.node.lock, self.node.receive, lambda *_: None)
-        self.child = self.slot.child = Child(self.emitter._life, self.slot)
+        self.state = ChildState("resize", programs.function(print, (), {}), True, policy, False, "spawn")
+        self.state.pid = "4711"
+        self.link = self.state.link = Link("4711", self.node.lock, self.node.receive, lambda *_: None)
+        self.child = self.state.handle = Child(self.emitter._life, self.state)
 
     def start(self) -> None:
         """As the supervisor does, with a process that takes nothing yet."""
         with self.node.lock:
-            self.link.outbox = self.slot.next_outbox()
+            self.state.starts_now(0.0)
             self.node.router.add_child(self.link, "4712")
-            self.slot.started(Running())  # type: ignore[arg-type]
+            self.state.started(Running())  # type: ignore[arg-type]
             self.link.wake_waiters()
 
     def waiting(self) -> list[tuple[str, tuple[object, ...]]]:
         """The events that the next process gets; what it is to run comes before them."""
         with self.node.lock:
-            program, *records = self.slot.next_outbox()._all()
+            program, *records = self.state.next_outbox()._all()
             assert program[0] == PROGRAM
             assert all(record[0] == TO_CHILD for record in records)
             return [(record[EVENT], record[PAYLOADS][0]) for record in records]
@@ -123,7 +123,8 @@ def test_what_is_sent_after_the_start_comes_behind_it(between):
 def test_what_was_left_for_the_process_before_is_not_given_to_the_next(between):
     between.start()
     between.child.send("x", 1)
-    between.slot.process = None  # it ended
+    with between.node.lock:
+        between.state.exited(0, 1.0)
     between.child.send("x", 2)
     assert between.waiting() == [("x", (2,))]
 
@@ -138,14 +139,14 @@ def test_a_send_that_finds_the_process_gone_goes_to_the_next(between):
 
         asked = 0
 
-        def __get__(self, slot, owner):
+        def __get__(self, state, owner):
             self.asked += 1
             return self.asked == 1
 
-    class Ending(Slot):
+    class Ending(ChildState):
         alive = Ends()  # type: ignore[assignment]
 
-    between.slot.__class__ = Ending
+    between.state.__class__ = Ending
     between.child.send("x", 1)
     assert between.waiting() == [("x", (1,))]
 
@@ -169,15 +170,15 @@ def test_a_wrong_send_between_two_processes_is_refused_as_ever(between, event, a
 @pytest.mark.parametrize("how", ["ended", "wanted"])
 def test_a_child_that_will_not_be_started_again_has_ended(between, how):
     if how == "ended":
-        between.slot.ended.set()
+        between.state.ends()
     else:
-        between.slot.wanted = True
+        between.state.wanted = True
     with pytest.raises(UnknownProcess, match=r"child resize \(4711\) has ended"):
         between.child.send("x")
 
 
 def test_the_error_event_of_such_a_send_has_the_child(between):
-    between.slot.ended.set()
+    between.state.ends()
     with between.emitter.expecting("error", CEILING) as got:
         between.child.send("x")
     assert got.message.child is between.child
@@ -226,9 +227,8 @@ def test_the_wait_for_room_ends_with_the_child(between, small, monkeypatch):
         between.child.send("x", number)
     ended = in_thread(between.child.send, "x", 2)
     begun.get(timeout=CEILING)
-    between.slot.ended.set()
     with between.node.lock:
-        assert between.slot.drop_next() == 2
+        assert between.state.ends() == 2
         between.link.end()
     assert type(ended.get(timeout=CEILING)) is UnknownProcess
 
@@ -236,5 +236,5 @@ def test_the_wait_for_room_ends_with_the_child(between, small, monkeypatch):
 def test_a_send_from_within_the_library_is_done_on_leaving(between):
     with between.node.lock:
         between.child.send("x", 1)
-        assert between.slot.drop_next() == 0
+        assert between.state.next_outbox().count_messages() == 0
     assert between.waiting() == [("x", (1,))]

@@ -12,11 +12,10 @@ import time
 
 import pytest
 
-from ipevents._lifecycle import bootstrap
 from ipevents._processes import process
 from ipevents._processes.process import ChildProcess, Launch, missing_options, open_pidfd
 
-LAUNCH = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn")
+LAUNCH = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn")
 CEILING_SECONDS = 30.0
 
 
@@ -29,13 +28,12 @@ def exit_with_three(launch: object) -> None:
 
 
 @pytest.fixture
-def started(monkeypatch):
+def started():
     """Start children that run a function of ours instead of the library's; all are ended afterwards."""
     children = []
 
     def start(target, launch=LAUNCH):
-        monkeypatch.setattr(bootstrap, "run", target)
-        child = ChildProcess(launch, "test")
+        child = ChildProcess(target, launch, "test")
         children.append(child)
         return child
 

@@ -13,6 +13,7 @@ from ipevents._node.node import Node
 from ipevents._platform.clock import monotonic
 from ipevents._platform.threads import Deadline, main_ident
 from ipevents._processes import supervisor as module
+from ipevents._processes.role import TopRole
 from ipevents._processes.supervisor import Supervisor
 
 CEILING_SECONDS = 20.0
@@ -22,10 +23,11 @@ def ignore(*_: object) -> None:
     pass
 
 
-class Watched:
-    """A supervisor, and what it called in which order."""
+class Watched(TopRole):
+    """A supervisor, and what it called in which order; it is the role as well."""
 
     def __init__(self) -> None:
+        super().__init__(lambda timeout: True)
         self.called: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_done = True
         self.looks = 0
@@ -35,19 +37,22 @@ class Watched:
             node,
             depth=0,
             incarnation=1,
-            on_stop=lambda: self.called.put("stop"),
-            on_stopped=lambda deadline: self.called.put("stopped"),
+            on_stop=self.stop,
             on_empty=lambda: self.called.put("empty"),
-            childhood=self,  # type: ignore[arg-type]  # as much of it as a supervisor needs
+            role=self,
+            child_main=ignore,
         )
+
+    def stop(self, supervisor: Supervisor, deadline: Deadline) -> None:
+        self.called.put("stop")
+        supervisor.end_children(deadline)
+        self.called.put("stopped")
 
     def parent_ended(self) -> None:
         self.called.put("orphaned")
 
     def has_left(self) -> bool:
         return self.is_done
-
-    ends_at_once = False
 
     def hurry(self, deadline: Deadline, *, alone: bool) -> float | None:
         self.looks += 1
@@ -120,12 +125,12 @@ def test_the_end_of_the_parent_is_told(watched):
     import sys
 
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
-        assert watched.supervisor.watch.add_parent(parent.pid)
-        assert not watched.supervisor.watch.parent_is_gone(0.0)
+        assert watched.supervisor.sentinels.add_parent(parent.pid)
+        assert not watched.supervisor.sentinels.parent_is_gone(0.0)
         watched.supervisor.begin()
         parent.kill()
         assert watched.called.get(timeout=CEILING_SECONDS) == "orphaned"
-        assert watched.supervisor.watch.parent_is_gone(0.0)
+        assert watched.supervisor.sentinels.parent_is_gone(0.0)
 
 
 def test_a_parent_that_is_gone_already_is_noticed(watched):
@@ -134,7 +139,7 @@ def test_a_parent_that_is_gone_already_is_noticed(watched):
 
     with subprocess.Popen([sys.executable, "-c", ""]) as parent:
         parent.wait()
-    assert not watched.supervisor.watch.add_parent(parent.pid)
+    assert not watched.supervisor.sentinels.add_parent(parent.pid)
     watched.supervisor.begin()
 
 
@@ -191,3 +196,15 @@ def test_a_fault_that_lasts_is_told_and_ends_all(watched, monkeypatch):
     assert watched.supervisor.join(Deadline(CEILING_SECONDS))
     assert [watched.called.get() for _ in range(2)] == ["stop", "stopped"]
     assert [type(exc) for exc in told] == [SystemExit]
+
+
+def test_a_fault_that_cannot_be_reported_is_followed_by_the_stop_all_the_same(watched, monkeypatch):
+    def fails(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "patient", lambda count: False)
+    monkeypatch.setattr(watched.supervisor, "_step", fails)
+    monkeypatch.setattr(watched.supervisor, "_on_fault", fails)
+    watched.supervisor.begin()
+    assert watched.supervisor.join(Deadline(CEILING_SECONDS))
+    assert [watched.called.get() for _ in range(2)] == ["stop", "stopped"]

@@ -462,7 +462,7 @@ def test_a_start_without_a_descriptor_raises_and_leaves_nothing():
         until = time.monotonic() + 20
         while descriptors() > before and time.monotonic() < until:
             time.sleep(0.005)  # the last thread of a link that has ended closes its socket
-        say(0 < failures < 12, descriptors() <= before, len(ipem._life.supervisor.slots), zombies())
+        say(0 < failures < 12, descriptors() <= before, len(ipem._life.supervisor.children), zombies())
         child = ipem.worker(lambda: None)
         say(child.join(25), child.exitcode)
     """

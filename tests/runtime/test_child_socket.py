@@ -15,8 +15,8 @@ from ipevents._links.link import Link
 from ipevents._node.node import Node
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
-from ipevents._processes.child_socket import PrivateSocket
-from ipevents._processes.child_state import Slot
+from ipevents._processes.child_socket import ChildSocket
+from ipevents._processes.child_state import ChildState
 
 CEILING_SECONDS = 30.0
 OTHER_NAME = re.compile(r"4711-[0-9a-f]{6}")
@@ -31,7 +31,7 @@ class Children:
 
     def __init__(self) -> None:
         self.node = Node("1", reply=ignore, on_control=ignore, on_first_use=ignore, on_exit=ignore)
-        self.socket = PrivateSocket(self.node, incarnation=1, on_attached=ignore)
+        self.socket = ChildSocket(self.node, incarnation=1, on_attached=ignore)
         self.links: list[Link] = []
 
     def link(self, name: str) -> Link:
@@ -39,19 +39,20 @@ class Children:
         self.links.append(link)
         return link
 
-    def expected(self) -> Slot:
+    def expected(self) -> ChildState:
         program = programs.function(print, (), {})
-        slot = Slot("name", program, True, RestartPolicy(True, 1.0, None), False, "spawn")
-        slot.link = self.link("name")
+        child = ChildState("name", program, True, RestartPolicy(True, 1.0, None), False, "spawn")
+        child.link = self.link("name")
         with self.node.lock:
-            self.socket.expect(slot)
-        return slot
+            child.starts_now(0.0)
+            self.socket.expect(child)
+        return child
 
     def named(self, pid: str) -> str:
-        slot = self.expected()
+        child = self.expected()
         with self.node.lock:
-            self.socket.name(slot, pid)
-        return slot.pid
+            self.socket.name(child, pid)
+        return child.pid
 
 
 @pytest.fixture
@@ -99,39 +100,39 @@ def test_a_child_with_the_os_pid_of_one_that_is_gone_gets_another_name(children)
 
 
 def test_a_child_that_is_faster_than_the_thread_that_starts_it_is_named_by_its_handshake(children):
-    slot = children.expected()
-    assert children.socket._admit(Identity("4711", 2, (3, 11), 0), slot.key, "") == "4711"
+    child = children.expected()
+    assert children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "") == "4711"
     with children.node.lock:
-        children.socket.name(slot, "4711")
-    assert slot.pid == "4711"
+        children.socket.name(child, "4711")
+    assert child.pid == "4711"
 
 
 def test_a_token_is_good_for_one_connection(children):
-    slot = children.expected()
-    assert children.socket._find_key(slot.key) is not None
-    children.socket._admit(Identity("4711", 2, (3, 11), 0), slot.key, "")
-    assert children.socket._find_key(slot.key) is None
-    assert isinstance(children.socket._admit(Identity("4711", 2, (3, 11), 0), slot.key, ""), Refusal)
+    child = children.expected()
+    assert children.socket._find_key(child.key_id) is not None
+    children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "")
+    assert children.socket._find_key(child.key_id) is None
+    assert isinstance(children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, ""), Refusal)
 
 
 def test_of_a_start_that_failed_behind_its_handshake_nothing_is_left(children):
-    slot = children.expected()
-    children.socket._admit(Identity("4711", 2, (3, 11), 0), slot.key, "")
+    child = children.expected()
+    children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "")
     with children.node.lock:
-        children.socket.forget(slot)
+        children.socket.forget(child)
     assert children.node.router.child_pids() == []
-    assert children.socket._find_key(slot.key) is None
+    assert children.socket._find_key(child.key_id) is None
 
 
 def test_a_process_takes_the_name_that_its_parent_gave_it(monkeypatch):
     """Its OS pid is taken in this process just before it is named; what is sent to it waits for it."""
-    original = PrivateSocket.name
+    original = ChildSocket.name
 
-    def name(self: PrivateSocket, slot: Slot, pid: str) -> None:
+    def name(self: ChildSocket, child: ChildState, pid: str) -> None:
         self._node.router.names.add(pid)
-        original(self, slot, pid)
+        original(self, child, pid)
 
-    monkeypatch.setattr(PrivateSocket, "name", name)
+    monkeypatch.setattr(ChildSocket, "name", name)
 
     def work() -> None:
         from ipevents import ipem

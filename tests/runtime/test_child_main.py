@@ -10,7 +10,7 @@ import pytest
 from ipevents import Emitter
 from ipevents._core.stopping import Handler, Raised
 from ipevents._lifecycle import child_main as module
-from ipevents._lifecycle.child_main import Childhood
+from ipevents._lifecycle.child_main import ChildRole
 from ipevents._platform.latches import Latch
 from ipevents._platform.threads import Deadline
 from ipevents._processes.process import Launch
@@ -82,13 +82,13 @@ def test_a_child_that_a_thread_keeps_is_stopped_in_time(emitter):
 
 
 @pytest.fixture
-def childhood(monkeypatch):
+def role(monkeypatch):
     """A child with the library's handler for SIGTERM; what it sends its main thread is noted in ``sent``."""
     life = SimpleNamespace(
         stopping=Latch(), stopped=Latch(), node=SimpleNamespace(router=SimpleNamespace(pid="1"))
     )
-    launch = Launch("/nonexistent/children", b"slot", b"a token", os.getpid(), 1, True, "spawn", 0.0)
-    made = Childhood(life, launch)  # type: ignore[arg-type]  # as much of a life as it needs
+    launch = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn", 0.0)
+    made = ChildRole(life, launch)  # type: ignore[arg-type]  # as much of a life as it needs
     made.sent = []
     monkeypatch.setattr(module.signal, "pthread_kill", lambda ident, number: made.sent.append(number))
     monkeypatch.setattr(module.os_signals, "term_handler", lambda: Handler.OURS)
@@ -96,31 +96,31 @@ def childhood(monkeypatch):
     return made
 
 
-def test_a_stop_that_comes_before_the_program_signals_nothing_until_that_has_begun(childhood):
-    look_at = childhood.hurry(Deadline(CEILING_SECONDS), alone=True)
-    assert (childhood.sent, look_at is not None) == ([], True)
-    childhood._begun = True
-    childhood.hurry(Deadline(CEILING_SECONDS), alone=True)
-    assert childhood.sent == [module.signal.SIGTERM]
+def test_a_stop_that_comes_before_the_program_signals_nothing_until_that_has_begun(role):
+    look_at = role.hurry(Deadline(CEILING_SECONDS), alone=True)
+    assert (role.sent, look_at is not None) == ([], True)
+    role._begun = True
+    role.hurry(Deadline(CEILING_SECONDS), alone=True)
+    assert role.sent == [module.signal.SIGTERM]
 
 
-def test_nothing_is_signalled_when_the_program_has_been_left_or_waits_in_the_library(childhood, monkeypatch):
-    childhood._begun = True
+def test_nothing_is_signalled_when_the_program_has_been_left_or_waits_in_the_library(role, monkeypatch):
+    role._begun = True
     monkeypatch.setattr(module, "main_waits", lambda: True)
-    childhood.hurry(Deadline(CEILING_SECONDS), alone=True)
+    role.hurry(Deadline(CEILING_SECONDS), alone=True)
     monkeypatch.setattr(module, "main_waits", lambda: False)
-    childhood._left.set()
-    childhood.hurry(Deadline(CEILING_SECONDS), alone=True)
-    assert childhood.sent == []
+    role._left.set()
+    role.hurry(Deadline(CEILING_SECONDS), alone=True)
+    assert role.sent == []
 
 
-def test_an_outside_signal_in_a_stop_adds_nothing_to_what_is_being_unwound(childhood, monkeypatch):
-    childhood._begun = True
-    found = [childhood.takes_no_signal()]
-    childhood.life.stopping.set()
-    found.append(childhood.takes_no_signal())  # it counts as the signal of the stop
+def test_an_outside_signal_in_a_stop_adds_nothing_to_what_is_being_unwound(role, monkeypatch):
+    role._begun = True
+    found = [role.takes_no_signal()]
+    role.life.stopping.set()
+    found.append(role.takes_no_signal())  # it counts as the signal of the stop
     monkeypatch.setattr(module.signal_exceptions, "raised", lambda: Raised.ALIVE)
-    found.append(childhood.takes_no_signal())
-    childhood.life.stopped.set()
-    found.append(childhood.takes_no_signal())  # code after a stop of its own
+    found.append(role.takes_no_signal())
+    role.life.stopped.set()
+    found.append(role.takes_no_signal())  # code after a stop of its own
     assert found == [False, False, True, False]

@@ -8,20 +8,20 @@ import threading
 import pytest
 
 from ipevents._processes.process import open_pidfd
-from ipevents._processes.sentinels import Watch
+from ipevents._processes.sentinels import Sentinels
 
 CEILING_SECONDS = 20.0
 
 
 @pytest.fixture
 def watch():
-    watch = Watch()
+    watch = Sentinels()
     yield watch
     watch.close()
 
 
 class Watched:
-    """A child as far as a Watch looks at it; it ends when its input does."""
+    """A child as far as a Sentinels looks at it; it ends when its input does."""
 
     def __init__(self) -> None:
         self.popen = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

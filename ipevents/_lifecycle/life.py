@@ -1,0 +1,135 @@
+"""What one emitter consists of, and what is known of the life that it is in.
+
+A base class of ``Lifecycle``, so that ``Opening`` can be given an emitter's parts without knowing what makes,
+starts and stops them: opening.py imports this file, and lifecycle.py imports both.
+
+A life goes from ``start()``, or the first ``worker()``, to the end of a stop. In a top process another one
+may follow; ``Opening.renew`` then forgets what belongs to the one before: supervisor, public socket, latches,
+exit.
+No lock of its own: what more than one thread changes is guarded by the state lock, ``node.lock``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from .._core.state import State
+from .._links.link import Link
+from .._node.node import Node
+from .._options import Options
+from .._platform.interruptible import in_handler
+from .._platform.latches import Latch
+from .._platform.threads import Deadline, library_threads
+from .._processes.role import Role, TopRole
+from .._processes.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from .._network.public_socket import PublicSocket
+
+JOIN_SECONDS = 0.5  # for the thread that has brought the end about to end itself
+
+
+class Life:
+    """See the module."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.options = Options()
+        self.incarnation = new_incarnation()
+        self.depth = 0
+        self.is_worker = False
+        self.role: Role = TopRole(self.wait_over)  # until another process turns out to have started this one
+        # Of this life.
+        self.supervisor: Supervisor | None = None
+        self.public_socket: PublicSocket | None = None
+        self.is_grand_master = False
+        self.stopping = Latch()  # a stop was asked for
+        self.stopped = Latch()  # and is done
+        self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
+        self.exit: SystemExit | None = None  # what a listener ended this process with
+        self.was_started_by_user = False
+        self.ready_said = False
+
+    # What Lifecycle does
+
+    def make_supervisor(self) -> Supervisor:
+        """The supervisor of a new life. Its thread is not started yet. Raises OSError."""
+        raise NotImplementedError
+
+    def request_stop(self, seconds: float | None) -> None:
+        """Ask for the end; returns at once. A signal handler may call it in the middle of anything."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """In a process made by os.fork(): what is open belongs to the parent."""
+        raise NotImplementedError
+
+    # What is known
+
+    @property
+    def is_child(self) -> bool:
+        """Whether another process of the tree has started this one."""
+        return self.role.is_child
+
+    @property
+    def has_started(self) -> bool:
+        """Whether ``start()`` was called, by the user or by implication, and not stopped since.
+
+        Threads and links alone do not mean that: a child has them before its program runs.
+        """
+        return self.node.state.state in (State.JOINING, State.STARTING, State.STARTED, State.STOPPING)
+
+    def say_ready(self) -> None:
+        """``ready``, once in a life, whatever happens to the connection."""
+        if not self.ready_said:
+            self.ready_said = True
+            self.node.deliver_local("ready")
+
+    # For handlers of signals, and for exits
+
+    def resend(self, number: int) -> bool:
+        """Send the main thread this signal again in a moment. Returns False where no thread does that."""
+        return self.supervisor is not None and self.supervisor.resend(number)
+
+    def kill_children(self) -> None:
+        """KILL all children now; the process ends next. Takes no lock."""
+        if self.supervisor is not None:
+            self.supervisor.kill_all()
+
+    def cannot_serve(self) -> bool:
+        """Whether new clients are lost, because this Python starts no threads after the script's body."""
+        return self.public_socket is not None and self.public_socket.cannot_serve()
+
+    # Waits for the end
+
+    def may_wait(self) -> bool:
+        """Whether this thread may wait for the end: nothing that ends needs it."""
+        node = self.node
+        ident = threading.get_ident()
+        if node.inside() or node.dispatcher.runs_here() or in_handler():
+            return False
+        if ident in library_threads:
+            return False
+        links = [link for link in list(node.router.neighbours) if isinstance(link, Link)]
+        return not any(link.is_written_by(ident) for link in links)
+
+    def wait_over(self, timeout: float | None) -> bool:
+        """Wait until this emitter is stopped and the thread that did it has ended as well."""
+        with self.node.lock:
+            stopped, supervisor = self.stopped, self.supervisor
+        return wait_end(stopped, supervisor, timeout)
+
+
+def wait_end(stopped: Latch, supervisor: Supervisor | None, timeout: float | None) -> bool:
+    """Wait for the end of one life, and of the thread that brings it about. Returns whether it has come."""
+    over = stopped.wait(timeout)
+    if over and supervisor is not None:
+        supervisor.join(Deadline(JOIN_SECONDS))
+    return over
+
+
+def new_incarnation() -> int:
+    """What tells this emitter, in this process, from every other one of the same pid."""
+    return int.from_bytes(os.urandom(8), "big")
