@@ -24,7 +24,8 @@ from .._core.messages import (
     Record,
 )
 from .._exceptions import Forged, Undeliverable
-from .._links.link import CONTROL_BYTES, Link
+from .._links.link import Link
+from .._links.writer import CONTROL_BYTES
 
 if TYPE_CHECKING:
     from .node import Node

@@ -18,9 +18,11 @@ from multiprocessing.connection import Connection
 import numpy
 import pytest
 from scripts import wait_until
+from watched import WatchedLink
 
 from ipevents import Emitter
 from ipevents._core import outbox, wire
+from ipevents._core.link_state import Right
 from ipevents._core.messages import (
     BROADCAST,
     INTEREST,
@@ -53,7 +55,7 @@ from ipevents._exceptions import (
     UnknownProcess,
     UnreadablePayload,
 )
-from ipevents._links import link as link_module
+from ipevents._links import writer as writer_module
 from ipevents._links.link import Link
 from ipevents._node import backpressure
 from ipevents._node.node import Node
@@ -62,7 +64,8 @@ from ipevents._platform.threads import Deadline, start_thread
 from ipevents._transport.stream import Session
 
 CEILING = 20.0  # reached only in a deadlock
-JAMMED = -2  # as the thread that writes: none that exists
+BY_JAMS = {(Right.FREE, Right.WRITING)}  # a step that jam() takes and the library does not
+JAMMED = -2  # as the owner of the right to write: no thread that exists
 
 
 class Place:
@@ -128,7 +131,7 @@ class Place:
         return link
 
     def make_link(self, name):
-        link = Link(name, self.node.lock, self.node.receive, self._link_closed)
+        link = WatchedLink(name, self.node.lock, self.node.receive, self._link_closed)
         self.links.append(link)
         return link
 
@@ -147,14 +150,16 @@ class Place:
         with self.node.lock:
             self.node.stage = Stage.CLOSED
             for link in self.links:
-                if link._writing == JAMMED:
-                    link._writing = 0
+                if link._owner == JAMMED and link._right is Right.WRITING:
+                    link._right = Right.FREE
                 link.wake_waiters()
                 link.end()
         assert [link for link in self.links if not link.join(Deadline(CEILING))] == [], (
             "a thread of a link does not end"
         )
         assert self.node.notices.close(Deadline(CEILING))
+        for link in self.links:
+            assert link.refused - BY_JAMS == set()
 
 
 @pytest.fixture
@@ -483,8 +488,9 @@ def jam(place, link):
     """Nothing is taken out of this outbox any more."""
     while True:
         with place.node.lock:
-            if not link._writing and not link.outbox.count:
-                link._writing = JAMMED
+            if link._right is Right.FREE and not link.outbox.count:
+                link._owner = JAMMED
+                link._right = Right.WRITING
                 link.attended = True
                 link.progress = time.monotonic() + 1000  # it seems to make progress
                 return
@@ -492,7 +498,7 @@ def jam(place, link):
 
 def free(place, link):
     with place.node.lock:
-        link._writing = 0
+        link._right = Right.FREE
         link.prompt()
 
 
@@ -1390,7 +1396,7 @@ def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw
 
 def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
     top, child, looks = _echoing(places, raw, monkeypatch)
-    monkeypatch.setattr(link_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
+    monkeypatch.setattr(writer_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
 
     def listener(message, number):
         for answer in range(3):
