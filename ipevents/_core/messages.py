@@ -107,8 +107,9 @@ def check_received(kind: object, event: object, to: object, messages: object) ->
         raise ProtocolError(f"a record of the kind {TYPE_NAMES[kind]} with {shown(to)} as its route")
 
 
-def make_record(header: Header, event: str | list[str], payloads: list[Payload]) -> Record:
+def make_record(header: Header | None, event: str | list[str], payloads: list[Payload]) -> Record:
     """A message record from what its messages have in common and what they have not."""
+    assert header is not None  # only the plan of what passes has none, and is not put
     kind, path, to = header
     return (kind, path, event, to, payloads)
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
+from .decisions import Plan
 from .messages import (
     INTEREST,
     INTERESTS,
@@ -123,18 +124,20 @@ class Outbox:
         there = self._framed_size + self._tail_size + self.being_written
         return not there or there + size <= OUTBOX_BYTES
 
-    def offer(self, header: Header, event: str, payload: Payload, size: int) -> bool:
-        """Take a message if there is room and no episode; else ``decide`` tells what to do with it.
+    def offer(self, plan: Plan, payload: Payload, size: int) -> bool:
+        """Take a message if there is room and no episode; otherwise ``decide`` says what to do with it.
 
-        It joins the record before it if that was made from the very same header.
+        ``plan`` says where its record begins. It joins the record before it if that was made from the very
+        same header.
         """
         tail_size = self._tail_size + size + OVERHEAD
         if tail_size > self._simple_up_to or type(payload) is list:
             if self.dropping or not self.has_room(size):
                 return False
             if tail_size > FRAME_BYTES or type(payload) is list:
-                self.put(make_record(header, event, [payload]), size)
+                self.put_message(plan.header, plan.event, payload, size)
                 return True
+        header, event = plan.header, plan.event
         try:
             if header is self._header:
                 events = self._events
@@ -165,7 +168,7 @@ class Outbox:
         if self._events is not None:
             del self._events[len(self._run) :]
 
-    def _begin_run(self, header: Header, event: str, payload: Payload) -> None:
+    def _begin_run(self, header: Header | None, event: str, payload: Payload) -> None:
         """A record for a message and those that may join it.
 
         It comes into being with the message in it.
@@ -209,6 +212,10 @@ class Outbox:
         if sender is Sender.FANOUT and now - progress >= STALLED_SECONDS:
             return Verdict.DROP
         return _FULL[sender]
+
+    def put_message(self, header: Header | None, event: str, payload: Payload, size: int) -> None:
+        """Take a message at the end, in a record of its own, whatever the limits say."""
+        self.put(make_record(header, event, [payload]), size)
 
     def put(self, record: Record, size: int) -> None:
         """Take a record at the end, whatever the limits say; control records are exempt from them."""

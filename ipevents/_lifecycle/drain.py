@@ -70,7 +70,7 @@ def join(node: Node, deadline: Deadline) -> None:
     with node.lock:
         for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
             link.drop("closed", count_messages(link.outbox.clear()))
-            node.remember(link)
+            node.presence.remember(link)
         node.router.forget_all()
 
 

@@ -127,13 +127,13 @@ class Life:
             if not node.announced:  # in a listener of ready: our online goes before all that we send
                 with node.lock:
                     if not node.announced:
-                        node.announce()
+                        node.presence.announce()
 
     def say_ready(self) -> None:
         """``ready``, once in a life, whatever happens to the connection."""
         if not self.ready_said:
             self.ready_said = True
-            self.node.deliver_local("ready")
+            self.node.events.deliver("ready")
 
     # As somebody's child
 
@@ -294,13 +294,13 @@ class Life:
                 for link in list(node.router.neighbours):
                     link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
             gate = self.gate
-        node.incoming.online_said()
+        node.incoming.held.online_said.set()
         for waiter in list(self.waiters):
             waiter.set()
         if gate is not None:
             gate.begin_close()
         if not self.opening.undoes:
-            node.notify(lambda: node.deliver_local("stopping"))
+            node.events.notify(lambda: node.events.deliver("stopping"))
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end.

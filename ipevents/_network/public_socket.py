@@ -171,7 +171,7 @@ class Gate:
         node = self._node
         limit = min(self._options.max_message, identity.max_message)
         try:
-            link = Link(pid, node.lock, node.receive, self._client_closed)
+            link = Link(pid, node.lock, node.incoming.receive, self._client_closed)
             link.role = "client"
         except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
             connection.close()
@@ -194,7 +194,7 @@ class Gate:
             else:
                 self._arriving[link] = session
         if stale is None:
-            node.after_offlines(lambda: self._attach(link, session, identity, pid))
+            node.events.after_offlines(lambda: self._attach(link, session, identity, pid))
 
     def _drop_successor(self, stale: Link) -> None:
         """Lock held: a still newer connection takes the place, or nobody does."""
@@ -223,9 +223,9 @@ class Gate:
         """Lock held: a client is gone."""
         if self._clients.pop(link, None) is None:
             return
-        _, notices = self._node.child_gone(link, None)
-        self._node.tell_offlines(notices)
-        self._node.retire(link)
+        _, notices = self._node.presence.child_gone(link, None)
+        self._node.events.tell_offlines(notices)
+        self._node.presence.retire(link)
 
     def _client_closed(self, link: Link, error: Exception | None) -> None:
         if isinstance(error, LinkError):
@@ -236,7 +236,7 @@ class Gate:
                 self._arriving[successor[0]] = successor[1]
             self._remove(link)
         if successor is not None:
-            self._node.after_offlines(lambda: self._attach(*successor))
+            self._node.events.after_offlines(lambda: self._attach(*successor))
 
     def _refused(self, cause: str, address: str) -> None:
         self._node.incoming.count_refused(cause)

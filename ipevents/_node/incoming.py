@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._core.decisions import Decision
 from .._core.messages import (
@@ -25,7 +25,6 @@ from .._core.messages import (
     check_received,
     runs,
 )
-from .._core.outbox import Sender
 from .._dispatch.dispatcher import Listener
 from .._exceptions import (
     Closed,
@@ -37,20 +36,17 @@ from .._links.link import Link
 from .._payload import payload as payloads
 from .._platform.clock import monotonic
 from .._platform.guards import told
-from .._platform.threads import Latch
 from .._transport.frame_reader import LOST
-from .backpressure import wait_for_room
+from .backpressure import too_large, wait_to_forward
 from .controls import Controls, put_report
-
-if TYPE_CHECKING:
-    from .node import Node
-
+from .held import Held
+from .node_state import NodeState
+from .outgoing import Outgoing
+from .presence import Presence
 
 REPEAT_SECONDS = 1.0  # the same failure is told to an origin at most so often
 _BATCH = 64  # messages between two looks at the clock in a long frame
 _MAX_DECISIONS = 16_384  # kept for a link; names of events can be many
-_MAX_HELD_BYTES = 64 << 20  # what waits for our own online, as much as an outbox holds
-_MAX_HELD = 100_000
 _NO_KWARGS: dict[str, Any] = {}
 
 
@@ -60,20 +56,24 @@ _STALE = Decision()  # of a link that is gone
 class Incoming:
     """The receiving side of a node."""
 
-    def __init__(self, node: Node, on_control: Callable[[Link, Record], None]) -> None:
+    def __init__(
+        self,
+        node: NodeState,
+        presence: Presence,
+        outgoing: Outgoing,
+        on_control: Callable[[Link, Record], None],
+    ) -> None:
         self._node = node
+        self._presence = presence
+        self._outgoing = outgoing
         self.holding = False  # what comes from the parent for us waits for our online
-        self.held_count = 0
-        self._held: list[tuple[Link, Decision, Payload]] = []
-        self._held_bytes = 0
-        self._online_said = Latch()  # not an Event, whose lock a signal handler may find held by itself
-        self.released = Latch()  # what was held has been delivered, or nothing more comes from the parent
+        self.held = Held()
         self._reported: dict[tuple[str, str], float] = {}
         self.delivered = 0
         self.unheard = 0  # messages for us that nobody listened to
         self.counters: dict[str, int] = {}  # rare things by cause
         self.refused: dict[str, int] = {}  # handshakes by cause
-        self._controls = Controls(node, on_control)
+        self._controls = Controls(node, presence, on_control, self._parent_answered, self.count)
 
     def receive(self, link: Link, records: list[Record], size: int) -> None:
         """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for what makes no sense."""
@@ -119,10 +119,10 @@ class Incoming:
             # Listeners do not raise up to here: the record is to blame.
             raise ProtocolError(f"a record that no process of ours makes: {told(exc, 200)}") from exc
         finally:
-            if node.outgoing.dirty:
-                node.outgoing.write_dirty()
+            if self._outgoing.dirty:
+                self._outgoing.write_dirty()
         if node.deferred:
-            node.run_deferred()
+            node.lock.run_deferred()
 
     def _receive_several(self, link: Link, record: Record, size: int | None) -> None:
         """Handle a message record of several events."""
@@ -234,7 +234,7 @@ class Incoming:
     def _let_others_in(self, link: Link) -> None:
         """Between two messages, the dispatcher entered: this reader has run for long without blocking."""
         self._node.dispatcher.leave()
-        self._node.outgoing.write_dirty()
+        self._outgoing.write_dirty()
         link.turn.breathe()
         self._node.dispatcher.enter(gathers=True)
 
@@ -347,7 +347,7 @@ class Incoming:
                     return False
                 decision = self._decided(link, kind, path, event, to)
             if decision.lost_up:
-                node.outgoing.lose_up(count)
+                self._presence.lose_up(count)
                 self._report_back(
                     link, record, f"the server {node.router.neighbours[node.router.parent].pid} is away", None
                 )
@@ -362,21 +362,21 @@ class Incoming:
                 if size > target.limit and target.is_limited and not self._fits(link, record, target):
                     continue
                 outbox = target.outbox
-                if outbox.dropping or not outbox.has_room(size, count):
-                    sender = Sender.BACK if target is link else Sender.FANOUT
-                    if not wait_for_room(node, target, size, count, sender):
-                        if kind == SEND_TO or sender is Sender.BACK:
-                            self._report_back(link, record, f"{target.title} takes nothing", target.name)
-                        continue
+                if (outbox.dropping or not outbox.has_room(size, count)) and not wait_to_forward(
+                    node, link, target, size, count
+                ):
+                    if kind == SEND_TO or target is link:
+                        self._report_back(link, record, f"{target.title} takes nothing", target.name)
+                    continue
                 outbox.put(passed, size)
                 target.forwarded += count
-                node.outgoing.mark_dirty(target)
+                self._outgoing.mark_dirty(target)
         return True
 
     def _fits(self, link: Link, record: Record, target: Link) -> bool:
         """Lock held: whether each message is within what the target takes; else they are reported."""
-        largest = max(payloads.size_of(payload) for payload in record[PAYLOADS])
-        if largest <= target.limit:
+        largest = too_large(target, record[PAYLOADS])
+        if not largest:
             return True
         target.drop("too-large", len(record[PAYLOADS]))
         cause = f"{largest} bytes are more than {target.title} takes ({target.limit}, socket.maxMessage)"
@@ -403,37 +403,30 @@ class Incoming:
         self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
     ) -> None:
         """In the parent link's reader: keep messages for us until ``online`` was said and answered."""
-        if self._held_bytes >= _MAX_HELD_BYTES or len(self._held) >= _MAX_HELD:
-            self._online_said.wait()
-            self.release_held()
-            for event, payload in zip(events, messages, strict=False):
-                self._deliver(link, decisions[event], [payload], gathers=True)
+        if not self.held.is_full():
+            self.held.add(link, decisions, events, messages)
             return
-        self._held += [
-            (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
-        ]
-        self._held_bytes += sum(map(payloads.size_of, messages))
-        self.held_count = len(self._held)
+        self.held.online_said.wait()
+        self._release_held()
+        for event, payload in zip(events, messages, strict=False):
+            self._deliver(link, decisions[event], [payload], gathers=True)
 
-    def release_held(self) -> None:
+    def _parent_answered(self) -> None:
+        """In the parent link's reader: our ``online`` has been said, and the parent has answered it."""
+        if self.holding:
+            self._release_held()
+
+    def _release_held(self) -> None:
         """In the parent link's reader: deliver what waited."""
         self.holding = False
-        held, self._held = self._held, []
-        self._held_bytes = self.held_count = 0
         try:
-            for link, decision, payload in held:
+            for link, decision, payload in self.held.take():
                 self._deliver(link, decision, [payload], gathers=True)
         finally:
-            self.released.set()
+            self.held.released.set()
 
     def drop_held(self) -> None:
         """At the end of a stop: count what waited for an ``online`` that was never said."""
         with self._node.lock:
-            if self.holding and self._held:
-                self._held[0][0].drop("stopped", self.held_count)
-                self._held = []
-                self._held_bytes = self.held_count = 0
-
-    def online_said(self) -> None:
-        """The held may come: lets a reader that waits with a full store go on."""
-        self._online_said.set()
+            if self.holding:
+                self.held.drop()

@@ -102,7 +102,7 @@ class Supervisor:
     def add(self, slot: Slot) -> None:
         """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
         self._socket.open()
-        link = Link(slot.name, self._node.lock, self._node.receive, self._link_closed)
+        link = Link(slot.name, self._node.lock, self._node.incoming.receive, self._link_closed)
         link.role, link.given_name, link.child = "child", slot.name, slot.child
         slot.link = link
         with self._node.lock:
@@ -252,7 +252,7 @@ class Supervisor:
                 self._try_step(None)
             self._stop(self._deadline)
         except BaseException as exc:  # a fault that lasts: without this thread nothing is watched any more
-            log.exception("! the supervisor of %s ends, and kills all children", self._node.errors.place())
+            log.exception("! the supervisor of %s ends, and kills all children", self._node.place())
             self.kill_all()
             self._on_fault(exc)
             try:
@@ -315,13 +315,13 @@ class Supervisor:
         if self._warn_held_at is None or now < self._warn_held_at:
             return
         self._warn_held_at = None
-        count = self._node.incoming.held_count
+        count = self._node.incoming.held.count
         if count:
             log.warning(
                 "! %d events wait for %s to say online: call ipem.start() there when its listeners are "
                 "registered",
                 count,
-                self._node.errors.place(),
+                self._node.place(),
             )
 
     def _exited(self, slot: Slot) -> None:
@@ -360,7 +360,7 @@ class Supervisor:
             self._socket.forget(slot)
             cause = "stopped" if slot.wanted or stopping else "link-cut"
             lost = link.dropped.get(cause, 0)
-            online, notices = self._node.child_gone(link, code, cause)
+            online, notices = self._node.presence.child_gone(link, code, cause)
             if not online:  # what it was sent waited there for its online
                 link.drop(cause, link.sent - slot.sent_before)
             lost = link.dropped.get(cause, 0) - lost
@@ -376,7 +376,7 @@ class Supervisor:
             errors = slot.failures(online, stopping, decision)
             if isinstance(decision, Restart):
                 slot.restart_at = slot.exited_at + decision.after
-            self._node.tell_offlines(notices)
+            self._node.events.tell_offlines(notices)
         process.close()
         if lost and not online and cause == "stopped":  # an end that nobody wanted is an error event instead
             log.warning("! %d events for %s are lost: it was stopped before its online", lost, slot.title)
@@ -392,7 +392,7 @@ class Supervisor:
                 self.slots.remove(slot)
             assert slot.link is not None
             slot.link.drop("link-cut", slot.drop_next())
-            self._node.retire(slot.link)
+            self._node.presence.retire(slot.link)
         slot.inherited = Inheritance()  # whoever made them may be rid of them now
         slot.ended.set()
         self._on_empty()

@@ -11,6 +11,7 @@ import pytest
 from watched import WatchedLink
 
 from ipevents._core import link_state
+from ipevents._core.decisions import Plan
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
@@ -49,7 +50,7 @@ class End:
     def put(self, event, payload=(), size=10):
         """State lock held: something waits, and nobody writes it yet."""
         header = self._headers.setdefault(event, (BROADCAST, (self.name,), None))  # a record for each event
-        assert self.link.outbox.offer(header, event, payload, size)
+        assert self.link.outbox.offer(Plan(header=header, event=event), payload, size)
 
     def send(self, event, payload=(), size=10):
         """As an application thread does."""
@@ -298,7 +299,7 @@ def test_a_listeners_record_leaves_soon_also_while_the_listener_runs_on(joined):
 
     def listener(record):
         with b.lock:
-            b.link.outbox.offer((BROADCAST, ("b",), None), "answer", (), 10)
+            b.put("answer")
             b.link.defer()
         assert go.wait(CEILING)
 
@@ -316,7 +317,7 @@ def test_at_the_end_of_a_batch_a_busy_link_is_written_at_once(joined):
     a, b = joined
     for number in range(100):
         with a.lock:
-            a.link.outbox.offer((BROADCAST, ("a",), None), "x", (number,), 10)
+            a.put("x", (number,))
             records = a.link.claim_now()
         if records is not None:
             a.link.write_now(records)

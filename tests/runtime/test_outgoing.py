@@ -32,7 +32,7 @@ class Between:
         policy = RestartPolicy(True, 1.0, None)
         self.slot = Slot("resize", programs.function(print, (), {}), True, policy, False, "spawn")
         self.slot.pid = "4711"
-        self.link = self.slot.link = Link("4711", self.node.lock, self.node.receive, lambda *_: None)
+        self.link = self.slot.link = Link("4711", self.node.lock, self.node.incoming.receive, lambda *_: None)
         self.child = self.slot.child = Child(self.emitter._life, self.slot)
 
     def start(self) -> None:

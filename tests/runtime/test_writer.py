@@ -8,13 +8,14 @@ import threading
 import pytest
 from watched import WatchedLink
 
+from ipevents._core.decisions import Plan
 from ipevents._core.link_state import Right, Summons
 from ipevents._core.messages import BROADCAST, PARENT
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Session
 
 CEILING = 10.0  # reached only in a deadlock
-HEADER = (BROADCAST, ("1",), None)
+PLAN = Plan(header=(BROADCAST, ("1",), None), event="evt")
 
 
 class Sending:
@@ -30,7 +31,7 @@ class Sending:
 
     def put(self, payload=()):
         """State lock held."""
-        assert self.link.outbox.offer(HEADER, "evt", payload, 10)
+        assert self.link.outbox.offer(PLAN, payload, 10)
 
     def written(self):
         """Wait until the kernel has everything."""
