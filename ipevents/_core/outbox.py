@@ -7,20 +7,22 @@ caller holds the state lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 
 from .decisions import Plan
 from .messages import (
     INTEREST,
     INTERESTS,
-    MESSAGE_ITEMS,
+    KIND,
+    LAST_MESSAGE,
     MORE_INTERESTS,
     PAYLOADS,
-    TYPE_NAMES,
+    WANTED,
     Header,
     Payload,
     Record,
+    count_messages,
     make_record,
 )
 from .wire import FRAME_BYTES, is_large
@@ -219,7 +221,7 @@ class Outbox:
 
     def put(self, record: Record, size: int) -> None:
         """Take a record at the end, whatever the limits say; control records are exempt from them."""
-        count = len(record[PAYLOADS]) if len(record) == MESSAGE_ITEMS else 1
+        count = len(record[PAYLOADS]) if record[KIND] <= LAST_MESSAGE else 1
         size += OVERHEAD * count
         large = is_large(record)
         if self._tail and (large or self._tail_size + size > FRAME_BYTES):
@@ -239,7 +241,7 @@ class Outbox:
         """Tell the peer of interest; news of the same event that still waits is replaced in its place."""
         pending = self._pending_interest.get(event)
         if pending is not None:
-            pending[2] = wanted
+            pending[WANTED] = wanted
             return
         record: list[object] = [INTEREST, event, wanted]
         self.put(record, len(event))
@@ -306,11 +308,6 @@ class Outbox:
         self._framed_size += self._tail_size
         self._tail, self._tail_count, self._tail_size = [], 0, 0
         self._simple_up_to = 0
-
-
-def count_messages(records: Iterable[Record]) -> int:
-    """How many events there are in them; control records are none."""
-    return sum(len(record[PAYLOADS]) for record in records if record[0] in TYPE_NAMES)
 
 
 _FULL = {

@@ -6,7 +6,7 @@ library or for the kernel, holds no lock meanwhile, and ends at a deadline.
 
 from __future__ import annotations
 
-from .._core.outbox import count_messages
+from .._core.messages import count_messages
 from .._core.state import Event
 from .._links.link import Link
 from .._node.node import Node

@@ -27,8 +27,8 @@ from _thread import allocate_lock, get_ident
 from typing import Any
 
 from .._core.link_state import Right, Summons
-from .._core.messages import PAYLOADS, SEND_TO, Record
-from .._core.outbox import Outbox, count_messages
+from .._core.messages import KIND, LAST_MESSAGE, PAYLOADS, Record, count_messages
+from .._core.outbox import Outbox
 from .._core.wire import Part
 from .._core.wire import parts as wire_parts
 from .._exceptions import child_title
@@ -211,7 +211,7 @@ class Writer:
                 parts = wire_parts(records)
                 count = 0
                 for record in records:
-                    if record[0] <= SEND_TO:
+                    if record[KIND] <= LAST_MESSAGE:
                         count += len(record[PAYLOADS])
                 self.sent += count  # as in _encode
                 self._rest = parts

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from .._core.addresses import Address, to_connect
 from .._core.handshake import Identity, Welcomed
-from .._core.messages import MESSAGE_ITEMS
-from .._core.outbox import count_messages
+from .._core.messages import count_messages, is_message
 from .._core.router import Up
 from .._core.state import Stage
 from .._exceptions import LinkError
@@ -123,7 +122,7 @@ class Client:
         node.router.set_up(Up.OPEN)
         node.presence.announce_again()
         for record in waiting:
-            if len(record) == MESSAGE_ITEMS:  # what was said of interest has just been said in full
+            if is_message(record):  # what was said of interest has just been said in full
                 kind, path, event, to, messages = record
                 renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
                 link.outbox.put(renamed, sum(map(payload.size_of, messages)))

@@ -12,6 +12,7 @@ from typing import Any
 from .._core.messages import (
     INTEREST,
     INTERESTS,
+    KIND,
     MORE_INTERESTS,
     OFFLINE,
     ONLINE,
@@ -69,7 +70,7 @@ class Controls:
 
     def take(self, link: Link, record: Record) -> None:
         """Note what a control record says. Raises Forged, or what a record that makes no sense provokes."""
-        handler = self._table.get(record[0])
+        handler = self._table.get(record[KIND])
         if handler is not None:
             handler(link, record)
         else:

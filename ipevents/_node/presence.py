@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.interest import Change
-from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record
-from .._core.outbox import count_messages
+from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record, count_messages
 from .._core.router import Up
 from .._core.state import Stage
 from .._exceptions import NotConnected

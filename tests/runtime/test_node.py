@@ -945,7 +945,7 @@ def test_messages_of_several_events_are_decided_for_one_topology(places, raw, mo
     top.listen("online")
     other.send((INTERESTS, ("b", "c")), (ONLINE, ("other",)))
     assert top.next()[0] == "online"
-    decided = top.node.incoming._decided
+    decided = top.node.incoming._forwarder._decided
 
     def change_in_between(link, kind, path, event, to):
         decision = decided(link, kind, path, event, to)
@@ -953,7 +953,7 @@ def test_messages_of_several_events_are_decided_for_one_topology(places, raw, mo
             top.node.router.peer_interest(other.link, "a", True)
         return decision
 
-    monkeypatch.setattr(top.node.incoming, "_decided", change_in_between)
+    monkeypatch.setattr(top.node.incoming._forwarder, "_decided", change_in_between)
     one.send((BROADCAST, ("one",), *SEVERAL))
     assert other.next_event() == (SEVERAL[0], SEVERAL[2])
 
