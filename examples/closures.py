@@ -1,8 +1,4 @@
-"""What can be run in a worker: lambdas, closures, functions of this script, and the data they hold.
-
-Functions travel by value when ``worker()`` is called, with everything they refer to in this script. The
-``ipem`` inside them becomes the worker's own.
-"""
+"""What a worker can run: lambdas, closures, functions, methods. They travel with all that they refer to."""
 
 from functools import partial
 
@@ -13,7 +9,7 @@ UNIT = "m"
 
 def answer(what, value):
     """A function of the script, called by the others, which brings ``UNIT`` along."""
-    ipem.sendToParents("answer", what, f"{value} {UNIT}", ipem.pid, ipem.parentPid)
+    ipem.sendToParents("answer", f"{what:30} {value:3} {UNIT}", ipem.pid)  # the worker's own ipem
 
 
 def area(width, height=2):
@@ -21,14 +17,11 @@ def area(width, height=2):
 
 
 def scaler(factor):
-    def scale(value):
-        answer(f"a closure over factor={factor}", value * factor)
-
-    return scale
+    return lambda value: answer(f"a closure over factor={factor}", value * factor)
 
 
 class Ruler:
-    """A class of the script: the instance travels with its data, the class with it."""
+    """The instance travels with its data, and the class with it."""
 
     def __init__(self, marks):
         self.marks = marks
@@ -37,20 +30,11 @@ class Ruler:
         answer(f"a method bound to {len(self.marks)} marks", max(self.marks) - min(self.marks))
 
 
-def ask(target, *args):
-    """Run a function in a worker and wait for its answer; the worker ends when the function returns."""
-    with ipem.expecting("answer", timeout=60) as got:
-        worker = ipem.worker(target, args)
-    what, value, pid, parent = got.message.args
-    assert (pid, parent) == (worker.pid, ipem.pid)
-    print(f"{what:30} {value:>5}   its ipem is {pid}, a child of {parent}")
-    worker.join(60)
-
-
 with ipem.options(useSocket=False):
-    print(f"{'this script':30} {'':5}   its ipem is {ipem.pid}")
-    ask(lambda: answer("a lambda", 6 * 7))
-    ask(area, 3, 4)
-    ask(partial(area, height=5), 3)
-    ask(scaler(10), 7)
-    ask(Ruler([2, 3, 5, 7, 11]).measure)
+    targets = [lambda: answer("a lambda", 6 * 7), partial(area, 3, 4), partial(area, 3, height=5)]
+    for target in (*targets, partial(scaler(10), 7), Ruler([2, 3, 5, 7, 11]).measure):
+        with ipem.expecting("answer", timeout=60) as got:
+            worker = ipem.worker(target)
+        text, pid = got.message.args
+        print(f"{text}   in {pid}, a child of {ipem.pid}")
+        assert pid == worker.pid

@@ -24,7 +24,7 @@ from ._core.messages import (
     check_name,
 )
 from ._core.restarts import RestartPolicy
-from ._dispatch.dispatcher import check_listener
+from ._dispatch.listeners import check_listener
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
 from ._lifecycle.lifecycle import Life

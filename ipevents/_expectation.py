@@ -11,7 +11,7 @@ from ._exceptions import Closed
 from ._platform.threads import Deadline, Latch
 
 if TYPE_CHECKING:
-    from ._dispatch.event_signal import Wait
+    from ._dispatch.listeners import Wait
     from ._lifecycle.lifecycle import Life
 
 Where = Callable[..., Any]

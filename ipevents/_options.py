@@ -12,8 +12,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+from ._core.handshake import MIN_KEY_BYTES
 from ._exceptions import OptionsError, shown
-from ._transport.keys import MIN_KEY_BYTES
 
 # Node's longest timer, 24.8 days; far below what threading can wait for.
 _MAX_MILLISECONDS = 2**31 - 1
@@ -21,7 +21,7 @@ _MAX_MILLISECONDS = 2**31 - 1
 MAX_STOP_SECONDS = _MAX_MILLISECONDS / 1000
 _MAX_SECONDS = float(2**31)  # 68 years: nobody sees the end of a longer wait
 # What sockaddr_un has room for, without the final zero byte.
-_MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 # Below this not even a long path of pids has room; above it multiprocessing has another frame header.
 _MIN_MESSAGE_BYTES = 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
@@ -108,12 +108,12 @@ def _socket_path(value: object) -> object:
             )
             raise OptionsError(text + "was removed; give an absolute path") from error
     size = len(os.fsencode(absolute))
-    if size <= _MAX_SOCKET_PATH_BYTES:
+    if size <= MAX_SOCKET_PATH_BYTES:
         return str(absolute)
     if absolute == path:
         return _WRONG
     raise OptionsError(
-        f"option {_SOCKET_PATH!r} must be a path of at most {_MAX_SOCKET_PATH_BYTES} bytes; {shown(path)} is "
+        f"option {_SOCKET_PATH!r} must be a path of at most {MAX_SOCKET_PATH_BYTES} bytes; {shown(path)} is "
         f"{absolute!r:.4200} here and has {size}"
     )
 
@@ -208,7 +208,7 @@ _TABLE = (
         "socket_path",
         None,
         _none_or(_socket_path),
-        f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes, or None for TCP",
+        f"a path of at most {MAX_SOCKET_PATH_BYTES} bytes, or None for TCP",
     ),
     _Option("socket.port", "port", 7100, _integer(1, 65535), "a whole number from 1 to 65535"),
     _Option("socket.host", "host", "localhost", _text, "the name or address of a host"),

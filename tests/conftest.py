@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import compileall
+import contextlib
 import faulthandler
+import fcntl
 import gc
-import itertools
 import os
-import random
 import shutil
-import socket
+import sys
 import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import ports
 import psutil
 import pytest
 
@@ -24,25 +27,96 @@ STEP_SECONDS = 0.01
 
 MARK = "IPEVENTS_TEST_RUN"  # in the environment of every process that a test starts, and of their children
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
-PORTS = range(20_000, 32_000)  # the kernel gives no client a port of these
+PACKAGE = Path(__file__).resolve().parent.parent / "ipevents"
 
-_stderr = os.dup(2)  # at import: what capturing puts there later is not shown in a deadlock
+
+class Turns:
+    """Tests of several processes side by side, or one alone, by locks on two files.
+
+    All go through the gate into the room. Who is to be alone holds the gate until all others have left the
+    room, and while it is there itself; the others let the next one pass. So nobody waits but for tests that
+    run, which have their ceiling, and a process that ends leaves both.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._gate, self._room = (
+            os.open(os.path.join(folder, name), os.O_CREAT | os.O_RDWR, 0o600) for name in ("gate", "room")
+        )
+
+    @contextlib.contextmanager
+    def taken(self, alone: bool) -> Iterator[None]:
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        fcntl.flock(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        if not alone:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._room, fcntl.LOCK_UN)
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._gate)
+        os.close(self._room)
+
+
+_base = pytest.StashKey[str]()
+_turns = pytest.StashKey[Turns]()
+_stderr = pytest.StashKey[int]()  # where a deadlock is shown, whatever capturing puts there for a test
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """For ``-n auto``: more than there are cores, as most tests wait for processes that they started."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_configure(config):
-    """A world of our own: state (the key file), runtime directory (the sockets of children)."""
-    base = tempfile.mkdtemp(prefix="it-", dir="/tmp")  # short: the path of a socket has 107 bytes
-    config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+    """A world of our own for each process that runs tests, and for the one that hands them out to workers.
+
+    State (the key file), runtime directory (the sockets of children), ports, and a mark for what it starts.
+    The worlds of workers lie in that of who started them, and go with it, also if a worker was killed.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        base = tempfile.mkdtemp(prefix="it-", dir="/tmp")  # short: the path of a socket has 107 bytes
+        config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+        if sys.dont_write_bytecode:
+            # Once here, or each of some thousand processes compiles the package for itself.
+            compileall.compile_dir(PACKAGE, quiet=2)
+    else:
+        base = os.path.join(worker["base"], worker["workerid"])
+        os.mkdir(base, 0o700)
+    config.stash[_base] = base
+    config.stash[_stderr] = os.dup(2)  # nothing is captured now, but is where this module is imported
+    config.add_cleanup(lambda: os.close(config.stash[_stderr]))
+    config.stash[_turns] = turns = Turns(worker["base"] if worker else base)
+    config.add_cleanup(turns.close)
     os.environ["XDG_STATE_HOME"] = os.path.join(base, "state")
     os.environ["XDG_RUNTIME_DIR"] = os.path.join(base, "run")
     os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
     os.environ.pop("IPEVENTS_AUTHKEY", None)
     os.environ[MARK] = uuid.uuid4().hex
+    config.add_cleanup(ports.claim())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """What a worker is told before it starts."""
+    node.workerinput["base"] = node.config.stash[_base]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    with item.config.stash[_turns].taken(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def _ours(is_system_test: bool) -> list[psutil.Process]:
     """Every process that belongs to this test: the children, and orphans that the mark gives away."""
-    found = {process.pid: process for process in psutil.Process().children(recursive=True)}
+    found = {}
+    if _has_children():
+        found = {process.pid: process for process in psutil.Process().children(recursive=True)}
     if is_system_test:
         for process in psutil.process_iter():
             try:
@@ -51,6 +125,14 @@ def _ours(is_system_test: bool) -> list[psutil.Process]:
             except (psutil.Error, OSError):
                 continue  # gone, or somebody else's
     return [process for process in found.values() if not _is_helper(process)]
+
+
+def _has_children() -> bool:
+    """Whether this process has any, told without a look at all others, where the system can."""
+    try:
+        return any(path.read_bytes() for path in Path("/proc/self/task").glob("*/children"))
+    except OSError:  # a thread that has just ended
+        return True
 
 
 def _is_helper(process: psutil.Process) -> bool:
@@ -105,38 +187,23 @@ def all_is_given_back():
 
 
 @pytest.fixture(autouse=True)
-def _ceiling():
-    """Long before the run is given up, the stacks of all threads are printed."""
-    faulthandler.dump_traceback_later(CEILING_SECONDS, file=_stderr)
+def _ceiling(request):
+    """Before the test is given up, and its process with it, the stacks of all threads are printed."""
+    faulthandler.dump_traceback_later(CEILING_SECONDS, file=request.config.stash[_stderr])
     yield
     faulthandler.cancel_dump_traceback_later()
-
-
-_ports = itertools.cycle(random.Random(os.getpid()).sample(PORTS, len(PORTS)))
-
-
-def _free_port() -> int:
-    for number in _ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-        return number
-    raise AssertionError("unreachable")
 
 
 @pytest.fixture
 def port() -> int:
     """A TCP port on which nobody listens."""
-    return _free_port()
+    return ports.free_port()
 
 
 @pytest.fixture
 def second_port() -> int:
     """Another one."""
-    return _free_port()
+    return ports.free_port()
 
 
 @pytest.fixture

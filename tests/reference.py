@@ -1,6 +1,9 @@
 """The traces of the original, and where and why this library deviates from them.
 
-The format is described in section 8 of reference/SEMANTICS.md, beside the project.
+A spec has the nodes of a tree and the steps: which process calls what, with references to pids and routes. A
+trace has, for each step, what every listener was given, sorted; pids are replaced by the names of the nodes,
+``W1@2`` for the second life of W1. Both are recordings of the original, and lie beside the project: without
+them the differential test is skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ STEP_DEVIATIONS = (
 TRACE_DEVIATIONS = {
     "c-star-early": (
         "c-star-all",
-        "listeners registered before the connection count (SEMANTICS, surprise 1)",
+        "listeners registered before the connection count (README, Coming from node-ipevents)",
     ),
 }
 # Values in the records.

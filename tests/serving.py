@@ -15,12 +15,6 @@ SERVER = Identity("server", 1, (3, 11), 1 << 24)
 CLIENT = Identity("client", 2, (3, 11), 1 << 24)
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        return sock.getsockname()[1]
-
-
 class Serving:
     """An acceptor that closes what it accepts."""
 

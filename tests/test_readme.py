@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import textwrap
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from scripts import running
+from test_architecture import PACKAGE, ROOMS
 
 import ipevents
 from ipevents import Child, Emitter, Message, _exceptions, _options
+from ipevents._core import outbox, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -167,3 +170,108 @@ def test_the_options_that_may_change_later_are_named():
 
 def test_the_version_has_its_changes():
     assert ipevents.__version__ in section("Changes")
+
+
+def test_the_public_part_of_the_changes_is_on_top_of_them():
+    changes = "\n".join(section("Changes"))
+
+    assert changes.strip().startswith("Public is what stands on this page")
+    assert re.findall(r"(?m)^(\S+)\n    ", changes)[:2] == ["Unreleased", ipevents.__version__]
+
+
+# How it is built
+
+
+def table(title: str) -> list[list[str]]:
+    """The rows of the last list-table in a section, without its header."""
+    rows: list[list[str]] = []
+    for line in section(title):
+        if line.startswith("   * - "):
+            rows.append([line[7:]])
+        elif line.startswith("     -") and rows:
+            rows[-1].append(line[7:])
+        elif line.startswith("       ") and rows:
+            rows[-1][-1] += f" {line.strip()}"
+    return rows
+
+
+def test_the_rooms_are_those_of_the_architecture_in_the_same_order():
+    row = re.search(r"``(__init__ > [^`]*)``", "\n".join(section("Rooms")))
+
+    assert row is not None
+    assert re.split(r"\s*>\s*", row[1]) == ["__init__", *ROOMS[1:]]
+
+
+def test_each_room_has_its_paragraph_and_its_place_in_the_picture():
+    files = {path.name for path in PACKAGE.iterdir() if path.suffix == ".py" and path.name != "__init__.py"}
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    picture = "\n".join(line for line in section("Rooms") if line.startswith("    "))
+
+    terms = re.findall(
+        r"``(\w+(?:\.py)?)/?``", "\n".join(line for line in section("Rooms") if line[:2] == "``")
+    )
+    assert set(terms) - {"__init__"} == files | folders
+    assert set(re.findall(r"(\w+\.py|\w+(?=/))", picture)) >= files | folders
+
+
+def started_threads() -> set[str]:
+    """The names of the threads that the code starts, with ``*`` for what differs."""
+    names = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "start_thread":
+                name = ast.unparse(node.args[0]).strip("f'\"")
+                names.add("ipevents-" + re.sub(r"\{.*\}", "*", name))
+    return names
+
+
+def test_the_table_of_threads_has_those_that_the_code_starts():
+    rows = table("Threads")[1:]
+
+    assert {re.sub(r"<\w+>", "*", row[0].strip("`")) for row in rows} == started_threads()
+    assert all(len(row) == 5 and all(row[:4]) for row in rows)
+
+
+def test_the_locks_are_where_they_are_said_to_be():
+    locks = re.findall(r"``(\w+)``\s+\(``(_\w+/\w+\.py)``\)", "\n".join(section("Locks")))
+
+    assert len(locks) == 7
+    for name, file in locks:
+        assert f"self.{name} = " in (PACKAGE / file).read_text()
+
+
+def test_the_files_that_are_named_are_there():
+    named = re.findall(r"``((?:_\w+|tests|examples)/[\w/]+\.py)``", README)
+
+    assert len(named) > 5
+    assert [name for name in named if not ((PACKAGE if name[0] == "_" else ROOT) / name).exists()] == []
+
+
+def test_the_causes_of_a_loss_are_those_of_the_code():
+    shown = {row[0].strip("`") for row in table("Debugging")}
+    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    dropped = set(re.findall(r"(?:\.drop|\bcount)\(\"([a-z-]+)\"", code))
+
+    assert dropped - shown == set()
+    assert {cause for cause in shown if f'"{cause}"' not in code} == set()
+
+
+def test_the_limits_of_the_flow_are_those_of_the_code():
+    flow = " ".join(section("Flow"))
+
+    assert f"{outbox.OUTBOX_BYTES >> 20} MiB or {outbox.OUTBOX_RECORDS:,} records" in flow
+    assert f"nothing for {outbox.STALLED_SECONDS:g} s" in flow
+    assert f"up to {wire.FRAME_BYTES >> 20} MiB" in flow
+
+
+def test_comments_point_to_sections_of_this_page():
+    titles = {
+        LINES[number - 1] for number, line in enumerate(LINES) if re.fullmatch(r"-+|~+", line) and number
+    }
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    text = {str(path): path.read_text() for path in files if path != Path(__file__)}
+
+    pointed = {section for each in text.values() for section in re.findall(r"README, ([A-Z][\w -]*\w)", each)}
+    assert pointed <= titles
+    elsewhere = re.compile(r"\b(?:[A-Z]{5,}\.md|[A-Z]{5,} (?:section|[A-Z]?)\s?\d)")
+    assert {path: elsewhere.findall(each) for path, each in text.items() if elsewhere.search(each)} == {}

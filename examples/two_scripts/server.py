@@ -1,9 +1,6 @@
-"""The one program: adds what clients send, and tells them all. Ends with Ctrl-C.
+"""The one program, ``python server.py [port]``: adds what clients send, and tells all. Ends with Ctrl-C.
 
-    python server.py [port]
-
-Start it before or after the clients (client.py): they wait for it.
-"""
+Start it before or after the clients (client.py): they wait for it."""
 
 import sys
 
@@ -35,9 +32,7 @@ def add(message, number):
 # A port of its own: programs of one user that use the same port, say the default one, are one tree.
 port = int(sys.argv[1]) if len(sys.argv) > 1 else 7171
 
-# No authkey here: both programs read the key file of the user who runs them, which the first one makes.
-# Programs of two users, or on two machines, need one key by hand, of at least 16 bytes, in both:
-# IPEVENTS_AUTHKEY in the environment, or socket={"authkey": ...}. Whoever has it can run code in the tree.
+# No authkey here: both programs read the key file of their user. Those of two users need one key in both.
 ipem.options(socket={"port": port}).start()
 if not ipem.isGrandMaster:
     sys.exit(f"another server listens on port {port} already")

@@ -49,6 +49,7 @@ __all__ = [
 MAX_HANDSHAKE_BYTES = 512
 NONCE_BYTES = 32
 MIN_KEY_BYTES = 16
+HANDSHAKE_SECONDS = 5.0  # for all of one, at either end
 
 # Why a handshake failed: a closed list, because refused handshakes are counted by cause. The first
 # two may travel in a REFUSED frame; a runtime may send further ones there, they arrive as REFUSED.

@@ -17,7 +17,7 @@ class Connection(Enum):
     """Whether a link has a connection, and whether it will ever have another one."""
 
     NONE = "no connection yet, or none between two of them"
-    OPEN = "a connection that the reader reads; whether it can still be written to is Session.failed"
+    OPEN = "a connection that the reader reads; whether it can still be written to is Stream.failed"
     ENDING = "no other connection will follow; the reader reads this one to its end"
     ENDED = "no connection any more; both threads end"
 

@@ -26,7 +26,7 @@ TO_CHILD = 6
 SEND_TO = 7
 LAST_MESSAGE = SEND_TO  # what is above is the kind of a control record: see is_message
 
-# What message.type says for each kind: the original's spelling (SEMANTICS section 2).
+# What message.type says for each kind: the original's spelling (README, Message).
 TYPE_NAMES = {
     TO_PARENTS: "toParents",
     TO_CHILDS: "toChilds",
@@ -56,13 +56,13 @@ KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
 WANTED = 2  # the item of INTEREST that may still change while it waits
 Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
-Record = Any  # tuple, or list where a pending record may still change; see flow.py
-Payload = Any  # tuple | bytes | list; see _payload/payload.py
+Record = Any  # tuple, or list where a pending record may still change; see outbox.py
+Payload = Any  # tuple | bytes | list; see _payload/forms.py
 
 RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent", "stopping"})
 _NEVER_SENT = RESERVED_EVENTS | {"error"}
-MAX_EVENT_BYTES = 256  # FAULTS D15: a table of names stays small
-MAX_ROUTE = 64  # FAULTS D16, E1: also the greatest depth of a tree
+MAX_EVENT_BYTES = 256  # a table of names stays small
+MAX_ROUTE = 64  # also the greatest depth of a tree
 MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again
 MAX_PID = 128  # characters; the handshake allows less
 

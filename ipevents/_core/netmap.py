@@ -1,7 +1,7 @@
 """What this process knows of the tree below it.
 
 Nodes are found by their path, not by their pid alone: two containers may use the same pid in two
-branches, and only direct neighbours have to differ (DESIGN section 2, Identity).
+branches, and only direct neighbours have to differ (README, Guarantees).
 Paths are as records carry them: origin first, the direct neighbour last.
 """
 

@@ -1,6 +1,6 @@
 """The outbox of a link: what waits to be written, and what happens when there is too much of it.
 
-The rules are DESIGN section 5, Flow. Pure: no lock, no clock, ``now`` is monotonic seconds; the
+The rules are in README, Flow. Pure: no lock, no clock, ``now`` is monotonic seconds; the
 caller holds the state lock.
 """
 
@@ -34,8 +34,8 @@ OVERHEAD = 48  # bytes that a message costs beside its payload, for the limit on
 _NAME_BYTES = 8  # that a name costs beside its text
 
 
-class Sender(Enum):
-    """On whose behalf a record is put."""
+class Patience(Enum):
+    """How long the code that puts a record may wait for room."""
 
     APPLICATION = "an addressed send of an application thread: waits for room"
     LISTENER = "code that runs in a listener: never waits"
@@ -202,18 +202,18 @@ class Outbox:
     def _limits_changed(self) -> None:
         self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
 
-    def decide(self, size: int, sender: Sender, now: float, progress: float, count: int = 1) -> Verdict:
+    def decide(self, size: int, patience: Patience, now: float, progress: float, count: int = 1) -> Verdict:
         """What to do with ``count`` messages; ``progress`` is when the peer last took something."""
         if self.dropping:
             self.dropping = self.size > OUTBOX_BYTES // 2 or self.count > OUTBOX_RECORDS // 2
             self._limits_changed()
-            if self.dropping and sender is Sender.FANOUT:
+            if self.dropping and patience is Patience.FANOUT:
                 return Verdict.DROP
         if self.has_room(size, count):
             return Verdict.TAKE
-        if sender is Sender.FANOUT and now - progress >= STALLED_SECONDS:
+        if patience is Patience.FANOUT and now - progress >= STALLED_SECONDS:
             return Verdict.DROP
-        return _FULL[sender]
+        return _FULL[patience]
 
     def put_message(self, header: Header | None, event: str, payload: Payload, size: int) -> None:
         """Take a message at the end, in a record of its own, whatever the limits say."""
@@ -311,8 +311,8 @@ class Outbox:
 
 
 _FULL = {
-    Sender.APPLICATION: Verdict.WAIT,
-    Sender.LISTENER: Verdict.REFUSE,
-    Sender.FANOUT: Verdict.WAIT,
-    Sender.BACK: Verdict.DROP,
+    Patience.APPLICATION: Verdict.WAIT,
+    Patience.LISTENER: Verdict.REFUSE,
+    Patience.FANOUT: Verdict.WAIT,
+    Patience.BACK: Verdict.DROP,
 }

@@ -19,7 +19,7 @@ BACKOFF_MAX_SECONDS = 30.0
 _DOUBLINGS_MAX = 9
 
 
-class Decision:
+class RestartDecision:
     """What to do about a child that ended. A frozen value: compares by type and fields."""
 
     __slots__: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Decision:
         return tuple(getattr(self, name) for name in self.__slots__)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Decision):
+        if isinstance(other, RestartDecision):
             return type(self) is type(other) and self._fields() == other._fields()
         return NotImplemented
 
@@ -45,7 +45,7 @@ class Decision:
         raise AttributeError(f"{type(self).__name__} is frozen")
 
 
-class Restart(Decision):
+class Restart(RestartDecision):
     """Start it again ``after`` seconds, counted from the exit."""
 
     __slots__ = ("after",)
@@ -56,7 +56,7 @@ class Restart(Decision):
         object.__setattr__(self, "after", after)
 
 
-class GiveUp(Decision):
+class GiveUp(RestartDecision):
     """Do not start it again, and report: it died young ``deaths`` times in a row."""
 
     __slots__ = ("deaths",)
@@ -67,7 +67,7 @@ class GiveUp(Decision):
         object.__setattr__(self, "deaths", deaths)
 
 
-class NoRestart(Decision):
+class NoRestart(RestartDecision):
     """Do not start it again; that is in order."""
 
     __slots__ = ()
@@ -103,7 +103,7 @@ class RestartPolicy:
         wanted: bool,
         refused: bool,
         explicit: bool,
-    ) -> Decision:
+    ) -> RestartDecision:
         """Note an exit at ``now`` and decide what follows.
 
         ``exitcode`` is multiprocessing's, None where it is not known (that counts as a failure).

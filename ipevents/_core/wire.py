@@ -18,7 +18,7 @@ from .._exceptions import ProtocolError
 from .messages import MESSAGE_ITEMS, PAYLOADS, Record
 
 MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
-FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (DESIGN section 5, Wire)
+FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (README, Wire)
 _JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
 
 Part = bytes | memoryview  # of what is written; large ones are views, so that a rest is not copied
@@ -40,7 +40,7 @@ HEADER_BYTES = _SHORT.size
 def frame_size(chunk: bytes, at: int, limit: int) -> int:
     """The size that the header at this place of a chunk announces.
 
-    Raises ProtocolError for a size that is not positive or above ``limit`` (FAULTS K9). Frames above
+    Raises ProtocolError for a size that is not positive or above ``limit`` (README, Wire). Frames above
     2 GiB are not read: a record's buffers travel behind its frame, so no frame needs it.
     """
     size: int = _SHORT.unpack_from(chunk, at)[0]

@@ -17,18 +17,16 @@ from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]  # not i
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._core.callable_names import described
 from .._core.messages import Message
-from .._exceptions import InvalidListener, shown
 from .._platform.signal_exceptions import is_from_signal
 from .._platform.threads import let_go, library_threads
 from .floor import Floor, process_floor
+from .listeners import Listener, Receivers, Registration, Wait, check_listener, listener_of
 
 if TYPE_CHECKING:
-    from .event_signal import EventSignal, Receivers, Wait
+    from .event_signal import EventSignal
 
-
-Listener = Callable[..., Any]
+_NO_KWARGS: Mapping[str, Any] = {}
 
 
 class _Reference(weakref.ref["EventSignal"]):
@@ -94,7 +92,7 @@ class Dispatcher:
         made = EventSignal(event, self._changed)
         reference = _Reference(made, self._forget)
         while True:
-            found = self._signals.setdefault(event, reference)()  # made, or that of who was faster
+            found = self._signals.setdefault(event, reference)()  # ours, or another thread's
             if found is not None:
                 return found
             _remove_dead_weakref(self._signals, event)  # its own callback is about to
@@ -106,13 +104,11 @@ class Dispatcher:
     def _forget(self, reference: _Reference) -> None:
         """A signal is gone: its place is free, unless another one has it already."""
         _remove_dead_weakref(self._signals, reference.event)
-        self.kept.pop(reference.event, None)  # who looked while it still was there may have kept that
+        self.kept.pop(reference.event, None)  # a thread that found it just before may have kept that
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
         """Register a listener. Raises InvalidListener where it could never be called with a message."""
         check_listener(listener)
-        from .event_signal import Registration
-
         signal = self.signal(event)
         registration = Registration(signal, listener, once)
         if sender is None:
@@ -122,8 +118,6 @@ class Dispatcher:
 
     def begin_wait(self, event: str, heard: Listener) -> Wait:
         """Have ``heard`` called like a listener, for a wait of the library's; ``end_wait`` ends it."""
-        from .event_signal import Wait
-
         wait = Wait(self.signal(event), heard, False)
         wait.signal.connect(wait, weak=False)
         return wait
@@ -176,9 +170,9 @@ class Dispatcher:
     def _keep(self, signal: EventSignal) -> None:
         """Hold a signal while it is of use.
 
-        Two threads may change it at once. Whoever writes looks again afterwards, and who changes a signal
-        comes here behind that: so the last one to write has seen the last change. Meanwhile the signal is
-        found all the same, because we hold it.
+        No lock: each thread changes the signal first and then runs this loop, which asks ``is_used()`` again
+        after it has written. So the last writer has seen the latest state. Until then the signal is found
+        all the same, because the thread that changes it holds it.
         """
         reference = self._signals[signal.event]  # it is there as long as the signal is
         while True:
@@ -239,8 +233,8 @@ class Dispatcher:
         if floor.owed:
             owed, floor.owed = floor.owed, []
             floor.lock.release()
-            for dispatcher in owed:
-                dispatcher._on_idle()
+            for on_idle in owed:
+                on_idle()
         else:
             floor.lock.release()
 
@@ -266,7 +260,7 @@ class Dispatcher:
         """
         floor = self.floor
         if floor.owner == get_ident() and floor.gatherer is not self:
-            floor.owed.append(self)
+            floor.owed.append(self._on_idle)
 
     def gathers(self) -> bool:
         """In a listener: whether more of the frame is to come; after it the reader writes what was sent."""
@@ -281,13 +275,13 @@ class Dispatcher:
         try:
             self.enter()
             if self.kept is not life and get_ident() in library_threads:
-                receivers: Receivers = ()  # kept from its turn until the life that it told of was over
+                receivers: Receivers = ()  # it waited for its turn longer than the life that it serves
             else:
                 if self.resumes and self.floor.depth == 1:  # not in a listener, perhaps the one that ended
                     self.resumes, self.ended = False, None
-                # Found now: whoever ran before may have changed them.
+                # Found now: the listeners that ran before may have changed them.
                 receivers = self.find(message.event, message.from_)
-                self.call_with(receivers, message, kwargs)
+                self.call(receivers, message, kwargs)
             self.leave()
         except (
             BaseException
@@ -296,23 +290,18 @@ class Dispatcher:
             raise
         return bool(receivers)
 
-    def call_with(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any]) -> None:
-        """Call listeners; what one raises spares the others, but for SystemExit."""
-        args = message.args
-        for receiver in receivers:
-            try:
-                receiver(message, *args, **kwargs)
-            except BaseException as exc:  # a user's code: it raises what it likes
-                self.failed(exc, message, receiver)
-                if self.ended:
-                    return
+    def call(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any] = _NO_KWARGS) -> None:
+        """Call listeners; what one raises spares the others, but for SystemExit.
 
-    def call_all(self, receivers: Receivers, message: Message) -> None:
-        """As ``call_with``, for a message without keyword arguments."""
+        ``Incoming._deliver`` has the same lines in its loop: this call would cost it a tenth of its rate.
+        """
         args = message.args
         for receiver in receivers:
             try:
-                receiver(message, *args)
+                if kwargs:
+                    receiver(message, *args, **kwargs)
+                else:
+                    receiver(message, *args)
             except BaseException as exc:  # a user's code: it raises what it likes
                 self.failed(exc, message, receiver)
                 if self.ended:
@@ -346,13 +335,13 @@ class Dispatcher:
         the code that emitted, as does a SystemExit that ends nothing here: a library thread has nobody to
         raise it at.
         """
-        kind = type(exc)  # of which an exception may say something else
+        kind = type(exc)  # an exception may claim to be of another __class__
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and (issubclass(kind, KeyboardInterrupt) or is_from_signal(exc)):
             try:
                 raise exc
             finally:
-                del exc  # nothing may keep it alive, see interrupts.py
+                del exc  # nothing may keep it alive, see signal_exceptions.py
         elif isinstance(exc, SystemExit) and issubclass(kind, SystemExit):
             before = self.ended
             self.end(exc)  # first: the stop that is asked for next may be over before this thread goes on
@@ -363,54 +352,3 @@ class Dispatcher:
                 raise
         else:
             self._on_failure(exc, message, listener_of(receiver))
-
-
-def check_listener(listener: object, what: str = "a listener") -> None:
-    """Refuse what cannot be called as ``listener(message)``; ``what`` it is named in the error."""
-    if not callable(listener):
-        raise InvalidListener(f"{what} is a function that takes a message, not {shown(listener)}")
-    code = getattr(listener, "__code__", None)
-    if code is not None and type(listener).__name__ == "function":
-        keyword_only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-        defaults = listener.__kwdefaults__ or ()  # type: ignore[attr-defined]  # it is a function, see above
-        missing = [name for name in keyword_only if name not in defaults]
-        if (
-            not code.co_flags & CO_SUSPENDS
-            and (code.co_argcount or code.co_flags & _CO_VARARGS)
-            and not missing
-        ):
-            return
-    import inspect  # late, for the uncommon callables
-
-    try:
-        signature = inspect.signature(listener)
-    except (TypeError, ValueError):  # some builtins have none
-        return
-    for function in (listener, getattr(type(listener), "__call__", None)):  # noqa: B004  # the method itself
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidListener(
-                f"{described(listener)} is a coroutine function; {what} is a plain one, nothing awaits it"
-            )
-        if inspect.isgeneratorfunction(function):
-            raise InvalidListener(
-                f"{described(listener)} is a generator function; calling it would run nothing of it"
-            )
-    takes = any(
-        parameter.kind
-        in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
-        for parameter in signature.parameters.values()
-    )
-    if not takes:
-        raise InvalidListener(
-            f"{described(listener)} takes no positional argument; {what} is called with (message, *args)"
-        )
-
-
-_CO_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
-CO_SUSPENDS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
-
-
-def listener_of(item: Listener) -> Listener:
-    """The user's function that a Registration is for; anything else is one itself."""
-    # By the name: signals.py, which has the class, is imported late.
-    return getattr(item, "listener", item) if type(item).__name__ == "Registration" else item

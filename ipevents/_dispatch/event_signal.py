@@ -4,10 +4,10 @@ What is done for one listener takes the same time however many there are, becaus
 blinker's tables are dicts: ``receivers`` holds what is connected in the order in which it was, as dicts do.
 What ``off`` looks for is found by ``_same``.
 
-No lock, see dispatch.py: another thread, a signal handler or a collected receiver may connect and disconnect
-between any two lines here. The one that puts something looks afterwards whether its place was taken away
-meanwhile; the one that takes a place away looks afterwards whether something was put there. One of the two
-sees the other.
+No lock, see dispatcher.py: another thread, a signal handler or a collected receiver may connect and
+disconnect between any two lines here. A thread that puts something looks afterwards whether its place was
+taken away meanwhile; a thread that takes a place away looks afterwards whether something was put there. So
+one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -22,48 +22,16 @@ from blinker._utilities import make_id
 from blinker.base import ANY_ID
 
 from .._exceptions import shown
-from .dispatcher import Listener, check_listener, listener_of
+from .listeners import Listener, Receivers, Registration, Wait, check_listener, key_of, listener_of
 
 F = TypeVar("F", bound=Callable[..., Any])
-Receivers = tuple[Callable[..., Any], ...]
 
 # Equal ones of these types have the same hash for as long as they live.
 _PLAIN = (FunctionType, MethodType, BuiltinFunctionType)
 
 
-class Registration:
-    """One call of ``on`` or ``once``: the same function registered twice is two of these."""
-
-    __slots__ = ("__weakref__", "fired", "key", "listener", "once", "signal")
-
-    def __init__(self, signal: EventSignal, listener: Callable[..., Any], once: bool) -> None:
-        self.signal = signal
-        self.listener = listener
-        self.once = once
-        self.fired = False
-        self.key = _key(listener)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        if self.once:
-            if self.fired:
-                return None
-            self.fired = True
-            self.signal.disconnect(self)
-        return self.listener(*args, **kwargs)
-
-
-class Wait(Registration):
-    """What the library itself listens with while somebody waits for an event.
-
-    Called like a listener, and what it wants has to come here. But nobody has registered it, so nobody is
-    shown it, and nobody can remove it but the one that waits.
-    """
-
-    __slots__ = ()
-
-
 class EventSignal(Signal):
-    """A signal that keeps the order of its receivers and tells when they change.
+    """A signal that keeps the order of its receivers and reports when they change.
 
     ``on_changed`` is called in whatever thread connects, disconnects, or collects a weak receiver; it
     must not block.
@@ -144,7 +112,7 @@ class EventSignal(Signal):
     def in_order(self, origin: str) -> tuple[Receivers, bool]:
         """What to call for an event of ``origin``, in the order of registration.
 
-        The second value tells whether the list may be kept for this origin and all others: no receiver
+        The second value is whether the list may be kept for this origin and all others: no receiver
         is weak, none wants a certain sender.
         """
         if self._muted:
@@ -171,7 +139,7 @@ class EventSignal(Signal):
 
     def newest(self, listener: Listener) -> Callable[..., Any] | None:
         """The newest of the registrations of a listener, or of one that equals it; None if there is none."""
-        registered = self._newest_registration(_key(listener))
+        registered = self._newest_registration(key_of(listener))
         direct = _alive(self.receivers.get(make_id(listener)))  # connected to the signal itself
         if registered is None or direct is None:
             found: Callable[..., Any] | None = direct if registered is None else registered
@@ -222,15 +190,6 @@ class EventSignal(Signal):
     def _change(self) -> None:
         self.version += 1
         self._on_changed(self)
-
-
-def _key(listener: Listener) -> Hashable:
-    """What finds a listener again: itself, since equal ones have the same hash; without one, its identity."""
-    try:
-        hash(listener)
-    except Exception:  # a __hash__ of the user's raises what it likes; most have none
-        return (id(listener),)
-    return listener
 
 
 def _alive(item: Any) -> Any:

@@ -14,12 +14,9 @@ would wait for the other thread's for ever. With one there is nothing to wait fo
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from .._platform.threads import acquire_from_user
-
-if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
 
 
 class Floor:
@@ -33,11 +30,12 @@ class Floor:
         self.lock = threading.RLock()
         self.depth = 0  # how often its owner has entered
         self.owner = 0  # the thread that runs listeners now
-        # More of the same frame is to come for this one: what its listeners send is gathered, and written by
-        # the reader when the frame is done.
-        self.gatherer: Dispatcher | None = None
-        # Where listeners sent something that is to be written when the last of them has run for now.
-        self.owed: list[Dispatcher] = []
+        # The Dispatcher for which more of the same frame is to come: what its listeners send is gathered, and
+        # written by the reader when the frame is done. Only ever compared.
+        self.gatherer: object | None = None
+        # Called by ``Dispatcher.leave`` when the last listener has run for now: each writes what listeners
+        # of one emitter sent.
+        self.owed: list[Callable[[], None]] = []
 
     def take(self) -> None:
         """Wait while another thread runs listeners; Ctrl-C is heard also where one never returns."""

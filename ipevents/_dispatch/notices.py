@@ -44,7 +44,7 @@ class Notices:
         self._queue.put(notice)
 
     def close(self, deadline: Deadline) -> bool:
-        """Let the thread end behind what is queued, and wait for it. Returns whether it has ended."""
+        """Let the thread end after what is queued, and wait for it. Returns whether it has ended."""
         self._queue.put(None)
         return join_thread(self._thread, deadline)
 
@@ -59,7 +59,7 @@ class Notices:
         begun = self._begun
         if self.close(Deadline(MOMENT_SECONDS)):
             return
-        self._is_over = True  # what is still queued is not told into the next life
+        self._is_over = True  # what is still queued is not announced in the next life
         if begun == self._begun and is_running():
             log.warning("! a listener of %s does not return; its thread is left behind", self._name)
         else:

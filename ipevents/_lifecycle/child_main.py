@@ -24,7 +24,7 @@ from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
-from .._payload import payload
+from .._payload import forms
 from .._platform import lifetime, signal_exceptions
 from .._platform.clock import monotonic
 from .._platform.logs import Log, traceback_of
@@ -35,7 +35,7 @@ from .._processes.process import Launch
 from .._processes.programs import Program
 from .._transport import keys, private_directory
 from .._transport.dial import dial
-from .._transport.stream import Session
+from .._transport.stream import Stream
 from . import drain
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Childhood:
         try:
             connection, welcomed = dial(
                 [Address("AF_UNIX", launch.address)],
-                key=keys.derive(launch.token, b"child"),
+                key=keys.derive(launch.token, keys.CHILDREN),
                 key_id=launch.slot,
                 me=me,
             )
@@ -104,14 +104,14 @@ class Childhood:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
                 node.presence.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
-            link.attach(Session(connection, None))
+            link.attach(Stream(connection, None))
         lifetime.serve_child(self)  # before a stop may come, which looks at the handler
         life.supervisor.begin()
         record = self._program.get()
         if record is None:  # the parent is gone
             self._end()
             raise SystemExit(HUNG_EXITCODE)
-        (kind, *rest), _ = payload.decode(record[PAYLOADS][0])
+        (kind, *rest), _ = forms.decode(record[PAYLOADS][0])
         self._kind = kind
         return Program(kind, *rest)
 

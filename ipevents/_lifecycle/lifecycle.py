@@ -29,7 +29,7 @@ from .child_main import HUNG_EXITCODE, LAST_SECONDS, Childhood
 from .opening import Opening, Try
 
 if TYPE_CHECKING:
-    from .._network.public_socket import Gate
+    from .._network.public_socket import PublicSocket
 
 log = Log("ipevents.life")
 
@@ -72,7 +72,7 @@ class Life:
         self.is_worker = False
         self.is_grand_master = False
         self.supervisor: Supervisor | None = None
-        self.gate: Gate | None = None
+        self.public_socket: PublicSocket | None = None
         self.childhood: Childhood | None = None  # where another process has started this one
         self.stopping = Latch()  # a stop was asked for
         self.stopped = Latch()  # and is done
@@ -293,12 +293,12 @@ class Life:
                     node.change(Event.STOP)
                 for link in list(node.router.neighbours):
                     link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
-            gate = self.gate
+            public_socket = self.public_socket
         node.incoming.held.online_said.set()
         for waiter in list(self.waiters):
             waiter.set()
-        if gate is not None:
-            gate.begin_close()
+        if public_socket is not None:
+            public_socket.begin_close()
         if not self.opening.undoes:
             node.events.notify(lambda: node.events.deliver("stopping"))
 
@@ -321,9 +321,9 @@ class Life:
         drain.end(node, Deadline(LAST_SECONDS))
         if node.notices is not None:
             node.notices.close(Deadline(LAST_SECONDS))
-        if self.gate is not None:
-            self.gate.begin_close()
-            self.gate.close(Deadline(LAST_SECONDS))
+        if self.public_socket is not None:
+            self.public_socket.begin_close()
+            self.public_socket.close(Deadline(LAST_SECONDS))
 
     def _take_leave(self, deadline: Deadline) -> None:
         node = self.node
@@ -341,8 +341,8 @@ class Life:
             notices.end(deadline, lambda: node.dispatcher.floor.owner)
         last = deadline if self._is_orphaned() else Deadline(GOODBYE_SECONDS)
         drain.join(node, last)
-        if self.gate is not None:
-            self.gate.close(deadline.at_least(LAST_SECONDS))
+        if self.public_socket is not None:
+            self.public_socket.close(deadline.at_least(LAST_SECONDS))
         if self.childhood is not None:
             self.childhood.sweep()
             self.childhood.guard()
@@ -392,8 +392,8 @@ class Life:
         node.notices = None  # its thread is not here: what it would tell is told where it comes up
         if self.supervisor is not None:
             self.supervisor.abandon()
-        if self.gate is not None:
-            self.gate.abandon()
+        if self.public_socket is not None:
+            self.public_socket.abandon()
         elif self.childhood is not None and self.childhood.link is not None:
             self.childhood.link.abandon()
 

@@ -30,9 +30,9 @@ from .._transport import private_directory
 
 if TYPE_CHECKING:
     from .._network.client import Arrival, Client
-    from .._network.public_socket import Gate
-    from .._transport.connector import Joined
+    from .._network.public_socket import PublicSocket
     from .._transport.dial import Attempt
+    from .._transport.join import Joined
     from .lifecycle import Life
 
 UNDO_SECONDS = 1.0  # for the threads of a start that failed; they wait for nothing
@@ -181,7 +181,7 @@ class Opening:
         """State lock held: forget the life before, all but listeners and options."""
         life = self._life
         node = life.node
-        life.gate = life.supervisor = None  # first: see request_stop() in a signal handler
+        life.public_socket = life.supervisor = None  # first: see request_stop() in a signal handler
         node.dispatcher.ended = None
         node.router = Router(pid, node.router.version + 1)
         node.announced = False
@@ -211,19 +211,19 @@ class Opening:
     def _join(self, mine: Try) -> None:
         life = self._life
         node = life.node
-        gate = joined = None
+        public_socket = joined = None
         if life.options.use_socket:
-            from .._network.public_socket import Gate
+            from .._network.public_socket import PublicSocket
             from .._transport.dial import (
-                Attempt,  # late: what starts most often are children, which have no gate
+                Attempt,  # late: what starts most often are children, which have no public socket
             )
 
             streams.occupy()
             mine.attempt = Attempt()
             if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
                 return
-            gate = Gate(node, life.options, life.incarnation, say_ready=life.say_ready)
-            joined = gate.join(mine.attempt)
+            public_socket = PublicSocket(node, life.options, life.incarnation, say_ready=life.say_ready)
+            joined = public_socket.join(mine.attempt)
         outer = node.dispatcher.entered()
         try:
             node.dispatcher.enter()  # whoever connects now is heard after our own ready and online
@@ -233,16 +233,16 @@ class Opening:
             node.dispatcher.leave_to(outer)
             raise
         try:
-            arrival = self._build(mine, gate, joined)
+            arrival = self._build(mine, public_socket, joined)
             self._finish(mine)
-            if gate is None or gate.client is None or arrival is not None:
+            if public_socket is None or public_socket.client is None or arrival is not None:
                 self._announce(arrival)
             node.dispatcher.leave()
         except BaseException:  # of a listener of ready, a failed start, or a signal handler
             node.dispatcher.leave_to(outer)
             raise
 
-    def _build(self, mine: Try, gate: Gate | None, joined: Joined | None) -> Arrival | None:
+    def _build(self, mine: Try, public_socket: PublicSocket | None, joined: Joined | None) -> Arrival | None:
         """Open the threads if need be, and serve the socket. Raises _Overtaken where a stop was faster.
 
         What was joined is closed if this raises.
@@ -261,12 +261,12 @@ class Opening:
                     joined.close()
                 raise
             arrival = None
-            if gate is not None and joined is not None:
-                arrival = gate.begin(joined)
+            if public_socket is not None and joined is not None:
+                arrival = public_socket.begin(joined)
             with node.lock:
-                life.gate = gate
-                life.is_grand_master = gate is None or gate.client is None
-                if gate is not None and gate.client is not None and arrival is None:
+                life.public_socket = public_socket
+                life.is_grand_master = public_socket is None or public_socket.client is None
+                if public_socket is not None and public_socket.client is not None and arrival is None:
                     node.announced = True  # sends wait in the link; online is said when it is connected
                 node.change(Event.JOINED)
             return arrival
@@ -346,7 +346,7 @@ class Opening:
         """
         life = self._life
         node = life.node
-        client = None if life.gate is None else life.gate.client
+        client = None if life.public_socket is None else life.public_socket.client
         if client is not None and arrival is not None:
             with node.lock:
                 client.take_name(arrival)
@@ -367,10 +367,10 @@ class Opening:
         with node.lock:
             if node.stage is not Stage.OPEN and not (life.is_child and node.stage is Stage.STOPPING):
                 if arrival is not None:
-                    arrival.session.socket.close()
+                    arrival.stream.socket.close()
                 return
             if client is not None and arrival is not None:
-                client.attach(arrival.session)
+                client.attach(arrival.stream)
             elif not node.announced:
                 node.presence.announce()
         node.events.deliver("online")

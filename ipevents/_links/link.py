@@ -28,8 +28,8 @@ from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.logs import Log
 from .._platform.threads import Deadline, Latch, join_thread, start_thread
-from .._transport.frame_reader import Truncated, Turn, read_frames
-from .._transport.stream import Session, shut_down
+from .._transport.frame_reader import TimeSlice, Truncated, read_frames
+from .._transport.stream import Stream, shut_down
 from .writer import Writer
 
 log = Log("ipevents.link")
@@ -67,12 +67,12 @@ class Link(Writer):
         self.limit = MAX_FRAME_BYTES - FRAME_BYTES  # of one record
         self._on_records = on_records
         self._on_closed = on_closed
-        self.turn = Turn()
+        self.turn = TimeSlice()
         # What the peer is told where this end cannot read on, given the reason. Set before ``attach``.
         self.last_words: Callable[[str], Record] | None = None
         self._closed = Latch()
         self._closed.set()
-        self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
+        self._sessions: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
         self._reader = start_thread(f"reader-{name}", self._read_loop)
         try:
             self._start_writer()
@@ -91,7 +91,7 @@ class Link(Writer):
         with self._lock:
             return self.sent - before + self.outbox.count_messages()
 
-    def attach(self, session: Session) -> None:
+    def attach(self, session: Stream) -> None:
         """State lock held: serve this connection from now on; what waits in the outbox is written.
 
         A link that has ended, for which a connection was on its way, closes it.
@@ -201,7 +201,7 @@ class Link(Writer):
             with self._lock:
                 self.state.change(LinkEvent.READ)
                 self.session = None
-                self._dead = session
+                self._dead.append(session)
                 self.wake_waiters()
                 self._close_dead()
                 closed = self._closed

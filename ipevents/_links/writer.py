@@ -35,12 +35,12 @@ from .._exceptions import child_title
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Latch, let_go, main_ident, start_thread
-from .._transport.stream import AT_ONCE, WAITING, Session, remaining, send_parts, shut_down
+from .._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts, shut_down
 
 log = Log("ipevents.link")
 
 QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
-LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (DESIGN section 5)
+LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (README, Flow)
 LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 _PEER_IS_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EBADF)
@@ -58,7 +58,7 @@ class Writer:
         self.role = ""  # what the peer is to this process, and what a child is called: see title
         self.given_name = ""
         self.outbox = Outbox()
-        self.session: Session | None = None
+        self.session: Stream | None = None
         self.ended = False  # for good; each frame asks for it, see Link.state
         # True while a thread is bound to look into the outbox again: the one with the right to write, or the
         # prompted writer. While False, whoever puts a record calls claim() or defer().
@@ -71,10 +71,12 @@ class Writer:
         self._lock = lock
         self._right = _FREE
         self._owner = 0  # the thread that has the right to write, while it is CLAIMED or WRITING
-        self._claimed: Session | None = None  # the connection for which the frame was taken
+        self._claimed: Stream | None = None  # the connection for which the frame was taken
         self._rest: list[Part] = []  # what the kernel did not take yet; of whoever has the right to write
         self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
-        self._dead: Session | None = None  # read to its end, its socket not closed yet
+        # Read to their ends, their sockets not closed yet: more than one where connections come and end while
+        # somebody still writes to the first.
+        self._dead: list[Stream] = []
         self._summons = _ASLEEP
         self._deferred_at = 0.0  # when the first of what waits was put by a listener, 0.0 for nothing
         self._last_write = 0.0
@@ -228,14 +230,7 @@ class Writer:
                 if get_ident() == main_ident():
                     raise  # or of a signal handler
             lock.acquire()
-            if (
-                self._rest
-                or outbox.count
-                or outbox.taken
-                or self._dead is not None
-                or self._waiters
-                or self.ended
-            ):
+            if self._rest or outbox.count or outbox.taken or self._dead or self._waiters or self.ended:
                 self._leave_to_writer()
             else:  # as _release_writing
                 self.attended = self._summons is _PROMPTED
@@ -311,19 +306,18 @@ class Writer:
         self.attended = self._summons is _PROMPTED
         self.outbox.being_written = 0
         self._right = _FREE  # from whatever it was
-        if self._dead is not None:
+        if self._dead:
             self._close_dead()
         if self._waiters and not self.outbox.count:
             self.wake_waiters()
 
     def _close_dead(self) -> None:
-        """Lock held: close the socket of a session that nobody reads or writes any more."""
-        dead = self._dead
-        if dead is not None and self._right is _FREE:
-            self._dead = None
-            dead.socket.close()
+        """Lock held: close the sockets of sessions that nobody reads or writes any more."""
+        while self._dead and self._right is _FREE:
+            self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
+            self._dead.pop()
 
-    def _write_failed(self, session: Session, exc: OSError) -> None:
+    def _write_failed(self, session: Stream, exc: OSError) -> None:
         """The peer reads no more. What it wrote before is still read; our reader closes the session."""
         if not session.failed and exc.errno not in _PEER_IS_GONE:
             log.warning("! writing to %s failed, and the connection ends: %s", self.title, exc)
@@ -370,7 +364,7 @@ class Writer:
             self._release_writing()
         self._close_dead()
 
-    def _write_all(self, session: Session | None) -> None:
+    def _write_all(self, session: Stream | None) -> None:
         """Right to write: write until the outbox is empty, then give the right back."""
         while True:
             if session is not None and session is self._claimed and not session.failed:

@@ -19,18 +19,18 @@ from .._exceptions import LinkError
 from .._links.link import Link
 from .._node.node import Node
 from .._options import Options
-from .._payload import payload
+from .._payload.forms import size_of
 from .._platform.threads import Deadline
 from .._transport.connector import CLOSE_SECONDS, Connector
 from .._transport.dial import Attempt, Connected, dial
 from .._transport.sockets import resolve
-from .._transport.stream import Session
+from .._transport.stream import Stream
 
 
 class Arrival(NamedTuple):
     """A connection to the server that is not attached yet: our name there, and who the server is."""
 
-    session: Session
+    stream: Stream
     pid: str
     server: Identity
 
@@ -86,9 +86,10 @@ class Client:
         self._closing = True
         self._connector.begin_close()
 
-    def close(self, timeout_seconds: float) -> None:
-        """Wait for the end of the connector."""
-        self._connector.close(timeout_seconds)
+    def close(self, deadline: Deadline) -> None:
+        """After ``begin_close``: wait for the connector's end. The link stays."""
+        left = deadline.left()
+        self._connector.close(CLOSE_SECONDS if left is None else min(CLOSE_SECONDS, left))
 
     def discard(self) -> None:
         """End the link as well, where it never came into use."""
@@ -115,7 +116,7 @@ class Client:
             called = node.given.give(server.pid, server.incarnation, lambda _: False)
             node.router.parent_replaced(server.pid, called)
 
-    def attach(self, session: Session) -> None:
+    def attach(self, stream: Stream) -> None:
         """State lock held: serve a connection to the server; ourselves first, then what waited for it."""
         node, link = self._node, self.link
         waiting = link.outbox.clear()
@@ -125,13 +126,13 @@ class Client:
             if is_message(record):  # what was said of interest has just been said in full
                 kind, path, event, to, messages = record
                 renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
-                link.outbox.put(renamed, sum(map(payload.size_of, messages)))
-        link.attach(session)
+                link.outbox.put(renamed, sum(map(size_of, messages)))
+        link.attach(stream)
 
     def _arrived(self, connection: Connection, welcomed: Welcomed) -> Arrival:
         self._agreed = welcomed.pid
         limit = min(self._options.max_message, welcomed.server.max_message)
-        return Arrival(Session(connection, limit), welcomed.pid, welcomed.server)
+        return Arrival(Stream(connection, limit), welcomed.pid, welcomed.server)
 
     # In the connector's thread: a late or a new connection
 
@@ -155,14 +156,14 @@ class Client:
         node = self._node
         with node.lock:
             if node.stage is not Stage.OPEN or self.link.session is not None:
-                arrival.session.socket.close()
+                arrival.stream.socket.close()
                 return
             self.take_name(arrival)
         self._say_ready()
         node.dispatcher.enter()
         try:
             with node.lock:
-                self.attach(arrival.session)
+                self.attach(arrival.stream)
             node.events.deliver("online")
         finally:
             node.dispatcher.leave()

@@ -1,4 +1,4 @@
-"""The flow rules (DESIGN section 5, Flow): who waits for room in an outbox, who is refused, what is dropped.
+"""The flow rules (README, Flow): who waits for room in an outbox, who is refused, what is dropped.
 
 What to do with a full outbox is decided by ``Outbox.decide``; here its rules meet clock, lock and threads,
 for what starts in this process (``put``, ``put_for_next``) and for what is passed on (``wait_to_forward``):
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core.decisions import Plan
 from .._core.messages import SEND_TO, TO_CHILD, TO_GRAND_MASTER, Payload
-from .._core.outbox import STALLED_SECONDS, Sender, Verdict
+from .._core.outbox import STALLED_SECONDS, Patience, Verdict
 from .._core.state import Stage
 from .._exceptions import MessageTooLarge, OutboxFull, SlowPeer, UnknownProcess
 from .._links.link import Link
-from .._payload.payload import size_of
+from .._payload.forms import size_of
 from .._platform.clock import monotonic
 from .._platform.threads import library_threads
 from .node_state import NodeState
@@ -108,11 +108,11 @@ def put(
 
 def _put_slowly(node: NodeState, full: tuple[Link, ...], plan: Plan, payload: Payload, size: int) -> None:
     """Lock held: a fan-out of an application thread for those of the links that had no room at once."""
-    sender = Sender.LISTENER if get_ident() in library_threads else Sender.FANOUT
+    patience = Patience.LISTENER if get_ident() in library_threads else Patience.FANOUT
     for link in full:
         if link not in node.router.neighbours:  # gone while we waited for another one
             link.drop("link-cut")
-        elif wait_for_room(node, link, size, 1, sender, plan.event):
+        elif wait_for_room(node, link, size, 1, patience, plan.event):
             link.outbox.put_message(plan.header, plan.event, payload, size)
             if not link.attended:
                 link.prompt()  # nor does this one wait for the next
@@ -128,11 +128,11 @@ def _put_addressed(
     size: int,
 ) -> None:
     """Lock held: a message of an application thread for one link; planned anew after each wait."""
-    sender = Sender.LISTENER if get_ident() in library_threads else Sender.APPLICATION
+    patience = Patience.LISTENER if get_ident() in library_threads else Patience.APPLICATION
     while True:
         plan = plan_message(node, kind, event, route)
         (link,) = plan.forward
-        if wait_for_room(node, link, size, 1, sender, event):
+        if wait_for_room(node, link, size, 1, patience, event):
             link.outbox.put_message(plan.header, event, payload, size)
             sends.sent += 1
             if not link.attended:
@@ -149,7 +149,7 @@ def _put_for_listener(node: NodeState, sends: Sends, plan: Plan, payload: Payloa
     for link in plan.forward:
         if not link.outbox.offer(plan, payload, size):
             # There is room; in the way is an episode of a slow peer, which perhaps ends here.
-            wait_for_room(node, link, size, 1, Sender.LISTENER, plan.event)
+            wait_for_room(node, link, size, 1, Patience.LISTENER, plan.event)
             link.outbox.put_message(plan.header, plan.event, payload, size)
         if not is_counted:
             sends.sent += 1
@@ -191,7 +191,7 @@ def put_for_next(
 
 def wait_to_forward(node: NodeState, source: Link, target: Link, size: int, count: int) -> bool:
     """Lock held, released while waiting: whether messages may be passed on to a link that has no room."""
-    return wait_for_room(node, target, size, count, Sender.BACK if target is source else Sender.FANOUT)
+    return wait_for_room(node, target, size, count, Patience.BACK if target is source else Patience.FANOUT)
 
 
 def too_large(target: Link, messages: list[Payload]) -> int:
@@ -204,7 +204,7 @@ def too_large(target: Link, messages: list[Payload]) -> int:
 
 
 def wait_for_room(
-    node: NodeState, link: Link, size: int, count: int, sender: Sender, event: str = ""
+    node: NodeState, link: Link, size: int, count: int, patience: Patience, event: str = ""
 ) -> bool:
     """Lock held, released while waiting: whether ``count`` messages may be put now.
 
@@ -212,19 +212,19 @@ def wait_for_room(
     change and returns False, to be planned anew. Raises OutboxFull for a listener, Closed by ``stop``.
     """
     while True:
-        verdict = link.outbox.decide(size, sender, monotonic(), link.progress, count)
+        verdict = link.outbox.decide(size, patience, monotonic(), link.progress, count)
         if verdict is Verdict.TAKE:
             return True
         if verdict is Verdict.REFUSE:
             raise outbox_full(link, event)
         if verdict is Verdict.DROP:
-            link.drop("slow-peer" if sender is Sender.FANOUT else "full", count)
-            if sender is Sender.FANOUT and not link.outbox.dropping:
+            link.drop("slow-peer" if patience is Patience.FANOUT else "full", count)
+            if patience is Patience.FANOUT and not link.outbox.dropping:
                 link.outbox.begin_dropping()
                 node.error(_slow_peer(link), child=link.child)
             return False
         link.wait_room(LOOK_SECONDS)
-        if sender is Sender.APPLICATION:
+        if patience is Patience.APPLICATION:
             return False
         if node.stage is Stage.CLOSED:
             raise node.stage_error()
@@ -234,7 +234,7 @@ def wait_for_room(
 
 
 def wait_to_copy(node: NodeState, links: Callable[[], tuple[Any, ...]], size: int) -> None:
-    """Before large buffers are copied: wait for room, so that a sender keeps one copy and not one more.
+    """Before large buffers are copied: wait for room, so that a patience keeps one copy and not one more.
 
     Nothing is reserved, the rules decide afterwards; so this gives up after a second without progress.
     Code in a listener does not wait.

@@ -13,7 +13,7 @@ from typing import Any
 from .._core.callable_names import described, failure
 from .._core.messages import ErrorEnvelope, Message
 from .._core.state import Stage
-from .._dispatch.dispatcher import Listener
+from .._dispatch.listeners import Listener
 from .._exceptions import Closed, IPEventsError
 from .._platform.clock import monotonic
 from .._platform.logs import Log

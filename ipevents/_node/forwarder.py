@@ -20,7 +20,7 @@ from .._core.messages import (
     check_received,
 )
 from .._links.link import Link
-from .._payload import payload as payloads
+from .._payload import forms
 from .._platform.clock import monotonic
 from .backpressure import too_large, wait_to_forward
 from .controls import put_report
@@ -82,7 +82,7 @@ class Forwarder:
         node = self._node
         count = len(messages)
         if size is None:
-            size = sum(map(payloads.size_of, messages))
+            size = sum(map(forms.size_of, messages))
         with node.lock:
             router = node.router
             if link not in router.neighbours:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from .._core.decisions import Decision
 from .._core.messages import Payload
 from .._links.link import Link
-from .._payload.payload import size_of
+from .._payload.forms import size_of
 from .._platform.threads import Latch
 
 _MAX_BYTES = 64 << 20  # as much as an outbox holds

@@ -21,7 +21,7 @@ from .._core.messages import (
     check_received,
     runs,
 )
-from .._dispatch.dispatcher import Listener
+from .._dispatch.listeners import Listener
 from .._exceptions import (
     Closed,
     IPEventsError,
@@ -29,7 +29,7 @@ from .._exceptions import (
     UnreadablePayload,
 )
 from .._links.link import Link
-from .._payload import payload as payloads
+from .._payload import forms
 from .._platform.guards import told
 from .._transport.frame_reader import LOST
 from .controls import Controls
@@ -210,7 +210,7 @@ class Incoming:
                     heard += 1
                     if type(payload) is tuple:
                         envelope: Any = decisions[event].envelope
-                        dispatcher.call_all(receivers, Message(envelope, payload))
+                        dispatcher.call(receivers, Message(envelope, payload))
                     else:
                         self._open(decisions[event], receivers, payload)
                 if not count % _BATCH and link.turn.is_long():
@@ -235,11 +235,11 @@ class Incoming:
         envelope = decision.envelope
         assert envelope is not None
         try:
-            args, kwargs = payloads.decode(payloads.own(payload) if decision.forward else payload)
+            args, kwargs = forms.decode(forms.own(payload) if decision.forward else payload)
         except (UnreadablePayload, MemoryError) as exc:
             self._unreadable(envelope.event, envelope.pids[0], exc)
             return
-        self._node.dispatcher.call_with(receivers, Message(envelope, args, kwargs), kwargs)
+        self._node.dispatcher.call(receivers, Message(envelope, args, kwargs), kwargs)
 
     def _not_handled(self, link: Link, count: int) -> None:
         """Count messages that no listener is called for: there is none, one has ended the process, or the

@@ -1,7 +1,8 @@
 """One process's place in the tree, put together from its parts.
 
-Joins the pure router with links and listeners. The rules that hold it together (DESIGN section 5): outboxes
-are filled under the state lock, listeners are called outside it. What the parts share is in node_state.py.
+Joins the pure router with links and listeners. The rules that hold it together (README, How it is built):
+outboxes are filled under the state lock, listeners are called outside it. What the parts share is in
+node_state.py.
 
     local_events   events of this process, for its own listeners
     presence       what the neighbours know of this process

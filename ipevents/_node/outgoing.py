@@ -14,7 +14,8 @@ from .._core.messages import SEND_TO, TO_CHILD, Payload, Record, check_event
 from .._core.state import Stage
 from .._exceptions import IPEventsError
 from .._links.link import Link
-from .._payload import payload as payloads
+from .._payload import forms
+from .._payload.pickled import pickle_call
 from .._platform.threads import let_go
 from .backpressure import ANY_LIMIT, put, put_for_next, wait_to_copy
 from .local_events import LocalEvents
@@ -64,7 +65,7 @@ class Outgoing:
             if type(event) is not str:
                 event = check_event(event, sending=True)
             payload: Payload = args
-            size = payloads.plain_size(args, kwargs)
+            size = forms.plain_size(args, kwargs)
             if size is None:
                 payload, size = self._pickled(kind, event, route, args, kwargs)
             lock.acquire()
@@ -117,7 +118,7 @@ class Outgoing:
     ) -> tuple[Payload, int]:
         """The payload of arguments that are not all plain."""
         links = partial(self._links, kind, event, route)
-        return payloads.pickled(args, kwargs, partial(wait_to_copy, self._node, links))
+        return pickle_call(args, kwargs, partial(wait_to_copy, self._node, links))
 
     def _links(self, kind: int, event: str, route: tuple[str, ...] | None) -> tuple[Link, ...]:
         """Lock held: where a message is about to go."""
@@ -183,7 +184,7 @@ class Outgoing:
                     except NoProcess:  # it ended just now
                         pass
                 name = check_event(event, sending=True)
-                waits = put_for_next(node, self, slot, name, *payloads.encode(args, kwargs))
+                waits = put_for_next(node, self, slot, name, *forms.encode(args, kwargs))
         except IPEventsError as exc:
             node.fail(exc, slot.child)
         finally:

@@ -364,7 +364,7 @@ def _at_exit() -> None:
             life.request_stop(None)
     while _open:  # an emitter leaves it just before it is stopped
         life = _open[0]
-        if stays and life.gate is not None and life.gate.cannot_serve():
+        if stays and life.public_socket is not None and life.public_socket.cannot_serve():
             log.warning(
                 "! this Python cannot start threads after the script's body: end the script with ipem.run()"
             )

@@ -306,7 +306,7 @@ def start_thread(
 ) -> threading.Thread:
     """A running daemon thread called ``ipevents-<name>``.
 
-    Daemon, because the interpreter joins the others before ``atexit`` hooks run (FAULTS K12); every
+    Daemon, because the interpreter joins the others before ``atexit`` hooks run; every
     thread is ended by the ``close`` of its owner. What ``run`` raises is logged, and ``on_fault`` is called
     with it in the thread: the owner does without the thread, or calls ``run`` again.
     """

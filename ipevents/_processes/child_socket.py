@@ -21,11 +21,11 @@ from .._node.node import Node
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._transport.acceptor import Acceptor
-from .._transport.keys import derive
+from .._transport.keys import CHILDREN, derive
 from .._transport.private_directory import PrivateDirectory
 from .._transport.socket_file import SocketFile
 from .._transport.sockets import listen
-from .._transport.stream import Session
+from .._transport.stream import Stream
 from .child_state import Slot
 
 log = Log("ipevents.children")
@@ -129,7 +129,7 @@ class PrivateSocket:
     def _find_key(self, key: bytes) -> bytes | None:
         with self._node.lock:
             slot = self._expected.get(key)
-            return None if slot is None or slot.admitted_at is not None else derive(slot.token, b"child")
+            return None if slot is None or slot.admitted_at is not None else derive(slot.token, CHILDREN)
 
     def _admit(self, identity: Identity, key: bytes, address: str) -> str | Refusal:
         with self._node.lock:
@@ -154,7 +154,7 @@ class PrivateSocket:
             if slot.process is None:  # faster than the thread that starts it: that attaches the link
                 slot.early = connection
             else:
-                link.attach(Session(connection, None))
+                link.attach(Stream(connection, None))
                 slot.connected()
         self._on_attached()
 

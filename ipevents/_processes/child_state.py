@@ -12,11 +12,11 @@ from typing import Any
 
 from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, PROGRAM, STOP, Record
 from .._core.outbox import Outbox
-from .._core.restarts import Decision, GiveUp, RestartPolicy
+from .._core.restarts import GiveUp, RestartDecision, RestartPolicy
 from .._core.stopping import grace
 from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
 from .._links.link import Link
-from .._payload import payload
+from .._payload import forms
 from .._payload.inheritance import Inheritance
 from .._platform.clock import monotonic
 from .._platform.logs import Log
@@ -55,7 +55,7 @@ class Slot:
         self.start_method = start_method
         self.stop_grace = stop_grace  # seconds
         self.leave_timeout = leave_timeout  # seconds, None for no limit
-        self.program, self.program_size = payload.encode(tuple(program), {})
+        self.program, self.program_size = forms.encode(tuple(program), {})
         self.link: Link | None = None
         self.process: ChildProcess | None = None
         self.pid = ""
@@ -197,7 +197,7 @@ class Slot:
             self.finished = True
             self.goes_on = len(record) > 1 and bool(record[1])
 
-    def failures(self, online: bool, stopping: bool, decision: Decision) -> list[ProcessError]:
+    def failures(self, online: bool, stopping: bool, decision: RestartDecision) -> list[ProcessError]:
         """State lock held: what is to be told of an end, ``online`` whether it came after the online.
 
         An end that was asked for, of this child or of the whole tree, is none that failed.

@@ -30,7 +30,7 @@ _patch_lock = threading.Lock()
 
 
 class Launch(NamedTuple):
-    """What a child is given through the pipe of its start; well under 32 KiB (FAULTS K4).
+    """What a child is given through the pipe of its start; well under 32 KiB (README, Wire).
 
     ``repr`` shows no token: it must not come into a log or a traceback.
     """
@@ -63,7 +63,7 @@ class ChildProcess:
         streams.occupy()  # the user may have closed them only now; multiprocessing opens pipes
         context: Any = multiprocessing.get_context(launch.start_method)
         self.process: BaseProcess = context.Process(target=bootstrap.run, args=(launch, *passed), name=name)
-        self.process.daemon = False  # a daemon may have no children (FAULTS K12)
+        self.process.daemon = False  # a daemon may have no children
         with _quiet_start(launch.start_method):
             self.process.start()
         assert self.process.pid is not None

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from .._core.callable_names import described
-from .._dispatch import dispatcher
+from .._dispatch import listeners
 from .._exceptions import shown
-from .._payload import payload
+from .._payload import forms, pickled
 from .._payload.inheritance import Inheritance
 from . import scripts
 from .scripts import CONTAINER, MODULE, SCRIPT, Program
@@ -62,9 +62,9 @@ def function(
 
     inherited = Inheritance() if inherited is None else inherited
     names = Names()
-    data = payload.dumps(target, f"the target {described(target)}", names, inherited)
+    data = pickled.dumps(target, f"the target {described(target)}", names, inherited)
     names.seal()
-    call, _ = payload.encode(args, dict(kwargs), names, inherited)
+    call, _ = forms.encode(args, dict(kwargs), names, inherited)
     inherited.keep(target, args, kwargs)
     main = scripts.describe(names.namespace) if names.used else None
     return Program(FUNCTION, (data, call, main), ())
@@ -80,7 +80,7 @@ def _check_target(target: Any) -> None:
     while isinstance(inner, functools.partial):
         inner = inner.func
     code = getattr(inner, "__code__", None)
-    if isinstance(code, types.CodeType) and code.co_flags & dispatcher.CO_SUSPENDS:
+    if isinstance(code, types.CodeType) and code.co_flags & listeners.CO_SUSPENDS:
         raise TypeError(
             f"calling the target {described(target)} would run nothing of it: a worker runs a plain "
             "function, no coroutine or generator (asyncio.run() in one runs a coroutine)"
@@ -113,5 +113,5 @@ def execute(program: Program) -> None:
     if main is not None:
         scripts.install(main)
     target = pickle.loads(data)  # first: the arguments may refer to what it has brought
-    args, kwargs = payload.decode(call)
+    args, kwargs = forms.decode(call)
     target(*args, **kwargs)

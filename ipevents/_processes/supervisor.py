@@ -29,7 +29,7 @@ from .._platform.guards import patient
 from .._platform.logs import Log
 from .._platform.signal_resend import AGAIN_SECONDS, Again
 from .._platform.threads import Deadline, join_thread, start_thread
-from .._transport.stream import Session
+from .._transport.stream import Stream
 from .child_socket import PrivateSocket
 from .child_state import Slot
 from .process import ChildProcess, Launch
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = Log("ipevents.supervisor")
 
-SILENT_SECONDS = 10.0  # what waits for an online is named after this (DESIGN section 3)
+SILENT_SECONDS = 10.0  # what waits for an online is named after this (README, Guarantees)
 GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
 
 
@@ -152,7 +152,7 @@ class Supervisor:
             slot.warn_at = monotonic() + SILENT_SECONDS
             link.progress = monotonic()
             if slot.early is not None:
-                link.attach(Session(slot.early, None))
+                link.attach(Stream(slot.early, None))
                 slot.early = None
                 slot.connected()
             stopping = self._node.stage is not Stage.OPEN

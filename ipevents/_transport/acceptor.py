@@ -1,9 +1,8 @@
 """The accept loop: one thread for the listening sockets of one server and every handshake on them.
 
-A handshake never runs inside ``accept()``, where one silent client would hold up all others. Here
-each connection in its handshake is non-blocking, has one deadline for the whole of it, may send 512
-bytes a frame, and is one of a bounded number, of which the oldest goes first: an honest client needs
-milliseconds.
+A handshake never runs inside ``accept()``, where one silent client would hold up all others. Here each
+connection in its handshake (``Pending``) is non-blocking, has one deadline for the whole of it, and is one of
+a bounded number, of which the oldest goes first: an honest client needs milliseconds.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from .._core.addresses import spelled
 from .._core.handshake import (
     FOREIGN_USER,
     GARBLED,
+    HANDSHAKE_SECONDS,
     HUNG_UP,
     TIMEOUT,
-    FrameReader,
     Refusal,
     ServerHandshake,
-    framed,
 )
 from .._exceptions import LinkError
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline, join_thread, start_thread
+from .pending import Pending
 from .sockets import connection_from, listening_socket, peer_uid
 
 if TYPE_CHECKING:
@@ -40,9 +39,8 @@ if TYPE_CHECKING:
     from .._core.handshake import Identity
     from .socket_file import SocketFile
 
-__all__ = ["HANDSHAKE_SECONDS", "Acceptor"]
+__all__ = ["Acceptor"]
 
-HANDSHAKE_SECONDS = 5.0
 MAX_PENDING = 1024
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 CLOSE_SECONDS = 5.0
@@ -58,25 +56,10 @@ _LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 log = Log("ipevents.acceptor")
 
 
-class _Pending:
-    """A connection in its handshake."""
-
-    __slots__ = ("address", "deadline", "handshake", "reader", "socket")
-
-    def __init__(
-        self, sock: socket.socket, address: str, deadline: float, handshake: ServerHandshake
-    ) -> None:
-        self.socket = sock
-        self.address = address
-        self.deadline = deadline
-        self.handshake = handshake
-        self.reader = FrameReader()
-
-
 class Acceptor:
     """Accepts connections on ``listeners``, which it owns from now on.
 
-    Several are the addresses of one server: whoever comes by any of them is treated alike.
+    Several are the addresses of one server: clients of all of them are treated alike.
 
     All callbacks run in the acceptor's thread, must not block, and run no code of the user:
 
@@ -86,7 +69,7 @@ class Acceptor:
       :class:`Refusal`. ``address`` is its end as seen here, see ``spelled``, ``""`` for AF_UNIX.
       It only decides: the client may be gone before its WELCOME is sent;
     - ``on_accepted(connection, identity, pid, key_id)``: takes the connection over; it is blocking and
-      nothing behind the handshake was read;
+      nothing after the handshake was read;
     - ``on_refused(cause, address)``: a handshake failed; causes are a closed list and those of ``admit``.
 
     ``name`` names the thread. ``max_pending`` handshakes may be going on, or a quarter of the
@@ -137,7 +120,7 @@ class Acceptor:
         self._on_refused = on_refused
         self._socket_file = socket_file
         self._max_pending = _bounded(max_pending)
-        self._pending: dict[int, _Pending] = {}  # by descriptor, the oldest first
+        self._pending: dict[int, Pending] = {}  # by descriptor, the oldest first
         self._paused_until: float | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
         # Guards _closing and the life of the listening descriptors: nobody shuts down a number that
@@ -218,7 +201,7 @@ class Acceptor:
         try:
             while not self._closing:
                 for key, _events in self._selector.select(self._patience_seconds()):
-                    pending: _Pending | None = key.data
+                    pending: Pending | None = key.data
                     if pending is None:
                         self._accept(key.fd)
                     elif self._pending.get(key.fd) is pending:  # else evicted in this very round
@@ -302,20 +285,19 @@ class Acceptor:
             self._refuse(next(iter(self._pending.values())), EVICTED)
         sock.setblocking(False)
         handshake = ServerHandshake(self._find_key, self._me(), os.urandom(32))
-        deadline = monotonic() + HANDSHAKE_SECONDS
-        pending = _Pending(sock, address, deadline, handshake)
+        pending = Pending(sock, address, monotonic() + HANDSHAKE_SECONDS, handshake)
         self._selector.register(sock, selectors.EVENT_READ, pending)
         self._pending[sock.fileno()] = pending
 
-    # One handshake
+    # A handshake that goes on, and its end
 
-    def _guarded(self, pending: _Pending) -> None:
+    def _guarded(self, pending: Pending) -> None:
         try:
-            self._advance(pending)
+            authenticated = pending.advance()
+            if authenticated is not None:
+                self._decide(pending, *authenticated)
         except LinkError:
-            farewell = pending.handshake.farewell
-            if farewell is not None:
-                self._try_to_send(pending, farewell)
+            pending.try_to_send(pending.handshake.farewell)
             self._refuse(pending, pending.handshake.cause or GARBLED)
         except OSError:
             self._refuse(pending, HUNG_UP)
@@ -323,33 +305,13 @@ class Acceptor:
             log.exception("! handshake with %s", pending.address or "a process of this machine")
             self._refuse(pending, FAILED)
 
-    def _advance(self, pending: _Pending) -> None:
-        """Read what is there, up to the end of the proof and not a byte further."""
-        handshake = pending.handshake
-        while True:
-            try:
-                received = pending.socket.recv(pending.reader.missing)
-            except BlockingIOError:
-                return
-            if not received:
-                raise ConnectionResetError("hung up in its handshake")
-            frame = pending.reader.feed(received)
-            if frame is None:
-                continue
-            answer = handshake.receive(frame)
-            if answer is not None:
-                self._send(pending, answer)
-            if handshake.authenticated is not None:
-                self._decide(pending, *handshake.authenticated)
-                return
-
-    def _decide(self, pending: _Pending, identity: Identity, key_id: bytes) -> None:
+    def _decide(self, pending: Pending, identity: Identity, key_id: bytes) -> None:
         verdict = self._admit(identity, key_id, pending.address)
         if isinstance(verdict, Refusal):
-            self._try_to_send(pending, pending.handshake.refuse(verdict))
+            pending.try_to_send(pending.handshake.refuse(verdict))
             self._refuse(pending, verdict.cause)
             return
-        self._send(pending, pending.handshake.welcome(verdict))
+        pending.send(pending.handshake.welcome(verdict))
         self._forget(pending)
         connection = connection_from(pending.socket)
         try:
@@ -358,23 +320,11 @@ class Acceptor:
             log.exception("! link to %s", verdict)
             connection.close()
 
-    def _send(self, pending: _Pending, frame: bytes) -> None:
-        # A fresh socket has room for all frames of a handshake: what it does not take at once is
-        # a peer that plays with its window.
-        if pending.socket.send(framed(frame)) != len(framed(frame)):
-            raise ConnectionResetError("took only part of a frame")
-
-    def _try_to_send(self, pending: _Pending, frame: bytes) -> None:
-        try:
-            self._send(pending, frame)
-        except OSError as error:
-            log.debug("! the reason did not reach %s: %s", pending.address or "the peer", error)
-
-    def _forget(self, pending: _Pending) -> None:
+    def _forget(self, pending: Pending) -> None:
         del self._pending[pending.socket.fileno()]
         self._selector.unregister(pending.socket)
 
-    def _refuse(self, pending: _Pending, cause: str) -> None:
+    def _refuse(self, pending: Pending, cause: str) -> None:
         if pending.socket.fileno() in self._pending:
             self._forget(pending)
         pending.socket.close()

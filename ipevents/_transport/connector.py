@@ -1,180 +1,27 @@
-"""Connect, or listen if nobody answers; and the thread that connects again.
-
-``join`` decides between connecting and listening, a ``Connector`` dials until it gets through.
-"""
+"""The thread that connects, again and again, until it gets through."""
 
 from __future__ import annotations
 
-import errno
-import socket
 import threading
-from multiprocessing.connection import Connection, Listener
-from typing import TYPE_CHECKING, NamedTuple
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from .._core.addresses import Address, spelled, to_connect
 from .._core.handshake import Welcomed
-from .._exceptions import AddressInUse, HandshakeTimeout, LinkError
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline, join_thread, start_thread
-from .acceptor import HANDSHAKE_SECONDS
-from .dial import Attempt, Connected, connect, dial, shake_hands
-from .socket_file import SocketFile, bind, check_path, locked
-from .sockets import listen_at_all, resolve
+from .dial import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from .._core.handshake import Identity
+__all__ = ["Connector"]
 
-__all__ = ["Connector", "Joined", "Listening", "Waiting", "join"]
-
-RACE_SECONDS = 1.0  # how long somebody else may take from his bind to his listen
-RACE_STEP_SECONDS = 0.02
 MIN_DELAY_SECONDS = 0.05
 CLOSE_SECONDS = 1.0
 MAX_REPORTED = 16  # distinct causes of failure in one episode
 
 log = Log("ipevents.connector")
-
-
-class Listening(NamedTuple):
-    """Nobody answered: listeners for an Acceptor, and the file of the only one (None for TCP)."""
-
-    listeners: Sequence[Listener]
-    socket_file: SocketFile | None
-
-    def close(self) -> None:
-        """Listen no more, for who got it and cannot use it."""
-        if self.socket_file is not None:
-            self.socket_file.remove()
-        for listener in self.listeners:
-            listener.close()
-
-
-class Waiting:
-    """Nobody answered, and we only connect."""
-
-    __slots__ = ()
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-Joined = Connected | Listening | Waiting
-
-
-def join(
-    *,
-    socket_path: str | None,
-    host: str,
-    port: int,
-    only_connect: bool,
-    key: bytes,
-    me: Identity,
-    deadline_seconds: float = HANDSHAKE_SECONDS,
-    attempt: Attempt | None = None,
-) -> Joined:
-    """Connect to the public socket, or listen there if nobody answers.
-
-    The path is used if there is one, else host and port; never the one for want of the other. Of any
-    number of processes of one machine that call this at once exactly one listens, and the others connect to
-    it as soon as its Acceptor runs; so also where the host has several addresses, see ``_core.addresses``.
-    Hand a ``Listening`` to an Acceptor soon: others wait for it already.
-
-    Blocks for the handshake's ``deadline_seconds`` and a second or so, in the worst case as :func:`dial`
-    does, and at most until ``attempt`` is broken off: then it raises LinkError within a few milliseconds,
-    whatever it waits for (but for the look-up of a host's name). Raises as ``dial`` does, and
-    :exc:`LinkError`, naming each address and its reason, where neither connecting nor listening is possible;
-    then nothing is left behind but the lock file.
-    """
-    attempt = attempt or Attempt()
-    where = spelled((host, port) if socket_path is None else socket_path)
-
-    def reach(addresses: Sequence[Address]) -> Connected:
-        return dial(addresses, key=key, key_id=b"", me=me, deadline_seconds=deadline_seconds, attempt=attempt)
-
-    def shake(sock: socket.socket) -> Connected:
-        return shake_hands(sock, where, (key, b"", me), deadline_seconds, attempt)
-
-    def once() -> Joined:
-        if socket_path is None:
-            joined = _join_port(host, port, only_connect, reach, attempt)
-        else:
-            joined = _join_path(socket_path, only_connect, shake, attempt)
-        if attempt.is_broken_off:
-            joined.close()
-            attempt.check()
-        return joined
-
-    try:
-        try:
-            return once()
-        except AddressInUse as error:
-            if attempt.is_broken_off or not isinstance(error.__cause__, ConnectionResetError):
-                raise
-            # Perhaps no stranger but a server that was just stopping: it hangs up on who is still
-            # in its backlog. A stranger does it again.
-            return once()
-    except OSError as error:
-        if attempt.is_broken_off:
-            raise LinkError(f"the attempt to join at {where} was broken off") from error
-        if isinstance(error, AddressInUse | HandshakeTimeout):
-            raise type(error)(f"{error}; choose another socket.port or socketPath") from error.__cause__
-        if isinstance(error, LinkError):
-            raise
-        raise LinkError(f"can neither connect to {where} nor listen there: {error}") from error
-
-
-def _join_path(
-    path: str, only_connect: bool, shake: Callable[[socket.socket], Connected], attempt: Attempt
-) -> Joined:
-    check_path(path)
-    address = Address("AF_UNIX", path)
-    try:
-        sock = connect(address, attempt)
-    except (ConnectionRefusedError, FileNotFoundError):
-        if only_connect:
-            return Waiting()
-        with locked(path, attempt.pause):
-            try:
-                sock = connect(address, attempt)
-            except (ConnectionRefusedError, FileNotFoundError):
-                # It listens before the lock is released: who comes next connects.
-                listener, socket_file = bind(path)
-                return Listening([listener], socket_file)
-    return shake(sock)
-
-
-def _join_port(
-    host: str,
-    port: int,
-    only_connect: bool,
-    reach: Callable[[Sequence[Address]], Connected],
-    attempt: Attempt,
-) -> Joined:
-    addresses = resolve(host, port)
-    patience = Deadline(RACE_SECONDS)
-    while True:
-        attempt.check()
-        try:
-            return reach(to_connect(addresses))
-        except ConnectionRefusedError:
-            if only_connect:
-                return Waiting()
-        try:
-            return Listening(listen_at_all(addresses), None)
-        except OSError as error:  # a LinkError is one, without a number
-            where = spelled((host, port))
-            if error.errno != errno.EADDRINUSE:
-                reason = error.strerror or error
-                raise LinkError(f"can neither connect to {where} nor listen there: {reason}") from error
-            if patience.passed():
-                text = f"{where} is taken by something that does not listen there ({error.strerror})"
-                raise AddressInUse(text) from error
-        # Another program is between its bind and its listen, or holds one of several addresses that both
-        # want. There is no event to wait for.
-        attempt.pause(RACE_STEP_SECONDS)
 
 
 class Connector:

@@ -16,11 +16,10 @@ from multiprocessing.connection import Client, Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.addresses import Address, spelled
-from .._core.handshake import ClientHandshake, FrameReader, Welcomed, framed
+from .._core.handshake import HANDSHAKE_SECONDS, ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .._platform.logs import Log
 from .._platform.threads import Deadline
-from .acceptor import HANDSHAKE_SECONDS
 from .sockets import advice, connection_from
 
 if TYPE_CHECKING:
@@ -39,13 +38,13 @@ log = Log("ipevents.connector")
 
 
 class Connected(NamedTuple):
-    """A connection behind its handshake, blocking, and what the server told."""
+    """A connection after its handshake, blocking, and what the server answered."""
 
     connection: Connection
     welcomed: Welcomed
 
     def close(self) -> None:
-        """Hang up, for who got it and cannot use it."""
+        """Hang up: for a caller that got it and cannot use it."""
         self.connection.close()
 
 
@@ -184,7 +183,7 @@ def _connect(sock: socket.socket, where: Any, attempt: Attempt, deadline: Deadli
     """Connect as ``Client`` does, but so that the wait can be broken off.
 
     The socket does not block: while the kernel tries, this thread polls, and a shutdown ends that. AF_UNIX
-    has no such state: a connect to a full backlog gets EAGAIN, and nothing tells when there is room.
+    has no such state: a connect to a full backlog gets EAGAIN, and no event says when there is room.
     """
     sock.setblocking(False)
     while True:
@@ -217,16 +216,16 @@ def _outcome(sock: socket.socket, deadline: Deadline) -> int:
 def shake_hands(
     sock: socket.socket,
     where: str,
-    who: tuple[bytes, bytes, Identity],
+    as_whom: tuple[bytes, bytes, Identity],
     deadline_seconds: float,
     attempt: Attempt,
 ) -> Connected:
     """Run the client's side on ``sock``, which is closed unless it ends in the returned Connection.
 
-    ``who`` is key, key id and identity.
+    ``as_whom`` is key, key id and identity.
     """
     try:
-        handshake = ClientHandshake(*who, os.urandom(32))
+        handshake = ClientHandshake(*as_whom, os.urandom(32))
         attempt.watch(sock)
         welcomed = _welcome(sock, where, handshake, Deadline(deadline_seconds))
         attempt.watch(None)

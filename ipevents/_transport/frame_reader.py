@@ -20,9 +20,9 @@ from .._core.wire import (
 )
 from .._exceptions import ProtocolError
 from .._platform.clock import monotonic
-from .stream import Session
+from .stream import Stream
 
-SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (DESIGN section 5, Threads)
+SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (README, Threads)
 BREATH_SECONDS = 50e-6
 # A frame of small records is filled by estimates: text counts a byte for each character, headers nothing.
 _FRAME_SLACK_BYTES = 32 * FRAME_BYTES
@@ -39,8 +39,8 @@ class Truncated(Exception):
     """
 
 
-class Turn:
-    """How long a reader has run without blocking: a flooding link would keep the others waiting."""
+class TimeSlice:
+    """How long a reader has run without blocking: without a limit a flooding link would starve the others."""
 
     __slots__ = ("began",)
 
@@ -63,7 +63,7 @@ class Turn:
 
 
 def read_frames(
-    session: Session, name: str, turn: Turn, on_frame: Callable[[list[Record], int], None]
+    stream: Stream, name: str, time_slice: TimeSlice, on_frame: Callable[[list[Record], int], None]
 ) -> None:
     """Read frames until the end of the connection, and return there.
 
@@ -71,16 +71,16 @@ def read_frames(
     LOST for a record whose buffers could not be kept. Raises Truncated, OSError, ProtocolError, MemoryError
     where there is none for a frame, and what ``on_frame`` raises.
     """
-    reading = _Reading(session, on_frame)
+    reading = _Reading(stream, on_frame)
     ask = _FIRST_READ
     now = monotonic()
-    turn.began = now
-    receive = session.socket.recv  # looked up once: this is the turn of every event
+    time_slice.began = now
+    receive = stream.socket.recv  # looked up once: each event comes this way
     while True:
         chunk = receive(reading.missing() if reading.is_exact else ask)
         before, now = now, monotonic()
         if now - before > BREATH_SECONDS:
-            turn.began = now  # it has blocked, so the others had their turn
+            time_slice.began = now  # it has blocked, so the others had their turn
         if not chunk:
             if reading.rest:
                 raise Truncated(f"{name} ended within a frame")
@@ -88,17 +88,17 @@ def read_frames(
         if len(chunk) == ask and ask < _LARGEST_READ:
             ask *= 2
         reading.take(chunk)
-        now = turn.breathe()
+        now = time_slice.breathe()
 
 
 class _Reading:
     """What is left between two reads of one connection."""
 
-    def __init__(self, session: Session, on_frame: Callable[[list[Record], int], None]) -> None:
+    def __init__(self, stream: Stream, on_frame: Callable[[list[Record], int], None]) -> None:
         self.rest = b""  # the beginning of a frame
-        self._socket = session.socket
+        self._socket = stream.socket
         self._on_frame = on_frame
-        self._largest = session.max_message  # record, in bytes
+        self._largest = stream.max_message  # record, in bytes
         self._limit = MAX_FRAME_BYTES if self._largest is None else self._largest + _FRAME_SLACK_BYTES
         # Large buffers came last: read on in exact steps, so that the next are not copied.
         self.is_exact = False
@@ -134,7 +134,7 @@ class _Reading:
         self.rest = chunk[at:]
 
     def _take_buffers(self, records: list[Record], chunk: bytes, at: int) -> tuple[int, int]:
-        """Read the buffers behind a frame, the first of them from the chunk.
+        """Read the buffers that follow a frame, the first of them from the chunk.
 
         Returns where the chunk goes on, and the bytes of the buffers; LOST where there is no memory for them.
         """

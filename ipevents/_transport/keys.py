@@ -12,12 +12,15 @@ from __future__ import annotations
 import os
 import stat
 
+from .._core.handshake import MIN_KEY_BYTES
 from .._core.mac import mac
 from .._exceptions import KeyFileError, OptionsError
 from .private_directory import OPEN_DIRECTORY, not_private, sentence
 
-MIN_KEY_BYTES = 16
 KEY_BYTES = 32
+# Purposes: what a key is derived for.
+CLIENTS = b"link"  # the handshake at the public socket, from the key of the tree
+CHILDREN = b"child"  # that of a child with its parent, from the token that it was started with
 ENVIRONMENT_KEY = "IPEVENTS_AUTHKEY"
 
 _KEY_FILE = "key"

@@ -1,7 +1,7 @@
 """Directories that only this user may enter, for the sockets of a process's children.
 
-A directory belongs to who holds the flock on it, from its making to its removal. The lock is on the
-directory itself: there is no moment at which it has contents and cannot be locked, and systemd-tmpfiles
+A directory belongs to the process that holds the flock on it, from its making to its removal. The lock is on
+the directory itself: there is no moment at which it has contents and cannot be locked, and systemd-tmpfiles
 leaves locked directories alone however old they are. A sweep may meet a directory that was made and is not
 locked yet; it then locks and removes it, and the maker notices and makes another.
 
@@ -15,16 +15,16 @@ import errno
 import fcntl
 import os
 import stat
-import sys
 
 from .._exceptions import WorkerRefused
+from .._options import MAX_SOCKET_PATH_BYTES
 
 # What a socket in a PrivateDirectory may be called at most, see _PATH_BYTES.
 MAX_NAME_BYTES = 20
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# sockaddr_un without its final zero byte, less a slash and a name.
-_PATH_BYTES = (107 if sys.platform == "linux" else 103) - 1 - MAX_NAME_BYTES
+# The longest path of such a directory.
+_PATH_BYTES = MAX_SOCKET_PATH_BYTES - 1 - MAX_NAME_BYTES
 _FALLBACK_PLACE = "/tmp"
 _RANDOM_BYTES = 8  # what mkdtemp() appends
 
@@ -46,7 +46,7 @@ class PrivateDirectory:
         # The locked descriptor, until somebody pops it: a number that is closed by one thread may be another
         # file's in the next moment.
         self._held = [lock]
-        self._status = os.fstat(lock)  # what tells this directory from any other at its path
+        self._status = os.fstat(lock)  # tells this directory from any other at its path
 
     @classmethod
     def make(cls) -> PrivateDirectory:
@@ -209,7 +209,7 @@ def _make_locked(base: str) -> PrivateDirectory:
 
 
 def _lock(directory: int) -> bool:
-    """Lock the open ``directory`` if nobody else does; tell whether it is ours now."""
+    """Lock the open ``directory`` if nobody else does; return whether it is ours now."""
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -226,7 +226,7 @@ def _is_at(path: str, directory: int) -> bool:
 
 
 def _sweep_one(path: str) -> bool:
-    """Remove the private directory ``path`` if its owner is dead; tell whether it is gone by that."""
+    """Remove the private directory ``path`` if its owner is dead; return whether that removed it."""
     directory = os.open(path, OPEN_DIRECTORY)
     try:
         ours = os.fstat(directory).st_uid == os.geteuid()
@@ -236,7 +236,7 @@ def _sweep_one(path: str) -> bool:
 
 
 def _remove(path: str, directory: int) -> bool:
-    """Remove what is in the open ``directory``, then itself at ``path``; tell whether it is gone by that.
+    """Remove what is in the open ``directory``, then itself at ``path``; return whether that removed it.
 
     The caller holds its lock.
     """

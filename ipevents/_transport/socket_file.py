@@ -1,7 +1,7 @@
 """The file of an AF_UNIX socket whose path several processes want: lock, bind, remove.
 
-Who connects or listens at a path agrees through ``flock`` on ``path.lock``, a file that stays: a stale
-socket file is replaced, and a server's own file removed, only under that lock.
+Processes that connect or listen at a path agree through ``flock`` on ``path.lock``, a file that stays: only
+under that lock is a stale socket file replaced, and a server's own file removed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._exceptions import AddressInUse, LinkError
+from .._options import MAX_SOCKET_PATH_BYTES
 from .._platform.logs import Log
 from .._platform.threads import Deadline
 from .sockets import listen
@@ -28,7 +29,6 @@ __all__ = ["SocketFile", "bind", "check_path", "locked"]
 
 LOCK_SECONDS = 5.0
 LOCK_STEP_SECONDS = 0.01
-MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path without its end
 
 log = Log("ipevents.acceptor")
 
@@ -75,8 +75,8 @@ class SocketFile(NamedTuple):
 def check_path(path: str) -> None:
     """Raise :exc:`LinkError` if no socket can have this path."""
     size = len(os.fsencode(path))
-    if size > MAX_PATH_BYTES:
-        raise LinkError(f"the socket path has {size} bytes, {MAX_PATH_BYTES} are possible: {path}")
+    if size > MAX_SOCKET_PATH_BYTES:
+        raise LinkError(f"the socket path has {size} bytes, {MAX_SOCKET_PATH_BYTES} are possible: {path}")
     if not path or "\0" in path:
         # Abstract sockets begin with a zero byte and have no owner and no mode.
         raise LinkError(f"not a socket path: {path!r}")
@@ -129,7 +129,7 @@ def bind(path: str) -> tuple[Listener, SocketFile]:
     """Listen at ``path``, in place of a stale socket file; the new one has mode 0600.
 
     The caller holds ``locked(path)``, and a connect under it was refused. Raises :exc:`AddressInUse` if
-    something else than a socket is there, OSError as the system does; then nothing is left behind.
+    something else than a socket is there, OSError as the system does; then nothing is left.
 
     The socket is bound in a directory of mode 0700 beside it, made private there, and moved into place:
     the umask belongs to the whole process and its threads, and a ``chmod`` in place leaves a gap in
@@ -159,7 +159,7 @@ def bind(path: str) -> tuple[Listener, SocketFile]:
 
 def _name_in(staging: str, directory: int) -> str:
     name = f"{staging}/s"
-    if len(os.fsencode(name)) > MAX_PATH_BYTES and sys.platform == "linux":
+    if len(os.fsencode(name)) > MAX_SOCKET_PATH_BYTES and sys.platform == "linux":
         return f"/proc/self/fd/{directory}/s"  # only the final path need be short
     return name
 

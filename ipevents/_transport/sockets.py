@@ -121,7 +121,7 @@ def connection_from(sock: socket.socket) -> Connection:
 
 
 def peer_uid(sock: socket.socket) -> int | None:
-    """Return the user at the other end of an AF_UNIX socket, or None where the system does not tell."""
+    """Return the user at the other end of an AF_UNIX socket, or None where the system does not say."""
     if sys.platform != "linux":
         return None
     ucred = struct.Struct("3i")  # pid, uid, gid

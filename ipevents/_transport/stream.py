@@ -14,7 +14,7 @@ AT_ONCE = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 _SEND_BYTES = 512 * 1024  # at most so much in one call, so that progress is seen
 
 
-class Session:
+class Stream:
     """One connection of a link."""
 
     __slots__ = ("failed", "max_message", "socket")

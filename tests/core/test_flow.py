@@ -18,7 +18,7 @@ from ipevents._core.outbox import (
     OUTBOX_RECORDS,
     STALLED_SECONDS,
     Outbox,
-    Sender,
+    Patience,
     Verdict,
     count_messages,
     is_large,
@@ -63,39 +63,39 @@ def full_of_records(monkeypatch: pytest.MonkeyPatch) -> Outbox:
 # The verdict
 
 FULL = [
-    # sender, seconds since the peer took something, verdict
-    (Sender.APPLICATION, 0.0, Verdict.WAIT),
-    (Sender.APPLICATION, 1e9, Verdict.WAIT),
-    (Sender.LISTENER, 0.0, Verdict.REFUSE),
-    (Sender.LISTENER, 1e9, Verdict.REFUSE),
-    (Sender.FANOUT, 0.0, Verdict.WAIT),
-    (Sender.FANOUT, STALLED_SECONDS * 0.99, Verdict.WAIT),
-    (Sender.FANOUT, STALLED_SECONDS, Verdict.DROP),
-    (Sender.BACK, 0.0, Verdict.DROP),
-    (Sender.BACK, 1e9, Verdict.DROP),
+    # patience, seconds since the peer took something, verdict
+    (Patience.APPLICATION, 0.0, Verdict.WAIT),
+    (Patience.APPLICATION, 1e9, Verdict.WAIT),
+    (Patience.LISTENER, 0.0, Verdict.REFUSE),
+    (Patience.LISTENER, 1e9, Verdict.REFUSE),
+    (Patience.FANOUT, 0.0, Verdict.WAIT),
+    (Patience.FANOUT, STALLED_SECONDS * 0.99, Verdict.WAIT),
+    (Patience.FANOUT, STALLED_SECONDS, Verdict.DROP),
+    (Patience.BACK, 0.0, Verdict.DROP),
+    (Patience.BACK, 1e9, Verdict.DROP),
 ]
 
 
-@pytest.mark.parametrize("sender", Sender)
-def test_where_there_is_room_everybody_is_taken(sender):
+@pytest.mark.parametrize("patience", Patience)
+def test_where_there_is_room_everybody_is_taken(patience):
     outbox = Outbox()
     outbox.put(record("x"), 100)
-    assert outbox.decide(OUTBOX_BYTES // 2, sender, 10.0, 0.0) is Verdict.TAKE
+    assert outbox.decide(OUTBOX_BYTES // 2, patience, 10.0, 0.0) is Verdict.TAKE
 
 
-@pytest.mark.parametrize("sender", Sender)
-def test_an_empty_outbox_takes_a_record_of_any_size(sender):
-    assert Outbox().decide(10 * OUTBOX_BYTES, sender, 10.0, 0.0) is Verdict.TAKE
+@pytest.mark.parametrize("patience", Patience)
+def test_an_empty_outbox_takes_a_record_of_any_size(patience):
+    assert Outbox().decide(10 * OUTBOX_BYTES, patience, 10.0, 0.0) is Verdict.TAKE
 
 
-@pytest.mark.parametrize(("sender", "since", "verdict"), FULL)
-def test_an_outbox_full_of_bytes(sender, since, verdict):
-    assert full_of_bytes().decide(1, sender, 50.0 + since, 50.0) is verdict
+@pytest.mark.parametrize(("patience", "since", "verdict"), FULL)
+def test_an_outbox_full_of_bytes(patience, since, verdict):
+    assert full_of_bytes().decide(1, patience, 50.0 + since, 50.0) is verdict
 
 
-@pytest.mark.parametrize(("sender", "since", "verdict"), FULL)
-def test_an_outbox_full_of_records(sender, since, verdict, monkeypatch):
-    assert full_of_records(monkeypatch).decide(1, sender, 50.0 + since, 50.0) is verdict
+@pytest.mark.parametrize(("patience", "since", "verdict"), FULL)
+def test_an_outbox_full_of_records(patience, since, verdict, monkeypatch):
+    assert full_of_records(monkeypatch).decide(1, patience, 50.0 + since, 50.0) is verdict
 
 
 def test_the_limits_are_those_of_the_design():
@@ -108,12 +108,12 @@ def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monk
     outbox.begin_dropping()
     outbox.take()
     assert not outbox.offer(Plan(header=SAME, event="x"), b"", 1)
-    assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.DROP
-    assert outbox.decide(1, Sender.APPLICATION, 0.0, 0.0) is Verdict.TAKE
-    assert outbox.decide(1, Sender.LISTENER, 0.0, 0.0) is Verdict.TAKE
+    assert outbox.decide(1, Patience.FANOUT, 0.0, 0.0) is Verdict.DROP
+    assert outbox.decide(1, Patience.APPLICATION, 0.0, 0.0) is Verdict.TAKE
+    assert outbox.decide(1, Patience.LISTENER, 0.0, 0.0) is Verdict.TAKE
     assert outbox.dropping
     outbox.take()
-    assert outbox.decide(1, Sender.FANOUT, 0.0, 0.0) is Verdict.TAKE
+    assert outbox.decide(1, Patience.FANOUT, 0.0, 0.0) is Verdict.TAKE
     assert not outbox.dropping
 
 

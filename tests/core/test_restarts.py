@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipevents._core.restarts import Decision, GiveUp, NoRestart, Restart, RestartPolicy
+from ipevents._core.restarts import GiveUp, NoRestart, Restart, RestartDecision, RestartPolicy
 
 POLICIES = [True, False, "on-failure"]
 EXITCODES = [0, 1, 3, -9, -15, None]
 BOOLS = [False, True]
 
 
-def end(policy: RestartPolicy, *, lived: float = 1.0, exitcode: int | None = 1, **how: bool) -> Decision:
+def end(
+    policy: RestartPolicy, *, lived: float = 1.0, exitcode: int | None = 1, **how: bool
+) -> RestartDecision:
     """One life of ``lived`` seconds; the clock begins anywhere, here at 1000."""
     flags = {"finished": False, "wanted": False, "refused": False, "explicit": False, **how}
     policy.started(1000.0)

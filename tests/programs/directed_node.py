@@ -132,7 +132,7 @@ class Node:
 
     def drop_connections(self):
         """The server's end of every client link is cut."""
-        for link in list(ipem._life.gate._clients):
+        for link in list(ipem._life.public_socket.server._clients):
             link.close_session()
 
 

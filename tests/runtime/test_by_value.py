@@ -13,7 +13,7 @@ import cloudpickle
 import pytest
 
 from ipevents._exceptions import Unpicklable
-from ipevents._payload import payload
+from ipevents._payload import pickled
 from ipevents._payload.by_value import dumps
 from ipevents._payload.main_names import Names
 
@@ -204,7 +204,7 @@ def test_a_private_slot_that_is_no_tuple_is_refused_with_the_way_out(monkeypatch
         __slots__ = "__x"
 
     with pytest.raises(Unpicklable, match=r"__slots__ = \('__x',\)"):
-        payload.dumps(Odd, "the target")
+        pickled.dumps(Odd, "the target")
 
 
 # Code

@@ -5,6 +5,7 @@ import re
 import socket
 
 import pytest
+from ports import free_port
 from serving import (
     CEILING,
     CLIENT,
@@ -16,7 +17,6 @@ from serving import (
     be_silent,
     drip,
     echo,
-    free_port,
 )
 
 from ipevents._core.addresses import Address, spelled

@@ -17,7 +17,7 @@ from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
 from ipevents._links import writer as writer_module
 from ipevents._platform.threads import Deadline
-from ipevents._transport.stream import Session
+from ipevents._transport.stream import Stream
 
 CEILING = 10.0  # reached only in a deadlock
 
@@ -45,7 +45,7 @@ class End:
 
     def attach(self, sock, limit=None):
         with self.lock:
-            self.link.attach(Session(Connection(sock.detach()), limit))
+            self.link.attach(Stream(Connection(sock.detach()), limit))
 
     def put(self, event, payload=(), size=10):
         """State lock held: something waits, and nobody writes it yet."""
@@ -477,6 +477,25 @@ def test_what_was_half_written_to_the_first_connection_does_not_reach_the_second
     while not numbers or numbers[-1] != -1:
         numbers += [payload[0] for payload in b.next_record()[PAYLOADS]]
     assert numbers[:-1] == list(range(100))[len(numbers) * -1 + 1 :] or numbers == [-1]
+
+
+def test_all_connections_that_end_while_one_writes_to_the_first_are_closed(ends):
+    a, b = ends
+    sessions = []
+    for number in range(3):
+        join(a, b)
+        with a.lock:
+            sessions.append(a.link.session)
+            if number == 0:
+                a.put("x")
+                records = a.link.claim()
+        a.link.close_session()
+        a.next_closed()
+        b.next_closed()
+    a.link.write_now(records)
+    a.end()
+    assert a.link.join(Deadline(CEILING))
+    assert [session.socket.fileno() for session in sessions] == [-1] * 3
 
 
 @pytest.mark.parametrize("closing", ["end", "close", "goodbye"])

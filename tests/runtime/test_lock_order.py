@@ -93,13 +93,13 @@ def actions(server, client):
     yield "begin to connect", made[0].begin
     yield "connect no more", made[1].begin_close
     yield "break off", attempt.break_off
-    yield "accept no more", server._life.gate._acceptor.begin_close
+    yield "accept no more", server._life.public_socket.server._acceptor.begin_close
     yield "a log line", lambda: Log("ipevents.test").debug("= %s", "it")
     yield "a notice", lambda: server._node.events.notify(int)
     yield "a send", lambda: server.sendToChild(link.name, "mark")
     yield "an emit", lambda: server.emit("mark")
     yield "a listener", lambda: server.off("mark", int).on("mark", str).off("mark", str)
-    yield "the end of listening", lambda: client._life.gate.client._connector.begin_close()
+    yield "the end of listening", lambda: client._life.public_socket.client._connector.begin_close()
     for one in made:
         one.close(CEILING)
 

@@ -59,9 +59,9 @@ from ipevents._links import writer as writer_module
 from ipevents._links.link import Link
 from ipevents._node import backpressure
 from ipevents._node.node import Node
-from ipevents._payload import payload as payloads
+from ipevents._payload import forms
 from ipevents._platform.threads import Deadline, start_thread
-from ipevents._transport.stream import Session
+from ipevents._transport.stream import Stream
 
 CEILING = 20.0  # reached only in a deadlock
 BY_JAMS = {(Right.FREE, Right.WRITING)}  # a step that jam() takes and the library does not
@@ -177,7 +177,7 @@ def places():
 
 def attach(link, sock, limit=None):
     with link._lock:
-        link.attach(Session(Connection(sock.detach()), limit))
+        link.attach(Stream(Connection(sock.detach()), limit))
 
 
 def join(parent, child, limit=None, online=True):
@@ -867,7 +867,7 @@ def test_what_only_a_wait_wants_comes_down_to_it(places, is_early):
 def test_what_was_received_when_a_listener_ended_the_process_is_counted_and_not_handled(places, raw, payload):
     top = places("top")
     if payload == "pickled":
-        payload, _ = payloads.encode((1,), {"key": 1})
+        payload, _ = forms.encode((1,), {"key": 1})
 
     def ends(message, *args, **kwargs):
         top.heard.put(message.event)

@@ -23,7 +23,7 @@ from ipevents._transport import acceptor
 
 CEILING_SECONDS = 30.0
 KEY = "a key for these tests only"
-INTERLEAVINGS = 1000
+INTERLEAVINGS = [100, pytest.param(1000, marks=pytest.mark.slow)]
 Latch().wait(0.0)  # the main thread's first wait makes a pipe that stays for all others
 WHERE_THREADS_START = (acceptor, link, writer, notices, supervisor)
 
@@ -525,8 +525,11 @@ def threads_take_turns_all_the_time():
 
 
 @pytest.mark.usefixtures("threads_take_turns_all_the_time")
+@pytest.mark.parametrize("interleavings", INTERLEAVINGS)
 @pytest.mark.parametrize("kind", ["server", "client", "no socket", "waiting"])
-def test_whatever_meets_in_the_end_the_emitter_is_wholly_open_or_wholly_closed(kind, port, place):
+def test_whatever_meets_in_the_end_the_emitter_is_wholly_open_or_wholly_closed(
+    kind, interleavings, port, place
+):
     path = str(place / "s")
     options = {"socketPath": path, "authkey": KEY}
     server = None
@@ -540,7 +543,7 @@ def test_whatever_meets_in_the_end_the_emitter_is_wholly_open_or_wholly_closed(k
     outside = set(threads())
     gc.collect()  # what tests before this one have left to the collector is not ours
     descriptors = len(os.listdir("/dev/fd"))
-    for seed in range(INTERLEAVINGS):
+    for seed in range(interleavings):
         Walk(emitter, seed).go()
         emitter.start()  # the last one counts: wholly open
         assert state_of(emitter) is State.STARTED, seed

@@ -101,13 +101,15 @@ def test_a_start_leaves_the_signal_mask_as_it_was(started):
     assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before
 
 
-def test_only_our_own_starts_skip_the_main_module(started):
+def test_only_our_own_starts_skip_the_main_module(started, monkeypatch):
     from multiprocessing import spawn
 
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/a/script.py", raising=False)
     started(exit_with_three)
     foreign = spawn.get_preparation_data("foreign")
     assert getattr(spawn.get_preparation_data, "_is_ipevents", False)
-    assert "init_main_from_name" in foreign or "init_main_from_path" in foreign
+    assert foreign["init_main_from_path"] == "/a/script.py"
 
 
 def test_a_pidfd_tells_the_end_of_any_process():

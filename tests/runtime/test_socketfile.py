@@ -68,7 +68,7 @@ def test_what_a_killed_process_left_while_binding_is_cleared(path):
 
 def test_a_path_of_exactly_the_possible_length_can_be_bound(tmp_path):
     path = str(tmp_path / "d")
-    path += "d" * (socket_file.MAX_PATH_BYTES - 2 - len(path))
+    path += "d" * (socket_file.MAX_SOCKET_PATH_BYTES - 2 - len(path))
     os.mkdir(path)
     path += "/s"
     check_path(path)

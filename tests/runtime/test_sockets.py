@@ -7,7 +7,7 @@ import socket
 import stat
 
 import pytest
-from serving import free_port
+from ports import free_port
 
 from ipevents._core.addresses import Address, spelled
 from ipevents._exceptions import LinkError

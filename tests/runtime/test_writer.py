@@ -12,7 +12,7 @@ from ipevents._core.decisions import Plan
 from ipevents._core.link_state import Right, Summons
 from ipevents._core.messages import BROADCAST, PARENT
 from ipevents._platform.threads import Deadline
-from ipevents._transport.stream import Session
+from ipevents._transport.stream import Stream
 
 CEILING = 10.0  # reached only in a deadlock
 PLAN = Plan(header=(BROADCAST, ("1",), None), event="evt")
@@ -27,7 +27,7 @@ class Sending:
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(CEILING)
         with self.lock:
-            self.link.attach(Session(_Connection(ours), None))
+            self.link.attach(Stream(_Connection(ours), None))
 
     def put(self, payload=()):
         """State lock held."""

@@ -40,8 +40,17 @@ with ipem:
 """
 
 
-@pytest.mark.parametrize("doing", DOING)
-@pytest.mark.parametrize(("end", "code"), [("child.send('leave')", 3), ("child.stop()", 0)])
+@pytest.mark.parametrize(
+    ("end", "code", "doing"),
+    [
+        *(("child.send('leave')", 3, doing) for doing in DOING),
+        # Slow, as test_exits ends children by a stop out of all that they may be doing.
+        *(
+            pytest.param("child.stop()", 0, doing, marks=[pytest.mark.slow] * (doing != "run"))
+            for doing in DOING
+        ),
+    ],
+)
 def test_a_child_ends_from_whatever_it_does(doing, end, code):
     with running(CHILD.format(doing=DOING[doing], end=end)) as script:
         ended = script.ended()

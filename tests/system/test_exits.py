@@ -50,16 +50,24 @@ def check(
 # Signals, by the way in which the script was started.
 
 
-@pytest.mark.parametrize("how", HOWS)
+ENDS = {
+    "run-int": (RUNS, signal.SIGINT, 130),
+    "run-term": (RUNS, signal.SIGTERM, 143),
+    "stay-int": (STAYS, signal.SIGINT, -signal.SIGINT),
+    "stay-term": (STAYS, signal.SIGTERM, -signal.SIGTERM),
+}
+
+
 @pytest.mark.parametrize(
-    ("last", "number", "status"),
+    ("how", "last", "number", "status"),
     [
-        (RUNS, signal.SIGINT, 130),
-        (RUNS, signal.SIGTERM, 143),
-        (STAYS, signal.SIGINT, -signal.SIGINT),
-        (STAYS, signal.SIGTERM, -signal.SIGTERM),
+        # Each way and each end once and more; slow are the other pairs.
+        pytest.param(
+            how, *ENDS[end], id=f"{how}-{end}", marks=[pytest.mark.slow] * (how != "script" and end != wanted)
+        )
+        for how, wanted in zip(HOWS, ["run-int", *ENDS, "stay-int"], strict=True)
+        for end in ENDS
     ],
-    ids=["run-int", "run-term", "stay-int", "stay-term"],
 )
 def test_a_signal_ends_an_idle_tree(how, last, number, status):
     with running(WORKER, last, how=how) as script:
@@ -142,10 +150,10 @@ while True:
     ("last", "number", "status"),
     [
         (RUNS, signal.SIGINT, 130),
-        (RUNS, signal.SIGTERM, 143),
+        pytest.param(RUNS, signal.SIGTERM, 143, marks=pytest.mark.slow),
         (STAYS, signal.SIGTERM, -signal.SIGTERM),
         (POUR, signal.SIGINT, -signal.SIGINT),
-        (POUR, signal.SIGTERM, 143),
+        pytest.param(POUR, signal.SIGTERM, 143, marks=pytest.mark.slow),
         (ADDRESS, signal.SIGINT, -signal.SIGINT),
         (ANSWER, signal.SIGINT, -signal.SIGINT),
     ],
@@ -306,13 +314,13 @@ def test_whatever_the_last_statement_is_the_script_stays(last):
 def test_a_server_that_cannot_take_clients_after_the_body_says_so(port):
     text = f"""
     import logging
-    from ipevents._network.public_socket import Gate
+    from ipevents._network.public_socket import PublicSocket
 
     class Shown(logging.Handler):
         def emit(self, record):
             say(record.getMessage())
 
-    Gate.cannot_serve = lambda gate: True  # as it is on Python 3.12.0 to 3.12.2
+    PublicSocket.cannot_serve = lambda socket: True  # as it is on Python 3.12.0 to 3.12.2
     logging.getLogger("ipevents").addHandler(Shown())
     ipem.options(useSocket=True, socket={{"port": {port}}}).start()
     """

@@ -42,9 +42,9 @@ def test_children_are_told_to_stop_though_the_path_of_the_socket_is_locked(place
 def test_from_the_beginning_of_a_stop_on_nobody_is_let_in(place, port, family):
     path = str(place / "s") if family == "AF_UNIX" else None
     emitter = Emitter().options(socket={"socketPath": path, "port": port}).start()
-    gate = emitter._life.gate
-    assert gate is not None
-    gate.begin_close()
+    public_socket = emitter._life.public_socket
+    assert public_socket is not None
+    public_socket.begin_close()
     with socket.socket(getattr(socket, family)) as client, pytest.raises(OSError):
         client.connect(path or ("localhost", port))
     emitter.stop()
@@ -78,7 +78,7 @@ def test_a_start_that_is_interrupted_listens_no_more_and_can_be_repeated(
     emitter.stop()
 
 
-@pytest.mark.parametrize("what", ["Session", "Connector"])
+@pytest.mark.parametrize("what", ["Stream", "Connector"])
 @pytest.mark.usefixtures("all_is_given_back")
 def test_a_client_that_cannot_be_made_leaves_nothing_behind(place, monkeypatch, what):
     options = {"socketPath": str(place / "s")}
@@ -127,7 +127,7 @@ def test_only_a_server_on_some_pythons_cannot_serve_after_the_body(
     place, monkeypatch, version, is_client, expected
 ):
     with Emitter().options(socket={"socketPath": str(place / "s"), "onlyConnect": is_client}) as emitter:
-        gate = emitter._life.gate
+        public_socket = emitter._life.public_socket
         monkeypatch.setattr("sys.version_info", (*version, "final", 0))
-        assert gate.cannot_serve() == expected
+        assert public_socket.cannot_serve() == expected
         monkeypatch.undo()

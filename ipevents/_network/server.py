@@ -1,0 +1,202 @@
+"""This process as a server: whom it lets in, and the links to its clients.
+
+A client that connects again after a break may come before its old link has been read to the end. Then its
+new link waits as the successor of that one, so that what it had sent before is handled first.
+
+Locks: the three tables below are guarded by the state lock. Threads: the acceptor's, which ``close`` ends; a
+client is also handled in its link's reader (``_closed``) and in the notices thread (``_attach``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from .._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
+from .._core.messages import MAX_ROUTE
+from .._core.state import Stage
+from .._exceptions import LinkError
+from .._links.link import Link
+from .._node.node import Node
+from .._options import Options
+from .._platform.threads import Deadline
+from .._transport.acceptor import CLOSE_SECONDS, EVICTED, Acceptor
+from .._transport.join import Listening
+from .._transport.stream import Stream
+
+__all__ = ["CLOSE_SECONDS", "Server"]
+
+
+class _Newcomer(NamedTuple):
+    """A client that was let in: its link and its connection, which are not attached to each other yet."""
+
+    link: Link
+    stream: Stream
+    identity: Identity
+    pid: str
+
+
+class Server:
+    """The clients of this process, and the acceptor that lets them in.
+
+    ``key`` is that of the handshake; ``me(pid)`` is who this process is under that name.
+    """
+
+    def __init__(self, node: Node, options: Options, *, key: bytes, me: Callable[[str], Identity]) -> None:
+        self._node = node
+        self._options = options
+        self._key = key
+        self._me = me
+        self._clients: dict[Link, int] = {}  # the incarnation of each, by link
+        self._successors: dict[Link, _Newcomer] = {}  # by the old link, which is still being read
+        self._arriving: set[_Newcomer] = set()  # they come after the offlines that are being announced
+        self._acceptor: Acceptor | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has taken its listeners over."""
+        return self._acceptor is not None
+
+    def begin(self, listening: Listening) -> None:
+        """Take the listeners over, and let clients in.
+
+        Raises RuntimeError where no thread can be started, and OSError where there is no descriptor; then
+        the listeners stay the caller's.
+        """
+        self._acceptor = Acceptor(
+            *listening.listeners,
+            name="socket",
+            me=lambda: self._me(self._node.router.pid),
+            find_key=lambda key_id: self._key if not key_id else None,
+            admit=self._admit,
+            on_accepted=self._accepted,
+            on_refused=self._refused,
+            socket_file=listening.socket_file,
+        )
+
+    def begin_close(self) -> None:
+        """Let nobody in any more; the links that there are stay. Never blocks."""
+        if self._acceptor is not None:
+            self._acceptor.begin_close()
+
+    def close(self, deadline: Deadline) -> None:
+        """After ``begin_close``: wait for the acceptor's end; hang up on clients not attached yet."""
+        left = deadline.left()
+        if self._acceptor is not None:
+            self._acceptor.close(CLOSE_SECONDS if left is None else left)
+        with self._node.lock:  # from here on nothing arrives: what has not found its place never will
+            for newcomer in (*self._arriving, *self._successors.values()):
+                self._hang_up(newcomer)
+            self._arriving.clear()
+            self._successors.clear()
+
+    def abandon(self) -> None:
+        """In a forked child: give the descriptors back."""
+        if self._acceptor is not None:
+            self._acceptor.abandon()
+        for link in self._clients:
+            link.abandon()
+
+    # In the acceptor's thread
+
+    def _admit(self, identity: Identity, key_id: bytes, address: str) -> str | Refusal:
+        with self._node.lock:
+            if self._node.stage is not Stage.OPEN:
+                return Refusal("stopping", "the server is stopping")
+            if len(self._node.router.names) > MAX_ROUTE:
+                return Refusal("names", "the server has too many names")
+            wanted = identity.pid or address
+            if not wanted:
+                return Refusal("nameless", "a client over a path has to say its pid")
+            return self._node.given.give(
+                wanted, identity.incarnation, lambda name: self._is_taken(name, identity)
+            )
+
+    def _is_taken(self, name: str, identity: Identity) -> bool:
+        """Lock held: whether this process or another neighbour than the one that connects has a name."""
+        router = self._node.router
+        link = router.child_link(name)
+        return name in router.names or (link is not None and not self._is_stale(link, identity))
+
+    def _is_stale(self, link: object, identity: Identity) -> bool:
+        """Lock held: whether a link belongs to the very process that connects now."""
+        return any(
+            known is link and number == identity.incarnation for known, number in self._clients.items()
+        )
+
+    def _accepted(self, connection: Connection, identity: Identity, pid: str, key_id: bytes) -> None:
+        node = self._node
+        limit = min(self._options.max_message, identity.max_message)
+        try:
+            link = Link(pid, node.lock, node.incoming.receive, self._closed)
+            link.role = "client"
+        except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
+            connection.close()
+            node.incoming.count_refused("no-thread")
+            node.error(LinkError(f"client {pid} was refused: {exc}"))
+            return
+        try:
+            newcomer = _Newcomer(link, Stream(connection, limit), identity, pid)
+        except OSError:
+            with node.lock:
+                link.end()
+            raise
+        with node.lock:
+            known = [old for old, number in self._clients.items() if number == identity.incarnation]
+            stale = known[0] if known else None
+            if stale is not None:
+                if stale in self._successors:  # this connection is newer still
+                    self._hang_up(self._successors[stale])
+                self._successors[stale] = newcomer
+                stale.close_session()  # what has arrived is read first; then _closed goes on
+            else:
+                self._arriving.add(newcomer)
+        if stale is None:
+            node.events.after_offlines(lambda: self._attach(newcomer))
+
+    def _refused(self, cause: str, address: str) -> None:
+        self._node.incoming.count_refused(cause)
+        if cause not in (HUNG_UP, EVICTED):
+            where = f" from {address}" if address else ""
+            remedy = "; both ends need the same socket.authkey" if cause == WRONG_KEY else ""
+            self._node.error(LinkError(f"a connection{where} was refused: {cause}{remedy}"))
+
+    # In other threads
+
+    def _attach(self, newcomer: _Newcomer) -> None:
+        """Put a client into the tree, and serve its connection."""
+        node = self._node
+        link, stream, identity, pid = newcomer
+        with node.lock:
+            self._arriving.discard(newcomer)
+            if link.ended:
+                return  # by close()
+            if node.stage is not Stage.OPEN or node.router.child_link(pid) is not None:
+                self._hang_up(newcomer)
+                return
+            self._clients[link] = identity.incarnation
+            node.router.add_child(link, pid)
+            link.attach(stream)
+
+    def _closed(self, link: Link, error: Exception | None) -> None:
+        """In a client's reader, which has read its connection to the end."""
+        node = self._node
+        if isinstance(error, LinkError):
+            node.error(error)
+        with node.lock:
+            successor = self._successors.pop(link, None)
+            if successor is not None:
+                self._arriving.add(successor)
+            if self._clients.pop(link, None) is not None:
+                _, notices = node.presence.child_gone(link, None)
+                node.events.tell_offlines(notices)
+                node.presence.retire(link)
+        if successor is not None:
+            node.events.after_offlines(lambda: self._attach(successor))
+
+    def _hang_up(self, newcomer: _Newcomer) -> None:
+        """Lock held: end a link that never came into use."""
+        newcomer.stream.socket.close()
+        newcomer.link.end()
+        self._node.retired.append(newcomer.link)

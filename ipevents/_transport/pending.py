@@ -1,0 +1,76 @@
+"""A connection that was accepted and is still in its handshake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core.handshake import FrameReader, framed
+from .._platform.logs import Log
+
+if TYPE_CHECKING:
+    import socket
+
+    from .._core.handshake import Identity, ServerHandshake
+
+__all__ = ["Pending"]
+
+log = Log("ipevents.acceptor")
+
+
+class Pending:
+    """The server's end of one handshake: its non-blocking socket, and how far it has come.
+
+    It belongs to the acceptor's thread, which calls ``advance`` when there is something to read, and ends it
+    at ``deadline`` (monotonic seconds). ``address`` is the client's end, ``""`` for AF_UNIX.
+    """
+
+    __slots__ = ("_reader", "address", "deadline", "handshake", "socket")
+
+    def __init__(
+        self, sock: socket.socket, address: str, deadline: float, handshake: ServerHandshake
+    ) -> None:
+        self.socket = sock
+        self.address = address
+        self.deadline = deadline
+        self.handshake = handshake
+        self._reader = FrameReader()  # refuses frames that are longer than a handshake's
+
+    def advance(self) -> tuple[Identity, bytes] | None:
+        """Read and answer what is there, up to the end of the client's proof and not a byte further.
+
+        Returns the client and the id of its key once it is authenticated, and None before. Raises LinkError
+        where the client breaks the protocol, and OSError where it has gone.
+        """
+        handshake = self.handshake
+        while True:
+            try:
+                received = self.socket.recv(self._reader.missing)
+            except BlockingIOError:
+                return None
+            if not received:
+                raise ConnectionResetError("hung up in its handshake")
+            frame = self._reader.feed(received)
+            if frame is None:
+                continue
+            answer = handshake.receive(frame)
+            if answer is not None:
+                self.send(answer)
+            if handshake.authenticated is not None:
+                return handshake.authenticated
+
+    def send(self, frame: bytes) -> None:
+        """Send all of a frame at once, or raise OSError.
+
+        A fresh socket has room for all frames of a handshake: a peer whose socket does not take one at once
+        plays with its window.
+        """
+        if self.socket.send(framed(frame)) != len(framed(frame)):
+            raise ConnectionResetError("took only part of a frame")
+
+    def try_to_send(self, frame: bytes | None) -> None:
+        """Send the reason for a refusal, if there is one; a peer that does not take it is refused as well."""
+        try:
+            if frame is not None:
+                self.send(frame)
+        except OSError as error:
+            log.debug("! the reason did not reach %s: %s", self.address or "the peer", error)
