@@ -1,4 +1,4 @@
-"""What goes wrong: raised at the caller, told to the listeners of ``error``, or logged.
+"""What goes wrong: raised at the caller, an ``error`` event, or logged.
 
 No lock of its own. ``fail`` and ``report`` may be called by any thread, ``report`` under any lock: the
 listeners run in the notices thread. What nobody listens to is logged there, at most once a second for each
@@ -36,9 +36,9 @@ class Errors:
         self._logged: dict[tuple[type, str], tuple[float, int]] = {}
 
     def fail(self, exc: IPEventsError, child: Any = None) -> None:
-        """A mistake of the caller: an ``error`` event if anyone listens to it, else raised here.
+        """A mistake of the caller: an ``error`` event if anyone listens to it, otherwise raised here.
 
-        Raised also in a listener of ``error``: it would be told of it, make the same mistake, and so on.
+        Raised also in a listener of ``error``: it would be called for it, make the same mistake, and so on.
         """
         node = self._node
         if (
@@ -96,7 +96,7 @@ class Errors:
             self._log(exc, failed, listener)
 
     def _log(self, exc: BaseException, failed: Message | None, listener: Listener | None) -> None:
-        # Of the same listener: else one that fails all the time would hide the failures of the others.
+        # Of the same listener: otherwise one that fails all the time would hide the failures of the others.
         kind = (type(exc), "" if listener is None else described(listener))
         now = monotonic()
         last, hidden = self._logged.get(kind, (-REPEAT_SECONDS, 0))

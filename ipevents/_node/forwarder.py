@@ -120,7 +120,7 @@ class Forwarder:
         return True
 
     def _fits(self, link: Link, record: Record, target: Link) -> bool:
-        """Lock held: whether each message is within what the target takes; else they are reported."""
+        """Lock held: whether each message is within what the target takes; if not, that is reported."""
         largest = too_large(target, record[PAYLOADS])
         if not largest:
             return True

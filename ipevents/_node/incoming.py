@@ -272,7 +272,7 @@ class Incoming:
         self._unreadable(event, origin, MemoryError("its large buffers are left out"))
 
     def _unreadable(self, event: str, origin: str, exc: Exception) -> None:
-        """An event that cannot be taken here is lost alone: counted and told."""
+        """An event that cannot be taken here is lost alone: counted and reported."""
         self.count("unreadable")
         why = str(exc) if type(exc) is UnreadablePayload else f"there is no memory for it ({exc})"
         error = UnreadablePayload(f"event {event!r} from {origin}: {why}")

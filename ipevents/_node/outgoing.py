@@ -2,6 +2,10 @@
 
 Everything here runs in the thread that sends. Which way a message goes is decided in ``planning.py``, what
 happens where there is no room in ``backpressure.py``.
+
+``send`` puts a message with one call and claims the link with another, only where nobody attends to it. In
+between it counts the message, with no call in between that a signal handler could interrupt; and one method
+for both, which is a call more for each event, made a flood of sends 8 % slower.
 """
 
 from __future__ import annotations
@@ -83,7 +87,7 @@ class Outgoing:
                 if not link.attended:
                     claimed = self._claim((link,))
             lock.release()
-            if claimed is not None:  # else, as in a flood, somebody writes or is about to
+            if claimed is not None:  # None, as in a flood: another thread writes or is about to
                 while claimed:
                     link, records = claimed.pop()
                     link.write_now(records)
