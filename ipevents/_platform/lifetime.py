@@ -23,8 +23,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._core.stopping import Handler
-from .._node.node import Node
+from .._node.local_events import LocalEvents
 from .._node.outgoing import Outgoing
+from .._node.state_lock import StateLock
 from .._processes.programs import execute
 from .._transport import dial
 from . import signal_exceptions, signal_resend
@@ -53,7 +54,7 @@ _WAITS = frozenset(
     wait.__code__ for wait in (Latch.wait, MainBell.wait, acquire_from_user, dial.connect, dial.receive)
 )
 # These run what was deferred before they return, holding nothing any more.
-_SENDS = frozenset({Outgoing.send.__code__, Outgoing.write_dirty.__code__, Node.emit.__code__})
+_SENDS = frozenset({Outgoing.send.__code__, Outgoing.write_dirty.__code__, LocalEvents.emit.__code__})
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
 _registered = False
@@ -293,7 +294,7 @@ def _send_is_done(number: int, action: Action) -> None:
     if number not in signal_resend.pending or frame is None or frame.f_code not in _SENDS:
         return  # deferred to a moment within something else: the signal comes again
     while frame is not None and _is_ours(frame):
-        if frame.f_code is Node.run_deferred.__code__:
+        if frame.f_code is StateLock.run_deferred.__code__:
             return  # that send was a deferred one itself
         frame = frame.f_back
     action(number, frame)

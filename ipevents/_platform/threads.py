@@ -11,7 +11,7 @@ that stands below it):
 5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``ChildSocket._opening``,
    ``Wakeup._lock``: each for a few lines.
 
-Latches, ``Link._wakeup`` and SimpleQueues are held by nobody: to set, release or put never blocks.
+Latches, ``Writer._wakeup`` and SimpleQueues are held by nobody: to set, release or put never blocks.
 
 A finalizer, the callback of a collected weak receiver and a signal handler run in the middle of anything,
 also under the locks of group 5. The library's own callback for a weak receiver takes the state lock (unless
