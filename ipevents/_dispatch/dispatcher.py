@@ -212,13 +212,14 @@ class Dispatcher:
         if floor.owner == ident:
             floor.depth += 1
             return
+        gatherer = self if gathers else None  # here: 3.10 looks for signals at every jump, also of an `if`
         try:
             if not floor.lock.acquire(False):
                 floor.take()
         except BaseException:  # of a signal handler, perhaps just after the acquisition
             let_go(floor.lock)
             raise
-        floor.gatherer = self if gathers else None
+        floor.gatherer = gatherer
         floor.depth = 1
         floor.owner = ident
 
@@ -229,14 +230,18 @@ class Dispatcher:
             floor.depth -= 1
             return
         floor.gatherer = None
-        floor.depth = 0
-        floor.owner = 0
-        if floor.owed:
+        if (
+            floor.owed
+        ):  # asked while the owner is known, who leaves again after an exception at the jump: see enter
             owed, floor.owed = floor.owed, []
+            floor.depth = 0
+            floor.owner = 0
             floor.lock.release()
             for on_idle in owed:
                 on_idle()
         else:
+            floor.depth = 0
+            floor.owner = 0
             floor.lock.release()
 
     def runs_here(self) -> bool:

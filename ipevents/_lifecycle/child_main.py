@@ -126,13 +126,13 @@ class ChildRole:
             if watch.parent_is_gone(GONE_SECONDS):
                 self._vanish()
             raise
-        link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
+        link = Link(welcomed.server.pid, node.lock, node.incoming.receive, self._closed)
         link.role = "parent"
         self.link = link
         link.last_words = lambda text: (FAULT, text)
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
-                node.rename(welcomed.pid)
+                node.presence.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Stream(connection, None))
         hooks.serve_child(self)  # before a stop may come, which looks at the handler
@@ -247,7 +247,7 @@ class ChildRole:
         """In the link's reader: without it this process has no purpose."""
         if error is not None:
             self.life.node.error(error)
-        self.life.node.incoming.released.set()
+        self.life.node.incoming.held.released.set()
         if isinstance(error, LinkError) and not self.life.stopping.is_set():
             self.failed = True
         if not self.life.stopping.is_set():  # else one of us has ended the link in order
@@ -332,7 +332,7 @@ class ChildRole:
         if self._left.wait(deadline.left()):
             self._wait_held(deadline)
             return
-        log.warning("! the main thread of %s does not end; the process does", self.life.node.errors.place())
+        log.warning("! the main thread of %s does not end; the process does", self.life.node.place())
         if self.orphaned:
             self._vanish()
         drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
@@ -342,8 +342,8 @@ class ChildRole:
         """What waited for our online is delivered if that was said, else it is counted."""
         node = self.life.node
         incoming = node.incoming
-        if node.announced and not self.orphaned and (incoming.held_count or not incoming.holding):
-            incoming.released.wait(deadline.left())
+        if node.announced and not self.orphaned and (incoming.held.count or not incoming.holding):
+            incoming.held.released.wait(deadline.left())
         incoming.drop_held()
 
     def last_steps(self) -> None:

@@ -85,7 +85,7 @@ class Life:
         """``ready``, once in a life, whatever happens to the connection."""
         if not self.ready_said:
             self.ready_said = True
-            self.node.deliver_local("ready")
+            self.node.events.deliver("ready")
 
     # For handlers of signals, and for exits
 

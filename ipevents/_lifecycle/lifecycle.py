@@ -106,7 +106,7 @@ class Lifecycle(Life):
             if not node.announced:  # in a listener of ready: our online goes before all that we send
                 with node.lock:
                     if not node.announced:
-                        node.announce()
+                        node.presence.announce()
 
     # As somebody's child
 
@@ -277,13 +277,13 @@ class Lifecycle(Life):
                 for link in list(node.router.neighbours):
                     link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
             public_socket = self.public_socket
-        node.incoming.online_said()
+        node.incoming.held.online_said.set()
         for waiter in list(self.waiters):
             waiter.set()
         if public_socket is not None:
             public_socket.begin_close()
         if not self.opening.undoes:
-            node.notify(lambda: node.deliver_local("stopping"))
+            node.events.notify(lambda: node.events.deliver("stopping"))
 
     def _drop_all(self, supervisor: Supervisor) -> None:
         """After a fault in the stop: children, links and threads end, and nobody is told."""

@@ -373,6 +373,6 @@ class Opening:
             if client is not None and arrival is not None:
                 client.attach(arrival.stream)
             elif not node.announced:
-                node.announce()
-        node.deliver_local("online")
-        node.incoming.online_said()
+                node.presence.announce()
+        node.events.deliver("online")
+        node.incoming.held.online_said.set()

@@ -6,18 +6,18 @@ Locks, and the order in which a thread may take them, each only while it holds n
 2. ``Floor.lock``: only one thread in the process runs listeners. Held while code of the user runs.
 3. ``Opening.building``: the steps from one state of an emitter to the next. Its owner waits for nothing but
    the start of threads.
-4. ``Node.lock``, the state lock. Its owner logs nothing, calls no listener and waits for nothing, not even
-   for a lock of group 5.
+4. ``NodeState.lock``, the state lock. Its owner logs nothing, calls no listener and waits for nothing, not
+   even for a lock of group 5.
 5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``ChildSocket._opening``,
    ``Wakeup._lock``, and ``_patch_lock`` of process.py: each is held for a few lines.
 
-No thread owns a latch, ``Link._wakeup`` or a SimpleQueue: to set, release or put never blocks.
+No thread owns a latch, ``Writer._wakeup`` or a SimpleQueue: to set, release or put never blocks.
 
 A finalizer, the callback for a collected weak receiver and a signal handler run in the middle of anything,
 also while their thread holds a lock of group 5. The library's own callback for a weak receiver takes the
-state lock (if its thread holds that already, it defers the call, see ``Node.defer``), and so does a send in
-the user's finalizer. If the owner of the state lock waited for a lock of group 5, both threads would wait
-for ever. Therefore it does not, and ``Wakeup.ring``, which is called there, waits for no lock: where it
+state lock (if its thread holds that already, it defers the call, see ``StateLock.defer``), and so does a
+send in the user's finalizer. If the owner of the state lock waited for a lock of group 5, both threads would
+wait for ever. Therefore it does not, and ``Wakeup.ring``, which is called there, waits for no lock: where it
 finds its lock taken, the owner of that rings.
 
 A signal handler may also raise. CPython calls it after a call, at the beginning of a function, or at a jump

@@ -141,7 +141,7 @@ class ChildSocket:
             return child.pid
 
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key: bytes) -> None:
-        self._node.after_offlines(lambda: self._attach(connection, key))
+        self._node.events.after_offlines(lambda: self._attach(connection, key))
 
     def _attach(self, connection: Connection, key: bytes) -> None:
         with self._node.lock:
@@ -157,6 +157,6 @@ class ChildSocket:
         if cause != HUNG_UP:  # a child that was killed just then is no news
             log.warning(
                 "! %s refused a connection to the socket for its children: %s",
-                self._node.errors.place(),
+                self._node.place(),
                 cause,
             )

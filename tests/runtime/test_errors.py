@@ -25,7 +25,7 @@ def ipem():
 def told(ipem):
     """Wait until every error so far was told or logged."""
     done: queue.SimpleQueue[None] = queue.SimpleQueue()
-    ipem._node.notify(lambda: done.put(None))
+    ipem._node.events.notify(lambda: done.put(None))
     done.get(timeout=CEILING)
 
 

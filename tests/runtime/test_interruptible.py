@@ -11,7 +11,7 @@ import pytest
 from scripts import wait_until
 
 from ipevents import Emitter
-from ipevents._node.node import Node
+from ipevents._node.local_events import LocalEvents
 from ipevents._node.outgoing import Outgoing
 from ipevents._platform import interruptible
 from ipevents._platform.latches import Latch, MainBell, Wakeup, acquire_from_user
@@ -127,7 +127,7 @@ def test_where_signals_may_raise(function, waits):
     assert (function.__code__ in interruptible._waits) == waits
 
 
-@pytest.mark.parametrize("function", [Outgoing.send, Outgoing.write_dirty, Node.emit])
+@pytest.mark.parametrize("function", [Outgoing.send, Outgoing.write_dirty, LocalEvents.emit])
 def test_what_runs_deferred_calls_has_a_self_that_defers(function):
     assert function.__code__ in interruptible._deferring
     assert function.__code__.co_varnames[0] == "self"

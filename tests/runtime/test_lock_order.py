@@ -70,8 +70,8 @@ def what_is_done_under_the_lock(emitter):
         supervisor.sentinels.ring()
         link.prompt()
         link.wake_waiters()
-        node.notify(int)
-        node.incoming.online_said()
+        node.events.notify(int)
+        node.incoming.held.online_said.set()
 
     return do
 
@@ -96,7 +96,7 @@ def actions(server, client):
     yield "break off", attempt.break_off
     yield "accept no more", server._life.public_socket.server._acceptor.begin_close
     yield "a log line", lambda: Log("ipevents.test").debug("= %s", "it")
-    yield "a notice", lambda: server._node.notify(int)
+    yield "a notice", lambda: server._node.events.notify(int)
     yield "a send", lambda: server.sendToChild(link.name, "mark")
     yield "an emit", lambda: server.emit("mark")
     yield "a listener", lambda: server.off("mark", int).on("mark", str).off("mark", str)

@@ -432,6 +432,8 @@ def test_stop_in_a_signal_handler_of_the_user_under_load(busy):
         pass
     ipem.stop()
     ipem.run()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # late ones, which would end an interpreter that takes its
+        signal.signal(number, signal.SIG_IGN)  # handlers back
     say("end")
     """
     with running(text) as script:
