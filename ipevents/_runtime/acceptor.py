@@ -32,7 +32,7 @@ from .._exceptions import LinkError
 from .clock import monotonic
 from .logs import Log
 from .sockets import connection_from, listening_socket, peer_uid
-from .threads import Deadline, join_thread, start_thread
+from .threads import Deadline, Latch, join_thread, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +106,7 @@ class Acceptor:
         "_name",
         "_on_accepted",
         "_on_refused",
+        "_over",
         "_pause_seconds",
         "_paused_until",
         "_pending",
@@ -113,6 +114,7 @@ class Acceptor:
         "_socket_file",
         "_sockets",
         "_thread",
+        "_unclaimed",
     )
 
     def __init__(
@@ -144,16 +146,25 @@ class Acceptor:
         # was closed and is somebody else's by now. Re-entrant, for close() in a signal handler.
         self._lock = threading.RLock()
         self._closing = False
-        self._selector = selectors.DefaultSelector()
-        for sock in self._sockets.values():
-            # Without it a connection that vanishes between select and accept would block the loop.
-            sock.setblocking(False)
-            self._selector.register(sock, selectors.EVENT_READ)
         self._name = name
+        self._unclaimed = [self]  # taken by the thread when it begins, or below where it shall not
+        self._over = Latch()  # the thread has given everything back
+        self._selector = selectors.DefaultSelector()
         try:
+            for sock in self._sockets.values():
+                # Without it a connection that vanishes between select and accept would block the loop.
+                sock.setblocking(False)
+                self._selector.register(sock, selectors.EVENT_READ)
             self._thread = start_thread(f"acceptor-{name}", self._run)
-        except BaseException:  # no thread; the listeners stay the caller's
-            self._selector.close()
+        except BaseException:  # no thread, or a signal handler; the listeners stay the caller's
+            self._closing = True
+            try:
+                self._unclaimed.pop()
+            except IndexError:  # the thread runs already: it ends, and closes all, before anybody else does
+                self._shut_down()
+                self._over.wait(CLOSE_SECONDS)
+            else:
+                self._selector.close()
             raise
 
     def __repr__(self) -> str:
@@ -216,6 +227,10 @@ class Acceptor:
 
     def _run(self) -> None:
         try:
+            self._unclaimed.pop()
+        except IndexError:
+            return
+        try:
             while not self._closing:
                 for key, _events in self._selector.select(self._patience_seconds()):
                     pending: _Pending | None = key.data
@@ -257,6 +272,7 @@ class Acceptor:
             self._close_listeners()
         while self._pending:
             self._pending.popitem()[1].socket.close()
+        self._over.set()
 
     # Accepting
 

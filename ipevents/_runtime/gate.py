@@ -77,13 +77,19 @@ class Gate:
         try:
             return self._begin(joined)
         except BaseException:  # Ctrl-C as well: nobody else knows of it
-            if self._acceptor is None:
-                joined.close()
-            self.begin_close()
-            self.close(Deadline(CLOSE_SECONDS))
-            if self.client is not None:
-                self.client.discard()
+            self.give_up(joined, None)
             raise
+
+    def give_up(self, joined: Joined, arrival: Arrival | None) -> None:
+        """A start has failed: what ``begin`` has made of ``joined``, if anything, is ended. Idempotent."""
+        if self._acceptor is None:
+            joined.close()
+        if arrival is not None:
+            arrival.session.socket.close()
+        self.begin_close()
+        self.close(Deadline(CLOSE_SECONDS))
+        if self.client is not None:
+            self.client.discard()
 
     def _begin(self, joined: Joined) -> Arrival | None:
         if isinstance(joined, Listening):

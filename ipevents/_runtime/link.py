@@ -114,11 +114,12 @@ class Link:
         self._closed = Latch()
         self._closed.set()
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
-        self._reader = start_thread(f"reader-{name}", self._read_loop)
         try:
+            self._reader = start_thread(f"reader-{name}", self._read_loop)
             self._writer = start_thread(f"writer-{name}", self._write_loop)
-        except BaseException:  # no second thread: the first one ends as well
-            self._sessions.put(None)
+        except BaseException:  # no thread, or a signal handler: what runs already ends by itself
+            with lock:
+                self.end()
             raise
 
     def __repr__(self) -> str:
@@ -434,12 +435,14 @@ class Link:
     def attach(self, session: Session) -> None:
         """State lock held: serve this connection from now on; what waits in the outbox is written."""
         assert self.session is None
+        closed, now = Latch(), monotonic()
+        # Nothing is called from here on that a signal handler could interrupt before the reader has it.
         self.session = session
-        self._closed = Latch()
+        self._closed = closed
         if session.max_message is not None:
             self.limit = session.max_message
         self.is_limited = session.max_message is not None
-        self.progress = monotonic()
+        self.progress = now
         self._sessions.put(session)
         if self.outbox.count:
             self.prompt()

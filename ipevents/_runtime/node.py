@@ -56,10 +56,11 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 
     def __enter__(self) -> bool:  # type: ignore[override]  # the arguments are for direct calls only
         try:
-            return self.acquire()
+            got = self.acquire()
         except BaseException:  # of a signal handler; on 3.14 it may come between ``acquire`` and the block
             let_go(self)
             raise
+        return got
 
     def __exit__(self, *exc: object) -> None:
         self.release()
@@ -123,6 +124,20 @@ class Node:
         """Whether this code was called from within a section of its thread that holds the state lock."""
         return self.lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as threading.Condition does
 
+    def let_go(self, outer: bool) -> None:
+        """After an exception of any kind: give the state lock back, unless ``outer``, what ``inside()`` said
+        before.
+
+        A signal handler may raise at the entry of the lock's ``__exit__``. So whatever the main thread calls
+        from outside, and goes through ``with`` blocks of the lock, calls this where it is left by an
+        exception, before anything else is done about that.
+        """
+        if not outer:
+            while self.inside():
+                let_go(self.lock)
+            if self.deferred:
+                self.run_deferred()
+
     def forget_lock_owner(self) -> None:
         """In a process made by os.fork(): whoever held the lock does not exist here."""
         self.deferred.clear()
@@ -165,8 +180,10 @@ class Node:
 
     def change(self, event: Event) -> None:
         """State lock held: go on to the next state. RuntimeError where that is none, see ``state.py``."""
-        self.state.change(event)
-        self.stage = self.state.stage
+        try:
+            self.state.change(event)
+        finally:  # also where a signal handler raises after it
+            self.stage = self.state.stage
 
     def check_stage(self, listener: bool) -> None:
         """While it stops, listeners may still send, and a child's target that is being unwound."""

@@ -64,22 +64,30 @@ class ChildProcess:
         context: Any = multiprocessing.get_context(launch.start_method)
         self.process: BaseProcess = context.Process(target=_bootstrap.run, args=(launch, *passed), name=name)
         self.process.daemon = False  # a daemon may have no children (FAULTS K12)
-        with _quiet_start(launch.start_method):
-            self.process.start()
-        assert self.process.pid is not None
-        self.pid: int = self.process.pid
         self._is_ours = launch.start_method == "spawn"  # to reap; else its fork server does that
+        self._pidfd: int | None = None
         self._ending: Ending | None = None
         self._is_over = False
+        self.exitcode: int | None = None
         try:
+            with _quiet_start(launch.start_method):
+                self.process.start()
+            assert self.process.pid is not None
+            self.pid: int = self.process.pid
             self._pidfd = _pidfd_of_child(self.pid)
             if self._pidfd is None and self._is_ours:
                 self._ending = Ending.of(self.pid)
         except BaseException:  # no descriptor left, or Ctrl-C: the caller is told that there is no child
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """There is to be no such child: KILL it, if it runs, wait for that, and give everything back."""
+        if self.process.pid is not None:
             self.process.kill()
             self.process.join()
-            raise
-        self.exitcode: int | None = None
+            self.process.close()
+        self._close_descriptors()
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when the process has ended."""

@@ -74,51 +74,51 @@ class Supervisor:
         self._childhood = childhood
         self.slots: list[Slot] = []  # not ended ones; guarded by the state lock
         self.restarts = 0
-        self.watch = Watch()
-        self._socket = PrivateSocket(node, incarnation=incarnation, on_attached=self.watch.ring)
         self._deadline: Deadline | None = None  # of the stop that was asked for
-        self._again = Again(self.watch.ring)
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
         self._is_discarded = False
-        self._may_run = False  # the start of the thread was interrupted
+        self._unclaimed = [self]  # taken by the thread when it begins, or by discard() before that
+        self.watch = Watch()
+        try:
+            self._socket = PrivateSocket(node, incarnation=incarnation, on_attached=self.watch.ring)
+            self._again = Again(self.watch.ring)
+        except BaseException:  # of a signal handler
+            self.watch.close()
+            raise
 
     def begin(self) -> None:
         """Start the thread."""
         if self._node.incoming.holding:
             self._warn_held_at = monotonic() + SILENT_SECONDS
-        try:
-            self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
-        except RuntimeError:  # there is no thread
-            raise
-        except (
-            BaseException
-        ):  # of a signal handler, perhaps when the thread runs already: then it ends by itself
-            self._may_run = True
-            raise
+        self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
 
     # Children
 
     def add(self, slot: Slot) -> None:
         """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
+        node = self._node
         self._socket.open()
-        link = Link(slot.name, self._node.lock, self._node.receive, self._link_closed)
-        link.role, link.given_name, link.child = "child", slot.name, slot.child
-        slot.link = link
-        with self._node.lock:
-            is_open = self._node.stage is Stage.OPEN
-            if is_open:
-                self.slots.append(slot)
-        if not is_open:  # a stop was faster; it does not know of this link
-            self._give_back(link)
-            raise self._node.stage_error()
+        outer = node.inside()
+        link = Link(slot.name, node.lock, node.receive, self._link_closed)
         try:
+            link.role, link.given_name, link.child = "child", slot.name, slot.child
+            slot.link = link
+            with node.lock:
+                if node.stage is not Stage.OPEN:  # a stop was faster; it does not know of this link
+                    raise node.stage_error()
+                self.slots.append(slot)
             self._start(slot)
-        except BaseException:  # the system refuses, or Ctrl-C: there is no such child
-            with self._node.lock:
-                self.slots.remove(slot)
-                self._socket.forget(slot)
-            self._give_back(link)
+        except BaseException:  # the stop, the system refuses, or Ctrl-C: there is no such child
+            node.let_go(outer)
+            if slot.process is None:
+                with node.lock:
+                    if slot in self.slots:
+                        self.slots.remove(slot)
+                    self._socket.forget(slot)
+                self._give_back(link)
+            else:  # a signal handler, when it ran already: nobody gets a handle of it
+                self.kill_child(slot)
             self.watch.ring()
             raise
         self.watch.ring()
@@ -144,7 +144,19 @@ class Supervisor:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, slot.is_worker, slot.start_method, slot.stop_grace
         )
-        process = ChildProcess(launch, slot.name, slot.inherited.passed(slot.start_method))
+        process = None
+        try:
+            process = ChildProcess(launch, slot.name, slot.inherited.passed(slot.start_method))
+            self._started(slot, process)
+        except BaseException:  # of a signal handler, where there is a process
+            if process is not None and slot.process is None:
+                process.discard()
+            raise
+        log.debug("= %s started", slot.title)
+
+    def _started(self, slot: Slot, process: ChildProcess) -> None:
+        link = slot.link
+        assert link is not None
         with self._node.lock:
             slot.started(process)
             link.wake_waiters()
@@ -158,7 +170,6 @@ class Supervisor:
             stopping = self._node.stage is not Stage.OPEN
             if stopping or slot.wanted:
                 slot.kill_at = monotonic()
-        log.debug("= %s started", slot.title)
 
     # What children say: in their links' readers
 
@@ -200,11 +211,13 @@ class Supervisor:
 
     def request_stop(self, seconds: float) -> None:
         """Stop everything within ``seconds``. Takes no lock: a signal handler may call it."""
-        if self._deadline is None:
-            self._deadline = Deadline(seconds)
-        else:  # whoever asked with less patience counts, such as a parent that is gone
-            self._deadline.shorten(seconds)
-        self.watch.ring()
+        try:
+            if self._deadline is None:
+                self._deadline = Deadline(seconds)
+            else:  # whoever asked with less patience counts, such as a parent that is gone
+                self._deadline.shorten(seconds)
+        finally:
+            self.watch.ring()
 
     def resend(self, number: int) -> bool:
         """Send the main thread this signal again in a moment, without a lock. Returns False if too late."""
@@ -229,7 +242,11 @@ class Supervisor:
         self.watch.ring()
         if self._thread is not None:
             join_thread(self._thread, deadline)
-        elif not self._may_run:  # else the thread closes it, and may be waiting on it now
+        else:  # or its start was interrupted by a signal handler: then it may run all the same
+            try:
+                self._unclaimed.pop()
+            except IndexError:  # it does, and ends by itself
+                return
             self.watch.close()
 
     def abandon(self) -> None:
@@ -245,6 +262,10 @@ class Supervisor:
     # The thread
 
     def _run(self) -> None:
+        try:
+            self._unclaimed.pop()
+        except IndexError:
+            return  # discarded, before it began
         try:
             while self._deadline is None:
                 if self._is_discarded:

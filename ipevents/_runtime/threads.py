@@ -28,6 +28,7 @@ and before a ``try:`` the handler may come, and before a ``__exit__`` in Python 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -155,9 +156,16 @@ class Wakeup:
         # now. Only ``close`` waits for it. An RLock, because that knows its owner.
         self._lock = threading.RLock()
         self._wanted = False  # somebody has asked for a ring since the last one
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
+        ends: list[tuple[int, int]] = []
+        try:
+            ends += itertools.starmap(os.pipe, ((),))  # there before a signal handler can raise
+            for end in ends[0]:
+                os.set_blocking(end, False)
+        except BaseException:
+            for end in itertools.chain(*ends):
+                os.close(end)
+            raise
+        self._reader, self._writer = ends[0]
 
     def fileno(self) -> int:
         return self._reader
