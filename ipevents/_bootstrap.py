@@ -15,7 +15,7 @@ def run(launch: Launch, descriptors: list[int] | None = None) -> None:
     """
     from ._runtime import inheritance, lifetime
 
-    lifetime.ignore_interrupt()
+    lifetime.take_signals()
     inheritance.receive(descriptors or [])
     from . import ipem
 

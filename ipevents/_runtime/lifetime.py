@@ -107,10 +107,19 @@ def serve_child(childhood: Childhood) -> None:
     _install(signal.SIGTERM, signal.SIG_DFL, _on_terminate)
 
 
-def ignore_interrupt() -> None:
-    """First thing in a child: SIGINT does nothing; by a function, so that what the child execs hears it."""
+def take_signals() -> None:
+    """First thing in a child: SIGINT does nothing, and SIGTERM can end it, whatever was inherited.
+
+    SIGINT by a function, so that what the child execs hears it. SIGTERM is what a stop sends. A process
+    that ignores it, or has it blocked, to be left alone itself (under ``trap '' TERM``, in a thread that
+    waits by ``sigwait``) means no child of its own by that; each stop of such a child would take all its
+    time, and end by KILL. A program that sets SIG_IGN in the child itself keeps it.
+    """
     signal.signal(signal.SIGINT, _on_child_interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The first was blocked by our start, see process.py.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def in_handler() -> bool:

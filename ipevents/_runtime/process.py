@@ -294,20 +294,20 @@ def _quiet_start(start_method: str) -> Iterator[None]:
     from multiprocessing import resource_tracker  # late: a process without children needs neither
 
     _check_interpreter()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     _ours.starting = True
     try:
-        # Both would inherit a blocked SIGINT, and the second hand it on to processes of the application.
+        # Both would inherit a blocked SIGINT, and the second hand it on to processes of the application. The
+        # first one leaves SIGINT and SIGTERM unblocked here, whatever they were.
         resource_tracker.ensure_running()
         if start_method == "forkserver":
             from multiprocessing import forkserver
 
             forkserver.ensure_running()  # which would import our main module, from Python 3.14 on
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _ours.starting = False
 
 

@@ -168,6 +168,30 @@ def test_a_program_that_ignores_sigterm_has_until_the_deadline():
     assert lines_of(STOPS, text, "ipem.stop()\n") == ["done", "stopped 0 2"]
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("how", ["ignored", "blocked"])
+def test_a_child_inherits_no_sigterm_that_its_starter_ignores_or_blocks(how, method):
+    text = f"""
+    def work():
+        try:
+            ipem.sendToParents("up")
+            time.sleep(1000)
+        finally:
+            tell("finally", signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    if {how!r} == "ignored":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    ipem.options(startMethod={method!r}).start()
+    stop(when_up(work, stopGrace=0), 20.0)
+    kept = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN or signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    say("kept", bool(kept))
+    """
+    lines = lines_of(STOPS, text, "ipem.stop()\n")
+    assert lines == ["finally set()", "stopped 0 0", "kept True"]
+
+
 def test_a_sigterm_from_outside_during_a_stop_is_that_of_the_stop():
     text = """
     def work():
