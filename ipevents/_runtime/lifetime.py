@@ -212,8 +212,9 @@ def _terminate(number: int, frame: types.FrameType | None) -> None:
         return
     if child is None:
         raise interrupts.marked(SystemExit(128 + number))
-    life = child.life  # a stop is an end in order; else somebody wants this child alone to end
-    raise interrupts.terminated(0 if life.stopping.is_set() and not life.stopped.is_set() else 128 + number)
+    # A stop is an end in order, also where the program has asked for it by itself and goes on after it; else
+    # somebody wants this child alone to end.
+    raise interrupts.terminated(0 if child.life.stopping.is_set() else 128 + number)
 
 
 def _ends_without(number: int, frame: types.FrameType | None) -> bool:
