@@ -66,6 +66,7 @@ class Incoming:
         self.held_count = 0
         self._held: list[tuple[Link, Decision, Payload]] = []
         self._held_bytes = 0
+        self._is_dropped = False  # our online is never said, nothing is kept any more; state lock
         self._online_said = Latch()  # not an Event, whose lock a signal handler may find held by itself
         self.released = Latch()  # what was held has been delivered, or nothing more comes from the parent
         self._reported: dict[tuple[str, str], float] = {}
@@ -404,10 +405,15 @@ class Incoming:
     ) -> None:
         """In the parent link's reader: keep messages for us until ``online`` was said and answered."""
         if self._held_bytes >= _MAX_HELD_BYTES or len(self._held) >= _MAX_HELD:
-            self._online_said.wait()
-            self.release_held()
-            for event, payload in zip(events, messages, strict=False):
-                self._deliver(link, decisions[event], [payload], gathers=True)
+            self._online_said.wait()  # or the end of a stop, which drops what is held
+            if not self._is_dropped:
+                self.release_held()
+                for event, payload in zip(events, messages, strict=False):
+                    self._deliver(link, decisions[event], [payload], gathers=True)
+                return
+        if self._is_dropped:
+            with self._node.lock:
+                link.drop("stopped", len(messages))
             return
         self._held += [
             (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
@@ -417,9 +423,10 @@ class Incoming:
 
     def release_held(self) -> None:
         """In the parent link's reader: deliver what waited."""
-        self.holding = False
-        held, self._held = self._held, []
-        self._held_bytes = self.held_count = 0
+        with self._node.lock:
+            self.holding = False
+            held, self._held = self._held, []
+            self._held_bytes = self.held_count = 0
         try:
             for link, decision, payload in held:
                 self._deliver(link, decision, [payload], gathers=True)
@@ -427,12 +434,18 @@ class Incoming:
             self.released.set()
 
     def drop_held(self) -> None:
-        """At the end of a stop: count what waited for an ``online`` that was never said."""
+        """At the end of a stop: count what waited for an ``online`` that was never said, and what comes yet.
+
+        Nothing of it is delivered from here on. A reader that waits with a full store goes on.
+        """
         with self._node.lock:
-            if self.holding and self._held:
-                self._held[0][0].drop("stopped", self.held_count)
-                self._held = []
-                self._held_bytes = self.held_count = 0
+            if self.holding:
+                self._is_dropped = True
+                if self._held:
+                    self._held[0][0].drop("stopped", self.held_count)
+                    self._held = []
+                    self._held_bytes = self.held_count = 0
+        self._online_said.set()
 
     def online_said(self) -> None:
         """The held may come: lets a reader that waits with a full store go on."""

@@ -76,6 +76,7 @@ class Life:
         self.stopping = Latch()  # a stop was asked for
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
+        self.stop_waiters: set[Latch] = set()  # of waits for stopping, which end once it was emitted
         self.exit: SystemExit | None = None  # what a listener ended this process with
         self.opening = Opening(self)
         self.was_started_by_user = False
@@ -316,13 +317,22 @@ class Life:
                 for link in list(node.router.neighbours):
                     link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
             gate = self.gate
-        node.incoming.online_said()
         for waiter in list(self.waiters):
             waiter.set()
         if gate is not None:
             gate.begin_close()
         if not self.opening.undoes:
-            node.notify(lambda: node.deliver_local("stopping"))
+            node.notify(self._say_stopping)
+
+    def _say_stopping(self) -> None:
+        """In the notices thread."""
+        self.node.deliver_local("stopping")
+        self._end_stop_waits()
+
+    def _end_stop_waits(self) -> None:
+        """Who still waits for ``stopping`` waits in vain: filtered out, or no listener is called any more."""
+        for waiter in list(self.stop_waiters):
+            waiter.set()
 
     def _end_links(self, deadline: Deadline) -> None:
         """In the supervisor's thread, last: what is queued is written, then links and notices end.
@@ -340,6 +350,7 @@ class Life:
     def _drop_all(self) -> None:
         """After a fault in the last steps: links and threads end, without a word to anybody."""
         node = self.node
+        node.incoming.drop_held()
         farewell.end(node, Deadline(LAST_SECONDS))
         if node.notices is not None:
             node.notices.close(Deadline(LAST_SECONDS))
@@ -382,6 +393,7 @@ class Life:
                 if node.state.allows(event):
                     node.change(event)
             self.stopped.set()
+        self._end_stop_waits()
 
     # Children
 

@@ -456,6 +456,22 @@ def test_a_listener_of_stopping_can_wind_a_program_down():
     assert lines[1] in ("stopped 0 0", "stopped 0 1")
 
 
+def test_a_program_that_waits_for_stopping_winds_itself_down():
+    text = """
+    def work():
+        ipem.sendToParents("up")
+        message = ipem.waitFor("stopping")
+        tell("wound down", message.event, ipem.stopping)
+
+    ipem.start()
+    stop(when_up(work, stopGrace=0))
+    ipem.stop()
+    """
+    lines = lines_of(STOPS, text)
+    assert lines[0] == "wound down stopping True"
+    assert lines[1].startswith("stopped 0 ")
+
+
 # What waits for an online.
 
 WORKS = {
