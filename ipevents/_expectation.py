@@ -50,8 +50,13 @@ class Expectation:
         self._came, self._message, self._failure = Latch(), None, None
         try:
             self._listens = life.node.dispatcher.begin_wait(self._event, self._heard)
-            life.waiters.add(self._came)
-            if life.stopping.is_set():  # the stop may have looked at the waiters already
+            if self._event == "stopping":  # what it waits for comes with the stop itself
+                life.stop_waiters.add(self._came)
+                is_too_late = life.stopped.is_set()
+            else:
+                life.waiters.add(self._came)
+                is_too_late = life.stopping.is_set()
+            if is_too_late:  # the stop may have looked at the waiters already
                 self._came.set()
             life.first_use()
         except BaseException:  # a listener of ready may raise it, or Ctrl-C: then __exit__ is not called
@@ -70,6 +75,7 @@ class Expectation:
 
     def _end(self) -> None:
         self._life.waiters.discard(self._came)
+        self._life.stop_waiters.discard(self._came)
         if self._listens is not None:
             self._life.node.dispatcher.end_wait(self._listens)
             self._listens = None

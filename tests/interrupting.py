@@ -46,6 +46,7 @@ class Interruption:
             self.was_raised = True
         finally:
             sys.settrace(outer)
+            self._called, self._at = {}, {}  # a frame keeps alive what it has
         return self._left <= 0
 
     def _trace(self, frame: Any, event: str, argument: object) -> Any:

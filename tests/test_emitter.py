@@ -632,8 +632,23 @@ def test_stopping_is_emitted_once_for_each_stop_while_listeners_may_still_send(i
     assert heard == [("stopping", True, True)] * 2
 
 
-def test_a_wait_for_stopping_ends_with_the_stop_like_any_other(started):
+def test_a_wait_for_stopping_gets_that_message(started):
+    with started.expecting("stopping", CEILING) as got:
+        started._life.request_stop(None)
+    assert got.message.event == "stopping"
+
+
+def test_a_wait_for_stopping_ends_where_no_listener_is_called_any_more(started):
+    def leave(message):
+        raise SystemExit(0)
+
+    started.on("leave", leave)
     with pytest.raises(Closed), started.expecting("stopping", CEILING):
+        started.emit("leave")
+
+
+def test_a_wait_for_another_stopping_ends_with_the_stop(started):
+    with pytest.raises(Closed), started.expecting("stopping", CEILING, where=lambda message: False):
         started.stop()
 
 

@@ -111,16 +111,13 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 
 class LifeState:
-    """The state of one emitter. ``state`` changes by ``change`` only, under the state lock."""
+    """The state of one emitter, and what it means. Both change by ``change`` only, under the state lock."""
 
-    __slots__ = ("state",)
+    __slots__ = ("stage", "state")
 
     def __init__(self) -> None:
         self.state = State.NEW
-
-    @property
-    def stage(self) -> Stage:
-        return STAGES[self.state]
+        self.stage = STAGES[self.state]
 
     def allows(self, event: Event) -> bool:
         """Whether ``change(event)`` is possible now."""
@@ -134,7 +131,10 @@ class LifeState:
         following = TRANSITIONS[self.state].get(event)
         if following is None:
             raise RuntimeError(f"{event.name} cannot happen to an emitter that is {self.state.name}")
+        stage = STAGES[following]
+        # Nothing is called between the two: no signal handler may raise there.
         self.state = following
+        self.stage = stage
         return following
 
     def __repr__(self) -> str:

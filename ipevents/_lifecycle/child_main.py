@@ -63,7 +63,7 @@ def run(launch: Launch, descriptors: list[int] | None = None) -> None:
 
     ``descriptors`` are what the arguments of the program refer to.
     """
-    os_signals.ignore_interrupt()
+    os_signals.take_in_child()
     inheritance.receive(descriptors or [])
     if _default is None:
         raise RuntimeError("ipevents was not imported as a whole")

@@ -145,33 +145,56 @@ class Lifecycle(Life):
                 self._look_again()
             node.defer(self.request_stop, seconds)
             return None
-        with node.lock:
-            if node.stage is Stage.FORKED:
-                return None
-            supervisor = self.supervisor
-            asked = _Asked(self.stopped, supervisor, None)
-            if node.stage is Stage.CLOSED:
-                return asked if self.stopping.is_set() else None
-            if supervisor is not None:
-                self.stopping.set()
-                asked = _Asked(self.stopped, supervisor, self.opening.overtake())
-                supervisor.request_stop(self.options.stop_timeout if seconds is None else seconds)
-            elif node.state.allows(Event.STOP):  # start() is joining the socket; it will find this
-                node.change(Event.STOP)
-                asked = _Asked(self.stopped, None, self.opening.overtake())
-                self.stopping.set()
-                self.stopped.set()
-            else:
-                return None  # nothing was started
-        if asked.start is not None:
-            asked.start.break_off()
+        try:
+            with node.lock:
+                asked = self._begin_stop(self.options.stop_timeout if seconds is None else seconds)
+            if asked is not None and asked.start is not None:
+                asked.start.break_off()
+        except BaseException:  # of a signal handler: a stop is asked for wholly, or not at all
+            node.let_go(False)
+            if self.stopping.is_set():
+                self._ask(seconds)
+            raise
         self._look_again()
         return asked
+
+    def _begin_stop(self, seconds: float) -> _Asked | None:
+        """State lock held: what ``_ask`` does. It may be called again where it was interrupted."""
+        node = self.node
+        supervisor = self.supervisor
+        if node.stage is Stage.FORKED:
+            return None
+        if node.stage is Stage.CLOSED:
+            if not self.stopping.is_set():
+                return None
+            if supervisor is None:
+                self.stopped.set()
+            return _Asked(self.stopped, supervisor, self.opening.overtake() if supervisor is None else None)
+        if supervisor is not None:
+            self.stopping.set()
+            start = self.opening.overtake()
+            supervisor.request_stop(seconds)
+            return _Asked(self.stopped, supervisor, start)
+        if node.state.allows(Event.STOP):  # start() is joining the socket; it will find this
+            self.stopping.set()
+            start = self.opening.overtake()
+            node.change(Event.STOP)
+            self.stopped.set()
+            return _Asked(self.stopped, None, start)
+        return None  # nothing was started
 
     def stop(self, timeout: float | None) -> None:
         """End this process's part of the tree; waits for it, but from inside only requests it."""
         if self.node.stage is Stage.FORKED:
             return
+        outer = self.node.inside()
+        try:
+            self._stop(timeout)
+        except BaseException:  # of a signal handler
+            self.node.let_go(outer)
+            raise
+
+    def _stop(self, timeout: float | None) -> None:
         waits = self.may_wait()
         if self.supervisor is not None:
             self.role.before_stop(waits)
@@ -277,19 +300,29 @@ class Lifecycle(Life):
                 for link in list(node.router.neighbours):
                     link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
             public_socket = self.public_socket
-        node.incoming.held.online_said.set()
         for waiter in list(self.waiters):
             waiter.set()
         if public_socket is not None:
             public_socket.begin_close()
         if not self.opening.undoes:
-            node.events.notify(lambda: node.events.deliver("stopping"))
+            node.events.notify(self._say_stopping)
+
+    def _say_stopping(self) -> None:
+        """In the notices thread."""
+        self.node.events.deliver("stopping")
+        self._end_stop_waits()
+
+    def _end_stop_waits(self) -> None:
+        """Who still waits for ``stopping`` waits in vain: filtered out, or no listener is called any more."""
+        for waiter in list(self.stop_waiters):
+            waiter.set()
 
     def _drop_all(self, supervisor: Supervisor) -> None:
         """After a fault in the stop: children, links and threads end, and nobody is told."""
         node = self.node
         supervisor.kill_all()
         supervisor.children.give_up()
+        node.incoming.drop_held()
         drain.end(node, Deadline(LAST_SECONDS))
         if node.notices is not None:
             node.notices.close(Deadline(LAST_SECONDS))
@@ -310,19 +343,25 @@ class Lifecycle(Life):
                 if node.state.allows(event):
                     node.change(event)
             self.stopped.set()
+        self._end_stop_waits()
 
     # Children
 
     def add_child(self, child: ChildState) -> None:
         """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed."""
-        if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
-            raise self.node.stage_error()
-        self.open()
-        self.first_use()
-        supervisor = self.supervisor
-        if supervisor is None:  # a stop and another start have come in between
-            raise self.node.stage_error()
-        supervisor.children.add(child)
+        outer = self.node.inside()
+        try:
+            if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
+                raise self.node.stage_error()
+            self.open()
+            self.first_use()
+            supervisor = self.supervisor
+            if supervisor is None:  # a stop and another start have come in between
+                raise self.node.stage_error()
+            supervisor.children.add(child)
+        except BaseException:  # of a signal handler, perhaps
+            self.node.let_go(outer)
+            raise
 
     def abandon(self) -> None:
         """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.

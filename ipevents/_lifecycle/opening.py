@@ -25,7 +25,7 @@ from .._core.state import Event, Stage, State
 from .._dispatch.notices import Notices
 from .._exceptions import Closed
 from .._platform import allocator, hooks, streams
-from .._platform.latches import Latch, acquire_from_user
+from .._platform.latches import Latch, acquire_from_user, let_go
 from .._platform.threads import Deadline
 from .._transport import private_directory
 
@@ -81,15 +81,20 @@ class Opening:
         Closed while the emitter stops and afterwards, ForkedError in a forked process.
         """
         node = self._life.node
-        with self.building:
-            if node.stage is Stage.OPEN:
-                return
-            if node.stage is not Stage.NEW:
-                raise node.stage_error()
-            try:
-                self._open_threads()
-            except _Overtaken:
-                raise Closed("the emitter was stopped") from None
+        outer = node.inside()
+        try:
+            with self.building:
+                if node.stage is Stage.OPEN:
+                    return
+                if node.stage is not Stage.NEW:
+                    raise node.stage_error()
+                try:
+                    self._open_threads()
+                except _Overtaken:
+                    raise Closed("the emitter was stopped") from None
+        except BaseException:  # of a signal handler, perhaps
+            node.let_go(outer)
+            raise
 
     def _open_threads(self) -> None:
         """``building`` held. A child starts its supervisor later, when it has the link to its parent."""
@@ -100,48 +105,64 @@ class Opening:
         if not life.is_child:
             private_directory.sweep()
         notices = supervisor = None
+        outer = node.inside()
         try:
             notices = Notices(node.router.pid)
             supervisor = life.make_supervisor()
             if not life.is_child:
                 supervisor.begin()
+                hooks.opened(life)
             with node.lock:
                 if not node.state.allows(Event.OPENED):  # a stop() has met start(), which opens nothing now
                     raise _Overtaken
+                node.announced = False
                 node.notices = notices
                 life.supervisor = supervisor
-                node.announced = False
                 node.change(Event.OPENED)
-        except BaseException:  # no thread, no descriptor, or Ctrl-C: nobody else knows of them yet
+        except BaseException:  # no thread, no descriptor, or Ctrl-C
+            node.let_go(outer)
+            if node.stage is Stage.OPEN and life.supervisor is supervisor:
+                raise  # of a signal handler, when all was open
+            # Nobody else knows of them yet.
+            hooks.closed(life)
+            node.notices = life.supervisor = None
             if supervisor is not None:
                 supervisor.discard(Deadline(UNDO_SECONDS))
             if notices is not None:
                 notices.close(Deadline(UNDO_SECONDS))
             raise
-        if not life.is_child:
-            hooks.opened(life)
 
     # start()
 
     def start(self) -> None:
         """See ``Emitter.start``."""
-        life = self._life
-        is_mine = False
+        starting = self._starting
+        if starting._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
+            self._start()  # called by a listener, or a signal handler, in a start() of this thread
+            return
         try:
             # A listener does not wait for the thread that starts, which may wait for listeners to end.
-            is_mine = self._starting.acquire(blocking=False)
-            if not is_mine:
-                if life.node.dispatcher.runs_here():
+            if not starting.acquire(blocking=False):
+                if self._life.node.dispatcher.runs_here():
                     return
-                acquire_from_user(self._starting)
-                is_mine = True
-            if life.is_child:
+                acquire_from_user(starting)
+            self._start()
+            starting.release()
+        except BaseException:  # of a signal handler, at any place; what start() raises, too
+            let_go(starting)
+            raise
+
+    def _start(self) -> None:
+        node = self._life.node
+        outer = node.inside()
+        try:
+            if self._life.is_child:
                 self._start_child()
             else:
-                self._start_top()
-        finally:
-            if is_mine:
-                self._starting.release()
+                self._start_top(outer)
+        except BaseException:
+            node.let_go(outer)
+            raise
 
     def _start_child(self) -> None:
         node = self._life.node
@@ -170,8 +191,8 @@ class Opening:
                 if (state in (State.NEW, State.CLOSED) or not asked) and self._try is None:
                     if asked:
                         self.renew(node.router.pid)
+                    self._try, mine.has_begun = mine, True  # first: what may be interrupted is undone
                     node.change(Event.START)
-                    self._try, mine.has_begun = mine, True
                     return True
                 is_within = self._try is not None
             if is_within or not life.may_wait():
@@ -191,56 +212,55 @@ class Opening:
         life.stopping, life.stopped = Latch(), Latch()
         self.undoes = False
 
-    def _start_top(self) -> None:
+    def _start_top(self, outer: bool) -> None:
+        """``outer``: a signal handler calls it in the middle of a section of the state lock."""
         mine = Try()
         try:
             if self._begin_start(mine):
                 self._join(mine)
-        except _Overtaken:
-            return
-        except Exception:  # of the dial, or of a system that has no thread or descriptor
-            if mine.is_overtaken:
-                return  # the stop broke the dial off
-            self._fail(mine)
-            raise
-        except BaseException:  # Ctrl-C, or what a signal handler raised
-            self._fail(mine)
-            raise
-        finally:
             self._finish(mine)
+        except BaseException as exc:  # of the dial, of a system that has no thread, or of a signal handler
+            self._life.node.let_go(outer)
+            try:
+                if isinstance(exc, _Overtaken) or (mine.is_overtaken and isinstance(exc, Exception)):
+                    return  # a stop was faster, and broke the dial off
+                self._fail(mine)
+            finally:
+                self._finish(mine)
+            raise
 
     def _join(self, mine: Try) -> None:
         life = self._life
         node = life.node
-        public_socket = joined = None
-        if life.options.use_socket:
-            from .._network.public_socket import PublicSocket
-            from .._transport.dial import (
-                Attempt,  # late: what starts most often are children, which have no public socket
-            )
+        public_socket = joined = arrival = None
+        is_built = False
+        inside, outer = node.inside(), node.dispatcher.entered()
+        try:
+            if life.options.use_socket:
+                # Late: what starts most often are children, which have no public socket.
+                from .._network.public_socket import PublicSocket
+                from .._transport.dial import Attempt
 
-            streams.occupy()
-            mine.attempt = Attempt()
-            if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
-                return
-            public_socket = PublicSocket(node, life.options, life.incarnation, say_ready=life.say_ready)
-            joined = public_socket.join(mine.attempt)
-        outer = node.dispatcher.entered()
-        try:
+                streams.occupy()
+                mine.attempt = Attempt()
+                if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
+                    return
+                public_socket = PublicSocket(node, life.options, life.incarnation, say_ready=life.say_ready)
+                joined = public_socket.join(mine.attempt)
             node.dispatcher.enter()  # whoever connects now is heard after our own ready and online
-        except BaseException:  # Ctrl-C while a listener runs: nobody else has it yet
-            if joined is not None:
-                joined.close()
-            node.dispatcher.leave_to(outer)
-            raise
-        try:
             arrival = self._build(mine, public_socket, joined)
+            is_built = True
             self._finish(mine)
             if public_socket is None or public_socket.client is None or arrival is not None:
                 self._announce(arrival)
             node.dispatcher.leave()
         except BaseException:  # of a listener of ready, a failed start, or a signal handler
+            node.let_go(inside)
             node.dispatcher.leave_to(outer)
+            if joined is not None and not is_built and life.public_socket is not public_socket:
+                joined.close()  # nobody else has it yet; or _build has closed it already
+            if public_socket is not None and public_socket.client is not None and arrival is not None:
+                public_socket.client.missed(arrival)
             raise
 
     def _build(self, mine: Try, public_socket: PublicSocket | None, joined: Joined | None) -> Arrival | None:
@@ -250,27 +270,33 @@ class Opening:
         """
         life = self._life
         node = life.node
-        with self.building:
-            try:
+        inside = node.inside()
+        arrival = None
+        try:
+            with self.building:
                 if self._is_over(mine):
                     raise _Overtaken
                 if node.stage is Stage.NEW:
+                    mine.has_opened = True  # first: where this is interrupted, it is undone
                     self._open_threads()
-                    mine.has_opened = True
-            except BaseException:  # as above, or Ctrl-C: nobody else has it yet
-                if joined is not None:
-                    joined.close()
-                raise
-            arrival = None
-            if public_socket is not None and joined is not None:
-                arrival = public_socket.begin(joined)
-            with node.lock:
-                life.public_socket = public_socket
-                life.is_grand_master = public_socket is None or public_socket.client is None
-                if public_socket is not None and public_socket.client is not None and arrival is None:
-                    node.announced = True  # sends wait in the link; online is said when it is connected
-                node.change(Event.JOINED)
-            return arrival
+                if public_socket is not None and joined is not None:
+                    arrival = public_socket.begin(joined)
+                with node.lock:
+                    life.public_socket = public_socket
+                    life.is_grand_master = public_socket is None or public_socket.client is None
+                    if public_socket is not None and public_socket.client is not None and arrival is None:
+                        node.announced = True  # sends wait in the link; online is said when it is connected
+                    node.change(Event.JOINED)
+        except BaseException:  # a stop, a system that has no thread, or a signal handler
+            node.let_go(inside)
+            if node.state.state is not State.STARTED or life.public_socket is not public_socket:
+                life.public_socket, life.is_grand_master = None, False  # nobody else has it yet
+                if public_socket is not None and joined is not None:
+                    public_socket.give_up(joined, arrival)
+            elif public_socket is not None and public_socket.client is not None and arrival is not None:
+                public_socket.client.missed(arrival)  # all is open but for the connection
+            raise
+        return arrival
 
     def _finish(self, mine: Try) -> None:
         """Nothing is left of a start that a stop would have to wait for; listeners may still be told."""

@@ -74,11 +74,12 @@ class Link(Writer):
         self._closed = Latch()
         self._closed.set()
         self._sessions: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
-        self._reader = start_thread(f"reader-{name}", self._read_loop)
         try:
+            self._reader = start_thread(f"reader-{name}", self._read_loop)
             self._start_writer()
-        except BaseException:  # no second thread: the first one ends as well
-            self._sessions.put(None)
+        except BaseException:  # no thread, or a signal handler: what runs already ends by itself
+            with lock:
+                self.end()
             raise
 
     def __repr__(self) -> str:
@@ -100,13 +101,15 @@ class Link(Writer):
         if self.ended and self.session is None:
             session.socket.close()
             return
+        closed, now = Latch(), monotonic()
         self.state.change(LinkEvent.ATTACHED)
+        # Nothing is called from here on that a signal handler could interrupt before the reader has it.
         self.session = session
-        self._closed = Latch()
+        self._closed = closed
         if session.max_message is not None:
             self.limit = session.max_message
         self.is_limited = session.max_message is not None
-        self.progress = monotonic()
+        self.progress = now
         self._sessions.put(session)
         if self.outbox.count:
             self.prompt()

@@ -61,16 +61,18 @@ class Client:
         self._closing = False
         self.link = Link("server", node.lock, node.incoming.receive, self._closed)
         self.link.role = "server"
-        with node.lock:
-            node.router.set_parent(self.link, "", Up.OPEN)
+        outer = node.inside()
         try:
+            with node.lock:
+                node.router.set_parent(self.link, "", Up.OPEN)
             self._connector = Connector(
                 self._dial,
                 on_connected=self._connected,
                 on_failed=node.error,
                 delay_seconds=options.delay_reconnect,
             )
-        except BaseException:  # no second thread: the link is of no use
+        except BaseException:  # no more threads, or a signal handler: the link is of no use
+            node.let_go(outer)
             self.discard()
             raise
 
@@ -90,6 +92,17 @@ class Client:
         """After ``begin_close``: wait for the connector's end. The link stays."""
         left = deadline.left()
         self._connector.close(CLOSE_SECONDS if left is None else min(CLOSE_SECONDS, left))
+
+    def missed(self, arrival: Arrival) -> None:
+        """``start()`` was interrupted before it served this connection: the connector makes another one."""
+        node = self._node
+        with node.lock:
+            is_served = self.link.session is arrival.stream
+            if not is_served and node.stage is Stage.OPEN:
+                node.announced = True  # sends wait in the link
+        if not is_served:
+            arrival.stream.socket.close()
+            self._connector.begin(immediately=True)
 
     def discard(self) -> None:
         """End the link as well, where it never came into use."""

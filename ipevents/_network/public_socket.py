@@ -71,13 +71,19 @@ class PublicSocket:
             )
             return self.client.begin(joined if isinstance(joined, Connected) else None)
         except BaseException:  # Ctrl-C as well: nobody else knows of it
-            if self.server is None or not self.server.serves:
-                joined.close()
-            self.begin_close()
-            self.close(Deadline(CLOSE_SECONDS))
-            if self.client is not None:
-                self.client.discard()
+            self.give_up(joined, None)
             raise
+
+    def give_up(self, joined: Joined, arrival: Arrival | None) -> None:
+        """End what ``begin`` has made of ``joined``, if anything, after a start that failed. Idempotent."""
+        if self.server is None or not self.server.serves:
+            joined.close()
+        if arrival is not None:
+            arrival.stream.socket.close()
+        self.begin_close()
+        self.close(Deadline(CLOSE_SECONDS))
+        if self.client is not None:
+            self.client.discard()
 
     def begin_close(self) -> None:
         """No new links, from now on; those that there are stay. Never blocks."""

@@ -27,6 +27,7 @@ class Held:
     def __init__(self) -> None:
         self.count = 0
         self.online_said = Latch()  # the held may come; ends the wait of a reader that found no more room
+        self.is_dropped = False  # the online is never said, and nothing is kept any more; state lock
         self.released = Latch()  # what was held has been delivered, or nothing more comes from the parent
         self._messages: list[Message] = []
         self._bytes = 0
@@ -52,7 +53,11 @@ class Held:
         return messages
 
     def drop(self) -> None:
-        """State lock held, at the end of a stop: count what waited for an ``online`` that was never said."""
+        """State lock held, at the end of a stop: count what waited for an ``online`` that was never said.
+
+        Nothing of it is delivered from here on, and what comes yet is counted by the reader.
+        """
+        self.is_dropped = True
         messages = self.take()
         if messages:
             messages[0][0].drop("stopped", len(messages))

@@ -293,13 +293,18 @@ class Incoming:
         self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
     ) -> None:
         """In the parent link's reader: keep messages for us until ``online`` was said and answered."""
-        if not self.held.is_full():
-            self.held.add(link, decisions, events, messages)
+        if self.held.is_full():
+            self.held.online_said.wait()  # or the end of a stop, which drops what is held
+            if not self.held.is_dropped:
+                self._release_held()
+                for event, payload in zip(events, messages, strict=False):
+                    self._deliver(link, decisions[event], [payload], gathers=True)
+                return
+        if self.held.is_dropped:
+            with self._node.lock:
+                link.drop("stopped", len(messages))
             return
-        self.held.online_said.wait()
-        self._release_held()
-        for event, payload in zip(events, messages, strict=False):
-            self._deliver(link, decisions[event], [payload], gathers=True)
+        self.held.add(link, decisions, events, messages)
 
     def _parent_answered(self) -> None:
         """In the parent link's reader: our ``online`` has been said, and the parent has answered it."""
@@ -308,15 +313,21 @@ class Incoming:
 
     def _release_held(self) -> None:
         """In the parent link's reader: deliver what waited."""
-        self.holding = False
+        with self._node.lock:
+            self.holding = False
+            messages = self.held.take()
         try:
-            for link, decision, payload in self.held.take():
+            for link, decision, payload in messages:
                 self._deliver(link, decision, [payload], gathers=True)
         finally:
             self.held.released.set()
 
     def drop_held(self) -> None:
-        """At the end of a stop: count what waited for an ``online`` that was never said."""
+        """At the end of a stop: count what waited for an ``online`` that was never said, and what comes yet.
+
+        Nothing of it is delivered from here on. A reader that waits with a full store goes on.
+        """
         with self._node.lock:
             if self.holding:
                 self.held.drop()
+        self.held.online_said.set()

@@ -57,6 +57,10 @@ class NodeState:
         """Whether this code was called from within a section of its thread that holds the state lock."""
         return self.lock.inside()
 
+    def let_go(self, outer: bool) -> None:
+        """After an exception of any kind: give the state lock back, see ``StateLock.let_go``."""
+        self.lock.let_go(outer)
+
     def defer(self, call: Callable[..., Any], *args: Any) -> None:
         """Queue a call for the moment at which this thread leaves the state lock."""
         self.lock.defer(call, *args)
@@ -75,8 +79,10 @@ class NodeState:
 
     def change(self, event: Event) -> None:
         """State lock held: go on to the next state. RuntimeError where that is none, see ``state.py``."""
-        self.state.change(event)
-        self.stage = self.state.stage
+        try:
+            self.state.change(event)
+        finally:  # also where a signal handler raises after it
+            self.stage = self.state.stage
 
     def check_stage(self, listener: bool) -> None:
         """While it stops, listeners may still send, and a child's target that is being unwound."""

@@ -33,10 +33,11 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
 
     def __enter__(self) -> bool:  # type: ignore[override]  # the arguments are for direct calls only
         try:
-            return self.acquire()
+            got = self.acquire()
         except BaseException:  # of a signal handler; on 3.14 it may come between ``acquire`` and the block
             let_go(self)
             raise
+        return got
 
     def __exit__(self, *exc: object) -> None:
         self.release()
@@ -46,6 +47,19 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
     def inside(self) -> bool:
         """Whether this code was called from within a section of its thread that holds the lock."""
         return self._is_owned()  # type: ignore[attr-defined,no-any-return]  # as threading.Condition does
+
+    def let_go(self, outer: bool) -> None:
+        """After an exception of any kind: give the lock back, unless ``outer``, what ``inside()`` was before.
+
+        A signal handler may raise at the entry of ``__exit__``. So whatever the main thread calls from
+        outside, and goes through ``with`` blocks of the lock, calls this where it is left by an exception,
+        before anything else is done about that.
+        """
+        if not outer:
+            while self.inside():
+                let_go(self)
+            if self.deferred:
+                self.run_deferred()
 
     def defer(self, call: Callable[..., Any], *args: Any) -> None:
         """Queue a call for the moment at which this thread leaves the lock."""

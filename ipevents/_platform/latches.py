@@ -7,6 +7,7 @@ latch that it has interrupted. Which locks there are, and in which order a threa
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -47,9 +48,16 @@ class Wakeup:
         # now. Only ``close`` waits for this lock. An RLock, because that knows its owner.
         self._lock = threading.RLock()
         self._wanted = False  # a ring was asked for since the last one
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
+        ends: list[tuple[int, int]] = []
+        try:
+            ends += itertools.starmap(os.pipe, ((),))  # there before a signal handler can raise
+            for end in ends[0]:
+                os.set_blocking(end, False)
+        except BaseException:
+            for end in itertools.chain(*ends):
+                os.close(end)
+            raise
+        self._reader, self._writer = ends[0]
 
     def fileno(self) -> int:
         return self._reader

@@ -50,13 +50,19 @@ def are_installed() -> bool:
     return bool(_previous)
 
 
-def ignore_interrupt() -> None:
-    """Let SIGINT do nothing; the first step of a child.
+def take_in_child() -> None:
+    """Let SIGINT do nothing, and SIGTERM be able to end the process; the first step of a child.
 
-    By a function instead of SIG_IGN, which the programs that the child starts would inherit.
+    SIGINT by a function instead of SIG_IGN, which the programs that the child starts would inherit. SIGTERM
+    is what a stop sends. A process that ignores it or has it blocked, to be left alone itself (under ``trap
+    '' TERM``, in a thread that waits by ``sigwait``), means no child of its own by that: each stop of such a
+    child would take all its time, and end by KILL. A program that sets SIG_IGN in the child itself keeps it.
     """
     signal.signal(signal.SIGINT, _on_child_interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by our start, see process.py
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The first was blocked by our start, see process.py.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def term_handler() -> Handler:
@@ -126,10 +132,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
         return
     if child is None:
         raise signal_exceptions.marked(SystemExit(128 + number))
-    life = child.life  # a stop is an end in order; without one somebody wants this child alone to end
-    raise signal_exceptions.terminated(
-        0 if life.stopping.is_set() and not life.stopped.is_set() else 128 + number
-    )
+    # A stop is an end in order, also where the program has asked for it and goes on after it. Without one
+    # somebody wants this child alone to end.
+    raise signal_exceptions.terminated(0 if child.life.stopping.is_set() else 128 + number)
 
 
 def _is_second(frame: FrameType | None) -> bool:

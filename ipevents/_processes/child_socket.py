@@ -53,6 +53,7 @@ class ChildSocket:
             if self._acceptor is not None:
                 return
             directory = PrivateDirectory.make()
+            listener = None
             try:
                 address = os.path.join(directory.path, "children")
                 listener = listen(address, "AF_UNIX")
@@ -68,6 +69,8 @@ class ChildSocket:
                     on_refused=self._refused,
                 )
             except BaseException:  # no descriptor, no thread, or Ctrl-C: nothing is left on the disk
+                if listener is not None:
+                    listener.close()
                 directory.close()
                 raise
             self._directory = directory

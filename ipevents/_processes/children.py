@@ -67,28 +67,36 @@ class Children:
 
     def add(self, child: ChildState) -> None:
         """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
+        node = self._node
         self._socket.open()
-        link = Link(child.name, self._node.lock, self._node.incoming.receive, self._link_closed)
-        link.role, link.given_name, link.child = "child", child.name, child.handle
-        child.link = link
-        with self._node.lock:
-            is_open = self._node.stage is Stage.OPEN
-            if is_open:
-                self._states.append(child)
-        if not is_open:  # a stop was faster; it does not know of this link
-            self._give_back(link)
-            raise self._node.stage_error()
+        outer = node.inside()
+        link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
         try:
+            link.role, link.given_name, link.child = "child", child.name, child.handle
+            child.link = link
+            with node.lock:
+                if node.stage is not Stage.OPEN:  # a stop was faster; it does not know of this link
+                    raise node.stage_error()
+                self._states.append(child)
             self._start(child)
-        except BaseException:  # the system refuses, or Ctrl-C: there is no such child
-            with self._node.lock:
-                self._states.remove(child)
-                child.ends()
-                self._socket.forget(child)
-            self._give_back(link)
+        except BaseException:  # the stop, the system refuses, or Ctrl-C: there is no such child
+            node.let_go(outer)
+            if child.process is None:
+                self._take_back(child, link)
+            else:  # a signal handler, when it ran already: nobody gets a handle of it
+                self.kill_child(child)
             self._ring()
             raise
         self._ring()
+
+    def _take_back(self, child: ChildState, link: Link) -> None:
+        """After a first start that has failed: the child has never been."""
+        with self._node.lock:
+            if child in self._states:
+                self._states.remove(child)
+                child.ends()
+            self._socket.forget(child)
+        self._give_back(link)
 
     def _give_back(self, link: Link) -> None:
         """End the link of a child that has not come to be, with its threads."""
@@ -105,9 +113,19 @@ class Children:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
         )
-        process = ChildProcess(
-            self._child_main, launch, child.name, child.inherited.passed(child.start_method)
-        )
+        process = None
+        try:
+            inherited = child.inherited.passed(child.start_method)
+            process = ChildProcess(self._child_main, launch, child.name, inherited)
+            self._started(child, process)
+        except BaseException:  # of a signal handler, where there is a process
+            if process is not None and child.process is None:
+                process.discard()
+            raise
+        log.debug("= %s started", child.title)
+
+    def _started(self, child: ChildState, process: ChildProcess) -> None:
+        """The process runs: it has its name from here on, and is watched."""
         with self._node.lock:
             child.started(process)
             child.link.wake_waiters()
@@ -118,7 +136,6 @@ class Children:
             stopping = self._node.stage is not Stage.OPEN
             if stopping or child.wanted:
                 child.kill_at = monotonic()
-        log.debug("= %s started", child.title)
 
     # What children say: in their links' readers
 

@@ -67,22 +67,30 @@ class ChildProcess:
         context: Any = multiprocessing.get_context(launch.start_method)
         self.process: BaseProcess = context.Process(target=main, args=(launch, *passed), name=name)
         self.process.daemon = False  # a daemon may have no children
-        with _quiet_start(launch.start_method):
-            self.process.start()
-        assert self.process.pid is not None
-        self.pid: int = self.process.pid
         self._is_ours = launch.start_method == "spawn"  # to reap; else its fork server does that
+        self._pidfd: int | None = None
         self._ending: Ending | None = None
         self._is_over = False
+        self.exitcode: int | None = None
         try:
+            with _quiet_start(launch.start_method):
+                self.process.start()
+            assert self.process.pid is not None
+            self.pid: int = self.process.pid
             self._pidfd = _pidfd_of_child(self.pid)
             if self._pidfd is None and self._is_ours:
                 self._ending = Ending.of(self.pid)
         except BaseException:  # no descriptor left, or Ctrl-C: the caller is told that there is no child
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """There is to be no such child: KILL it, if it runs, wait for that, and give everything back."""
+        if self.process.pid is not None:
             self.process.kill()
             self.process.join()
-            raise
-        self.exitcode: int | None = None
+            self.process.close()
+        self._close_descriptors()
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when the process has ended."""
@@ -274,20 +282,20 @@ def _quiet_start(start_method: str) -> Iterator[None]:
     from multiprocessing import resource_tracker  # late: a process without children needs neither
 
     _check_interpreter()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     _ours.starting = True
     try:
-        # Both would inherit a blocked SIGINT, and the second hand it on to processes of the application.
+        # Both would inherit a blocked SIGINT, and the second hand it on to processes of the application. The
+        # first one leaves SIGINT and SIGTERM unblocked here, whatever they were.
         resource_tracker.ensure_running()
         if start_method == "forkserver":
             from multiprocessing import forkserver
 
             forkserver.ensure_running()  # which would import our main module, from Python 3.14 on
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _ours.starting = False
 
 

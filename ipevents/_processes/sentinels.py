@@ -20,11 +20,15 @@ class Sentinels:
     """The ends of the children and of the parent. Used by one thread, except for ``ring`` and where said."""
 
     def __init__(self) -> None:
-        self._wakeup = Wakeup()
-        self._poll = select.poll()
-        self._poll.register(self._wakeup.fileno(), select.POLLIN)
         self._watched: dict[int, ChildState] = {}
         self._parent_fd: int | None = None
+        self._poll = select.poll()
+        self._wakeup = Wakeup()
+        try:
+            self._poll.register(self._wakeup.fileno(), select.POLLIN)
+        except BaseException:  # of a signal handler
+            self._wakeup.close()
+            raise
 
     def ring(self) -> None:
         """End the wait. From any thread, also for signal handlers."""

@@ -58,45 +58,43 @@ class Supervisor:
         self._faults = 0  # in a row
         self._has_failed = False  # for good
         self._ended: list[ChildState] = []  # their processes have, what follows is still to be done
-        self.sentinels = Sentinels()
-        self.children = Children(
-            node,
-            depth=depth,
-            incarnation=incarnation,
-            child_main=child_main,
-            ring=self.sentinels.ring,
-            on_empty=on_empty,
-        )
         self._deadline: Deadline | None = None  # of the stop that was asked for
-        self._again = Again(self.sentinels.ring)
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
         self._is_discarded = False
-        self._may_run = False  # the start of the thread was interrupted
+        self._unclaimed = [self]  # taken by the thread when it begins, or by discard() before that
+        self.sentinels = Sentinels()
+        try:
+            self.children = Children(
+                node,
+                depth=depth,
+                incarnation=incarnation,
+                child_main=child_main,
+                ring=self.sentinels.ring,
+                on_empty=on_empty,
+            )
+            self._again = Again(self.sentinels.ring)
+        except BaseException:  # of a signal handler
+            self.sentinels.close()
+            raise
 
     def begin(self) -> None:
         """Start the thread."""
         if self._node.incoming.holding:
             self._warn_held_at = monotonic() + SILENT_SECONDS
-        try:
-            self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
-        except RuntimeError:  # there is no thread
-            raise
-        except (
-            BaseException
-        ):  # of a signal handler, perhaps when the thread runs already: then it ends by itself
-            self._may_run = True
-            raise
+        self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
 
     # Wishes, from any thread
 
     def request_stop(self, seconds: float) -> None:
         """Stop everything within ``seconds``. Takes no lock: a signal handler may call it."""
-        if self._deadline is None:
-            self._deadline = Deadline(seconds)
-        else:  # whoever asked with less patience counts, such as a parent that is gone
-            self._deadline.shorten(seconds)
-        self.sentinels.ring()
+        try:
+            if self._deadline is None:
+                self._deadline = Deadline(seconds)
+            else:  # whoever asked with less patience counts, such as a parent that is gone
+                self._deadline.shorten(seconds)
+        finally:
+            self.sentinels.ring()
 
     def resend(self, number: int) -> bool:
         """Send the main thread this signal again in a moment, without a lock. Returns False if too late."""
@@ -117,7 +115,11 @@ class Supervisor:
         self.sentinels.ring()
         if self._thread is not None:
             join_thread(self._thread, deadline)
-        elif not self._may_run:  # else the thread closes it, and may be waiting on it now
+        else:  # or its start was interrupted by a signal handler: then it may run all the same
+            try:
+                self._unclaimed.pop()
+            except IndexError:  # it does, and ends by itself
+                return
             self.sentinels.close()
 
     def abandon(self) -> None:
@@ -128,6 +130,10 @@ class Supervisor:
     # The thread
 
     def _run(self) -> None:
+        try:
+            self._unclaimed.pop()
+        except IndexError:
+            return  # discarded, before it began
         try:
             try:
                 while self._deadline is None:

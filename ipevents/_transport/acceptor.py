@@ -28,6 +28,7 @@ from .._core.handshake import (
 )
 from .._exceptions import LinkError
 from .._platform.clock import monotonic
+from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.threads import Deadline, join_thread, start_thread
 from .pending import Pending
@@ -89,6 +90,7 @@ class Acceptor:
         "_name",
         "_on_accepted",
         "_on_refused",
+        "_over",
         "_pause_seconds",
         "_paused_until",
         "_pending",
@@ -96,6 +98,7 @@ class Acceptor:
         "_socket_file",
         "_sockets",
         "_thread",
+        "_unclaimed",
     )
 
     def __init__(
@@ -127,16 +130,25 @@ class Acceptor:
         # was closed and is somebody else's by now. Re-entrant, for close() in a signal handler.
         self._lock = threading.RLock()
         self._closing = False
-        self._selector = selectors.DefaultSelector()
-        for sock in self._sockets.values():
-            # Without it a connection that vanishes between select and accept would block the loop.
-            sock.setblocking(False)
-            self._selector.register(sock, selectors.EVENT_READ)
         self._name = name
+        self._unclaimed = [self]  # taken by the thread when it begins, or below where it shall not
+        self._over = Latch()  # the thread has given everything back
+        self._selector = selectors.DefaultSelector()
         try:
+            for sock in self._sockets.values():
+                # Without it a connection that vanishes between select and accept would block the loop.
+                sock.setblocking(False)
+                self._selector.register(sock, selectors.EVENT_READ)
             self._thread = start_thread(f"acceptor-{name}", self._run)
-        except BaseException:  # no thread; the listeners stay the caller's
-            self._selector.close()
+        except BaseException:  # no thread, or a signal handler; the listeners stay the caller's
+            self._closing = True
+            try:
+                self._unclaimed.pop()
+            except IndexError:  # the thread runs already: it ends, and closes all, before anybody else does
+                self._shut_down()
+                self._over.wait(CLOSE_SECONDS)
+            else:
+                self._selector.close()
             raise
 
     def __repr__(self) -> str:
@@ -199,6 +211,10 @@ class Acceptor:
 
     def _run(self) -> None:
         try:
+            self._unclaimed.pop()
+        except IndexError:
+            return
+        try:
             while not self._closing:
                 for key, _events in self._selector.select(self._patience_seconds()):
                     pending: Pending | None = key.data
@@ -240,6 +256,7 @@ class Acceptor:
             self._close_listeners()
         while self._pending:
             self._pending.popitem()[1].socket.close()
+        self._over.set()
 
     # Accepting
 

@@ -72,7 +72,13 @@ class Connector:
         self._attempt: Attempt | None = None  # the dial that is going on
         self._closing = False
         self._reported: set[tuple[type[Exception], str]] = set()
-        self._thread = start_thread("connector", self._run)
+        try:
+            self._thread = start_thread("connector", self._run)
+        except BaseException:  # of a signal handler, perhaps when the thread runs already
+            self._closing = True
+            with self._changed:
+                self._changed.notify_all()
+            raise
 
     def __repr__(self) -> str:
         if self._closing:

@@ -174,9 +174,11 @@ def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
             # may meet itself. Nobody is there; kept, it would hold the port against a server.
             raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
     except BaseException:  # a signal handler's too: nobody else has the socket yet
-        if attempt is not None:
-            attempt.watch(None)
-        sock.close()
+        try:
+            if attempt is not None:
+                attempt.watch(None)
+        finally:
+            sock.close()
         raise
     return sock
 
@@ -233,8 +235,10 @@ def shake_hands(
         attempt.watch(None)
         return Connected(connection_from(sock), welcomed)
     finally:
-        attempt.watch(None)
-        sock.close()  # nothing is left to close of a detached one
+        try:
+            attempt.watch(None)
+        finally:
+            sock.close()  # nothing is left to close of a detached one
 
 
 def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadline: Deadline) -> Welcomed:

@@ -193,17 +193,26 @@ def _make_locked(base: str) -> PrivateDirectory:
     # Each lost round takes a sweep that came in the microseconds between making and locking.
     for _ in range(100):
         path = tempfile.mkdtemp(prefix=_prefix(), dir=base)
-        with contextlib.suppress(FileNotFoundError):  # swept already
-            os.chmod(path, 0o700)  # whatever the umask is
+        made = None
         try:
+            with contextlib.suppress(FileNotFoundError):  # swept already
+                os.chmod(path, 0o700)  # whatever the umask is
             directory = os.open(path, OPEN_DIRECTORY)
+            try:
+                if _lock(directory) and _is_at(path, directory):
+                    made = PrivateDirectory(path, os.dup(directory))  # a dup shares the lock
+            finally:
+                os.close(directory)
         except FileNotFoundError:
             continue
-        try:
-            if _lock(directory) and _is_at(path, directory):
-                return PrivateDirectory(path, os.dup(directory))  # a dup shares the lock
-        finally:
-            os.close(directory)
+        except BaseException:  # no descriptor, or a signal handler: nothing is left on the disk
+            if made is not None:
+                made.close()
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+            raise
+        if made is not None:
+            return made
     raise OSError(errno.EAGAIN, "swept as fast as it was made", base)
 
 
@@ -226,12 +235,15 @@ def _is_at(path: str, directory: int) -> bool:
 
 def _sweep_one(path: str) -> bool:
     """Remove the private directory ``path`` if its owner is dead; return whether that removed it."""
-    directory = os.open(path, OPEN_DIRECTORY)
+    opened: list[int] = []
     try:
+        opened += map(os.open, (path,), (OPEN_DIRECTORY,))  # there before a signal handler can raise
+        directory = opened[0]
         ours = os.fstat(directory).st_uid == os.geteuid()
         return ours and _lock(directory) and _remove(path, directory)
     finally:
-        os.close(directory)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def _remove(path: str, directory: int) -> bool:

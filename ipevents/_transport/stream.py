@@ -21,11 +21,15 @@ class Stream:
 
     def __init__(self, connection: Connection, max_message: int | None) -> None:
         """Take the connection over; ``max_message`` is the limit of a record in bytes, None for none."""
-        self.socket = socket.socket(fileno=os.dup(connection.fileno()))
-        connection.close()
-        self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
         self.max_message = max_message
         self.failed = False  # writing is over
+        self.socket = socket.socket(fileno=os.dup(connection.fileno()))
+        try:
+            self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
+            connection.close()
+        except BaseException:  # of a signal handler: nobody else has it yet
+            self.socket.close()
+            raise
 
 
 def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:

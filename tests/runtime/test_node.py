@@ -998,6 +998,38 @@ def test_what_waits_for_an_online_that_is_never_said_is_counted(places, raw):
     assert (child.node.router.parent.dropped, incoming.held.count) == ({"stopped": 3}, 0)
 
 
+def full(top, child, monkeypatch):
+    """A child that may hold two events, has two, and whose reader waits with a third one."""
+    from ipevents._node import held
+
+    monkeypatch.setattr(held, "_MAX_MESSAGES", 2)
+    incoming = child.node.incoming
+    incoming.holding = True
+    join(top, child, online=False)
+    for number in range(3):
+        top.send(TO_CHILDS, "a", number)
+        wait_until(lambda: child.node.router.parent.received == number + 1)  # noqa: B023  # called at once
+    return incoming
+
+
+def test_a_reader_with_a_full_store_delivers_nothing_where_online_is_never_said(places, raw, monkeypatch):
+    top, child = places("top"), places("child").listen("a")
+    incoming = full(top, child, monkeypatch)
+    incoming.drop_held()
+    top.send(TO_CHILDS, "a", 3)
+    wait_until(lambda: child.node.router.parent.dropped == {"stopped": 4})
+    assert (incoming.held.count, child.node.incoming.delivered) == (0, 0)
+
+
+def test_a_reader_with_a_full_store_goes_on_when_online_is_said(places, raw, monkeypatch):
+    top, child = places("top"), places("child").listen("a")
+    incoming = full(top, child, monkeypatch)
+    with child.node.lock:
+        child.node.presence.announce()
+    incoming.held.online_said.set()
+    assert [child.next()[:2] for _ in range(3)] == [("a", (0,)), ("a", (1,)), ("a", (2,))]
+
+
 def test_many_different_events_pass_a_relay_without_filling_it(line):
     top, middle, leaf = line
     top.listen("a", "b")

@@ -171,6 +171,30 @@ def test_a_program_that_ignores_sigterm_has_until_the_deadline():
     assert lines_of(STOPS, text, "ipem.stop()\n") == ["done", "stopped 0"]
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("how", ["ignored", "blocked"])
+def test_a_child_inherits_no_sigterm_that_its_starter_ignores_or_blocks(how, method):
+    text = f"""
+    def work():
+        try:
+            ipem.sendToParents("up")
+            time.sleep(1000)
+        finally:
+            tell("finally", signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    if {how!r} == "ignored":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    ipem.options(startMethod={method!r}).start()
+    stop(when_up(work, stopGrace=0), 20.0)
+    kept = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN or signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    say("kept", bool(kept))
+    """
+    lines = lines_of(STOPS, text, "ipem.stop()\n")
+    assert lines == ["finally set()", "stopped 0", "kept True"]
+
+
 def test_a_sigterm_from_outside_during_a_stop_is_that_of_the_stop():
     text = """
     def work():
@@ -434,6 +458,22 @@ def test_a_listener_of_stopping_can_wind_a_program_down():
     assert lines[1] == "stopped 0"
 
 
+def test_a_program_that_waits_for_stopping_winds_itself_down():
+    text = """
+    def work():
+        ipem.sendToParents("up")
+        message = ipem.waitFor("stopping")
+        tell("wound down", message.event, ipem.stopping)
+
+    ipem.start()
+    stop(when_up(work, stopGrace=0))
+    ipem.stop()
+    """
+    lines = lines_of(STOPS, text)
+    assert lines[0] == "wound down stopping True"
+    assert lines[1] == "stopped 0"
+
+
 # What waits for an online.
 
 WORKS = {
@@ -598,7 +638,7 @@ def test_code_after_a_stop_of_its_own_gets_sigterm_when_the_parent_stops():
     ipem.stop()
     say("stopped", child.exitcode)
     """
-    assert lines_of(LEAVING.replace("SLOW", "1000"), text) == ["Terminated(143)", "stopped 143"]
+    assert lines_of(LEAVING.replace("SLOW", "1000"), text) == ["Terminated(0)", "stopped 0"]
 
 
 @pytest.mark.parametrize("how", LEAVES)

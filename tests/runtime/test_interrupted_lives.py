@@ -1,0 +1,241 @@
+"""A signal handler that raises anywhere in start(), worker() or stop(): nothing is left over."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import sys
+import threading
+import time
+
+import pytest
+from interrupting import Interruption, Raised
+
+from ipevents import Emitter, Unpicklable
+from ipevents._core.state import State
+from ipevents._dispatch.floor import Floor
+from ipevents._platform.latches import Latch
+
+CEILING_SECONDS = 30.0
+STEP_SECONDS = 0.005
+LEAST_PLACES = 60
+Latch().wait(0.0)  # the main thread's first wait makes a pipe that stays for all others
+
+# Where a descriptor is a number that the system has just returned and nobody can know of yet: a handler that
+# raises there takes it along.
+# A socket object that a handler takes along is closed by its own finalizer, with a warning.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+FRESH = ("connection_from", "open_pidfd", "_make_locked", "Stream.__init__")
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """While the filter above holds."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def make(port):
+    def make(**options):
+        socket = {"port": port, "host": "127.0.0.1", "authkey": "a key for these tests only"}
+        emitter = Emitter().options(socket={**socket, "delayReconnect": 50}, **options)
+        emitter._node.dispatcher.floor = Floor()  # it stands for a process
+        return emitter
+
+    return make
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ipevents-")}
+
+
+def descriptors():
+    found = {}
+    for number in os.listdir("/dev/fd"):
+        try:
+            status = os.fstat(int(number))
+        except OSError:  # that of the listing
+            continue
+        found[number] = (status.st_dev, status.st_ino)
+    return found
+
+
+def free(lock):
+    """Whether another thread gets it."""
+    got = []
+
+    def take():
+        got.append(lock.acquire(timeout=CEILING_SECONDS))
+        lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return got == [True]
+
+
+def check_free(emitter, where):
+    opening = emitter._life.opening
+    for lock in (
+        opening._starting,
+        opening.building,
+        emitter._node.lock,
+        emitter._node.dispatcher.floor.lock,
+    ):
+        assert not lock._is_owned(), where
+        assert free(lock), where
+
+
+def in_thread(call, where):
+    """Call it in another thread, which is in nobody's way."""
+    raised = []
+
+    def run():
+        try:
+            call()
+        except BaseException as exc:  # the test looks at it
+            raised.append(exc)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(CEILING_SECONDS)
+    assert not thread.is_alive(), f"it does not return after {where}"
+    assert raised == [], where
+
+
+def settled(left):
+    """What ``left()`` names once it names nothing any more, or after a while."""
+    deadline = time.monotonic() + CEILING_SECONDS / 6
+    while (found := left()) and time.monotonic() < deadline:
+        time.sleep(STEP_SECONDS)  # the ends of others' threads and connections can only be looked for
+    return found
+
+
+class Before:
+    """What there was, and what there is now that there was not."""
+
+    def __init__(self):
+        self._threads, self._descriptors = threads(), descriptors()
+
+    def left(self):
+        now = descriptors()
+        found = [str(number) for number, what in now.items() if self._descriptors.get(number) != what]
+        return found + [thread.name for thread in threads() - self._threads]
+
+    def threads(self):
+        return [thread.name for thread in threads() - self._threads]
+
+
+def check_ends(emitter, before, where):
+    """Started again it is open; stopped it is closed, and nothing is left."""
+    in_thread(emitter.start, where)
+    assert emitter._node.state.state is State.STARTED, where
+    in_thread(emitter.stop, where)
+    assert emitter._node.state.state is State.CLOSED, where
+    assert settled(before.threads) == [], where
+    if settled(before.left):
+        gc.collect()
+        if not where.startswith(FRESH):
+            assert before.left() == [], where
+
+
+def each_place(step=1):
+    """One interruption after the other, until there is no such place."""
+    place = 1 + sys.version_info.minor % step
+    while True:
+        interruption = Interruption(place)
+        yield interruption
+        if not interruption.where:
+            assert place > LEAST_PLACES, "no places were found"
+            return
+        place += step
+
+
+def warmed_up(emitter):
+    emitter.start()
+    emitter.stop()
+
+
+def check_start(make, step=1, **options):
+    warmed_up(make(**options))
+    for interruption in each_place(step):
+        emitter = make(**options)
+        before = Before()
+        interruption.run(emitter.start)
+        where = interruption.where
+        check_free(emitter, where)
+        state = emitter._node.state.state
+        assert state in (State.NEW, State.STARTED), where
+        if state is State.NEW:
+            assert settled(before.threads) == [], where
+        check_ends(emitter, before, where)
+
+
+def test_start_without_a_socket(make):
+    check_start(make, useSocket=False)
+
+
+def test_start_of_a_server(make):
+    check_start(make, 2)
+
+
+def test_start_of_a_client(make):
+    server = make()
+    server.start()
+    check_start(make, 5)
+    server.stop()
+
+
+def test_start_of_threads_and_children(make):
+    for interruption in each_place(2):
+        emitter = make(useSocket=False)
+        before = Before()
+        interruption.run(emitter._life.open)
+        where = interruption.where
+        check_free(emitter, where)
+        assert emitter._node.state.state in (State.NEW, State.OPEN), where
+        check_ends(emitter, before, where)
+
+
+def never():
+    from ipevents import ipem
+
+    ipem.waitFor("never")
+
+
+def test_worker(make):
+    def start():
+        try:
+            emitter.worker(never)
+        except Unpicklable as exc:  # the handler came while the target was pickled
+            if isinstance(exc.__cause__, Raised):
+                raise exc.__cause__ from None
+            raise
+
+    emitter = make(useSocket=False)
+    start()  # the first one starts multiprocessing's resource tracker as well
+    emitter.stop()
+    for interruption in each_place(23):
+        emitter = make(useSocket=False)
+        before = Before()
+        interruption.run(start)
+        where = interruption.where
+        check_free(emitter, where)
+        check_ends(emitter, before, where)
+        assert multiprocessing.active_children() == [], where
+
+
+@pytest.mark.parametrize("is_server", [False, True], ids=["alone", "a server"])
+def test_stop(make, is_server):
+    for interruption in each_place(2 if is_server else 1):
+        emitter = make(useSocket=is_server)
+        before = Before()
+        emitter.start()
+        interruption.run(emitter.stop)
+        where = interruption.where
+        check_free(emitter, where)
+        in_thread(emitter.stop, where)
+        assert emitter._node.state.state is State.CLOSED, where
+        check_ends(emitter, before, where)
