@@ -1,4 +1,4 @@
-"""What the C library's allocator is told about this process."""
+"""A hint for the allocator of the C library."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _told = False
 def keep_freed() -> None:
     """Have glibc keep freed memory for the next frame, up to 8 MiB in each arena; once in a process.
 
-    Else it gives what is free there back to the system, and the next frame is paid for with page faults:
-    payloads of 30 kB arrived a fourth as fast, those of 4 kB at 0.4 times the rate. The limit is twice the
-    size of the largest block so far that was mapped and freed (mallopt(3), M_MMAP_THRESHOLD): as if the user
-    had freed an array of 4 MiB. Where the heap has that much room just now, nothing is mapped, and nothing
-    changes. Who sets MALLOC_TRIM_THRESHOLD_ has his way; other C libraries do not care.
+    By itself it gives that memory back to the system, and the next frame costs page faults: payloads of 30
+    kB arrived a fourth as fast, those of 4 kB at 0.4 times the rate. It keeps up to twice the size of the
+    largest block so far that was mapped and freed (mallopt(3), M_MMAP_THRESHOLD), so one of 4 MiB is made
+    and freed here. Where the heap has that much room just now, nothing is mapped, and nothing changes. A
+    user who has set MALLOC_TRIM_THRESHOLD_ overrides this; in other C libraries it does nothing.
     """
     global _told
     if not _told:

@@ -1,8 +1,8 @@
 """What surrounds code that is not ours: listeners, ``repr``, unpickling, logging handlers, finalizers.
 
 Such code raises what it likes, also what is no ``Exception``, and so does the system (no memory, no
-descriptor) and whatever traces or profiles the process. In a thread of the library nobody is there to be told
-by an exception: there everything is caught and reported, and the thread goes on.
+descriptor) and whatever traces or profiles the process. In a thread of the library no caller is there to get
+the exception: there everything is caught and reported, and the thread goes on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 1.0
 def foreign() -> type[BaseException]:
     """What to catch around foreign code, as in ``except foreign():``, in the calling thread.
 
-    Everything; but in the main thread only Exceptions. What else is raised there is mostly meant for the code
-    that called the library: Ctrl-C, and the SystemExit of a signal handler that ends the program.
+    Everything, but in the main thread only Exceptions. Whatever is no Exception there is mostly meant for the
+    code that called the library: Ctrl-C, and the SystemExit of a signal handler that ends the program.
     """
     if threading.current_thread() is threading.main_thread():
         return Exception
@@ -38,7 +38,7 @@ def told(value: object, most: int = 300) -> str:
 
 
 def patient(faults: int) -> bool:
-    """After so many faults in a row of one loop: wait for a moment, and tell whether it may go on.
+    """After so many faults in a row of one loop: wait for a moment; returns whether it may go on.
 
     The system may have memory or descriptors again a little later. No lock is held.
     """

@@ -81,7 +81,7 @@ def is_deferring(frame: FrameType | None) -> bool:
 
 
 def deferring(frame: FrameType | None) -> FrameType | None:
-    """The innermost such frame on a stack, if no code of the user is further in; else None."""
+    """The innermost such frame on a stack; None where code of the user is further in, or there is none."""
     while frame is not None and (is_ours(frame) or is_library(frame)):
         if is_deferring(frame):
             return frame

@@ -17,7 +17,7 @@ __all__ = ["Log", "traceback_of"]
 
 
 class Log:
-    """``logging.getLogger(name)`` for those who say little. Any thread; the caller holds no lock."""
+    """``logging.getLogger(name)`` for a module that logs little. Any thread; the caller holds no lock."""
 
     __slots__ = ("_name",)
 
@@ -25,7 +25,7 @@ class Log:
         self._name = name
 
     def debug(self, text: str, *args: object) -> None:
-        # Who wants debug lines has set a level, and imported logging for that.
+        # A program that wants debug lines has imported logging to set a level.
         if "logging" in sys.modules:
             self._say("debug", text, args)
 
@@ -48,7 +48,7 @@ class Log:
             return
         try:
             say = getattr(logging.getLogger(self._name), level)
-            say(text, *args, exc_info=exc, stacklevel=3)  # who called debug(), warning() ...
+            say(text, *args, exc_info=exc, stacklevel=3)  # the caller of debug(), warning() ...
         except foreign() as failure:  # the application's filters and handlers
             _print(text, args, exc)
             _print("! logging that failed", (), failure)
@@ -68,7 +68,7 @@ _PLAIN = frozenset({str, int, float, type(None)})
 
 
 class _Shown:
-    """A value in a log line, shown by whoever formats the line, whatever its ``repr`` and ``str`` do."""
+    """A value in a log line: it is shown when the line is formatted, whatever its ``repr`` and ``str`` do."""
 
     __slots__ = ("value",)
 
@@ -94,5 +94,5 @@ def _print(text: str, args: tuple[Any, ...], exc: BaseException | None) -> None:
     try:
         if sys.stderr is not None:
             print(f"{text % args}{why}", file=sys.stderr)
-    except foreign():  # a stderr that is closed or broken: there is nobody left to be told
+    except foreign():  # a stderr that is closed or broken: no place is left to report it
         return

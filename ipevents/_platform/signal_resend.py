@@ -14,11 +14,11 @@ ATTENTION_SECONDS = 0.5  # how long its next bad moment is waited for
 
 
 class Again:
-    """What a signal handler puts in and the supervisor takes out, each number once.
+    """Signals to be sent again: a handler puts them in and the supervisor takes them out, each number once.
 
-    ``ring`` wakes the supervisor. It is called for the first of a series only: it lets other threads run,
-    so the signal may come again within it; a handler that rang each time would be called within itself
-    without end. After that the supervisor looks by itself for a while.
+    ``ring`` wakes the supervisor. It is called for the first of a series only, and for a while after that the
+    supervisor looks by itself. If a handler rang each time, it would be called within itself without end:
+    a ring lets other threads run, so the signal may come again within it.
     """
 
     def __init__(self, ring: Callable[[], None]) -> None:
@@ -31,7 +31,7 @@ class Again:
     def put(self, number: int) -> bool:
         """In a signal handler; takes no lock but that of ``ring``. Returns False if nobody looks any more."""
         self._due[number] = monotonic() + AGAIN_SECONDS
-        if self._is_closed:  # looked at behind the line above: ``close`` takes what it finds
+        if self._is_closed:  # read after the line above: ``close`` takes what it finds
             return self._due.pop(number, None) is None
         if not self._attentive:
             self._ring()
@@ -40,7 +40,7 @@ class Again:
     def next_look(self, now: float) -> float | None:
         """In the supervisor, before it waits: when it has to look here again, None for not before a ring."""
         if self._attentive and now >= self._until:
-            self._attentive = False  # before the line below: who puts from here on rings
+            self._attentive = False  # before the line below: a handler that puts from here on rings
         if self._due:
             self._attentive = True
             self._until = now + ATTENTION_SECONDS
@@ -79,8 +79,8 @@ def send_later(number: int) -> None:
 def counts(number: int) -> bool:
     """In a handler: whether this signal means something, or was sent again and has counted meanwhile.
 
-    Two signals of one number are one to the system while the first waits: a new one that comes in the same
-    few milliseconds as one sent again may be taken for that.
+    The kernel merges equal signals that are pending, so a new Ctrl-C within the few milliseconds of a resend
+    may be taken for the resent one and be lost.
     """
     if number not in _sent:
         return True

@@ -9,8 +9,8 @@ import os
 def occupy() -> None:
     """Open ``/dev/null`` where one of them is closed, as a daemon does; called before we open anything.
 
-    Else a link would get such a number, and what a program that the user starts writes to its stdout would go
-    to another process of the tree.
+    Without that a link would get such a number, and what a program that the user starts writes to its stdout
+    would go to another process of the tree.
     """
     for number in range(3):
         try:
