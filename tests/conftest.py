@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import compileall
-import contextlib
 import faulthandler
-import fcntl
 import gc
 import os
 import shutil
@@ -14,7 +12,6 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -36,38 +33,7 @@ hypothesis.settings.load_profile("ipevents")
 PACKAGE = Path(__file__).resolve().parent.parent / "ipevents"
 
 
-class Turns:
-    """Tests of several processes side by side, or one alone, by locks on two files.
-
-    All go through the gate into the room. Who is to be alone holds the gate until all others have left the
-    room, and while it is there itself; the others let the next one pass. So nobody waits but for tests that
-    run, which have their ceiling, and a process that ends leaves both.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._gate, self._room = (
-            os.open(os.path.join(folder, name), os.O_CREAT | os.O_RDWR, 0o600) for name in ("gate", "room")
-        )
-
-    @contextlib.contextmanager
-    def taken(self, alone: bool) -> Iterator[None]:
-        fcntl.flock(self._gate, fcntl.LOCK_EX)
-        fcntl.flock(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        if not alone:
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._room, fcntl.LOCK_UN)
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._gate)
-        os.close(self._room)
-
-
 _base = pytest.StashKey[str]()
-_turns = pytest.StashKey[Turns]()
 _stderr = pytest.StashKey[int]()  # where a deadlock is shown, whatever capturing puts there for a test
 
 
@@ -96,8 +62,6 @@ def pytest_configure(config):
     config.stash[_base] = base
     config.stash[_stderr] = os.dup(2)  # nothing is captured now, but is where this module is imported
     config.add_cleanup(lambda: os.close(config.stash[_stderr]))
-    config.stash[_turns] = turns = Turns(worker["base"] if worker else base)
-    config.add_cleanup(turns.close)
     os.environ["XDG_STATE_HOME"] = os.path.join(base, "state")
     os.environ["XDG_RUNTIME_DIR"] = os.path.join(base, "run")
     os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
@@ -110,12 +74,6 @@ def pytest_configure(config):
 def pytest_configure_node(node):
     """What a worker is told before it starts."""
     node.workerinput["base"] = node.config.stash[_base]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    with item.config.stash[_turns].taken(alone=item.get_closest_marker("alone") is not None):
-        return (yield)
 
 
 def _ours(is_system_test: bool) -> list[psutil.Process]:
