@@ -59,10 +59,10 @@ class Client:
         self._agreed = ""  # the pid that a server gave us
         self._server: int | None = None  # the incarnation of the one that we know; guarded by the state lock
         self._closing = False
-        self.link = Link("server", node.lock, node.incoming.receive, self._closed)
-        self.link.role = "server"
         outer = node.inside()
+        self.link = Link("server", node.lock, node.incoming.receive, self._closed)
         try:
+            self.link.role = "server"
             with node.lock:
                 node.router.set_parent(self.link, "", Up.OPEN)
             self._connector = Connector(
