@@ -29,7 +29,7 @@ from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
 from ._lifecycle import child_main
 from ._lifecycle.lifecycle import Lifecycle
-from ._links.link import Link
+from ._node.snapshot import snapshot
 from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
 from ._payload.inheritance import Inheritance
 from ._processes import programs
@@ -81,6 +81,7 @@ class Emitter:
             child_main.serve_with(self._life)
         self._node = self._life.node
         self._outgoing = self._node.outgoing  # what a send looks up; through the node it takes longer
+        self._events = self._node.events
 
     # Configuration and life
 
@@ -283,8 +284,8 @@ class Emitter:
 
         Raises InvalidEvent, ReservedEvent, as the sends do: only where nobody listens to ``error``.
         """
-        name = self._node.checked(event, sending=False)
-        return name is not None and self._node.emit(name, args, kwargs)
+        name = self._events.checked(event, sending=False)
+        return name is not None and self._events.emit(name, args, kwargs)
 
     def bubble(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
         """To the listeners here, then to every process between here and the grand master.
@@ -292,11 +293,10 @@ class Emitter:
         Returns the emitter. The listeners here have heard it also where the arguments are then refused. It
         waits for a listener of another thread as ``emit`` does.
         """
-        node = self._node
-        name = node.checked(event, sending=True)
+        name = self._events.checked(event, sending=True)
         if name is not None:
-            if node.may_send():
-                node.emit(name, args, kwargs)
+            if self._node.may_send():
+                self._events.emit(name, args, kwargs)
             self._outgoing.send(TO_PARENTS, name, args, kwargs)
         return self
 
@@ -514,25 +514,8 @@ class Emitter:
         Events: sent, received, forwarded, delivered, dropped by cause, queued now and peak. Handshakes:
         ``refused`` by cause.
         """
-        node = self._node
-        with node.lock:
-            links = {
-                link.name: _link_stats(link) for link in node.router.neighbours if isinstance(link, Link)
-            }
-            supervisor = self._life.supervisor
-            restarts = 0 if supervisor is None else supervisor.children.restarts
-            incoming = node.incoming
-            return {
-                "pid": self.pid,
-                "restarts": restarts,
-                "sent": node.outgoing.sent,
-                "delivered": incoming.delivered,
-                "unheard": incoming.unheard,
-                **incoming.counters,
-                "refused": dict(incoming.refused),
-                "links": links,
-                "past": {**node.past, "dropped": dict(node.past["dropped"])},
-            }
+        supervisor = self._life.supervisor
+        return snapshot(self._node, 0 if supervisor is None else supervisor.children.restarts)
 
     def __repr__(self) -> str:
         life = self._life
@@ -583,17 +566,3 @@ def _indented(tree: Mapping[str, Any], depth: int) -> list[str]:
         lines.append("  " * depth + pid)
         lines += _indented(below, depth + 1)
     return lines
-
-
-def _link_stats(link: Link) -> dict[str, Any]:
-    outbox = link.outbox
-    return {
-        "sent": link.sent,
-        "received": link.received,
-        "forwarded": link.forwarded,
-        "delivered": link.delivered,
-        "dropped": dict(link.dropped),
-        "queued": outbox.count,
-        "queuedBytes": outbox.size,
-        "peak": max(outbox.peak, outbox.count),
-    }

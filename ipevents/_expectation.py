@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._core.messages import Message
 from ._exceptions import Closed
-from ._platform.threads import Deadline, Latch
+from ._platform.latches import Latch
+from ._platform.threads import Deadline
 
 if TYPE_CHECKING:
     from ._dispatch.listeners import Wait

@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 import operator
 import os
-import sys
 from collections.abc import Callable, Mapping
 
 from ._core.handshake import MIN_KEY_BYTES
 from ._exceptions import OptionsError, shown
+from ._platform.system import MAX_SOCKET_PATH_BYTES
 
 # Node's longest timer, 24.8 days; far below what threading can wait for.
 _MAX_MILLISECONDS = 2**31 - 1
 # The same in seconds: the longest that a stop may take, whatever it was given.
 MAX_STOP_SECONDS = _MAX_MILLISECONDS / 1000
 _MAX_SECONDS = float(2**31)  # 68 years: nobody sees the end of a longer wait
-# What sockaddr_un has room for, without the final zero byte.
-MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 # Below this not even a long path of pids has room; above it multiprocessing has another frame header.
 _MIN_MESSAGE_BYTES = 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1

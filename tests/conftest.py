@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import ports
 import psutil
 import pytest
@@ -27,6 +28,11 @@ STEP_SECONDS = 0.01
 
 MARK = "IPEVENTS_TEST_RUN"  # in the environment of every process that a test starts, and of their children
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+# Not judged by the clock: neither how long an example takes, nor how long it takes to make one.
+hypothesis.settings.register_profile(
+    "ipevents", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ipevents")
 PACKAGE = Path(__file__).resolve().parent.parent / "ipevents"
 
 

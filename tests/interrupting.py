@@ -1,7 +1,8 @@
 """Signal handlers that raise, at each place of the library where CPython may run one.
 
 It looks for signals where a function begins, after a call of a C function, and at a jump back; on 3.10 also
-after the call of a Python function. Never between plain assignments, and not after an operator.
+after the call of a Python function, and where a conditional jump is taken. Never between plain assignments,
+and not after an operator.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import ipevents
 
 PACKAGE = str(Path(ipevents.__file__).parent)
-LOOKS_AFTER_PYTHON_CALLS = sys.version_info < (3, 11)
+LOOKS_AFTER_PYTHON_CALLS = LOOKS_AT_CONDITIONAL_JUMPS = sys.version_info < (3, 11)
 
 
 class Raised(Exception):
@@ -60,7 +61,14 @@ class Interruption:
             name = dis.opname[frame.f_code.co_code[at]]
             # On 3.11 a call is PRECALL and CALL, or PRECALL alone.
             called = self._called.get(frame) and name != "CALL"
-            if called or at < self._at.get(frame, -1):
+            last = self._at.get(frame, -1)
+            jumped = (
+                LOOKS_AT_CONDITIONAL_JUMPS
+                and at != last + 2
+                and last >= 0
+                and dis.opname[frame.f_code.co_code[last]].startswith("POP_JUMP_IF")
+            )
+            if called or jumped or at < last:
                 self._called[frame] = False
                 self._look(frame)
             self._at[frame] = at

@@ -463,7 +463,7 @@ def test_none_as_a_target_is_a_mistake_and_starts_nothing(started, args, kwargs)
 
 
 def test_a_send_that_the_stage_does_not_allow_says_whose_stage_it_is(ipem):
-    here = ipem._node.errors.place()
+    here = ipem._node.place()
     for begin, told in [
         (lambda: None, f"{here} has not started: call ipem.start() first"),
         (lambda: ipem.start().stop(), f"{here} was stopped"),

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "FOREIGN_USER",
     "GARBLED",
+    "HANDSHAKE_SECONDS",
     "HUNG_UP",
     "MAX_HANDSHAKE_BYTES",
+    "MIN_KEY_BYTES",
     "REFUSED",
     "TIMEOUT",
     "VERSION",
@@ -46,10 +48,10 @@ __all__ = [
     "framed",
 ]
 
+HANDSHAKE_SECONDS = 5.0  # for the whole of one, at either end
 MAX_HANDSHAKE_BYTES = 512
 NONCE_BYTES = 32
-MIN_KEY_BYTES = 16
-HANDSHAKE_SECONDS = 5.0  # for all of one, at either end
+MIN_KEY_BYTES = 16  # of any key: the option, the environment's, a derived one
 
 # Why a handshake failed: a closed list, because refused handshakes are counted by cause. The first
 # two may travel in a REFUSED frame; a runtime may send further ones there, they arrive as REFUSED.

@@ -10,13 +10,13 @@ Control records carry what the library says to itself; no user code can make one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .._exceptions import InvalidEvent, ProtocolError, ReservedEvent, shown
 from .callable_names import described
 
-# Kinds of message records.
+# Kinds of message records. A new one goes before LAST_MESSAGE, and into TYPE_NAMES.
 TO_PARENTS = 1
 TO_CHILDS = 2
 TO_SIBLINGS = 3
@@ -24,6 +24,7 @@ TO_GRAND_MASTER = 4
 BROADCAST = 5
 TO_CHILD = 6
 SEND_TO = 7
+LAST_MESSAGE = SEND_TO  # what is above is the kind of a control record: see is_message
 
 # What message.type says for each kind: the original's spelling (README, Message).
 TYPE_NAMES = {
@@ -50,9 +51,10 @@ FAILED = 24  # text, refused: the child's traceback; refused means that a restar
 FINISHED = 25  # the target returned and nothing keeps this process; goes on, if its own main thread stops it
 FAULT = 27  # text: the library or the system fails in this process, which ends for it
 
-# The items of a message record. No control record has as many.
+# The items of a message record. PROGRAM is the only control record with as many: it has a payload, too.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
+WANTED = 2  # the item of INTEREST that may still change while it waits
 Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
 Record = Any  # tuple, or list where a pending record may still change; see outbox.py
 Payload = Any  # tuple | bytes | list; see _payload/forms.py
@@ -107,8 +109,22 @@ def check_received(kind: object, event: object, to: object, messages: object) ->
         raise ProtocolError(f"a record of the kind {TYPE_NAMES[kind]} with {shown(to)} as its route")
 
 
-def make_record(header: Header, event: str | list[str], payloads: list[Payload]) -> Record:
+def is_message(record: Record) -> bool:
+    """Whether a record is one of messages, and no control record.
+
+    Where each event comes by, the same is asked without a call: ``record[KIND] <= LAST_MESSAGE``.
+    """
+    return bool(record[KIND] <= LAST_MESSAGE)
+
+
+def count_messages(records: Iterable[Record]) -> int:
+    """How many messages there are in these records; control records are none."""
+    return sum(len(record[PAYLOADS]) for record in records if record[KIND] <= LAST_MESSAGE)
+
+
+def make_record(header: Header | None, event: str | list[str], payloads: list[Payload]) -> Record:
     """A message record from what its messages have in common and what they have not."""
+    assert header is not None  # only the plan of what passes has none, and is not put
     kind, path, to = header
     return (kind, path, event, to, payloads)
 

@@ -7,19 +7,22 @@ caller holds the state lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 
+from .decisions import Plan
 from .messages import (
     INTEREST,
     INTERESTS,
-    MESSAGE_ITEMS,
+    KIND,
+    LAST_MESSAGE,
     MORE_INTERESTS,
     PAYLOADS,
-    TYPE_NAMES,
+    WANTED,
     Header,
     Payload,
     Record,
+    count_messages,
     make_record,
 )
 from .wire import FRAME_BYTES, is_large
@@ -123,18 +126,20 @@ class Outbox:
         there = self._framed_size + self._tail_size + self.being_written
         return not there or there + size <= OUTBOX_BYTES
 
-    def offer(self, header: Header, event: str, payload: Payload, size: int) -> bool:
-        """Take a message if there is room and no episode; else ``decide`` tells what to do with it.
+    def offer(self, plan: Plan, payload: Payload, size: int) -> bool:
+        """Take a message if there is room and no episode; otherwise ``decide`` says what to do with it.
 
-        It joins the record before it if that was made from the very same header.
+        ``plan`` says where its record begins. It joins the record before it if that was made from the very
+        same header.
         """
         tail_size = self._tail_size + size + OVERHEAD
         if tail_size > self._simple_up_to or type(payload) is list:
             if self.dropping or not self.has_room(size):
                 return False
             if tail_size > FRAME_BYTES or type(payload) is list:
-                self.put(make_record(header, event, [payload]), size)
+                self.put_message(plan.header, plan.event, payload, size)
                 return True
+        header, event = plan.header, plan.event
         try:
             if header is self._header:
                 events = self._events
@@ -165,7 +170,7 @@ class Outbox:
         if self._events is not None:
             del self._events[len(self._run) :]
 
-    def _begin_run(self, header: Header, event: str, payload: Payload) -> None:
+    def _begin_run(self, header: Header | None, event: str, payload: Payload) -> None:
         """A record for a message and those that may join it.
 
         It comes into being with the message in it.
@@ -210,9 +215,13 @@ class Outbox:
             return Verdict.DROP
         return _FULL[patience]
 
+    def put_message(self, header: Header | None, event: str, payload: Payload, size: int) -> None:
+        """Take a message at the end, in a record of its own, whatever the limits say."""
+        self.put(make_record(header, event, [payload]), size)
+
     def put(self, record: Record, size: int) -> None:
         """Take a record at the end, whatever the limits say; control records are exempt from them."""
-        count = len(record[PAYLOADS]) if len(record) == MESSAGE_ITEMS else 1
+        count = len(record[PAYLOADS]) if record[KIND] <= LAST_MESSAGE else 1
         size += OVERHEAD * count
         large = is_large(record)
         if self._tail and (large or self._tail_size + size > FRAME_BYTES):
@@ -232,7 +241,7 @@ class Outbox:
         """Tell the peer of interest; news of the same event that still waits is replaced in its place."""
         pending = self._pending_interest.get(event)
         if pending is not None:
-            pending[2] = wanted
+            pending[WANTED] = wanted
             return
         record: list[object] = [INTEREST, event, wanted]
         self.put(record, len(event))
@@ -299,11 +308,6 @@ class Outbox:
         self._framed_size += self._tail_size
         self._tail, self._tail_count, self._tail_size = [], 0, 0
         self._simple_up_to = 0
-
-
-def count_messages(records: Iterable[Record]) -> int:
-    """How many events there are in them; control records are none."""
-    return sum(len(record[PAYLOADS]) for record in records if record[0] in TYPE_NAMES)
 
 
 _FULL = {

@@ -62,7 +62,10 @@ def encode(records: Sequence[Record]) -> bytes:
 
 
 def is_large(record: Record) -> bool:
-    """Whether it is a message record whose payload has buffers that travel behind its frame."""
+    """Whether it has one payload, and that has buffers that travel after its frame.
+
+    By its form and not by its kind: it may come from a peer, and PROGRAM has a payload, too.
+    """
     if len(record) != MESSAGE_ITEMS:
         return False
     payloads = record[PAYLOADS]

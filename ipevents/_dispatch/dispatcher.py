@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
+from .._platform.latches import let_go
 from .._platform.signal_exceptions import is_from_signal
-from .._platform.threads import let_go, library_threads
+from .._platform.threads import library_threads
 from .floor import Floor, process_floor
 from .listeners import Listener, Receivers, Registration, Wait, check_listener, listener_of
 
@@ -211,13 +212,14 @@ class Dispatcher:
         if floor.owner == ident:
             floor.depth += 1
             return
+        gatherer = self if gathers else None  # here: 3.10 looks for signals at every jump, also of an `if`
         try:
             if not floor.lock.acquire(False):
                 floor.take()
         except BaseException:  # of a signal handler, perhaps just after the acquisition
             let_go(floor.lock)
             raise
-        floor.gatherer = self if gathers else None
+        floor.gatherer = gatherer
         floor.depth = 1
         floor.owner = ident
 
@@ -228,14 +230,18 @@ class Dispatcher:
             floor.depth -= 1
             return
         floor.gatherer = None
-        floor.depth = 0
-        floor.owner = 0
-        if floor.owed:
+        if (
+            floor.owed
+        ):  # asked while the owner is known, who leaves again after an exception at the jump: see enter
             owed, floor.owed = floor.owed, []
+            floor.depth = 0
+            floor.owner = 0
             floor.lock.release()
             for on_idle in owed:
                 on_idle()
         else:
+            floor.depth = 0
+            floor.owner = 0
             floor.lock.release()
 
     def runs_here(self) -> bool:
@@ -293,7 +299,7 @@ class Dispatcher:
     def call(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any] = _NO_KWARGS) -> None:
         """Call listeners; what one raises spares the others, but for SystemExit.
 
-        ``Incoming._deliver`` has the same lines in its loop: this call would cost it a tenth of its rate.
+        ``Incoming._deliver`` has the same lines in its loop, where this call would cost 6 % of all its time.
         """
         args = message.args
         for receiver in receivers:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .._platform.threads import acquire_from_user
+from .._platform.latches import acquire_from_user
 
 
 class Floor:

@@ -28,10 +28,11 @@ from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised,
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
 from .._payload import forms, inheritance
-from .._platform import lifetime, signal_exceptions
+from .._platform import exits, hooks, os_signals, signal_exceptions
 from .._platform.clock import monotonic
+from .._platform.latches import Latch, main_waits
 from .._platform.logs import Log, traceback_of
-from .._platform.threads import Deadline, Latch, main_ident, main_waits, start_thread
+from .._platform.threads import Deadline, main_ident, start_thread
 from .._processes import programs
 from .._processes.child_state import LEAST_STEP_SECONDS
 from .._processes.process import HUNG_EXITCODE, Launch
@@ -62,7 +63,7 @@ def run(launch: Launch, descriptors: list[int] | None = None) -> None:
 
     ``descriptors`` are what the arguments of the program refer to.
     """
-    lifetime.ignore_interrupt()
+    os_signals.ignore_interrupt()
     inheritance.receive(descriptors or [])
     if _default is None:
         raise RuntimeError("ipevents was not imported as a whole")
@@ -117,7 +118,7 @@ class ChildRole:
         try:
             connection, welcomed = dial(
                 [Address("AF_UNIX", launch.address)],
-                key=keys.derive(launch.token, keys.CHILDREN),
+                key=keys.derive(launch.token, keys.CHILD),
                 key_id=launch.key_id,
                 me=me,
             )
@@ -125,16 +126,16 @@ class ChildRole:
             if watch.parent_is_gone(GONE_SECONDS):
                 self._vanish()
             raise
-        link = Link(welcomed.server.pid, node.lock, node.receive, self._closed)
+        link = Link(welcomed.server.pid, node.lock, node.incoming.receive, self._closed)
         link.role = "parent"
         self.link = link
         link.last_words = lambda text: (FAULT, text)
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
-                node.rename(welcomed.pid)
+                node.presence.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Stream(connection, None))
-        lifetime.serve_child(self)  # before a stop may come, which looks at the handler
+        hooks.serve_child(self)  # before a stop may come, which looks at the handler
         life.supervisor.begin()
         record = self._program.get()
         if record is None:  # the parent is gone
@@ -246,7 +247,7 @@ class ChildRole:
         """In the link's reader: without it this process has no purpose."""
         if error is not None:
             self.life.node.error(error)
-        self.life.node.incoming.released.set()
+        self.life.node.incoming.held.released.set()
         if isinstance(error, LinkError) and not self.life.stopping.is_set():
             self.failed = True
         if not self.life.stopping.is_set():  # else one of us has ended the link in order
@@ -257,7 +258,7 @@ class ChildRole:
         if not self.orphaned:
             self.orphaned = True
             # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
-            lifetime.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
+            exits.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
             self.life.request_stop(ORPHAN_SECONDS)
         self._program.put(None)
 
@@ -313,7 +314,7 @@ class ChildRole:
             now,
             runs=self.runs(),
             alone=alone,
-            handler=lifetime.term_handler(),
+            handler=os_signals.term_handler(),
             raised=signal_exceptions.raised(),
         )
         if act is Act.SIGNAL:
@@ -324,14 +325,14 @@ class ChildRole:
 
     def wait_target(self, deadline: Deadline) -> None:
         """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
-        if not self._left.is_set() and lifetime.term_handler() is Handler.DEFAULT and self.runs():
+        if not self._left.is_set() and os_signals.term_handler() is Handler.DEFAULT and self.runs():
             drain.run_notices(self.life.node, deadline.at_least(LAST_SECONDS))
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
             signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there
         if self._left.wait(deadline.left()):
             self._wait_held(deadline)
             return
-        log.warning("! the main thread of %s does not end; the process does", self.life.node.errors.place())
+        log.warning("! the main thread of %s does not end; the process does", self.life.node.place())
         if self.orphaned:
             self._vanish()
         drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
@@ -341,8 +342,8 @@ class ChildRole:
         """What waited for our online is delivered if that was said, else it is counted."""
         node = self.life.node
         incoming = node.incoming
-        if node.announced and not self.orphaned and (incoming.held_count or not incoming.holding):
-            incoming.released.wait(deadline.left())
+        if node.announced and not self.orphaned and (incoming.held.count or not incoming.holding):
+            incoming.held.released.wait(deadline.left())
         incoming.drop_held()
 
     def last_steps(self) -> None:

@@ -6,12 +6,13 @@ library or for the kernel, holds no lock meanwhile, and ends at a deadline.
 
 from __future__ import annotations
 
-from .._core.outbox import count_messages
+from .._core.messages import count_messages
 from .._core.state import Event
 from .._links.link import Link
 from .._node.node import Node
+from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline, Latch
+from .._platform.threads import Deadline
 
 log = Log("ipevents.life")
 
@@ -80,7 +81,7 @@ def join(node: Node, deadline: Deadline) -> None:
     with node.lock:
         for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
             link.drop("closed", count_messages(link.outbox.clear()))
-            node.remember(link)
+            node.presence.remember(link)
         node.router.forget_all()
 
 

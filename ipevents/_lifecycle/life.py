@@ -19,8 +19,9 @@ from .._core.state import State
 from .._links.link import Link
 from .._node.node import Node
 from .._options import Options
-from .._platform import lifetime
-from .._platform.threads import Deadline, Latch, library_threads
+from .._platform.interruptible import in_handler
+from .._platform.latches import Latch
+from .._platform.threads import Deadline, library_threads
 from .._processes.role import Role, TopRole
 from .._processes.supervisor import Supervisor
 
@@ -84,7 +85,22 @@ class Life:
         """``ready``, once in a life, whatever happens to the connection."""
         if not self.ready_said:
             self.ready_said = True
-            self.node.deliver_local("ready")
+            self.node.events.deliver("ready")
+
+    # For handlers of signals, and for exits
+
+    def resend(self, number: int) -> bool:
+        """Send the main thread this signal again in a moment. Returns False where no thread does that."""
+        return self.supervisor is not None and self.supervisor.resend(number)
+
+    def kill_children(self) -> None:
+        """KILL all children now; the process ends next. Takes no lock."""
+        if self.supervisor is not None:
+            self.supervisor.kill_all()
+
+    def cannot_serve(self) -> bool:
+        """Whether new clients are lost, because this Python starts no threads after the script's body."""
+        return self.public_socket is not None and self.public_socket.cannot_serve()
 
     # Waits for the end
 
@@ -92,7 +108,7 @@ class Life:
         """Whether this thread may wait for the end: nothing that ends needs it."""
         node = self.node
         ident = threading.get_ident()
-        if node.inside() or node.dispatcher.runs_here() or lifetime.in_handler():
+        if node.inside() or node.dispatcher.runs_here() or in_handler():
             return False
         if ident in library_threads:
             return False

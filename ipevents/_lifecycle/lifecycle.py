@@ -16,10 +16,11 @@ from .._core.state import Event, Stage, State
 from .._exceptions import ProcessError, WouldDeadlock
 from .._links.link import Link
 from .._node.node import Node
-from .._platform import lifetime
+from .._platform import hooks
 from .._platform.guards import told
+from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline, Latch
+from .._platform.threads import Deadline
 from .._processes.child_state import ChildState
 from .._processes.process import HUNG_EXITCODE
 from .._processes.role import Role
@@ -67,7 +68,7 @@ class Lifecycle(Life):
         self._child_main = child_main
         self._suffix = pid.removeprefix(str(os.getpid()))  # ".2" of the second emitter of a process
         self.opening = Opening(self)
-        lifetime.register(self)
+        hooks.register(self)
 
     # Opening
 
@@ -105,7 +106,7 @@ class Lifecycle(Life):
             if not node.announced:  # in a listener of ready: our online goes before all that we send
                 with node.lock:
                     if not node.announced:
-                        node.announce()
+                        node.presence.announce()
 
     # As somebody's child
 
@@ -276,13 +277,13 @@ class Lifecycle(Life):
                 for link in list(node.router.neighbours):
                     link.wake_waiters()  # type: ignore[attr-defined]  # every neighbour here is a Link
             public_socket = self.public_socket
-        node.incoming.online_said()
+        node.incoming.held.online_said.set()
         for waiter in list(self.waiters):
             waiter.set()
         if public_socket is not None:
             public_socket.begin_close()
         if not self.opening.undoes:
-            node.notify(lambda: node.deliver_local("stopping"))
+            node.events.notify(lambda: node.events.deliver("stopping"))
 
     def _drop_all(self, supervisor: Supervisor) -> None:
         """After a fault in the stop: children, links and threads end, and nobody is told."""
@@ -300,7 +301,7 @@ class Lifecycle(Life):
         node = self.node
         node.notices = None
         self.is_grand_master = False
-        lifetime.unwatch(self)
+        hooks.closed(self)
         node.dispatcher.turn_over()
         node.dispatcher.resumes = True  # what is emitted from now on is emitted by code that lives on
         # In one step: from here on another start() may begin a new life, with latches of its own.

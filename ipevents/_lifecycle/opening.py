@@ -24,8 +24,9 @@ from .._core.router import Router
 from .._core.state import Event, Stage, State
 from .._dispatch.notices import Notices
 from .._exceptions import Closed
-from .._platform import allocator, lifetime, streams
-from .._platform.threads import Deadline, Latch, acquire_from_user
+from .._platform import allocator, hooks, streams
+from .._platform.latches import Latch, acquire_from_user
+from .._platform.threads import Deadline
 from .._transport import private_directory
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Opening:
                 notices.close(Deadline(UNDO_SECONDS))
             raise
         if not life.is_child:
-            lifetime.watch(life)
+            hooks.opened(life)
 
     # start()
 
@@ -372,6 +373,6 @@ class Opening:
             if client is not None and arrival is not None:
                 client.attach(arrival.stream)
             elif not node.announced:
-                node.announce()
-        node.deliver_local("online")
-        node.incoming.online_said()
+                node.presence.announce()
+        node.events.deliver("online")
+        node.incoming.held.online_said.set()

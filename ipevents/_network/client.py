@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from .._core.addresses import Address, to_connect
 from .._core.handshake import Identity, Welcomed
-from .._core.messages import MESSAGE_ITEMS
-from .._core.outbox import count_messages
+from .._core.messages import count_messages, is_message
 from .._core.router import Up
 from .._core.state import Stage
 from .._exceptions import LinkError
@@ -60,7 +59,7 @@ class Client:
         self._agreed = ""  # the pid that a server gave us
         self._server: int | None = None  # the incarnation of the one that we know; guarded by the state lock
         self._closing = False
-        self.link = Link("server", node.lock, node.receive, self._closed)
+        self.link = Link("server", node.lock, node.incoming.receive, self._closed)
         self.link.role = "server"
         with node.lock:
             node.router.set_parent(self.link, "", Up.OPEN)
@@ -110,7 +109,7 @@ class Client:
         """State lock held: our name as agreed with the server, and the server's."""
         node = self._node
         if arrival.pid != node.router.pid:
-            node.rename(arrival.pid)
+            node.presence.rename(arrival.pid)
         server = arrival.server
         if server.incarnation != self._server:
             self._server = server.incarnation
@@ -122,9 +121,9 @@ class Client:
         node, link = self._node, self.link
         waiting = link.outbox.clear()
         node.router.set_up(Up.OPEN)
-        node.announce_again()
+        node.presence.announce_again()
         for record in waiting:
-            if len(record) == MESSAGE_ITEMS:  # what was said of interest has just been said in full
+            if is_message(record):  # what was said of interest has just been said in full
                 kind, path, event, to, messages = record
                 renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
                 link.outbox.put(renamed, sum(map(size_of, messages)))
@@ -150,7 +149,7 @@ class Client:
 
     def _connected(self, connection: Connection, welcomed: Welcomed) -> None:
         arrival = self._arrived(connection, welcomed)
-        self._node.notify(lambda: self._welcome(arrival))
+        self._node.events.notify(lambda: self._welcome(arrival))
 
     def _welcome(self, arrival: Arrival) -> None:
         """In the notices thread."""
@@ -165,7 +164,7 @@ class Client:
         try:
             with node.lock:
                 self.attach(arrival.stream)
-            node.deliver_local("online")
+            node.events.deliver("online")
         finally:
             node.dispatcher.leave()
 
@@ -182,9 +181,9 @@ class Client:
             link.drop("link-cut", count_messages(link.outbox.clear()))
             link.wake_waiters()
         if not self._closing:
-            node.notify(lambda: self._tell_lost(pid))
+            node.events.notify(lambda: self._tell_lost(pid))
             if self._options.reconnect:
                 self._connector.begin()
 
     def _tell_lost(self, pid: str) -> None:
-        self._node.deliver_local("offline", (pid,))
+        self._node.events.deliver("offline", (pid,))

@@ -34,7 +34,7 @@ class PublicSocket:
         self._options = options
         self._incarnation = incarnation
         self._say_ready = say_ready
-        self._key = keys.derive(keys.tree_key(options.authkey), keys.CLIENTS)
+        self._key = keys.derive(keys.tree_key(options.authkey), keys.CLIENT)
         # At most one of the two, from ``begin`` on.
         self.server: Server | None = None
         self.client: Client | None = None

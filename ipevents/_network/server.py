@@ -129,7 +129,7 @@ class Server:
         node = self._node
         limit = min(self._options.max_message, identity.max_message)
         try:
-            link = Link(pid, node.lock, node.receive, self._closed)
+            link = Link(pid, node.lock, node.incoming.receive, self._closed)
             link.role = "client"
         except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
             connection.close()
@@ -153,7 +153,7 @@ class Server:
             else:
                 self._arriving.add(newcomer)
         if stale is None:
-            node.after_offlines(lambda: self._attach(newcomer))
+            node.events.after_offlines(lambda: self._attach(newcomer))
 
     def _refused(self, cause: str, address: str) -> None:
         self._node.incoming.count_refused(cause)
@@ -189,11 +189,11 @@ class Server:
             if successor is not None:
                 self._arriving.add(successor)
             if self._clients.pop(link, None) is not None:
-                _, notices = node.child_gone(link, None)
-                node.tell_offlines(notices)
-                node.retire(link)
+                _, notices = node.presence.child_gone(link, None)
+                node.events.tell_offlines(notices)
+                node.presence.retire(link)
         if successor is not None:
-            node.after_offlines(lambda: self._attach(successor))
+            node.events.after_offlines(lambda: self._attach(successor))
 
     def _hang_up(self, newcomer: _Newcomer) -> None:
         """Lock held: end a link that never came into use."""

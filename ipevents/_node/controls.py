@@ -1,17 +1,18 @@
 """Control records: what the library says to itself over a link, about interest, names and lives.
 
 Everything here runs in the reader thread of that link. Each handler checks under the state lock that the
-link is still a neighbour, changes the router and tells the parent; listeners are called behind it.
+link is still a neighbour, changes the router and tells the parent; listeners are called after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._core.messages import (
     INTEREST,
     INTERESTS,
+    KIND,
     MORE_INTERESTS,
     OFFLINE,
     ONLINE,
@@ -24,26 +25,39 @@ from .._core.messages import (
     Record,
 )
 from .._exceptions import Forged, Undeliverable
-from .._links.link import CONTROL_BYTES, Link
-
-if TYPE_CHECKING:
-    from .node import Node
+from .._links.link import Link
+from .._links.writer import CONTROL_BYTES
+from .node_state import NodeState
+from .presence import Presence
 
 _NO_KWARGS: dict[str, Any] = {}
 
 
 def put_report(link: Link, record: Record) -> None:
-    """State lock held: tell the origin of an event that it broke off. Such notices never wait."""
+    """State lock held: report to the origin of an event that it broke off. Such notices never wait."""
     if link.outbox.has_room(CONTROL_BYTES):
         link.tell(record)
 
 
 class Controls:
-    """The handlers by kind; what concerns processes goes to ``on_control(link, record)``."""
+    """The handlers by kind; what concerns processes goes to ``on_control(link, record)``.
 
-    def __init__(self, node: Node, on_control: Callable[[Link, Record], None]) -> None:
+    ``on_parent()`` is called when the parent has answered our ``online``, ``count(cause)`` for what is lost.
+    """
+
+    def __init__(
+        self,
+        node: NodeState,
+        presence: Presence,
+        on_control: Callable[[Link, Record], None],
+        on_parent: Callable[[], None],
+        count: Callable[[str], None],
+    ) -> None:
         self._node = node
+        self._presence = presence
         self._on_control = on_control
+        self._on_parent = on_parent
+        self._count = count
         self._table: dict[int, Callable[[Link, Record], None]] = {
             INTEREST: self._take_interest,
             INTERESTS: self._take_interests,
@@ -56,7 +70,7 @@ class Controls:
 
     def take(self, link: Link, record: Record) -> None:
         """Note what a control record says. Raises Forged, or what a record that makes no sense provokes."""
-        handler = self._table.get(record[0])
+        handler = self._table.get(record[KIND])
         if handler is not None:
             handler(link, record)
         else:
@@ -67,7 +81,7 @@ class Controls:
         node = self._node
         with node.lock:
             if link in node.router.neighbours:
-                node.advertise(node.router.peer_interest(link, event, bool(wanted)))
+                self._presence.advertise(node.router.peer_interest(link, event, bool(wanted)))
 
     def _take_interests(self, link: Link, record: Record) -> None:
         kind, events = record
@@ -76,7 +90,7 @@ class Controls:
             if link in node.router.neighbours:
                 router = node.router
                 take = router.peer_interests if kind == INTERESTS else router.more_peer_interests
-                node.advertise(take(link, events))
+                self._presence.advertise(take(link, events))
 
     def _take_online(self, link: Link, record: Record) -> None:
         _, path = record
@@ -87,7 +101,7 @@ class Controls:
             pids = node.router.online(link, path)
             if len(path) == 1:
                 link.tell((PARENT, node.router.pid))
-            node.tell_up((ONLINE, pids))
+            self._presence.tell_up((ONLINE, pids))
         self._on_control(link, record)
         self._deliver_lifecycle(TO_PARENTS, pids, "online")
 
@@ -98,7 +112,7 @@ class Controls:
             if link not in node.router.neighbours:
                 return
             pids = node.router.offline(link, path, pid)
-            node.tell_up((OFFLINE, pids, pid, exitcode))
+            self._presence.tell_up((OFFLINE, pids, pid, exitcode))
         self._deliver_lifecycle(TO_PARENTS, pids, "offline", (pid,), exitcode)
 
     def _take_parent(self, link: Link, record: Record) -> None:
@@ -114,14 +128,13 @@ class Controls:
         own = node.router.pid
         envelope = Envelope(TO_CHILD, (pid, own), "parent", node.reply, to=own)
         node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
-        if node.incoming.holding:
-            node.incoming.release_held()
+        self._on_parent()
 
     def _take_report(self, link: Link, record: Record) -> None:
         _, route, event, at, target, cause = record
         node = self._node
         if not route:
-            node.incoming.count("undeliverable")
+            self._count("undeliverable")
             node.error(Undeliverable(event, at, target, cause))
             return
         with node.lock:

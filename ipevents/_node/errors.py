@@ -1,4 +1,4 @@
-"""What goes wrong: raised at the caller, told to the listeners of ``error``, or logged.
+"""What goes wrong: raised at the caller, an ``error`` event, or logged.
 
 No lock of its own. ``fail`` and ``report`` may be called by any thread, ``report`` under any lock: the
 listeners run in the notices thread. What nobody listens to is logged there, at most once a second for each
@@ -8,7 +8,7 @@ kind.
 from __future__ import annotations
 
 from _thread import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._core.callable_names import described, failure
 from .._core.messages import ErrorEnvelope, Message
@@ -17,10 +17,7 @@ from .._dispatch.listeners import Listener
 from .._exceptions import Closed, IPEventsError
 from .._platform.clock import monotonic
 from .._platform.logs import Log
-from .._processes.process import process_name
-
-if TYPE_CHECKING:
-    from .node import Node
+from .node_state import NodeState
 
 log = Log("ipevents")
 
@@ -30,18 +27,18 @@ _NO_KWARGS: dict[str, Any] = {}
 
 
 class Errors:
-    """The errors of one node. ``telling`` is its set of the threads that run the listeners of ``error``."""
+    """The errors of one node."""
 
-    def __init__(self, node: Node, telling: set[int]) -> None:
+    def __init__(self, node: NodeState) -> None:
         self._node = node
-        self._telling = telling
+        self._telling = node.telling_errors
         # When a kind of failure, a type and a listener, was logged last, and how many more came since.
         self._logged: dict[tuple[type, str], tuple[float, int]] = {}
 
     def fail(self, exc: IPEventsError, child: Any = None) -> None:
-        """A mistake of the caller: an ``error`` event if anyone listens to it, else raised here.
+        """A mistake of the caller: an ``error`` event if anyone listens to it, otherwise raised here.
 
-        Raised also in a listener of ``error``: it would be told of it, make the same mistake, and so on.
+        Raised also in a listener of ``error``: it would be called for it, make the same mistake, and so on.
         """
         node = self._node
         if (
@@ -99,7 +96,7 @@ class Errors:
             self._log(exc, failed, listener)
 
     def _log(self, exc: BaseException, failed: Message | None, listener: Listener | None) -> None:
-        # Of the same listener: else one that fails all the time would hide the failures of the others.
+        # Of the same listener: otherwise one that fails all the time would hide the failures of the others.
         kind = (type(exc), "" if listener is None else described(listener))
         now = monotonic()
         last, hidden = self._logged.get(kind, (-REPEAT_SECONDS, 0))
@@ -114,7 +111,7 @@ class Errors:
             self._log_failed(exc, failed, listener, more)
             return
         trace = exc if exc.__traceback__ else None
-        log.error("! %s in %s: %s%s", type(exc).__name__, self.place(), exc, more, exc_info=trace)
+        log.error("! %s in %s: %s%s", type(exc).__name__, self._node.place(), exc, more, exc_info=trace)
 
     def _log_failed(self, exc: BaseException, failed: Message, listener: Listener, more: str = "") -> None:
         """One line that says which listener of which event failed in which process, and the traceback."""
@@ -123,12 +120,8 @@ class Errors:
             described(listener),
             failed.event,
             failed.from_,
-            self.place(),
+            self._node.place(),
             failure(exc),
             more,
             exc_info=exc,
         )
-
-    def place(self) -> str:
-        """This process as texts for people name it: ``resize (4718)``."""
-        return f"{process_name()} ({self._node.router.pid})"

@@ -1,19 +1,16 @@
 """The exceptions that signals raise in the program, and whether they are still at work there.
 
-Nothing here keeps such an exception alive: who raises one writes ``raise terminated(code)``, with no name for
-it, as the frames that its traceback holds would hold it in turn.
+Nothing here keeps such an exception alive. The code that raises one writes ``raise terminated(code)`` and
+gives it no name: the traceback holds frames, and a name in one of them would hold the exception in turn.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
-import types
 import weakref
 from collections.abc import Callable
-from typing import Any
 
-from .._core.stopping import Handler, Raised
+from .._core.stopping import Raised
 
 _MARK = "_ipevents_signal"
 _DEEPEST = 100  # exceptions in a chain that are looked at; a chain may be a circle
@@ -39,16 +36,6 @@ def raised() -> Raised:
     if _raised is None:
         return Raised.NEVER
     return Raised.DEAD if _raised() is None else Raised.ALIVE
-
-
-def handler(ours: Callable[..., Any]) -> Handler:
-    """What SIGTERM does in this process, where ``ours`` is the library's handler. From any thread."""
-    found = signal.getsignal(signal.SIGTERM)
-    if found is ours:
-        return Handler.OURS
-    if found == signal.SIG_DFL:
-        return Handler.DEFAULT
-    return Handler.IGNORED if found == signal.SIG_IGN else Handler.USERS
 
 
 def marked(exc: BaseException) -> BaseException:
@@ -79,17 +66,3 @@ def is_at_work() -> bool:
             return True
         exc = exc.__context__
     return False
-
-
-def is_below(found: types.FrameType, frame: types.FrameType | None) -> bool:
-    """Whether ``found`` is on the stack whose innermost frame is ``frame``."""
-    while frame is not None:
-        if frame is found:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def is_interactive() -> bool:
-    """Whether somebody types the program, so that the end of its body means nothing."""
-    return hasattr(sys, "ps1") or bool(sys.flags.interactive)

@@ -22,7 +22,7 @@ from .._node.node import Node
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._transport.acceptor import Acceptor
-from .._transport.keys import CHILDREN, derive
+from .._transport.keys import CHILD, derive
 from .._transport.private_directory import PrivateDirectory
 from .._transport.socket_file import SocketFile
 from .._transport.sockets import listen
@@ -129,7 +129,7 @@ class ChildSocket:
         with self._node.lock:
             child = self._expected.get(key)
             awaited = child is not None and child.contact is Contact.AWAITED
-            return derive(child.token, CHILDREN) if child is not None and awaited else None
+            return derive(child.token, CHILD) if child is not None and awaited else None
 
     def _admit(self, identity: Identity, key: bytes, address: str) -> str | Refusal:
         with self._node.lock:
@@ -141,7 +141,7 @@ class ChildSocket:
             return child.pid
 
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key: bytes) -> None:
-        self._node.after_offlines(lambda: self._attach(connection, key))
+        self._node.events.after_offlines(lambda: self._attach(connection, key))
 
     def _attach(self, connection: Connection, key: bytes) -> None:
         with self._node.lock:
@@ -157,6 +157,6 @@ class ChildSocket:
         if cause != HUNG_UP:  # a child that was killed just then is no news
             log.warning(
                 "! %s refused a connection to the socket for its children: %s",
-                self._node.errors.place(),
+                self._node.place(),
                 cause,
             )

@@ -22,8 +22,9 @@ from .._links.link import Link
 from .._payload import forms
 from .._payload.inheritance import Inheritance
 from .._platform.clock import monotonic
+from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline, Latch
+from .._platform.threads import Deadline
 from .._transport.stream import Stream
 from .process import ChildProcess
 from .programs import Program

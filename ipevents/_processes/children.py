@@ -68,7 +68,7 @@ class Children:
     def add(self, child: ChildState) -> None:
         """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
         self._socket.open()
-        link = Link(child.name, self._node.lock, self._node.receive, self._link_closed)
+        link = Link(child.name, self._node.lock, self._node.incoming.receive, self._link_closed)
         link.role, link.given_name, link.child = "child", child.name, child.handle
         child.link = link
         with self._node.lock:
@@ -261,7 +261,7 @@ class Children:
             self._socket.forget(child)
             cause = "stopped" if child.wanted or stopping else "link-cut"
             lost = link.dropped.get(cause, 0)
-            online, notices = self._node.child_gone(link, code, cause)
+            online, notices = self._node.presence.child_gone(link, code, cause)
             if not online:  # what it was sent waited there for its online
                 link.drop(cause, link.sent - child.sent_before)
             lost = link.dropped.get(cause, 0) - lost
@@ -275,7 +275,7 @@ class Children:
             )
             errors = child.failures(online, stopping, decision)
             goes_on = child.goes_next(decision, child.exited_at)
-            self._node.tell_offlines(notices)
+            self._node.events.tell_offlines(notices)
             if not goes_on:
                 self._end(child)
         if process is not None:
@@ -291,7 +291,7 @@ class Children:
         """State lock held: this child will not be started again."""
         self._states.remove(child)
         child.link.drop("link-cut", child.ends())
-        self._node.retire(child.link)
+        self._node.presence.retire(child.link)
 
     def _announce_end(self, child: ChildState) -> None:
         """After ``_end``, when everything else is reported: threads that wait for the end go on."""

@@ -226,21 +226,6 @@ def _pidfd_of_child(pid: int) -> int | None:
         return None
 
 
-def process_name() -> str:
-    """What this process is called in texts for people, beside its pid.
-
-    A child's is what ``worker(name=)`` gave it. Where nobody gave one, the script's; in a REPL or with ``-c``
-    multiprocessing's "MainProcess".
-    """
-    name = multiprocessing.current_process().name
-    if name != "MainProcess":
-        return name
-    path, _, file = (sys.argv[0] if sys.argv else "").rpartition("/")
-    if file == "__main__.py":  # python -m package
-        file = path.rpartition("/")[2]
-    return name if file in ("", "-c", "-m") else file
-
-
 def open_pidfd(pid: int) -> int | None:
     """A descriptor for a process, or None where the system has none."""
     if not hasattr(os, "pidfd_open"):

@@ -14,6 +14,7 @@ from .._dispatch import listeners
 from .._exceptions import shown
 from .._payload import forms, pickled
 from .._payload.inheritance import Inheritance
+from .._platform.interruptible import runs_program
 from . import scripts
 from .scripts import CONTAINER, MODULE, SCRIPT, Program
 
@@ -104,6 +105,7 @@ def _text(arg: object) -> str:
     return os.fsdecode(arg) if isinstance(arg, (bytes, os.PathLike)) else str(arg)
 
 
+@runs_program
 def execute(program: Program) -> None:
     """Run it in this process, in the main thread. Raises whatever it raises."""
     if program.kind != FUNCTION:

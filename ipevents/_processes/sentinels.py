@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import select
 
-from .._platform.threads import Wakeup, for_poll
+from .._platform.latches import Wakeup
+from .._platform.threads import for_poll
 from .child_state import ChildState
 from .process import open_pidfd
 

@@ -147,7 +147,7 @@ class Supervisor:
 
         Returns the deadline for the rest of the stop.
         """
-        log.exception("! the supervisor of %s ends, and kills all children", self._node.errors.place())
+        log.exception("! the supervisor of %s ends, and kills all children", self._node.place())
         self._has_failed = True
         self.kill_all()
         try:
@@ -189,13 +189,13 @@ class Supervisor:
         if self._warn_held_at is None or now < self._warn_held_at:
             return
         self._warn_held_at = None
-        count = self._node.incoming.held_count
+        count = self._node.incoming.held.count
         if count:
             log.warning(
                 "! %d events wait for %s to say online: call ipem.start() there when its listeners are "
                 "registered",
                 count,
-                self._node.errors.place(),
+                self._node.place(),
             )
 
     # The stop

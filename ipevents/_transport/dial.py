@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._core.addresses import Address, spelled
 from .._core.handshake import HANDSHAKE_SECONDS, ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
+from .._platform.interruptible import interruptible
 from .._platform.logs import Log
 from .._platform.threads import Deadline
 from .sockets import advice, connection_from
@@ -150,6 +151,7 @@ def _summed_up(failures: Sequence[tuple[Address, OSError]]) -> tuple[OSError, Ba
     return LinkError(f"cannot connect to {text}"), errors[0] if errors else None
 
 
+@interruptible
 def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
     """Return a socket connected to whoever is there. Raises OSError as the system does.
 
@@ -262,6 +264,7 @@ def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadli
     return handshake.outcome
 
 
+@interruptible
 def receive(sock: socket.socket, reader: FrameReader, deadline: Deadline) -> bytes:
     """The next frame of the handshake. Raises OSError; a signal handler may raise in here."""
     while True:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._core.messages import SEND_TO, Record
+from .._core.messages import Record, is_message
 from .._core.wire import (
     FRAME_BYTES,
     HEADER_BYTES,
@@ -153,7 +153,7 @@ class _Reading:
             except OverflowError as exc:
                 raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
             except _NoMemory as exc:
-                if size > _LARGEST_MEMORY or records[0][0] > SEND_TO:
+                if size > _LARGEST_MEMORY or not is_message(records[0]):
                     raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
                 del head  # what there is of it
                 buffers.clear()

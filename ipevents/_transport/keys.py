@@ -17,10 +17,9 @@ from .._core.mac import mac
 from .._exceptions import KeyFileError, OptionsError
 from .private_directory import OPEN_DIRECTORY, not_private, sentence
 
+CHILD = b"child"  # the purpose of the key of a child's link to its parent, made from the token of its start
+CLIENT = b"link"  # that of the key of a client's link to its server, made from the key of the tree
 KEY_BYTES = 32
-# Purposes: what a key is derived for.
-CLIENTS = b"link"  # the handshake at the public socket, from the key of the tree
-CHILDREN = b"child"  # that of a child with its parent, from the token that it was started with
 ENVIRONMENT_KEY = "IPEVENTS_AUTHKEY"
 
 _KEY_FILE = "key"

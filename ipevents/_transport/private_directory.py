@@ -17,14 +17,13 @@ import os
 import stat
 
 from .._exceptions import WorkerRefused
-from .._options import MAX_SOCKET_PATH_BYTES
+from .._platform.system import MAX_SOCKET_PATH_BYTES
 
 # What a socket in a PrivateDirectory may be called at most, see _PATH_BYTES.
 MAX_NAME_BYTES = 20
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# The longest path of such a directory.
-_PATH_BYTES = MAX_SOCKET_PATH_BYTES - 1 - MAX_NAME_BYTES
+_PATH_BYTES = MAX_SOCKET_PATH_BYTES - 1 - MAX_NAME_BYTES  # less a slash and a name
 _FALLBACK_PLACE = "/tmp"
 _RANDOM_BYTES = 8  # what mkdtemp() appends
 

@@ -16,8 +16,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._exceptions import AddressInUse, LinkError
-from .._options import MAX_SOCKET_PATH_BYTES
 from .._platform.logs import Log
+from .._platform.system import MAX_SOCKET_PATH_BYTES
 from .._platform.threads import Deadline
 from .sockets import listen
 

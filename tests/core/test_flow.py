@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipevents._core import outbox as module
+from ipevents._core.decisions import Plan
 from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS, MORE_INTERESTS, SEND_TO
 from ipevents._core.outbox import (
     OUTBOX_BYTES,
@@ -106,7 +107,7 @@ def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monk
     outbox = full_of_records(monkeypatch)
     outbox.begin_dropping()
     outbox.take()
-    assert not outbox.offer(SAME, "x", b"", 1)
+    assert not outbox.offer(Plan(header=SAME, event="x"), b"", 1)
     assert outbox.decide(1, Patience.FANOUT, 0.0, 0.0) is Verdict.DROP
     assert outbox.decide(1, Patience.APPLICATION, 0.0, 0.0) is Verdict.TAKE
     assert outbox.decide(1, Patience.LISTENER, 0.0, 0.0) is Verdict.TAKE
@@ -121,7 +122,7 @@ def test_a_peer_that_was_slow_gets_no_fanout_until_its_outbox_is_half_empty(monk
 def test_an_offer_is_taken_where_there_is_room(size, payload):
     outbox = Outbox()
     outbox.put(record("first"), 1)
-    assert outbox.offer(SAME, "second", payload, size)
+    assert outbox.offer(Plan(header=SAME, event="second"), payload, size)
     assert [item[2] for frame in drained(outbox) for item in frame] == ["first", "second"]
 
 
@@ -130,7 +131,7 @@ def test_an_offer_to_a_full_outbox_changes_nothing(monkeypatch):
         before = (len(outbox), outbox.size)
         monkeypatch.setattr(module, "FRAME_BYTES", 1)
         outbox._close_tail()
-        assert not outbox.offer(SAME, "x", b"", 1)
+        assert not outbox.offer(Plan(header=SAME, event="x"), b"", 1)
         assert (len(outbox), outbox.size) == before
 
 
@@ -140,7 +141,7 @@ def test_an_offer_to_a_full_outbox_changes_nothing(monkeypatch):
 def test_messages_with_the_same_header_travel_in_one_record():
     outbox = Outbox()
     for head, payload in [(SAME, b"1"), (SAME, b"2"), (OTHER, b"3"), (SAME, b"4")]:
-        assert outbox.offer(head, "x", payload, 1)
+        assert outbox.offer(Plan(header=head, event="x"), payload, 1)
     assert len(outbox) == 4
     assert outbox.take() == [
         record("x", b"1", b"2"),
@@ -152,9 +153,9 @@ def test_messages_with_the_same_header_travel_in_one_record():
 def test_messages_of_several_events_travel_in_one_record_that_has_a_name_for_each():
     outbox = Outbox()
     for event, payload in [("x", b"1"), ("x", b"2"), ("y", b"3"), ("x", b"4")]:
-        assert outbox.offer(SAME, event, payload, 1)
+        assert outbox.offer(Plan(header=SAME, event=event), payload, 1)
     assert len(outbox) == 4
-    outbox.offer(OTHER, "z", b"5", 1)
+    outbox.offer(Plan(header=OTHER, event="z"), b"5", 1)
     assert outbox.take() == [
         record(["x", "x", "y", "x"], b"1", b"2", b"3", b"4"),
         (BROADCAST, ("b",), "z", None, [b"5"]),
@@ -164,29 +165,29 @@ def test_messages_of_several_events_travel_in_one_record_that_has_a_name_for_eac
 def test_an_event_whose_name_is_another_object_is_the_same_event():
     outbox = Outbox()
     for name in ("again", "".join(["ag", "ain"])):
-        outbox.offer(SAME, name, b"", 1)
+        outbox.offer(Plan(header=SAME, event=name), b"", 1)
     assert outbox.take() == [record("again", b"", b"")]
 
 
 def test_messages_do_not_join_a_record_before_something_else():
     outbox = Outbox()
-    outbox.offer(SAME, "x", b"1", 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"1", 1)
     outbox.put_interest("x", True)
-    outbox.offer(SAME, "x", b"2", 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"2", 1)
     outbox.put(record("x", b"3"), 1)
-    outbox.offer(SAME, "x", b"4", 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"4", 1)
     assert [item[-1] for item in outbox.take()] == [[b"1"], True, [b"2"], [b"3"], [b"4"]]
 
 
 def test_messages_do_not_join_a_record_that_was_taken_or_is_large_or_full():
     outbox = Outbox()
-    outbox.offer(SAME, "x", b"1", 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"1", 1)
     first = outbox.take()
-    outbox.offer(SAME, "x", b"2", 1)
-    outbox.offer(SAME, "x", [b"meta", [b"buffer"]], 1)
-    outbox.offer(SAME, "x", b"3", 1)
-    outbox.offer(SAME, "x", b"4", FRAME_BYTES)
-    outbox.offer(SAME, "x", b"5", 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"2", 1)
+    outbox.offer(Plan(header=SAME, event="x"), [b"meta", [b"buffer"]], 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"3", 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"4", FRAME_BYTES)
+    outbox.offer(Plan(header=SAME, event="x"), b"5", 1)
     assert first == [record("x", b"1")]
     frames = [[item[-1] for item in frame] for frame in drained(outbox)]
     assert frames == [[[b"2"]], [[[b"meta", [b"buffer"]]]], [[b"3"]], [[b"4"]], [[b"5"]]]
@@ -196,7 +197,7 @@ def test_a_record_that_was_passed_on_is_not_changed_by_what_follows():
     outbox = Outbox()
     passed = record("x", b"1")
     outbox.put(passed, 1)
-    outbox.offer(SAME, "x", b"2", 1)
+    outbox.offer(Plan(header=SAME, event="x"), b"2", 1)
     assert passed[-1] == [b"1"]
 
 
@@ -267,7 +268,7 @@ def test_the_accounts_agree_with_what_is_there(steps):
             outbox.put(record(put, [b"", []]), 100)
             put += 1
         elif step in ("run", "other"):
-            assert outbox.offer(SAME, step, b"", 10)
+            assert outbox.offer(Plan(header=SAME, event=step), b"", 10)
             put += 1
         elif step == "interest":
             before = len(outbox)
@@ -371,10 +372,10 @@ def test_a_record_with_buffers_is_large():
 def test_what_was_taken_is_not_touched_any_more():
     outbox = Outbox()
     for event in ("x", "y"):
-        outbox.offer(SAME, event, (event,), 8)
+        outbox.offer(Plan(header=SAME, event=event), (event,), 8)
     (taken,) = outbox.take()
-    outbox.offer(SAME, "z", ("z",), 8)
-    outbox.offer(OTHER, "z", ("z",), 8)
+    outbox.offer(Plan(header=SAME, event="z"), ("z",), 8)
+    outbox.offer(Plan(header=OTHER, event="z"), ("z",), 8)
     assert taken == (BROADCAST, ("a",), ["x", "y"], None, [("x",), ("y",)])
 
 
@@ -426,7 +427,7 @@ def test_a_signal_handler_that_raises_mixes_nothing_up(which):
     while True:
         outbox = Outbox()
         for number, (header, event) in enumerate(OFFERS):
-            offer = functools.partial(outbox.offer, header, event, (number,), 8)
+            offer = functools.partial(outbox.offer, Plan(header=header, event=event), (number,), 8)
             if number == which:
                 was_interrupted = interrupted(offer, place)
             else:

@@ -24,10 +24,12 @@ from ipevents._core.messages import (
     check_name,
     check_names,
     check_received,
+    count_messages,
+    is_message,
 )
 from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
 
-NO_KINDS = {"KIND", "PATH", "EVENT", "TO", "PAYLOADS", "MESSAGE_ITEMS"} | {
+NO_KINDS = {"KIND", "PATH", "EVENT", "TO", "PAYLOADS", "MESSAGE_ITEMS", "WANTED", "LAST_MESSAGE"} | {
     name for name in vars(messages) if name.startswith("MAX_")
 }
 
@@ -281,10 +283,20 @@ def test_the_repr_of_an_error_says_what_it_is_about():
     )
 
 
+KINDS = {
+    name: value
+    for name, value in vars(messages).items()
+    if name.isupper() and type(value) is int and name not in NO_KINDS
+}
+
+
 def test_no_two_kinds_of_records_share_a_number():
-    kinds = [
-        value
-        for name, value in vars(messages).items()
-        if name.isupper() and type(value) is int and name not in NO_KINDS
-    ]
-    assert len(kinds) == len(set(kinds)) == 19
+    assert len(KINDS) == len(set(KINDS.values())) == 19
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_record_is_a_message_if_its_kind_has_a_name_for_users(name):
+    kind = KINDS[name]
+    record = (kind, ("a",), "x", None, [(), ()])
+    assert is_message(record) == (kind in TYPE_NAMES)
+    assert count_messages([record, record]) == (4 if kind in TYPE_NAMES else 0)

@@ -178,7 +178,7 @@ class Tree(RuleBasedStateMachine):
             process.reports.clear()
 
 
-Tree.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+Tree.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestTree = Tree.TestCase
 
 

@@ -11,7 +11,8 @@ from ipevents import Emitter
 from ipevents._core.stopping import Handler, Raised
 from ipevents._lifecycle import child_main as module
 from ipevents._lifecycle.child_main import ChildRole
-from ipevents._platform.threads import Deadline, Latch
+from ipevents._platform.latches import Latch
+from ipevents._platform.threads import Deadline
 from ipevents._processes.process import Launch
 
 CEILING_SECONDS = 30.0
@@ -90,7 +91,7 @@ def role(monkeypatch):
     made = ChildRole(life, launch)  # type: ignore[arg-type]  # as much of a life as it needs
     made.sent = []
     monkeypatch.setattr(module.signal, "pthread_kill", lambda ident, number: made.sent.append(number))
-    monkeypatch.setattr(module.lifetime, "term_handler", lambda: Handler.OURS)
+    monkeypatch.setattr(module.os_signals, "term_handler", lambda: Handler.OURS)
     monkeypatch.setattr(module.signal_exceptions, "raised", lambda: Raised.NEVER)
     return made
 

@@ -10,7 +10,7 @@ import pytest
 
 from ipevents import Emitter
 from ipevents._node import errors as module
-from ipevents._processes.process import process_name
+from ipevents._platform.host import process_name
 
 CEILING = 20.0  # reached only in a deadlock
 FILE = __file__.rpartition("/")[2]
@@ -25,7 +25,7 @@ def ipem():
 def told(ipem):
     """Wait until every error so far was told or logged."""
     done: queue.SimpleQueue[None] = queue.SimpleQueue()
-    ipem._node.notify(lambda: done.put(None))
+    ipem._node.events.notify(lambda: done.put(None))
     done.get(timeout=CEILING)
 
 

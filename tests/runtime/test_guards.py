@@ -9,11 +9,10 @@ import pytest
 
 from ipevents import Emitter, UnreadablePayload
 from ipevents._exceptions import shown
-from ipevents._platform import guards
-from ipevents._platform import threads as threads_module
+from ipevents._platform import guards, latches
 from ipevents._platform.guards import foreign, patient, told
+from ipevents._platform.latches import Wakeup
 from ipevents._platform.logs import Log, traceback_of
-from ipevents._platform.threads import Wakeup
 
 CEILING_SECONDS = 30.0
 
@@ -147,15 +146,15 @@ def test_a_fault_in_a_row_is_borne_some_times_and_then_given_up(monkeypatch):
 def test_a_ring_waits_for_no_other_ring(monkeypatch):
     """A collected receiver may ring in the middle of a ring, in any thread that holds any lock."""
     wakeup = Wakeup()
-    write = threads_module.os.write
+    write = latches.os.write
     inner = []
 
     def write_slowly(descriptor, data):
-        monkeypatch.setattr(threads_module.os, "write", write)
+        monkeypatch.setattr(latches.os, "write", write)
         inner.append(in_thread(wakeup.ring))
         return write(descriptor, data)
 
-    monkeypatch.setattr(threads_module.os, "write", write_slowly)
+    monkeypatch.setattr(latches.os, "write", write_slowly)
     wakeup.ring()
     assert inner == [None]
     assert wakeup.clear()

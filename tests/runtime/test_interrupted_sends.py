@@ -84,7 +84,7 @@ def check_books(server, clients, is_exact=True):
         assert (link["sent"], link["queued"], link["dropped"]) == (received, 0, {})
     assert not node.lock._is_owned()
     assert not node.dispatcher.floor.lock._is_owned()
-    assert node.deferred == {}
+    assert node.lock.deferred == {}
 
 
 def free(lock):

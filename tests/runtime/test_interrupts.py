@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import signal
 import sys
 
 import pytest
 
-from ipevents._core.stopping import Handler, Raised
+from ipevents._core.stopping import Raised
 from ipevents._platform import signal_exceptions
 
 
@@ -61,21 +60,6 @@ def test_it_is_a_system_exit_with_a_code_also_elsewhere():
     assert (caught.value.code, copied.code, type(copied)) == (143, 143, signal_exceptions.Terminated)
 
 
-def test_what_sigterm_does_is_told_from_the_handler():
-    def ours(*_: object) -> None:
-        pass
-
-    found = {}
-    previous = signal.getsignal(signal.SIGTERM)
-    try:
-        for installed in (ours, lambda *_: None, signal.SIG_DFL, signal.SIG_IGN):
-            signal.signal(signal.SIGTERM, installed)
-            found[installed] = signal_exceptions.handler(ours)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    assert list(found.values()) == [Handler.OURS, Handler.USERS, Handler.DEFAULT, Handler.IGNORED]
-
-
 @pytest.mark.parametrize("make", [KeyboardInterrupt, lambda: SystemExit(143)])
 def test_what_a_signal_raised_is_at_work_while_it_is_handled_and_not_after(make):
     seen = []
@@ -126,15 +110,3 @@ def test_a_circle_of_exceptions_is_looked_through_once():
         raise one
     except KeyError:
         assert not signal_exceptions.is_at_work()
-
-
-def test_whether_a_frame_is_below_another_one():
-    outer = sys._getframe()
-
-    def inner() -> bool:
-        return signal_exceptions.is_below(outer, sys._getframe())
-
-    left = []
-    (lambda: left.append(sys._getframe()))()
-    assert inner()
-    assert not signal_exceptions.is_below(left[0], sys._getframe())

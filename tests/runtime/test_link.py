@@ -8,12 +8,14 @@ import time
 from multiprocessing.connection import Connection
 
 import pytest
+from watched import WatchedLink
 
+from ipevents._core import link_state
+from ipevents._core.decisions import Plan
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
-from ipevents._links import link as link_module
-from ipevents._links.link import Link
+from ipevents._links import writer as writer_module
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
 
@@ -29,7 +31,7 @@ class End:
         self.records = queue.Queue()
         self.closed = queue.Queue()
         self.on_record = None
-        self.link = Link(name, self.lock, self._received, self._closed)
+        self.link = WatchedLink(name, self.lock, self._received, self._closed)
         self._headers = {}
 
     def _received(self, link, records, size):
@@ -48,7 +50,7 @@ class End:
     def put(self, event, payload=(), size=10):
         """State lock held: something waits, and nobody writes it yet."""
         header = self._headers.setdefault(event, (BROADCAST, (self.name,), None))  # a record for each event
-        assert self.link.outbox.offer(header, event, payload, size)
+        assert self.link.outbox.offer(Plan(header=header, event=event), payload, size)
 
     def send(self, event, payload=(), size=10):
         """As an application thread does."""
@@ -76,6 +78,7 @@ class End:
         with self.lock:
             self.link.end()
         assert self.link.join(Deadline(CEILING)), "a thread of the link does not end"
+        assert self.link.refused == set()
 
 
 @pytest.fixture
@@ -296,7 +299,7 @@ def test_a_listeners_record_leaves_soon_also_while_the_listener_runs_on(joined):
 
     def listener(record):
         with b.lock:
-            b.link.outbox.offer((BROADCAST, ("b",), None), "answer", (), 10)
+            b.put("answer")
             b.link.defer()
         assert go.wait(CEILING)
 
@@ -314,7 +317,7 @@ def test_at_the_end_of_a_batch_a_busy_link_is_written_at_once(joined):
     a, b = joined
     for number in range(100):
         with a.lock:
-            a.link.outbox.offer((BROADCAST, ("a",), None), "x", (number,), 10)
+            a.put("x", (number,))
             records = a.link.claim_now()
         if records is not None:
             a.link.write_now(records)
@@ -375,7 +378,7 @@ def test_a_link_may_be_ended_twice_and_before_it_was_connected():
 def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joined, monkeypatch):
     """At every place: tests/test_interrupts.py."""
     a, b = joined
-    real = link_module.wire_parts
+    real = writer_module.wire_parts
     calls = []
 
     def interrupted(records):
@@ -384,7 +387,7 @@ def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joi
             raise TimeoutError("of a signal handler")
         return real(records)
 
-    monkeypatch.setattr(link_module, "wire_parts", interrupted)
+    monkeypatch.setattr(writer_module, "wire_parts", interrupted)
     with a.lock:
         a.put("x")
         records = a.link.claim()
@@ -395,6 +398,16 @@ def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joi
     assert [event for event, _ in b.next_messages(2)] == ["x", "y"]
     assert a.link.sent == 2
     assert b.link.session is not None
+
+
+def test_a_link_that_was_ended_closes_the_connection_that_was_on_its_way(ends):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ends[0].end()
+        ends[0].attach(ours)
+        theirs.settimeout(CEILING)
+        assert theirs.recv(1) == b""
+    assert ends[0].link.state.connection is link_state.Connection.ENDED
 
 
 def test_ending_does_not_wait_for_a_peer_that_does_not_read(ends):

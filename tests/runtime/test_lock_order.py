@@ -15,8 +15,9 @@ import pytest
 from interrupting import Interruption
 from recorder import Recorder
 
+from ipevents._platform.latches import Latch, Wakeup
 from ipevents._platform.logs import Log
-from ipevents._platform.threads import Deadline, Latch, Wakeup, start_thread
+from ipevents._platform.threads import Deadline, start_thread
 from ipevents._transport.connector import Connector
 from ipevents._transport.dial import Attempt
 
@@ -69,8 +70,8 @@ def what_is_done_under_the_lock(emitter):
         supervisor.sentinels.ring()
         link.prompt()
         link.wake_waiters()
-        node.notify(int)
-        node.incoming.online_said()
+        node.events.notify(int)
+        node.incoming.held.online_said.set()
 
     return do
 
@@ -95,7 +96,7 @@ def actions(server, client):
     yield "break off", attempt.break_off
     yield "accept no more", server._life.public_socket.server._acceptor.begin_close
     yield "a log line", lambda: Log("ipevents.test").debug("= %s", "it")
-    yield "a notice", lambda: server._node.notify(int)
+    yield "a notice", lambda: server._node.events.notify(int)
     yield "a send", lambda: server.sendToChild(link.name, "mark")
     yield "an emit", lambda: server.emit("mark")
     yield "a listener", lambda: server.off("mark", int).on("mark", str).off("mark", str)

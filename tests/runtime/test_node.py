@@ -18,9 +18,11 @@ from multiprocessing.connection import Connection
 import numpy
 import pytest
 from scripts import wait_until
+from watched import WatchedLink
 
 from ipevents import Emitter
 from ipevents._core import outbox, wire
+from ipevents._core.link_state import Right
 from ipevents._core.messages import (
     BROADCAST,
     INTEREST,
@@ -53,7 +55,7 @@ from ipevents._exceptions import (
     UnknownProcess,
     UnreadablePayload,
 )
-from ipevents._links import link as link_module
+from ipevents._links import writer as writer_module
 from ipevents._links.link import Link
 from ipevents._node import backpressure
 from ipevents._node.node import Node
@@ -62,7 +64,8 @@ from ipevents._platform.threads import Deadline, start_thread
 from ipevents._transport.stream import Stream
 
 CEILING = 20.0  # reached only in a deadlock
-JAMMED = -2  # as the thread that writes: none that exists
+BY_JAMS = {(Right.FREE, Right.WRITING)}  # a step that jam() takes and the library does not
+JAMMED = -2  # as the owner of the right to write: no thread that exists
 
 
 class Place:
@@ -128,7 +131,7 @@ class Place:
         return link
 
     def make_link(self, name):
-        link = Link(name, self.node.lock, self.node.receive, self._link_closed)
+        link = WatchedLink(name, self.node.lock, self.node.incoming.receive, self._link_closed)
         self.links.append(link)
         return link
 
@@ -136,8 +139,8 @@ class Place:
         node = self.node
         with node.lock:
             if link is not node.router.parent and link in node.router.neighbours:
-                _, notices = node.child_gone(link, None)
-                node.tell_offlines(notices)
+                _, notices = node.presence.child_gone(link, None)
+                node.events.tell_offlines(notices)
         self.closed.put((link.name, error))
 
     def next_closed(self):
@@ -147,14 +150,16 @@ class Place:
         with self.node.lock:
             self.node.stage = Stage.CLOSED
             for link in self.links:
-                if link._writing == JAMMED:
-                    link._writing = 0
+                if link._owner == JAMMED and link._right is Right.WRITING:
+                    link._right = Right.FREE
                 link.wake_waiters()
                 link.end()
         assert [link for link in self.links if not link.join(Deadline(CEILING))] == [], (
             "a thread of a link does not end"
         )
         assert self.node.notices.close(Deadline(CEILING))
+        for link in self.links:
+            assert link.refused - BY_JAMS == set()
 
 
 @pytest.fixture
@@ -189,7 +194,7 @@ def join(parent, child, limit=None, online=True):
     attach(up, theirs, limit)
     if online:
         with child.node.lock:
-            child.node.announce()
+            child.node.presence.announce()
         assert parent_said.wait(CEILING)
     return down, up
 
@@ -455,7 +460,7 @@ def test_in_an_outage_the_way_up_is_refused_or_lost_with_one_error(line):
         middle.send(TO_PARENTS, "x")
     error = middle.next_error()
     assert isinstance(error, NotConnected)
-    here = middle.node.errors.place()
+    here = middle.node.place()
     assert str(error) == f"the server top is away; what {here} sends upwards is lost until it is back"
     middle.send(TO_GRAND_MASTER, "x")
     assert isinstance(middle.next_error(), NotConnected)
@@ -483,8 +488,9 @@ def jam(place, link):
     """Nothing is taken out of this outbox any more."""
     while True:
         with place.node.lock:
-            if not link._writing and not link.outbox.count:
-                link._writing = JAMMED
+            if link._right is Right.FREE and not link.outbox.count:
+                link._owner = JAMMED
+                link._right = Right.WRITING
                 link.attended = True
                 link.progress = time.monotonic() + 1000  # it seems to make progress
                 return
@@ -492,7 +498,7 @@ def jam(place, link):
 
 def free(place, link):
     with place.node.lock:
-        link._writing = 0
+        link._right = Right.FREE
         link.prompt()
 
 
@@ -643,7 +649,7 @@ def test_rule_2_a_listener_is_refused_and_nothing_is_sent(pair, how):
     parent.on("go", listener)
     sent = parent.node.outgoing.sent
     if how == "emit":
-        parent.node.emit("go", (), {})
+        parent.node.events.emit("go", (), {})
     else:
         second.send(TO_PARENTS, "go")
     assert [type(raised.get(timeout=CEILING)) for _ in range(4)] == [OutboxFull] * 4
@@ -724,7 +730,7 @@ def test_rule_3_a_reader_that_forwards_waits_while_listeners_run_elsewhere(pair,
     second.send(TO_SIBLINGS, "x", 1)
     assert waiting.wait(CEILING)
     assert not parent.node.dispatcher.floor.owner, "the reader has left the dispatcher"
-    parent.node.emit("y", (2,), {})
+    parent.node.events.emit("y", (2,), {})
     assert parent.next()[:2] == ("y", (2,))
     free(parent, link)
     expect_old(first)
@@ -911,11 +917,11 @@ def test_a_process_that_ends_still_passes_on_what_is_for_others(places, raw):
 
 def test_what_the_library_has_to_say_after_the_end_is_logged_or_not_said(places, caplog):
     top = places("top").on("x", lambda message: sys.exit(3)).hear_errors().listen("offline")
-    top.node.emit("x", (), {})
+    top.node.events.emit("x", (), {})
     top.node.error(ValueError("late"))
-    top.node.notify(lambda: top.node.deliver_local("offline", ("1",)))
+    top.node.events.notify(lambda: top.node.events.deliver("offline", ("1",)))
     told = threading.Event()
-    top.node.notify(told.set)
+    top.node.events.notify(told.set)
     assert told.wait(CEILING)
     assert (top.errors.empty(), top.heard.empty()) == (True, True)
     assert "late" in caplog.text
@@ -925,8 +931,8 @@ def test_what_still_comes_over_a_link_that_is_gone_is_counted_once(places, raw):
     top = places("top").listen("a", "b")
     one = raw(top, "one")
     with top.node.lock:
-        top.node.child_gone(one.link, None)
-    top.node.receive(
+        top.node.presence.child_gone(one.link, None)
+    top.node.incoming.receive(
         one.link, [(TO_PARENTS, ("one",), *SEVERAL), (TO_PARENTS, ("one",), "a", None, [(6,)])], 1
     )
     assert one.link.dropped == {"link-cut": 6}
@@ -939,7 +945,7 @@ def test_messages_of_several_events_are_decided_for_one_topology(places, raw, mo
     top.listen("online")
     other.send((INTERESTS, ("b", "c")), (ONLINE, ("other",)))
     assert top.next()[0] == "online"
-    decided = top.node.incoming._decided
+    decided = top.node.incoming._forwarder._decided
 
     def change_in_between(link, kind, path, event, to):
         decision = decided(link, kind, path, event, to)
@@ -947,7 +953,7 @@ def test_messages_of_several_events_are_decided_for_one_topology(places, raw, mo
             top.node.router.peer_interest(other.link, "a", True)
         return decision
 
-    monkeypatch.setattr(top.node.incoming, "_decided", change_in_between)
+    monkeypatch.setattr(top.node.incoming._forwarder, "_decided", change_in_between)
     one.send((BROADCAST, ("one",), *SEVERAL))
     assert other.next_event() == (SEVERAL[0], SEVERAL[2])
 
@@ -959,7 +965,7 @@ def test_what_waits_for_our_online_may_be_of_several_events(places, raw):
     for event, number in [("a", 1), ("b", 2), ("a", 3)]:
         top.send(TO_CHILDS, event, number)
     with child.node.lock:
-        child.node.announce()
+        child.node.presence.announce()
     assert [child.next()[:2] for _ in range(3)] == [("a", (1,)), ("b", (2,)), ("a", (3,))]
 
 
@@ -969,11 +975,11 @@ def test_what_waits_for_our_online_has_been_delivered_when_that_is_told(places, 
     incoming.holding = True
     join(top, child, online=False)
     top.send(TO_CHILDS, "a", 1)
-    wait_until(lambda: incoming.held_count == 1)
-    assert not incoming.released.is_set()
+    wait_until(lambda: incoming.held.count == 1)
+    assert not incoming.held.released.is_set()
     with child.node.lock:
-        child.node.announce()
-    assert incoming.released.wait(CEILING)
+        child.node.presence.announce()
+    assert incoming.held.released.wait(CEILING)
     assert child.next()[:2] == ("a", (1,))
     incoming.drop_held()
     assert child.node.router.parent.dropped == {}
@@ -986,19 +992,19 @@ def test_what_waits_for_an_online_that_is_never_said_is_counted(places, raw):
     join(top, child, online=False)
     for number in range(3):
         top.send(TO_CHILDS, "a", number)
-    wait_until(lambda: incoming.held_count == 3)
+    wait_until(lambda: incoming.held.count == 3)
     incoming.drop_held()
     incoming.drop_held()
-    assert (child.node.router.parent.dropped, incoming.held_count) == ({"stopped": 3}, 0)
+    assert (child.node.router.parent.dropped, incoming.held.count) == ({"stopped": 3}, 0)
 
 
 def test_many_different_events_pass_a_relay_without_filling_it(line):
     top, middle, leaf = line
     top.listen("a", "b")
     with leaf.node.lock:
+        plans = [leaf.node.router.plan_here(TO_PARENTS, event) for event in "ab"]
         for number in range(5000):
-            header = leaf.node.router.header(TO_PARENTS)
-            assert leaf.links[0].outbox.offer(header, "ab"[number % 2], (number,), 10)
+            assert leaf.links[0].outbox.offer(plans[number % 2], (number,), 10)
         leaf.links[0].prompt()
     assert [top.next()[1] for _ in range(5000)] == [(number,) for number in range(5000)]
     assert middle.link_to(top).dropped == {}
@@ -1045,9 +1051,9 @@ def test_a_signal_handler_may_run_what_is_queued_before_who_was_about_to(line):
                 self.popleft()[0]()
             return there
 
-    node.deferred[threading.get_ident()] = Interrupted([(lambda: done.append("once"), ())])
-    node.run_deferred()
-    assert (done, node.deferred) == (["once"], {})
+    node.lock.deferred[threading.get_ident()] = Interrupted([(lambda: done.append("once"), ())])
+    node.lock.run_deferred()
+    assert (done, node.lock.deferred) == (["once"], {})
 
 
 def test_however_much_is_queued_from_inside_runs_one_behind_the_other(line):
@@ -1060,12 +1066,12 @@ def test_however_much_is_queued_from_inside_runs_one_behind_the_other(line):
     def call():
         for number in range(1000):
             top.send(BROADCAST, "x", number)
-            top.node.emit("local", (), {})
+            top.node.events.emit("local", (), {})
 
     inside(top, call)
     assert [middle.next()[1] for _ in range(1000)] == [(number,) for number in range(1000)]
     assert len(depths) == 1
-    assert top.node.deferred == {}
+    assert top.node.lock.deferred == {}
 
 
 def test_what_is_queued_from_inside_is_done_also_if_a_handler_raises_while_a_batch_is_written(
@@ -1080,7 +1086,7 @@ def test_what_is_queued_from_inside_is_done_also_if_a_handler_raises_while_a_bat
 
     def interrupted(link):
         monkeypatch.setattr(Link, "claim_now", claim)
-        top.node.emit("local", (), {})
+        top.node.events.emit("local", (), {})
         raise KeyboardInterrupt
 
     with top.node.lock:
@@ -1089,14 +1095,14 @@ def test_what_is_queued_from_inside_is_done_also_if_a_handler_raises_while_a_bat
     with pytest.raises(KeyboardInterrupt):
         top.node.outgoing.write_dirty()
     assert heard == ["local"]
-    assert top.node.deferred == {}
+    assert top.node.lock.deferred == {}
 
 
 def test_an_emit_from_inside_runs_listeners_outside(line):
     top = line[0]
     owned = []
     top.on("x", lambda message: owned.append(top.node.inside()))
-    inside(top, lambda: top.node.emit("x", (), {}))
+    inside(top, lambda: top.node.events.emit("x", (), {}))
     assert owned == [False]
 
 
@@ -1104,7 +1110,7 @@ def test_an_emit_from_inside_a_library_thread_runs_in_the_notices_thread(line):
     top = line[0]
     names = queue.Queue()
     top.on("x", lambda message: names.put(threading.current_thread().name))
-    start_thread("test", lambda: inside(top, lambda: top.node.emit("x", (), {}))).join(CEILING)
+    start_thread("test", lambda: inside(top, lambda: top.node.events.emit("x", (), {}))).join(CEILING)
     assert names.get(timeout=CEILING) == "ipevents-notices-top"
 
 
@@ -1390,7 +1396,7 @@ def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw
 
 def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
     top, child, looks = _echoing(places, raw, monkeypatch)
-    monkeypatch.setattr(link_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
+    monkeypatch.setattr(writer_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
 
     def listener(message, number):
         for answer in range(3):

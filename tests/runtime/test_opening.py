@@ -16,8 +16,9 @@ from ipevents import AuthenticationFailed, Closed, Emitter, IPEventsError
 from ipevents._core.state import State
 from ipevents._dispatch import notices
 from ipevents._lifecycle import drain
-from ipevents._links import link
-from ipevents._platform.threads import Latch, start_thread
+from ipevents._links import link, writer
+from ipevents._platform.latches import Latch
+from ipevents._platform.threads import start_thread
 from ipevents._processes import supervisor
 from ipevents._transport import acceptor
 
@@ -25,7 +26,7 @@ CEILING_SECONDS = 30.0
 KEY = "a key for these tests only"
 INTERLEAVINGS = [100, pytest.param(1000, marks=pytest.mark.slow)]
 Latch().wait(0.0)  # the main thread's first wait makes a pipe that stays for all others
-WHERE_THREADS_START = (acceptor, link, notices, supervisor)
+WHERE_THREADS_START = (acceptor, link, writer, notices, supervisor)
 
 
 def state_of(emitter: Emitter) -> State:

@@ -32,7 +32,9 @@ class Between:
         policy = RestartPolicy(True, 1.0, None)
         self.state = ChildState("resize", programs.function(print, (), {}), True, policy, False, "spawn")
         self.state.pid = "4711"
-        self.link = self.state.link = Link("4711", self.node.lock, self.node.receive, lambda *_: None)
+        self.link = self.state.link = Link(
+            "4711", self.node.lock, self.node.incoming.receive, lambda *_: None
+        )
         self.child = self.state.handle = Child(self.emitter._life, self.state)
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from ipevents._exceptions import AddressInUse, LinkError
+from ipevents._platform.system import MAX_SOCKET_PATH_BYTES
 from ipevents._transport import socket_file
 from ipevents._transport.socket_file import SocketFile, bind, check_path, locked
 
@@ -68,7 +69,7 @@ def test_what_a_killed_process_left_while_binding_is_cleared(path):
 
 def test_a_path_of_exactly_the_possible_length_can_be_bound(tmp_path):
     path = str(tmp_path / "d")
-    path += "d" * (socket_file.MAX_SOCKET_PATH_BYTES - 2 - len(path))
+    path += "d" * (MAX_SOCKET_PATH_BYTES - 2 - len(path))
     os.mkdir(path)
     path += "/s"
     check_path(path)

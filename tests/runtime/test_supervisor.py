@@ -150,14 +150,14 @@ def test_what_waits_in_a_child_for_its_own_online_is_named(watched, monkeypatch,
     monkeypatch.setattr(handler, "emit", lambda record: said.put(record.getMessage()))
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.0)
     watched.node.incoming.holding = True
-    watched.node.incoming.held_count = waiting
+    watched.node.incoming.held.count = waiting
     logger = logging.getLogger("ipevents")
     logger.addHandler(handler)
     try:
         watched.supervisor.begin()
         if waiting:
             line = said.get(timeout=CEILING_SECONDS)
-            here = watched.node.errors.place()
+            here = watched.node.place()
             assert line.startswith(f"! 3 events wait for {here} to say online: call ipem.start()")
         watched.supervisor.request_stop(CEILING_SECONDS)
         assert watched.supervisor.join(Deadline(CEILING_SECONDS))

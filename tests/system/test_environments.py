@@ -58,8 +58,8 @@ def test_the_status_of_a_script_that_stays_does_not_depend_on_its_streams(stream
     ipem.start()
 
     def end():
-        from ipevents._platform import lifetime
-        while not lifetime._in_hook:  # nobody tells that the body is over
+        from ipevents._platform import exits
+        while not exits._in_hook:  # nobody tells that the body is over
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGTERM) if "END" == "SIGTERM" else ipem.emit("leave")
 
@@ -154,8 +154,8 @@ ipem.options(useSocket=False).start()
 ipem.worker(lambda: ipem.on("x", print))
 
 def end():
-    from ipevents._platform import lifetime, threads
-    while not (lifetime._in_hook or ({last!r} != "pass" and threads._main_bell.is_waited_for)):
+    from ipevents._platform import exits, latches
+    while not (exits._in_hook or ({last!r} != "pass" and latches._main_bell.is_waited_for)):
         time.sleep(0.001)  # nobody tells that the main thread waits
     os.kill(1, {int(number)})
 

@@ -432,6 +432,8 @@ def test_stop_in_a_signal_handler_of_the_user_under_load(busy):
         pass
     ipem.stop()
     ipem.run()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # late ones, which would end an interpreter that takes its
+        signal.signal(number, signal.SIG_IGN)  # handlers back
     say("end")
     """
     with running(text) as script:
@@ -704,6 +706,29 @@ def test_sigterm_to_a_leaf_ends_that_one_only():
         script.wait_line("online", count=3)  # its successor
         script.signal(signal.SIGTERM)
         check(script, 143)
+
+
+@pytest.mark.parametrize("starts", [1, 3])
+def test_a_script_with_handlers_of_its_own_ends_with_its_listeners_code_however_often_it_has_started(starts):
+    text = f"""
+    from ipevents._platform import exits
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+    ipem.on("leave", lambda message: sys.exit(3))
+    for n in range({starts}):
+        ipem.stop()
+        ipem.start()
+
+    def end():
+        while not exits._in_hook:  # nothing tells that the body is over
+            time.sleep(0.001)
+        ipem.emit("leave")
+
+    threading.Thread(target=end, daemon=True).start()
+    """
+    with running(text) as script:
+        check(script, 3)
 
 
 def test_ctrl_c_reaches_the_children_only_through_the_top():

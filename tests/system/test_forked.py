@@ -190,8 +190,8 @@ def test_what_the_parent_went_through_does_not_decide_how_a_forked_process_ends(
         say("hook", sys.excepthook is sys.__excepthook__)
         ipem.start()
         def end():
-            from ipevents._platform import lifetime
-            while not lifetime._in_hook:  # nobody tells that the body is over
+            from ipevents._platform import exits
+            while not exits._in_hook:  # nobody tells that the body is over
                 time.sleep(0.001)
             say("stays")
             os.kill(os.getpid(), signal.SIGTERM)

@@ -157,7 +157,7 @@ def test_a_client_that_has_another_ones_pid_takes_a_new_one_for_good(recorders, 
     one = recorders("mark", **path, onlyConnect=True).joined()
     two = recorders("mark", **path, onlyConnect=True)
     with two.emitter._node.lock:  # as in another container
-        two.emitter._node.rename(one.pid)
+        two.emitter._node.presence.rename(one.pid)
     two.joined()
     assert two.pid.startswith(f"{one.pid}-")
     assert server.emitter.childsOnline == 2
@@ -465,7 +465,7 @@ def test_an_answer_to_a_client_that_is_gone_never_reaches_the_next_one_of_its_na
         server.start()
     first, second = (recorders("mark", **each) for each in options)
     with second.emitter._node.lock:  # as the system gives an OS pid again
-        second.emitter._node.rename(first.pid)
+        second.emitter._node.presence.rename(first.pid)
     first.joined()
     name = first.pid
     if family == "TCP":
@@ -489,7 +489,7 @@ def test_an_answer_to_a_server_that_is_gone_never_reaches_the_next_one(recorders
     first, second = recorders("mark", **address), recorders("mark", **address)
     if same_pid:  # as in containers, where every server is process 1
         with second.emitter._node.lock:
-            second.emitter._node.rename(first.pid)
+            second.emitter._node.presence.rename(first.pid)
     first.start()
     client = recorders("question", "mark", **address, onlyConnect=True).joined()
     question = asked(first, client, client)

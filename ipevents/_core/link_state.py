@@ -1,0 +1,135 @@
+"""The states of a link: its connection, the right to write to it, and what its writer thread is up to.
+
+Three small machines, each with all its transitions as a table. ``Connection`` changes a few times in the
+life of a link, by ``LinkState.change``, which refuses what the table does not have. ``Right`` and ``Summons``
+change with every frame, so ``writer.py`` assigns them and asks nothing; the tests of links look at each of
+these assignments and compare it with the table. Pure: the caller holds the state lock.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["CONNECTIONS", "RIGHTS", "SUMMONS", "Connection", "LinkEvent", "LinkState", "Right", "Summons"]
+
+
+class Connection(Enum):
+    """Whether a link has a connection, and whether it will ever have another one."""
+
+    NONE = "no connection yet, or none between two of them"
+    OPEN = "a connection that the reader reads; whether it can still be written to is Stream.failed"
+    ENDING = "no other connection will follow; the reader reads this one to its end"
+    ENDED = "no connection any more; both threads end"
+
+
+class LinkEvent(Enum):
+    """What moves a link on."""
+
+    ATTACHED = "there is a new connection"
+    READ = "the reader has read the connection to its end"
+    END = "nobody needs the link any more"
+
+
+CONNECTIONS: dict[Connection, dict[LinkEvent, Connection]] = {
+    Connection.NONE: {
+        LinkEvent.ATTACHED: Connection.OPEN,
+        LinkEvent.END: Connection.ENDED,
+    },
+    Connection.OPEN: {
+        LinkEvent.READ: Connection.NONE,
+        LinkEvent.END: Connection.ENDING,
+    },
+    Connection.ENDING: {
+        LinkEvent.READ: Connection.ENDED,
+        LinkEvent.END: Connection.ENDING,  # end() may be called twice
+    },
+    Connection.ENDED: {
+        LinkEvent.END: Connection.ENDED,
+    },
+}
+
+
+class LinkState:
+    """The state of one link's connection. ``connection`` changes by ``change`` only, under the state lock."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self) -> None:
+        self.connection = Connection.NONE
+
+    def allows(self, event: LinkEvent) -> bool:
+        """Whether ``change(event)`` is possible now."""
+        return event in CONNECTIONS[self.connection]
+
+    def change(self, event: LinkEvent) -> Connection:
+        """Go on by an event, and return the new state.
+
+        Raises RuntimeError where the table has no such row.
+        """
+        following = CONNECTIONS[self.connection].get(event)
+        if following is None:
+            raise RuntimeError(f"{event.name} cannot happen to a link that is {self.connection.name}")
+        self.connection = following
+        return following
+
+    def __repr__(self) -> str:
+        return f"<LinkState {self.connection.name}>"
+
+
+class Right(Enum):
+    """The right to write to a link's socket. One thread at a time has it."""
+
+    FREE = "nobody writes"
+    CLAIMED = "a thread has taken a frame out of the outbox, and is about to write it"
+    WRITING = "a thread is writing"
+    LEFT = "a thread has left something unwritten; the writer thread goes on with it"
+
+
+RIGHTS: dict[Right, dict[Right, str]] = {
+    Right.FREE: {
+        Right.CLAIMED: "claim(), claim_now(), or the writer thread when it finds something to write",
+    },
+    Right.CLAIMED: {
+        Right.FREE: "nothing was waiting, or give_back() after the link has ended",
+        Right.WRITING: "write_now(), or the writer thread",
+        Right.LEFT: "give_back(): an exception of a signal handler, and the claimed frame is still unwritten",
+    },
+    Right.WRITING: {
+        Right.FREE: "everything is written",
+        Right.CLAIMED: "the writer thread takes the next frame; or an exception of a signal handler is about "
+        "to leave write_now(), and give_back() follows",
+        Right.LEFT: "the kernel did not take everything at once",
+    },
+    Right.LEFT: {
+        Right.WRITING: "the writer thread goes on",
+        Right.FREE: "the writer thread finds that the link has ended",
+    },
+}
+
+
+class Summons(Enum):
+    """What the writer thread has been asked to do. It owns the step to ASLEEP and LINGERS."""
+
+    ASLEEP = "nothing; it waits until it is woken"
+    LINGERS = "nothing; it looks by itself in a moment, or is looking now"
+    CALLED = "it has been woken: something waits that may linger"
+    PROMPTED = "it has been woken: what waits is to be written now"
+
+
+SUMMONS: dict[Summons, dict[Summons, str]] = {
+    Summons.ASLEEP: {
+        Summons.CALLED: "defer()",
+        Summons.PROMPTED: "prompt()",
+    },
+    Summons.LINGERS: {
+        Summons.ASLEEP: "it found nothing to do several times in a row",
+        Summons.PROMPTED: "prompt()",
+    },
+    Summons.CALLED: {
+        Summons.PROMPTED: "prompt()",
+        Summons.LINGERS: "it has woken up",
+    },
+    Summons.PROMPTED: {
+        Summons.LINGERS: "it has woken up",
+    },
+}

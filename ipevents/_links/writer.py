@@ -1,0 +1,393 @@
+"""The sending half of a link: its outbox, the right to write, and the writer thread.
+
+A base class of ``Link`` and not a part of it: each send asks for ``outbox`` and ``attended``, and with a step
+through ``link.writer`` it took 3 to 4 % longer (CPython 3.11).
+
+Locks. The state lock of the emitter guards the outbox, ``session``, ``_right``, ``_owner``, ``_summons`` and
+``_waiters``. Nobody waits for anything while holding it.
+
+The right to write to the socket is taken and given back under the lock, and used without it. A sending thread
+takes it for a link that is idle, otherwise the writer thread does. ``_core/link_state.py`` has a table of its
+states (``Right``), and one of what the writer thread has been asked for (``Summons``). Records that are put
+while somebody writes are seen by that thread when it gives the right back.
+
+A signal handler may raise after any call in here, and at the beginning of any function, but not between plain
+assignments (see threads.py). So each transition is such an assignment, and stands next to those that have to
+come with it.
+
+End. The writer thread blocks in ``send`` (ended by the shutdown of the socket) and on ``_wakeup`` (released
+by ``Link.end``); after that it finds ``ended`` and returns.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from _thread import allocate_lock, get_ident
+from typing import Any
+
+from .._core.link_state import Right, Summons
+from .._core.messages import KIND, LAST_MESSAGE, PAYLOADS, Record, count_messages
+from .._core.outbox import Outbox
+from .._core.wire import Part
+from .._core.wire import parts as wire_parts
+from .._exceptions import child_title
+from .._platform.clock import monotonic
+from .._platform.latches import Latch, let_go
+from .._platform.logs import Log
+from .._platform.threads import main_ident, start_thread
+from .._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts, shut_down
+
+log = Log("ipevents.link")
+
+QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
+LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (README, Flow)
+LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
+CONTROL_BYTES = 64  # what a control record counts for in an outbox
+_PEER_IS_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EBADF)
+_NOTHING: list[Any] = []  # never changed; a list, so that the types are plain
+# Looking a member up in its class takes longer than all else that a claim asks of it.
+_FREE, _CLAIMED, _WRITING, _LEFT = Right.FREE, Right.CLAIMED, Right.WRITING, Right.LEFT
+_ASLEEP, _LINGERS, _CALLED, _PROMPTED = Summons.ASLEEP, Summons.LINGERS, Summons.CALLED, Summons.PROMPTED
+
+
+class Writer:
+    """What a link writes, and who writes it. ``lock`` is the emitter's state lock."""
+
+    def __init__(self, name: str, lock: Any) -> None:
+        self.name = name  # the peer's pid
+        self.role = ""  # what the peer is to this process, and what a child is called: see title
+        self.given_name = ""
+        self.outbox = Outbox()
+        self.session: Stream | None = None
+        self.ended = False  # for good; each frame asks for it, see Link.state
+        # True while a thread is bound to look into the outbox again: the one with the right to write, or the
+        # prompted writer. While False, the thread that puts a record calls claim() or defer().
+        self.attended = False
+        self.dirty = False  # has records that a listener put; written by the thread that runs listeners
+        self.progress = 0.0  # when the peer last took something
+        self.sent = 0
+        self.received = 0
+        self.dropped: dict[str, int] = {}
+        self._lock = lock
+        self._right = _FREE
+        self._owner = 0  # the thread that has the right to write, while it is CLAIMED or WRITING
+        self._claimed: Stream | None = None  # the connection for which the frame was taken
+        self._rest: list[Part] = []  # what the kernel did not take yet; belongs to the right to write
+        self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
+        # Read to their ends, their sockets not closed yet: more than one where connections come and end while
+        # somebody still writes to the first.
+        self._dead: list[Stream] = []
+        self._summons = _ASLEEP
+        self._deferred_at = 0.0  # when the first of what waits was put by a listener, 0.0 for nothing
+        self._last_write = 0.0
+        self._received_then = -1  # what had been received when a frame was taken last
+        self._waiters: list[Latch] = []
+        self._wakeup = allocate_lock()  # released exactly while the summons is CALLED or PROMPTED
+        self._wakeup.acquire()
+
+    def _start_writer(self) -> None:
+        self._writer = start_thread(f"writer-{self.name}", self._write_loop)
+
+    @property
+    def title(self) -> str:
+        """The peer as texts for people name it: ``child resize (4718)``, ``client 127.0.0.1:40718``."""
+        if self.given_name:
+            return child_title(self.given_name, self.name)
+        return self.name if self.role in ("", self.name) else f"{self.role} {self.name}"
+
+    def is_written_by(self, ident: int) -> bool:
+        """Whether this thread holds the right to write: it is in the middle of it."""
+        right = self._right  # first: the owner is assigned before the right
+        return (right is _CLAIMED or right is _WRITING) and self._owner == ident
+
+    # Sending. All of this is called with the state lock held.
+
+    def drop(self, cause: str, count: int = 1) -> None:
+        """Count events that are lost on this link."""
+        if count:
+            self.dropped[cause] = self.dropped.get(cause, 0) + count
+
+    def tell(self, record: Record) -> None:
+        """Put a control record, and have it written soon."""
+        self.outbox.put(record, CONTROL_BYTES)
+        self.prompt()
+
+    def claim(self, links: int = 1, *, prompts: bool = True) -> list[Record] | None:
+        """Try to take the right to write together with the next frame.
+
+        Returns None when the link is busy, and then wakes the writer if ``prompts``. With records the caller
+        has the right to write: it releases the lock and calls ``write_now`` with them.
+
+        A link is idle when it wrote nothing for a moment, or when its peer has said something since: the next
+        word in a conversation does not wait for the writer. The moment is as long as one turn over all
+        ``links`` of the same fan-out takes.
+        """
+        session = self.session
+        if session is None or session.failed or self._right is not _FREE:
+            return None
+        if self.received == self._received_then and monotonic() - self._last_write < links * QUIET_SECONDS:
+            if prompts:
+                self.prompt()
+            return None
+        return self._take_out() or None
+
+    def claim_now(self) -> list[Record] | None:
+        """As ``claim``, for the end of a batch: writes even if the link was busy just now."""
+        session = self.session
+        if self._right is not _FREE or session is None or session.failed:
+            return None
+        return self._take_out() or None
+
+    def prompt(self) -> None:
+        """Make the writer write what waits."""
+        before = self._summons
+        self.attended = True
+        self._summons = _PROMPTED
+        if before is not _PROMPTED and before is not _CALLED:
+            self._wakeup.release()
+
+    def defer(self) -> None:
+        """A listener put a record. The thread that runs it writes when it is done; the writer thread does so
+        if that takes long.
+        """
+        if not self._deferred_at:
+            self._deferred_at = monotonic()
+        if self._summons is _ASLEEP:
+            self._summons = _CALLED
+            self._wakeup.release()
+
+    def wait_room(self, timeout: float) -> None:
+        """Release the state lock until something was taken out, at most ``timeout`` seconds."""
+        waiter = Latch()  # where a signal handler may raise; here, between release and acquire, it may not
+        self._waiters.append(waiter)
+        self._lock.release()
+        try:
+            waiter.wait(timeout)
+        finally:
+            self._lock.acquire()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _take_out(self) -> list[Record]:
+        """The next frame with the right to write it; both only if anything waits.
+
+        The right comes first: where a signal handler raises in here, ``give_back`` finds it.
+        """
+        ident = get_ident()
+        self._claimed = self.session
+        self._owner = ident
+        self._right = _CLAIMED  # FREE, or in the writer thread WRITING -> CLAIMED
+        records = self.outbox.take()
+        if not records:
+            self._right = _FREE  # CLAIMED -> FREE
+            return records
+        self.attended = True
+        self._received_then = self.received
+        self._deferred_at = 0.0
+        if self._waiters:
+            self.wake_waiters()
+        return records
+
+    def wake_waiters(self) -> None:
+        """Let those look again that wait for room, or for the end."""
+        for waiter in self._waiters:
+            waiter.set()
+        self._waiters.clear()
+
+    # Sending, without the lock.
+
+    def write_now(self, records: list[Record]) -> None:
+        """Write a claimed frame as far as the kernel takes it at once; the writer does the rest.
+
+        An exception that a signal handler of the user raises in the middle goes out of here. Then the caller
+        still has the right to write; ``give_back`` ends that, and nothing is lost.
+        """
+        outbox = self.outbox
+        if self._right is not _CLAIMED or outbox.taken is not records:
+            return  # a signal handler came before, and the exception that it raised has given it back
+        self._right = _WRITING  # CLAIMED -> WRITING
+        lock = self._lock
+        try:
+            session: Any = self._claimed
+            try:
+                parts = wire_parts(records)
+                count = 0
+                for record in records:
+                    if record[KIND] <= LAST_MESSAGE:
+                        count += len(record[PAYLOADS])
+                self.sent += count  # as in _encode
+                self._rest = parts
+                outbox.taken = _NOTHING
+                if send_parts(session.socket, parts, AT_ONCE, self._sent_now):
+                    self._rest, self._sent_now = _NOTHING, []
+                self._last_write = self.progress = monotonic()
+            except OSError as exc:
+                if exc.errno is None:
+                    raise  # not the system's: a handler's TimeoutError, say
+                self._write_failed(session, exc)
+                self._rest = _NOTHING
+            except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
+                if get_ident() == main_ident():
+                    raise  # or of a signal handler
+            lock.acquire()
+            if self._rest or outbox.count or outbox.taken or self._dead or self._waiters or self.ended:
+                self._leave_to_writer()
+            else:  # as _release_writing
+                self.attended = self._summons is _PROMPTED
+                outbox.being_written = 0
+                self._right = _FREE  # WRITING -> FREE
+            lock.release()  # the caller runs what was deferred meanwhile
+        except BaseException:
+            let_go(lock)
+            if self._right is _WRITING and self._owner == get_ident():
+                self._right = _CLAIMED  # WRITING -> CLAIMED
+            raise
+
+    def give_back(self) -> None:
+        """The calling thread breaks off what it was doing: it does not write, and leaves nothing unwritten.
+
+        Only for the claims of code that is over. A ``write_now`` that a signal handler has interrupted to
+        come here, and that goes on afterwards, is left alone. Lock not held.
+        """
+        lock = self._lock
+        try:
+            lock.acquire()
+            if self._right is _CLAIMED and self._owner == get_ident():
+                self._leave_to_writer()
+            elif self.outbox.count and not self.attended:
+                self.prompt()
+            lock.release()
+        except BaseException:  # of a signal handler
+            let_go(lock)
+            raise
+
+    def _leave_to_writer(self) -> None:
+        """Lock held: give the right to write back; the writer thread goes on with what is left, and with what
+        has come meanwhile.
+
+        May be called again where a signal handler has interrupted it.
+        """
+        self._note_sent()
+        if self.ended:  # there may be no writer any more
+            self._forget_frame()
+        if self._rest or self.outbox.taken:
+            self.prompt()
+            self._right = _LEFT  # CLAIMED or WRITING -> LEFT
+            return
+        if self.outbox.count:
+            self.prompt()
+        self._release_writing()
+
+    def _note_sent(self) -> None:
+        """Right to write: leave off what the kernel has taken."""
+        if self._sent_now:
+            rest = remaining(self._rest, self._sent_now[0])
+            self._rest, self._sent_now = rest, []
+
+    def _encode(self) -> None:
+        """Right to write: the frame that was taken becomes what is to be written, and is counted."""
+        records = self.outbox.taken
+        parts = wire_parts(records)
+        count = count_messages(records)
+        self.sent += count  # no call from here on: all of it is done, or nothing
+        self._rest = parts
+        self.outbox.taken = _NOTHING
+
+    def _forget_frame(self) -> None:
+        """Right to write: what is left of a frame is lost with the connection that it was taken for."""
+        count = count_messages(self.outbox.taken)
+        self.sent += count
+        self.drop("link-cut", count)
+        self._rest, self._sent_now = _NOTHING, []
+        self.outbox.taken = _NOTHING
+
+    def _release_writing(self) -> None:
+        """Lock held: give the right to write back; the last user of a dead session closes its socket."""
+        self.attended = self._summons is _PROMPTED
+        self.outbox.being_written = 0
+        self._right = _FREE  # from whatever it was
+        if self._dead:
+            self._close_dead()
+        if self._waiters and not self.outbox.count:
+            self.wake_waiters()
+
+    def _close_dead(self) -> None:
+        """Lock held: close the sockets of sessions that nobody reads or writes any more."""
+        while self._dead and self._right is _FREE:
+            self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
+            self._dead.pop()
+
+    def _write_failed(self, session: Stream, exc: OSError) -> None:
+        """The peer reads no more. What it wrote before is still read; our reader closes the session."""
+        if not session.failed and exc.errno not in _PEER_IS_GONE:
+            log.warning("! writing to %s failed, and the connection ends: %s", self.title, exc)
+        session.failed = True
+        shut_down(session.socket, socket.SHUT_WR)
+
+    # The writer thread
+
+    def _write_loop(self) -> None:
+        wait: float | None = None
+        quiet = 0
+        while True:
+            got = self._wakeup.acquire(timeout=-1 if wait is None else wait)
+            with self._lock:
+                before, self._summons = self._summons, _LINGERS
+                if not got and (before is _PROMPTED or before is _CALLED):
+                    self._wakeup.acquire()  # released between our time-out and now
+                if self.ended:
+                    self._end_writer()
+                    return
+                session = self.session
+                waits = bool(self.outbox.count) and session is not None and not session.failed
+                left = LINGER_SECONDS
+                writes = self._right is _LEFT
+                if waits and self._right is _FREE:
+                    left = self._deferred_at + LINGER_SECONDS - monotonic()
+                    if before is _PROMPTED or left <= 0.0:
+                        writes = bool(self._take_out())
+                        left = LINGER_SECONDS
+                if writes:
+                    self._owner = get_ident()
+                    self._right = _WRITING  # LEFT or CLAIMED -> WRITING
+                self.attended = self._right is not _FREE
+                quiet = 0 if got or writes or waits else quiet + 1
+                wait = left if quiet < LINGER_ROUNDS else None
+                self._summons = _LINGERS if wait is not None else _ASLEEP
+            if writes:
+                self._write_all(session)
+
+    def _end_writer(self) -> None:
+        """Lock held, in the writer thread: the link has ended."""
+        if self._right is _LEFT:
+            self._forget_frame()
+            self._release_writing()
+        self._close_dead()
+
+    def _write_all(self, session: Stream | None) -> None:
+        """Right to write: write until the outbox is empty, then give the right back."""
+        while True:
+            if session is not None and session is self._claimed and not session.failed:
+                try:
+                    if self.outbox.taken:
+                        self._encode()
+                    while self._rest:
+                        send_parts(session.socket, self._rest, WAITING, self._sent_now)
+                        self._note_sent()
+                        self.progress = self._last_write = monotonic()
+                except OSError as exc:
+                    self._write_failed(session, exc)
+                except Exception:  # no memory for the frame, or a fault of the library
+                    log.exception("! writing to %s failed, and the connection ends", self.title)
+                    session.failed = True
+                    shut_down(session.socket, socket.SHUT_RDWR)  # our reader closes it
+            with self._lock:
+                if self._rest or self.outbox.taken:
+                    self._forget_frame()
+                session = self.session
+                if session is None or session.failed or not self.outbox.count or self.ended:
+                    self._release_writing()
+                    return
+                self._take_out()
+                self._right = _WRITING  # CLAIMED -> WRITING

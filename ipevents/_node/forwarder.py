@@ -1,0 +1,144 @@
+"""What passes through this process: decided once, then put into the outboxes of the next links.
+
+Everything here runs in the reader thread of the link that it comes by. What is to be done with messages of
+one kind, path, event and rest of route is decided once and kept at the link, until topology or interest
+change. What happens where there is no room is in ``backpressure.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._core.decisions import Decision
+from .._core.messages import (
+    PAYLOADS,
+    REPORT,
+    SEND_TO,
+    TO_CHILD,
+    Envelope,
+    Record,
+    check_received,
+)
+from .._links.link import Link
+from .._payload import forms
+from .._platform.clock import monotonic
+from .backpressure import too_large, wait_to_forward
+from .controls import put_report
+from .node_state import NodeState
+from .outgoing import Outgoing
+from .presence import Presence
+
+REPEAT_SECONDS = 1.0  # the same failure is reported to an origin at most so often
+_MAX_DECISIONS = 16_384  # kept for a link; names of events can be many
+
+STALE = Decision()  # of a link that is gone
+
+
+class Forwarder:
+    """The way through a node."""
+
+    def __init__(self, node: NodeState, presence: Presence, outgoing: Outgoing) -> None:
+        self._node = node
+        self._presence = presence
+        self._outgoing = outgoing
+        self._reported: dict[tuple[str, str], float] = {}
+
+    def decide(self, link: Link, record: Record, event: str) -> Decision:
+        """What to do with those of one event in a record; kept at the link. Raises ProtocolError."""
+        kind, path, _, to, messages = record
+        check_received(kind, event, to, messages)
+        with self._node.lock:
+            router = self._node.router
+            if link not in router.neighbours:
+                return STALE
+            if link.decided != router.version or len(link.decisions) >= _MAX_DECISIONS:
+                link.decisions.clear()
+                link.decided = router.version
+            decision = link.decisions[kind, path, event, to] = self._decided(link, kind, path, event, to)
+        return decision
+
+    def _decided(self, link: Link, kind: int, path: tuple[str, ...], event: str, to: Any) -> Decision:
+        """Lock held."""
+        router = self._node.router
+        pids = router.accept(link, path)
+        if to is not None:
+            target, route = to
+            next_link, report = router.hop(route)
+            rest = (target, route[:-1]) if len(route) > 1 else None
+            return Decision(pids, None, () if next_link is None else (next_link,), rest, report)
+        reply = self._node.reply
+        if kind in (SEND_TO, TO_CHILD):
+            return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
+        plan = router.plan(kind, event, link)
+        envelope = Envelope(kind, pids, event, reply) if plan.deliver else None
+        return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
+
+    def forward(self, link: Link, record: Record, decision: Decision, size: int | None) -> bool:
+        """Pass messages on; ``size`` bytes in all, None if that is to be worked out.
+
+        Returns False, having done nothing, where messages of several events need to be decided again.
+        """
+        kind, path, event, to, messages = record
+        node = self._node
+        count = len(messages)
+        if size is None:
+            size = sum(map(forms.size_of, messages))
+        with node.lock:
+            router = node.router
+            if link not in router.neighbours:
+                link.drop("link-cut", count)
+                return True
+            if link.decided != router.version:  # it changed since the decision was made
+                if type(event) is list:
+                    return False
+                decision = self._decided(link, kind, path, event, to)
+            if decision.lost_up:
+                self._presence.lose_up(count)
+                self.report_back(
+                    link, record, f"the server {node.router.neighbours[node.router.parent].pid} is away", None
+                )
+            if decision.report is not None:
+                link.drop("undeliverable", count)
+                self.report_back(link, record, decision.report.cause, decision.report.target)
+            passed = (kind, decision.pids, event, decision.to, messages)
+            for target in decision.forward:
+                if target not in router.neighbours:  # gone while this reader waited for another one's room
+                    target.drop("link-cut", count)
+                    continue
+                if size > target.limit and target.is_limited and not self._fits(link, record, target):
+                    continue
+                outbox = target.outbox
+                if (outbox.dropping or not outbox.has_room(size, count)) and not wait_to_forward(
+                    node, link, target, size, count
+                ):
+                    if kind == SEND_TO or target is link:
+                        self.report_back(link, record, f"{target.title} takes nothing", target.name)
+                    continue
+                outbox.put(passed, size)
+                target.forwarded += count
+                self._outgoing.mark_dirty(target)
+        return True
+
+    def _fits(self, link: Link, record: Record, target: Link) -> bool:
+        """Lock held: whether each message is within what the target takes; if not, that is reported."""
+        largest = too_large(target, record[PAYLOADS])
+        if not largest:
+            return True
+        target.drop("too-large", len(record[PAYLOADS]))
+        cause = f"{largest} bytes are more than {target.title} takes ({target.limit}, socket.maxMessage)"
+        self.report_back(link, record, cause, None)
+        return False
+
+    def report_back(self, link: Link, record: Record, cause: str, target: str | None) -> None:
+        """Lock held: report to the origin that its messages broke off; at most once a second for a cause."""
+        _, path, event, _, _ = record
+        if type(event) is list:
+            event = event[0]
+        key = (path[0], cause)
+        now = monotonic()
+        if now - self._reported.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return
+        if len(self._reported) > _MAX_DECISIONS:
+            self._reported.clear()
+        self._reported[key] = now
+        put_report(link, (REPORT, path[:-1], event, self._node.router.pid, target, cause))

@@ -1,0 +1,54 @@
+"""Where a message that starts here goes: checked against stage, names and topology, and planned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._core.decisions import Plan, Report
+from .._core.messages import MAX_PID, MAX_ROUTE, TO_CHILD, check_event
+from .._core.state import Stage
+from .._exceptions import NotConnected, SendError, UnknownProcess, shown
+from .._links.link import Link
+from .node_state import NodeState
+
+
+class NoProcess(Exception):
+    """A send by a link found no process there; it goes no further than ``Outgoing.send_to_process``."""
+
+
+def plan_message(node: NodeState, kind: int, event: str, route: tuple[str, ...] | None) -> Plan:
+    """Lock held: what ``send`` finds kept in the router from the second time on.
+
+    Raises what is wrong with stage, event or route, and with the way there.
+    """
+    if node.stage is not Stage.OPEN:
+        node.check_stage(node.dispatcher.runs_here())
+    event = check_event(event, sending=True)
+    target: Any = route[0] if route and kind == TO_CHILD else None
+    if isinstance(target, Link):
+        if target not in node.router.neighbours:
+            raise NoProcess
+    elif route is not None:
+        _check_route(route, node.router.names)
+    plan = node.router.plan_here(kind, event, route)
+    if plan.report is not None:
+        raise refusal(event, plan.report)
+    return plan
+
+
+def refusal(event: str, report: Report) -> SendError:
+    """A report of the router as the exception that the caller gets."""
+    if not report.connected:
+        return NotConnected(f"event {event!r} was not sent: {report.cause}")
+    return UnknownProcess(f"event {event!r} was not sent: {report.cause}")
+
+
+def _check_route(route: tuple[str, ...], own: set[str]) -> None:
+    if not route:
+        raise UnknownProcess("sendTo needs at least one pid, the target first: message.pids is the reply")
+    hops = len(route) - (route[-1] in own)
+    if hops > MAX_ROUTE:
+        raise SendError(f"a route has at most {MAX_ROUTE} pids, this one has {hops}")
+    if max(map(len, route)) > MAX_PID:
+        longest = max(route, key=len)
+        raise UnknownProcess(f"no pid has more than {MAX_PID} characters, as {shown(longest)} has")

@@ -1,0 +1,43 @@
+"""The counters of a node and its links at one moment, as plain dicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._links.link import Link
+from .node import Node
+
+
+def snapshot(node: Node, restarts: int) -> dict[str, Any]:
+    """What ``Emitter.stats`` returns; ``restarts`` is how often children were started again.
+
+    Taken under the state lock, so all of it is of one moment. The dicts belong to the caller.
+    """
+    with node.lock:
+        incoming = node.incoming
+        return {
+            "pid": node.router.pid,
+            "restarts": restarts,
+            "sent": node.outgoing.sent,
+            "delivered": incoming.delivered,
+            "unheard": incoming.unheard,
+            **incoming.counters,
+            "refused": dict(incoming.refused),
+            "links": {link.name: of_link(link) for link in node.router.neighbours if isinstance(link, Link)},
+            "past": {**node.past, "dropped": dict(node.past["dropped"])},
+        }
+
+
+def of_link(link: Link) -> dict[str, Any]:
+    """State lock held: the counters of one link."""
+    outbox = link.outbox
+    return {
+        "sent": link.sent,
+        "received": link.received,
+        "forwarded": link.forwarded,
+        "delivered": link.delivered,
+        "dropped": dict(link.dropped),
+        "queued": outbox.count,
+        "queuedBytes": outbox.size,
+        "peak": max(outbox.peak, outbox.count),
+    }
