@@ -324,9 +324,12 @@ class Children:
             return
         try:
             self._start(child)
-        except Exception as exc:  # the system, or a forkserver that is gone, refuses in many ways
+        except BaseException as exc:  # of the system, a forkserver that is gone, an object that is passed on
             now = monotonic()
             with self._node.lock:
+                if child.alive:  # the fault came after the start: the end of the process decides what follows
+                    child.kill_at = now
+                    raise
                 self._socket.forget(child)
                 decision = child.policy.exited(
                     now,
