@@ -13,7 +13,6 @@ import select
 import signal
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from .._core.addresses import Address
@@ -24,7 +23,7 @@ from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._exceptions import Closed, LinkError, WorkerRefused
 from . import farewell, interrupts, keys, lifetime, payload, privatedirectory, programs
-from .clock import monotonic
+from .clock import monotonic, sleep
 from .dial import dial
 from .link import Link
 from .logs import Log, traceback_of
@@ -323,10 +322,10 @@ class Childhood:
             poll.register(parent, select.POLLIN)
             poll.poll()
             # Nothing here may need another thread: an interpreter that ends starts none.
-            time.sleep(ORPHAN_GRACE_SECONDS)
+            sleep(ORPHAN_GRACE_SECONDS)
             if self._goes_on and not self._over:
                 signal.pthread_kill(main_ident(), signal.SIGTERM)
-            time.sleep(ORPHAN_SECONDS)
+            sleep(ORPHAN_SECONDS)
             self._vanish()
 
         try:

@@ -11,7 +11,6 @@ import select
 import socket
 import sys
 import threading
-import time
 from multiprocessing.connection import Client, Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +18,7 @@ from .._core.addresses import Address, spelled
 from .._core.handshake import ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .acceptor import HANDSHAKE_SECONDS
+from .clock import sleep
 from .logs import Log
 from .sockets import advice, connection_from
 from .threads import Deadline
@@ -92,7 +92,7 @@ class Attempt:
 
     def pause(self, seconds: float) -> None:
         """Called by the dialling thread: sleep for a step, milliseconds, and ``check``."""
-        time.sleep(seconds)
+        sleep(seconds)
         self.check()
 
 

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import types
 import weakref
 from _thread import start_new_thread
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.stopping import Handler
 from . import again, dial, interrupts
+from .clock import sleep
 from .logs import Log
 from .node import Node
 from .outgoing import Outgoing
@@ -142,7 +142,7 @@ def exit_soon(seconds: float, end_now: Callable[[], None]) -> None:
     """End the process after that time unless its main thread has done so, whatever else goes on in it."""
 
     def end() -> None:
-        time.sleep(seconds)
+        sleep(seconds)
         end_now()
 
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: that is what was wanted

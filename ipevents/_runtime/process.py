@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from .._exceptions import WorkerRefused
 from . import streams
+from .clock import sleep
 from .threads import start_thread
 
 _EXITCODE_SECONDS = 0.5  # how long after an exit its code may come, where it is not ours to reap
@@ -120,7 +120,7 @@ class ChildProcess:
         while seen is None and tries:
             # Its sentinel was faster than its end; or another thread has it, and is about to put it down.
             tries -= 1
-            time.sleep(_EXITCODE_STEP_SECONDS)
+            sleep(_EXITCODE_STEP_SECONDS)
             seen = self.process.exitcode
         return seen
 
@@ -240,7 +240,8 @@ def process_name() -> str:
     name = multiprocessing.current_process().name
     if name != "MainProcess":
         return name
-    path, _, file = (sys.argv[0] if sys.argv else "").rpartition("/")
+    first: object = sys.argv[0] if sys.argv else ""  # or what a program has put there
+    path, _, file = (first if isinstance(first, str) else "").rpartition("/")
     if file == "__main__.py":  # python -m package
         file = path.rpartition("/")[2]
     return name if file in ("", "-c", "-m") else file
