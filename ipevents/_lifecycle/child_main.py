@@ -17,7 +17,6 @@ import select
 import signal
 import sys
 import threading
-import time
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
@@ -29,7 +28,7 @@ from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
 from .._payload import forms, inheritance
 from .._platform import exits, hooks, os_signals, signal_exceptions
-from .._platform.clock import monotonic
+from .._platform.clock import monotonic, sleep
 from .._platform.latches import Latch, main_waits
 from .._platform.logs import Log, traceback_of
 from .._platform.threads import Deadline, main_ident, start_thread
@@ -371,10 +370,10 @@ class ChildRole:
             poll.register(parent, select.POLLIN)
             poll.poll()
             # Nothing here may need another thread: an interpreter that ends starts none.
-            time.sleep(ORPHAN_GRACE_SECONDS)
+            sleep(ORPHAN_GRACE_SECONDS)
             if self._goes_on and not self._over:
                 signal.pthread_kill(main_ident(), signal.SIGTERM)
-            time.sleep(ORPHAN_SECONDS)
+            sleep(ORPHAN_SECONDS)
             self._vanish()
 
         try:

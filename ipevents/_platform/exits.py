@@ -13,12 +13,12 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from . import host, registry
+from .clock import sleep
 from .logs import Log
 from .threads import start_thread
 
@@ -145,7 +145,7 @@ def exit_soon(seconds: float, end_now: Callable[[], None]) -> None:
     """
 
     def end() -> None:
-        time.sleep(seconds)
+        sleep(seconds)
         end_now()
 
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: that is what was wanted

@@ -8,9 +8,9 @@ the exception: there everything is caught and reported, and the thread goes on.
 from __future__ import annotations
 
 import threading
-import time
 
 from .._exceptions import shown
+from .clock import sleep
 
 __all__ = ["foreign", "patient", "told"]
 
@@ -44,5 +44,5 @@ def patient(faults: int) -> bool:
     """
     if faults >= FAULTS:
         return False
-    time.sleep(min(_FIRST_PAUSE_SECONDS * 2 ** (faults - 1), _LONGEST_PAUSE_SECONDS))
+    sleep(min(_FIRST_PAUSE_SECONDS * 2 ** (faults - 1), _LONGEST_PAUSE_SECONDS))
     return True

@@ -29,7 +29,8 @@ def process_name() -> str:
     name = multiprocessing.current_process().name
     if name != "MainProcess":
         return name
-    path, _, file = (sys.argv[0] if sys.argv else "").rpartition("/")
+    first: object = sys.argv[0] if sys.argv else ""  # or what a program has put there
+    path, _, file = (first if isinstance(first, str) else "").rpartition("/")
     if file == "__main__.py":  # python -m package
         file = path.rpartition("/")[2]
     return name if file in ("", "-c", "-m") else file

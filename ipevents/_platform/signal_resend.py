@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 
-from .clock import monotonic
+from .clock import monotonic, sleep
 from .threads import main_ident
 
 AGAIN_SECONDS = 0.002  # after which it is sent again
@@ -72,7 +71,7 @@ def send(number: int) -> None:
 
 def send_later(number: int) -> None:
     """As ``send``, in a moment, for which the calling thread sleeps."""
-    time.sleep(AGAIN_SECONDS)
+    sleep(AGAIN_SECONDS)
     send(number)
 
 

@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from .._exceptions import WorkerRefused
 from .._platform import streams
+from .._platform.clock import sleep
 from .._platform.threads import start_thread
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
@@ -123,7 +123,7 @@ class ChildProcess:
         while seen is None and tries:
             # Its sentinel was faster than its end; or another thread has it, and is about to put it down.
             tries -= 1
-            time.sleep(_EXITCODE_STEP_SECONDS)
+            sleep(_EXITCODE_STEP_SECONDS)
             seen = self.process.exitcode
         return seen
 

@@ -11,13 +11,13 @@ import select
 import socket
 import sys
 import threading
-import time
 from multiprocessing.connection import Client, Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.addresses import Address, spelled
 from .._core.handshake import HANDSHAKE_SECONDS, ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
+from .._platform.clock import sleep
 from .._platform.interruptible import interruptible
 from .._platform.logs import Log
 from .._platform.threads import Deadline
@@ -92,7 +92,7 @@ class Attempt:
 
     def pause(self, seconds: float) -> None:
         """Called by the dialling thread: sleep for a step, milliseconds, and ``check``."""
-        time.sleep(seconds)
+        sleep(seconds)
         self.check()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ from .._core.wire import (
     with_buffers,
 )
 from .._exceptions import ProtocolError
-from .._platform.clock import monotonic
+from .._platform.clock import monotonic, sleep
 from .stream import Stream
 
 SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (README, Threads)
@@ -57,7 +56,7 @@ class TimeSlice:
         """
         now = monotonic()
         if now - self.began > SLICE_SECONDS:
-            time.sleep(BREATH_SECONDS)
+            sleep(BREATH_SECONDS)
             now = self.began = monotonic()
         return now
 

@@ -12,10 +12,10 @@ import fcntl
 import os
 import stat
 import sys
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._exceptions import AddressInUse, LinkError
+from .._platform.clock import sleep
 from .._platform.logs import Log
 from .._platform.system import MAX_SOCKET_PATH_BYTES
 from .._platform.threads import Deadline
@@ -83,7 +83,7 @@ def check_path(path: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
+def locked(path: str, pause: Callable[[float], None] = sleep) -> Iterator[None]:
     """Hold the lock of ``path``; blocks for ``LOCK_SECONDS`` at most, or until ``pause`` raises.
 
     ``pause(seconds)`` is the step of the wait. The lock is held for a connect, a bind or an unlink, and

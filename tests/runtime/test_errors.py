@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,7 @@ def test_what_is_no_listeners_fault_is_logged_with_the_process(ipem, caplog):
         (["-c"], "MainProcess"),
         ([""], "MainProcess"),
         ([], "MainProcess"),
+        ([Path("server.py")], "MainProcess"),
     ],
 )
 def test_a_top_process_is_called_as_its_script(monkeypatch, argv, name):

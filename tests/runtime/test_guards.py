@@ -137,10 +137,15 @@ def test_a_logging_filter_that_raises_costs_its_record_and_no_more(exc, level, c
 
 def test_a_fault_in_a_row_is_borne_some_times_and_then_given_up(monkeypatch):
     pauses = []
-    monkeypatch.setattr(guards.time, "sleep", pauses.append)
+    monkeypatch.setattr(guards, "sleep", pauses.append)
     assert [patient(fault) for fault in range(1, guards.FAULTS + 1)] == [True] * (guards.FAULTS - 1) + [False]
     assert pauses == sorted(pauses)
     assert pauses[-1] <= 1.0
+
+
+def test_what_a_test_puts_into_time_sleep_is_not_the_librarys(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: 1 / 0)
+    assert guards.patient(1)
 
 
 def test_a_ring_waits_for_no_other_ring(monkeypatch):

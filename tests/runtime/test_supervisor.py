@@ -189,7 +189,7 @@ def test_a_fault_that_lasts_is_told_and_ends_all(watched, monkeypatch):
     def fails(until):
         raise SystemExit(3)
 
-    monkeypatch.setattr("ipevents._platform.guards.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("ipevents._platform.guards.sleep", lambda seconds: None)
     monkeypatch.setattr(watched.supervisor, "_step", fails)
     monkeypatch.setattr(watched.supervisor, "_on_fault", told.append)
     watched.supervisor.begin()
