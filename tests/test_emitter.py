@@ -647,6 +647,19 @@ def test_a_wait_for_stopping_ends_where_no_listener_is_called_any_more(started):
         started.emit("leave")
 
 
+def test_a_wait_for_stopping_that_begins_just_after_it_was_emitted_ends(started, monkeypatch):
+    life, begin_wait = started._life, started._node.dispatcher.begin_wait
+
+    def begin_late(*args):
+        life.stopping.set()
+        life._end_stop_waits()
+        return begin_wait(*args)
+
+    monkeypatch.setattr(started._node.dispatcher, "begin_wait", begin_late)
+    with pytest.raises(Closed), started.expecting("stopping", CEILING):
+        pass
+
+
 def test_a_wait_for_another_stopping_ends_with_the_stop(started):
     with pytest.raises(Closed), started.expecting("stopping", CEILING, where=lambda message: False):
         started.stop()

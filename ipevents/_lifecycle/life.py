@@ -49,6 +49,7 @@ class Life:
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
         self.stop_waiters: set[Latch] = set()  # of waits for stopping, which end once it was emitted
+        self.stopping_said = False  # it was emitted, or will not be: a wait for it is in vain
         self.exit: SystemExit | None = None  # what a listener ended this process with
         self.was_started_by_user = False
         self.ready_said = False

@@ -313,7 +313,11 @@ class Lifecycle(Life):
         self._end_stop_waits()
 
     def _end_stop_waits(self) -> None:
-        """Who still waits for ``stopping`` waits in vain: filtered out, or no listener is called any more."""
+        """End the waits for ``stopping`` that it has not ended: filtered out, or no listener is called any more.
+
+        The flag comes first: a wait puts its latch into the set, and then looks at the flag.
+        """
+        self.stopping_said = True
         for waiter in list(self.stop_waiters):
             waiter.set()
 
