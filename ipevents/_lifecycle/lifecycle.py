@@ -313,7 +313,7 @@ class Lifecycle(Life):
         self._end_stop_waits()
 
     def _end_stop_waits(self) -> None:
-        """End the waits for ``stopping`` that it has not ended: filtered out, or no listener is called any more.
+        """End the waits for ``stopping`` that it has not ended: filtered out, or no listener was called.
 
         The flag comes first: a wait puts its latch into the set, and then looks at the flag.
         """
