@@ -1,1 +1,1 @@
-"""This interpreter: threads, waits, signals of the system, exits, logs."""
+"""What the package needs of this interpreter: threads, waits, signals of the system, exits, logs."""

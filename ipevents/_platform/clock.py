@@ -1,4 +1,4 @@
-"""The clock that every wait and every limit in here goes by."""
+"""The clock that every wait and every limit of the package uses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import partial
 
 __all__ = ["monotonic", "sleep"]
 
-# Not ``time.monotonic`` itself: tools that freeze a program's clock (freezegun) put another function in its
-# place, in the module and in every module that has imported it, and then no deadline ever passes. Threads and
-# processes do not stand still with a frozen clock. Same clock, same origin; 20 ns more for a call.
+# The same clock as ``time.monotonic``, read by another function. Tools that freeze a program's clock, such as
+# freezegun, replace ``time.monotonic`` in its module and in every module that has imported it. Then no
+# deadline would ever pass here, although threads and processes go on. A call costs 20 ns more.
 monotonic = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 
-# As it is now: a test that puts something else into ``time.sleep`` means the code under test.
+# Bound at import: a test that replaces ``time.sleep`` means the code under test, not the library.
 sleep = time.sleep

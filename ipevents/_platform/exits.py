@@ -1,9 +1,11 @@
 """The end of the interpreter: whether the process stays after its script, and with which status it ends.
 
-A top process whose script just ends after ``start()`` stays: a hook of ``atexit`` waits for the stop if the
-script's body ended normally. After all other hooks one more ends the process with the signal that came, or
-with the code that a listener asked for. All of this runs in the main thread, and so do the handlers of
-signals; no lock is needed.
+A top process (one that no emitter has started) stays alive if its script just ends after ``start()``: a hook
+of ``atexit`` waits for the stop of all emitters, provided that the script's body ended normally. Another hook
+runs after all others. It ends the process with the signal that came, or with the code that a listener asked
+for.
+
+All of this runs in the main thread, as signal handlers do; so no lock is needed.
 """
 
 from __future__ import annotations
@@ -26,15 +28,16 @@ log = Log("ipevents.exits")
 
 _RETURNS = ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
 
-_interrupted = 0  # the signal that ended the body, or that came while the hook waited
-_in_hook = False  # the hook waits: no code of the user runs in the main thread any more
-_own_way: int | SystemExit | None = None  # the signal or the exit that the process is to end with
+_interrupted = 0  # the signal that ended the script's body, or came while the hook waited; 0 for none
+_in_hook = False  # the hook waits, so the main thread runs no code of the user any more
+_own_way: int | SystemExit | None = None  # what gives the process its exit status; None: the usual one
 
 
 def be_last() -> None:
-    """Register the hook that ends the process in its own way; called when the first emitter is made.
+    """Register the hook that ends the process with its own status; called when the first emitter is made.
 
-    Hooks run in reverse order, and those registered before this one would not run at all.
+    Hooks run in reverse order. So this one runs after all that are registered later; those registered before
+    it do not run when it ends the process.
     """
     atexit.register(_end_in_own_way)
 
@@ -42,23 +45,26 @@ def be_last() -> None:
 def stay() -> None:
     """Register the hook that keeps a top process alive after its script.
 
-    Once, however often an emitter opens: a second call of the hook would find nothing open, and forget with
-    which code a listener has ended the process.
+    It is registered once, however often an emitter opens. A second call of the hook would find no open
+    emitter, and would forget the exit code that a listener had asked for.
     """
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
 
 
 def was_interrupted() -> bool:
-    """Whether a signal has ended the script's body, or the wait after it."""
+    """Whether a signal has ended the script's body, or came during the wait after it."""
     return _interrupted != 0
 
 
 def interrupt(number: int, frame: FrameType | None) -> bool:
-    """In a handler: remember the signal that ends this process, and bring that about where no code is left.
+    """In a signal handler: remember the signal that ends this process, and end it if no code is left to run.
 
-    Returns False where the main thread, whose innermost frame this is, still runs code in which an exception
-    is to be raised.
+    ``frame`` is the innermost frame of the main thread. If the hook is waiting, all emitters are asked to
+    stop. If the script is over and Python waits for the user's threads, the exit hooks run now and end the
+    process.
+
+    Returns False where the main thread still runs the program; then the caller raises an exception there.
     """
     global _interrupted, _own_way
     _interrupted = number
@@ -66,7 +72,7 @@ def interrupt(number: int, frame: FrameType | None) -> bool:
         registry.stop_all()
         return True
     if host.waits_for_threads(frame):
-        # The script is over, but for threads that would outlive the tree.
+        # Only threads of the user are left; they would keep the process alive longer than the tree.
         _own_way = number
         atexit._run_exitfuncs()  # the last of them ends the process
         return True
@@ -74,9 +80,10 @@ def interrupt(number: int, frame: FrameType | None) -> bool:
 
 
 def body_returned() -> bool:
-    """Whether the script's body ran to its end, instead of being left by an exception or sys.exit().
+    """Whether the script's body ran to its end, rather than being left by an exception or sys.exit().
 
-    The instruction at which its frame stands answers that; ``__main__.__file__`` does not, for ``-m``.
+    The answer is the instruction at which the frame of the body stands: a return, or another one. Whether
+    ``__main__.__file__`` exists would not answer it, because of ``-m``.
     """
     frame = host.body()
     if frame is None:
@@ -88,14 +95,17 @@ def body_returned() -> bool:
 
 
 def _at_exit() -> None:
-    """The hook that stays: wait for the end of all open emitters."""
+    """The hook that keeps the process alive: wait for the end of all open emitters.
+
+    If the body was left by an exception, sys.exit() or a signal, the emitters are first asked to stop.
+    """
     global _in_hook, _own_way
     _in_hook = True
     stays = body_returned() and not _interrupted
     exits: list[SystemExit] = []
     if not stays:
         registry.stop_all()
-    while (emitter := registry.oldest()) is not None:  # it leaves the registry just before it is stopped
+    while (emitter := registry.oldest()) is not None:  # removed just before it is stopped
         if stays and emitter.cannot_serve():
             log.warning(
                 "! this Python cannot start threads after the script's body: end the script with ipem.run()"
@@ -108,9 +118,9 @@ def _at_exit() -> None:
 
 
 def _end_in_own_way() -> None:
-    """The last hook: end with the signal that came, or with the code of a listener's SystemExit.
+    """The last hook: end the process with the signal that came, or with the code of a listener's SystemExit.
 
-    A SystemExit raised in a hook would be printed, and lost.
+    ``os._exit`` does it, because Python would only print a SystemExit that a hook raises, and lose its code.
     """
     if _own_way is None:
         return
@@ -128,10 +138,11 @@ def _end_in_own_way() -> None:
 
 
 def end_by(number: int) -> None:
-    """End with a signal's own status; called in the main thread.
+    """End the process with a signal's own status; called in the main thread. Does not return.
 
-    A process is still here after its own signal where it is process 1 of a container, for which the default
-    action does nothing, or where it has blocked the signal: then it ends with the status that a shell shows.
+    A process survives its own signal if it is process 1 of a container, where the default action does
+    nothing, or if it has blocked the signal. Then it exits with the status that a shell shows for that
+    signal.
     """
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
@@ -139,9 +150,9 @@ def end_by(number: int) -> None:
 
 
 def exit_soon(seconds: float, end_now: Callable[[], None]) -> None:
-    """Call ``end_now`` after that time, in a thread, whatever else goes on in the process.
+    """Call ``end_now`` after so many seconds, in a thread, whatever happens in the process until then.
 
-    If the main thread has ended the process earlier, the thread has ended with it.
+    If the main thread has ended the process earlier, the thread ends with it.
     """
 
     def end() -> None:
@@ -153,15 +164,17 @@ def exit_soon(seconds: float, end_now: Callable[[], None]) -> None:
 
 
 def _write_last(text: str) -> None:
-    if sys.stderr is not None:  # print() would take stdout then
+    """Write to stderr, if there is one, and ignore every failure: the process ends next."""
+    if sys.stderr is not None:  # with file=None print() would write to stdout
         with contextlib.suppress(Exception):  # closed, a broken pipe, or an object of the user's
             sys.stderr.write(text)
 
 
 def _flush(stream: Any) -> None:
-    """Flush a standard stream, whatever it is: it may not decide with which status the process ends.
+    """Flush a standard stream, and ignore every failure: it may not change the exit status of the process.
 
-    It is None in a daemon, closed, a broken pipe, or an object of the user's that raises what it likes.
+    The stream is None in a daemon. It may be closed, a broken pipe, or an object of the user's that raises
+    any exception.
     """
     if stream is not None:
         with contextlib.suppress(Exception):
@@ -169,7 +182,10 @@ def _flush(stream: Any) -> None:
 
 
 def forget() -> None:
-    """In a process made by os.fork(): nothing that the parent went through decides how this one ends."""
+    """In a process made by os.fork(): forget the signals and exits that the parent went through.
+
+    They do not decide how this process ends.
+    """
     global _interrupted, _in_hook, _own_way
     _own_way = None
     _interrupted, _in_hook = 0, False

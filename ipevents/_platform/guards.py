@@ -1,8 +1,8 @@
 """What surrounds code that is not ours: listeners, ``repr``, unpickling, logging handlers, finalizers.
 
-Such code raises what it likes, also what is no ``Exception``, and so does the system (no memory, no
-descriptor) and whatever traces or profiles the process. In a thread of the library no caller is there to get
-the exception: there everything is caught and reported, and the thread goes on.
+Such code may raise anything, also what is no ``Exception``. So may the system, when it has no memory or no
+descriptor left, and a tool that traces or profiles the process. A thread of the library has no caller that
+could handle the exception. There everything is caught and reported, and the thread goes on.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from .clock import sleep
 
 __all__ = ["foreign", "patient", "told"]
 
-FAULTS = 10  # of a loop in a row, after which it gives up: what is wrong does not pass
+FAULTS = 10  # in a row, after which a loop gives up: the trouble will not pass
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 1.0
 
 
 def foreign() -> type[BaseException]:
-    """What to catch around foreign code, as in ``except foreign():``, in the calling thread.
+    """What to catch around foreign code in the calling thread, written as ``except foreign():``.
 
-    Everything, but in the main thread only Exceptions. Whatever is no Exception there is mostly meant for the
-    code that called the library: Ctrl-C, and the SystemExit of a signal handler that ends the program.
+    In a thread of the library everything is caught. In the main thread only an Exception is: whatever is no
+    Exception there is mostly meant for the code that called the library, such as Ctrl-C, or the SystemExit of
+    a signal handler that ends the program.
     """
     if threading.current_thread() is threading.main_thread():
         return Exception
@@ -30,17 +31,17 @@ def foreign() -> type[BaseException]:
 
 
 def told(value: object, most: int = 300) -> str:
-    """A foreign value as the text of an error shows it, whatever its ``repr`` does, in any thread."""
+    """A foreign value as the text of an error shows it, whatever its ``repr`` raises. From any thread."""
     try:
         return shown(value, most)
-    except foreign():  # what is no Exception, out of its repr in a thread of the library
+    except foreign():  # its repr raised something that is no Exception, in a thread of the library
         return "<a value that cannot be shown>"
 
 
 def patient(faults: int) -> bool:
-    """After so many faults in a row of one loop: wait for a moment; returns whether it may go on.
+    """Wait for a moment after the ``faults``-th fault in a row of a loop; returns whether it may go on.
 
-    The system may have memory or descriptors again a little later. No lock is held.
+    The system may have memory or descriptors again a little later. The caller holds no lock.
     """
     if faults >= FAULTS:
         return False

@@ -1,7 +1,10 @@
-"""What the library hooks into its process, and when: exit hooks, signal handlers, the hook for forks.
+"""When the library hooks into its process: exit hooks, signal handlers, the hook for forks.
 
-The emitters call this, and nothing is hooked in before the first of them is made. No lock: ``_registered`` is
-looked at and set with no call in between, where no other thread of an interpreter can run.
+Emitters call these functions when they are made, opened and closed. Nothing is hooked in before the first
+emitter is made.
+
+No lock: ``_registered`` is read and set with no call in between, and the interpreter does not switch threads
+there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ _registered = False
 
 
 def register(emitter: Emitter) -> None:
-    """Know an emitter from its making on. The first time: hooks for forks and for the very end."""
+    """Know an emitter from its making on.
+
+    The first one also registers the hooks for forks and for the very end of the process.
+    """
     global _registered
     if not _registered:
         _registered = True
@@ -30,7 +36,11 @@ def register(emitter: Emitter) -> None:
 
 
 def opened(emitter: Emitter) -> None:
-    """A top process has opened this emitter. The first time: handlers, and the hook that keeps it alive."""
+    """Note that an emitter has opened in a top process.
+
+    The first one also sets the signal handlers, and registers the hook that keeps the process alive after its
+    script.
+    """
     if registry.oldest() is None and not os_signals.are_installed():
         host.find_body()
         exits.stay()
@@ -39,18 +49,21 @@ def opened(emitter: Emitter) -> None:
 
 
 def closed(emitter: Emitter) -> None:
-    """This emitter is about to be stopped, in whatever process."""
+    """Note that an emitter is about to be stopped, in a top process or in a child."""
     registry.closed(emitter)
 
 
 def serve_child(child: Child) -> None:
-    """This process is connected to the one that has started it."""
+    """Note that this process is a child and is connected to the process that started it."""
     registry.become_child(child)
     os_signals.install_in_child()
 
 
 def _forked() -> None:
-    """In a process made by os.fork(): open emitters belong to the parent, and so do handlers and hooks."""
+    """In a process made by os.fork(): let go of all that belongs to the parent.
+
+    That is the open emitters, and with them handlers, hooks, threads and the bell of the main thread.
+    """
     forget_main_bell()
     forget_threads()
     host.forget_body()

@@ -1,6 +1,7 @@
-"""What the library knows of the program in which it is a guest: its name, its body, whose frames are whose.
+"""What the library knows of the program in which it runs: its name, its body, whose code a frame runs.
 
-No lock: ``_body`` is assigned whole, when the first emitter opens and after a fork.
+The body is the frame that runs the script at top level. No lock: ``_body`` is assigned in one step, when the
+first emitter opens and after a fork.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ _body: FrameType | None = None  # the frame of the script's body
 
 
 def process_name() -> str:
-    """The name of this process in texts for people, where its pid stands beside it.
+    """The name of this process in texts for people, where its pid is shown next to it.
 
-    In a child the one that ``worker(name=)`` gave it, elsewhere the name of the script; in a REPL and with
-    ``-c`` multiprocessing's "MainProcess".
+    In a child it is the name that ``worker(name=)`` gave it; elsewhere the name of the script, or
+    multiprocessing's "MainProcess" in a REPL and with ``-c``.
     """
     name = multiprocessing.current_process().name
     if name != "MainProcess":
         return name
-    first: object = sys.argv[0] if sys.argv else ""  # or what a program has put there
+    first: object = sys.argv[0] if sys.argv else ""  # a program may have put any object there
     path, _, file = (first if isinstance(first, str) else "").rpartition("/")
     if file == "__main__.py":  # python -m package
         file = path.rpartition("/")[2]
@@ -37,7 +38,7 @@ def process_name() -> str:
 
 
 def is_interactive() -> bool:
-    """Whether somebody types the program, so that the end of its body means nothing."""
+    """Whether a person types the program, so that the end of its body means nothing."""
     return hasattr(sys, "ps1") or bool(sys.flags.interactive)
 
 
@@ -65,7 +66,10 @@ def is_below(found: FrameType, frame: FrameType | None) -> bool:
 
 
 def waits_for_threads(frame: FrameType | None) -> bool:
-    """Whether the main thread, whose stack this is, has ended the script and waits for the user's threads."""
+    """Whether the script is over and the main thread waits for the user's threads.
+
+    ``frame`` is the innermost frame of the main thread.
+    """
     while frame is not None:
         if frame.f_code is threading._shutdown.__code__:  # type: ignore[attr-defined]  # Python's own last wait
             return True
@@ -77,7 +81,7 @@ def waits_for_threads(frame: FrameType | None) -> bool:
 
 
 def find_body() -> None:
-    """Remember the frame of the script's body, if that is what runs in the main thread just now."""
+    """Remember the frame of the script's body, if that is what the main thread is running."""
     global _body
     frame = sys._current_frames().get(main_ident())
     main = sys.modules.get("__main__")
@@ -90,20 +94,23 @@ def find_body() -> None:
 
 
 def body() -> FrameType | None:
-    """The frame of the script's body, also after its end; None where no script runs, or somebody types it."""
+    """The frame of the script's body, also after its end.
+
+    None where no script runs, and where a person types the program.
+    """
     return None if is_interactive() else _body
 
 
 def has_left_body(frame: FrameType | None) -> bool:
     """Whether the main thread, whose innermost frame this is, has left the script's body for good.
 
-    False where it is not known which frame that is.
+    False where the frame of the body is not known.
     """
     found = body()
     return found is not None and not is_below(found, frame)
 
 
 def forget_body() -> None:
-    """In a process made by os.fork(): the script's body is the parent's."""
+    """In a process made by os.fork(): forget the frame of the script's body, which is the parent's."""
     global _body
     _body = None

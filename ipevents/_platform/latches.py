@@ -1,7 +1,8 @@
-"""Waits that a signal may enter, and what ends them: latches, rings, locks that the user's code holds.
+"""Waits during which a signal handler may run, and what ends them: latches, rings, locks held by user code.
 
-A handler of a signal runs in the middle of anything, also of what is here, and may raise there or set the
-latch that it has interrupted. Which locks there are, and in which order a thread takes them: ``threads.py``.
+A signal handler runs in the middle of anything, also of the code in this file. It may raise an exception
+there, or set the very latch whose wait it has interrupted. ``threads.py`` lists all locks of the package and
+the order in which a thread takes them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .threads import Deadline, for_lock, for_poll, main_ident
 def acquire_from_user(lock: threading.RLock) -> None:
     """Acquire a lock that another thread may hold for as long as the user's code likes.
 
-    Not for a thread that owns it already: where a signal handler raises in here, the caller does not hold it.
+    A signal handler may raise in here; then the caller does not hold the lock. Not for a thread that holds it
+    already, because the cleanup would release that hold.
     """
     try:
         lock.acquire()
@@ -39,18 +41,21 @@ def let_go(lock: threading.RLock) -> None:
 
 
 class Wakeup:
-    """Interrupts a thread that waits on descriptors. ``ring`` may be called by a signal handler."""
+    """Wakes a thread that polls descriptors: a pipe to which ``ring`` writes a byte.
+
+    ``ring`` may be called in a signal handler and while its own thread is in ``ring``.
+    """
 
     RING = b"\x00"  # the number of no signal
 
     def __init__(self) -> None:
-        # Guards the life of the writing descriptor: no ring is written to a number that is another file's by
-        # now. Only ``close`` waits for this lock. An RLock, because that knows its owner.
+        # Guards the life of the writing descriptor: after close() its number may belong to another file, and
+        # no ring may be written there. Only ``close`` waits for this lock. An RLock knows its owner.
         self._lock = threading.RLock()
-        self._wanted = False  # a ring was asked for since the last one
+        self._wanted = False  # a ring was asked for and not written yet
         ends: list[tuple[int, int]] = []
         try:
-            ends += itertools.starmap(os.pipe, ((),))  # there before a signal handler can raise
+            ends += itertools.starmap(os.pipe, ((),))  # stored before a signal handler can raise
             for end in ends[0]:
                 os.set_blocking(end, False)
         except BaseException:
@@ -60,29 +65,35 @@ class Wakeup:
         self._reader, self._writer = ends[0]
 
     def fileno(self) -> int:
+        """The descriptor that the waiting thread polls: readable when it has been rung."""
         return self._reader
 
     def ring(self) -> None:
-        """Wake the waiter; never blocks, and waits for no lock. After ``close`` it does nothing."""
+        """Wake the waiting thread. Never blocks and waits for no lock; after ``close`` it does nothing.
+
+        If another thread holds the lock, that thread writes the ring: it looks at ``_wanted`` again after its
+        release.
+        """
         lock = self._lock
-        if lock._is_owned():  # type: ignore[attr-defined]  # called within itself, see the top of threads.py
+        if lock._is_owned():  # type: ignore[attr-defined]  # ring() within ring(), see threads.py
             self._write()
             return
         self._wanted = True
         try:
-            # A thread that finds the lock taken leaves the ring to its owner, which looks again afterwards.
+            # A thread that finds the lock taken leaves the ring to its owner, which asks _wanted once more.
             while self._wanted and lock.acquire(False):
                 self._wanted = False
                 self._write()
                 lock.release()
-        except BaseException:  # of a signal handler, anywhere in there
+        except BaseException:  # a signal handler raised, at any place above
             let_go(lock)
-            self.ring()  # perhaps a second time, which does no harm
+            self.ring()  # perhaps a second ring, which does no harm
             raise
 
     def _write(self) -> None:
+        """Write a ring into the pipe. The caller holds the lock."""
         if self._writer >= 0:
-            with contextlib.suppress(BlockingIOError):  # full: a ring waits already
+            with contextlib.suppress(BlockingIOError):  # the pipe is full, so a ring is waiting already
                 os.write(self._writer, self.RING)
 
     def writer(self) -> int:
@@ -90,9 +101,9 @@ class Wakeup:
         return self._writer
 
     def clear(self) -> bytes:
-        """Forget the rings so far; called by the waiter before it looks at what it is woken for.
+        """Read and forget all rings so far; returns what was written, RING for each ring.
 
-        Returns what was written, RING for each ring.
+        The waiting thread calls it before it looks at what it was woken for, so a later ring is not lost.
         """
         written = b""
         with contextlib.suppress(BlockingIOError):
@@ -101,7 +112,7 @@ class Wakeup:
         return written
 
     def close(self) -> None:
-        """Give the descriptors back; called by the owner when no thread waits any more."""
+        """Close the descriptors; called by the owner when no thread waits any more."""
         with self._lock:
             reader, writer = self._reader, self._writer
             self._reader = self._writer = -1
@@ -112,7 +123,7 @@ class Wakeup:
     def abandon(self) -> None:
         """In a process made by os.fork(): close our copies of the descriptors.
 
-        Not under the lock that was there: a thread that held it, ringing, is not in this process.
+        The lock is replaced first: a thread that held it during the fork does not exist in this process.
         """
         self._lock = threading.RLock()
         self.close()
@@ -121,10 +132,12 @@ class Wakeup:
 class MainBell:
     """Ends the waits of the main thread, which is the one that runs signal handlers.
 
-    CPython blocks in a lock although a signal came, if that was between its last look and the system
-    call; so here the main thread polls a descriptor, to which every signal writes as well
-    (``signal.set_wakeup_fd``). If that was somebody else's, it is given back after the wait, and the signals
-    that came meanwhile are written there as well.
+    CPython may block in a lock although a signal has come, if the signal came between its last check and the
+    system call. Therefore the main thread polls a descriptor instead, to which each signal writes a byte
+    (``signal.set_wakeup_fd``).
+
+    If the program has set a wakeup descriptor of its own, that is set again after the wait, and the signals
+    that came meanwhile are written to it as well.
     """
 
     def __init__(self) -> None:
@@ -132,14 +145,14 @@ class MainBell:
         self._wakeup: Wakeup | None = None  # made with the first wait
 
     def ring(self) -> None:
-        """Have the main thread look again at what it waits for. Never blocks."""
+        """Have the main thread check again what it waits for. Never blocks."""
         wakeup = self._wakeup
         if wakeup is not None:
             wakeup.ring()
 
     @interruptible
     def wait(self, is_over: Callable[[], bool], deadline: Deadline) -> None:
-        """In the main thread: block until ``is_over()`` after a ring, or until the deadline.
+        """In the main thread: block until ``is_over()`` is true after a ring, or until the deadline.
 
         A signal handler may raise in here.
         """
@@ -148,11 +161,11 @@ class MainBell:
         wakeup = self._wakeup
         poll = select.poll()
         poll.register(wakeup.fileno(), select.POLLIN)
-        outer = self.is_waited_for  # a signal handler may wait in the middle of a wait
+        outer = self.is_waited_for  # true if a signal handler waits in the middle of a wait
         others = wakeup.writer()
         try:
             others = signal.set_wakeup_fd(wakeup.writer(), warn_on_full_buffer=False)
-            self.is_waited_for = True  # from here on, the thread that makes it over rings
+            self.is_waited_for = True  # from here on the thread that makes is_over() true rings
             while not is_over() and not deadline.passed():
                 left = deadline.left()
                 poll.poll(for_poll(left))
@@ -163,13 +176,13 @@ class MainBell:
         finally:
             self.is_waited_for = outer
             if outer:
-                wakeup.ring()  # the outer wait may have lost its ring to this one
-            with contextlib.suppress(ValueError, OSError):  # its owner has closed it meanwhile
+                wakeup.ring()  # this wait may have read the ring of the outer one
+            with contextlib.suppress(ValueError, OSError):  # the program has closed its descriptor meanwhile
                 signal.set_wakeup_fd(others, warn_on_full_buffer=False)
 
     def forget(self) -> None:
-        """In a process made by os.fork(): the descriptors are shared with the parent."""
-        if self.is_waited_for:  # the fork was made by a signal handler, in the middle of a wait
+        """In a process made by os.fork(): let go of the descriptors, which are shared with the parent."""
+        if self.is_waited_for:  # a signal handler forked in the middle of a wait
             with contextlib.suppress(ValueError):
                 signal.set_wakeup_fd(-1)
             self.is_waited_for = False
@@ -188,10 +201,10 @@ def main_waits() -> bool:
 
 
 class Latch:
-    """Set once, waited for by any number of threads.
+    """A flag that is set once, and that any number of threads may wait for.
 
-    Unlike ``threading.Event`` it can be set by a signal handler that interrupts a waiter in the same thread:
-    it is one lock, released for good.
+    Unlike ``threading.Event`` it may be set by a signal handler that interrupts a waiter in the same thread.
+    It is a plain lock, held from the beginning and released for good by ``set``; no thread owns it.
     """
 
     __slots__ = ("_is_set", "_lock")
@@ -215,7 +228,7 @@ class Latch:
 
     @interruptible
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until set, at most ``timeout`` seconds; returns whether it is set.
+        """Block until the latch is set, at most ``timeout`` seconds; returns whether it is set.
 
         A signal handler may raise in here.
         """
@@ -226,7 +239,7 @@ class Latch:
             return self.is_set()
         try:
             self._lock.acquire(timeout=-1 if timeout is None else max(0.0, for_lock(timeout)))
-        finally:  # a turnstile, also when a signal handler raises here: open for the next waiter
+        finally:  # also if a handler raised: release the lock for the next waiter
             if self.is_set():
                 with contextlib.suppress(RuntimeError):
                     self._lock.release()

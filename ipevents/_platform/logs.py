@@ -1,9 +1,11 @@
-"""Loggers and tracebacks that import ``logging`` and ``traceback`` when there is something to say.
+"""Loggers and tracebacks that import ``logging`` and ``traceback`` only when there is something to report.
 
-The two are a tenth of the time in which a child starts. What is said when no descriptor is left to import
-them with goes to stderr without them: a report must not fail for the reason that it reports. Nor does it end
-the thread that reports: filters, handlers and formatters are the application's, and so are many of the values
-that are shown; whatever they raise, the line goes to stderr instead.
+Importing the two takes a tenth of the time in which a child starts.
+
+A report must not fail for the very reason that it reports. If no descriptor is left to import ``logging``,
+the line goes to stderr without it. Nor does a report end the thread that makes it: filters, handlers and
+formatters belong to the application, and so do many of the values shown. Whatever they raise, the line goes
+to stderr instead.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class Log:
         self._name = name
 
     def debug(self, text: str, *args: object) -> None:
-        # A program that wants debug lines has imported logging to set a level.
+        """Log a debug line, if the program has imported ``logging``, as it must to set that level."""
         if "logging" in sys.modules:
             self._say("debug", text, args)
 
@@ -36,10 +38,11 @@ class Log:
         self._say("error", text, args, exc_info)
 
     def exception(self, text: str, *args: object) -> None:
-        """An error, with the exception that is being handled."""
+        """Log an error together with the exception that is being handled."""
         self._say("error", text, args, sys.exc_info()[1])
 
     def _say(self, level: str, text: str, args: tuple[Any, ...], exc: BaseException | None = None) -> None:
+        """Log through ``logging``; print to stderr where that fails."""
         args = tuple(arg if type(arg) in _PLAIN else _Shown(arg) for arg in args)
         try:
             import logging
@@ -68,7 +71,10 @@ _PLAIN = frozenset({str, int, float, type(None)})
 
 
 class _Shown:
-    """A value in a log line: it is shown when the line is formatted, whatever its ``repr`` and ``str`` do."""
+    """A value in a log line, whatever its ``repr`` and ``str`` raise.
+
+    Its text is made when the line is formatted, so not at all if the line is not wanted.
+    """
 
     __slots__ = ("value",)
 
@@ -89,7 +95,7 @@ _LONGEST = 1000  # characters of a value in a log line
 
 
 def _print(text: str, args: tuple[Any, ...], exc: BaseException | None) -> None:
-    """A line for stderr, without logging."""
+    """Write a line to stderr without ``logging``; ignore every failure, as no place is left to report it."""
     why = "" if exc is None else f" ({told(exc)})"
     try:
         if sys.stderr is not None:

@@ -1,10 +1,10 @@
-"""The emitters of this process, as signals, exits and forks see them, and its role as a child of another one.
+"""The emitters of this process as signals, exits and forks see them, and its role as another one's child.
 
-Here and in the other files of this folder an emitter is what ``Emitter`` below asks for, so that nothing here
-imports the rooms to its left.
+Files of this folder know an emitter only by the protocol ``Emitter`` below, so that they need not import the
+rooms to their left.
 
-No lock: a handler of a signal reads all of this in the middle of anything. Each change is one operation on a
-list or set, which threads do not see half done; whoever goes through them takes a copy.
+No lock: a signal handler reads all of this in the middle of anything. Each change is one operation on a list
+or set, which other threads cannot see half done. Code that iterates over one iterates over a copy.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class Emitter(Protocol):
-    """The life of one emitter. All methods return at once, and may be called by a handler of a signal."""
+    """One emitter's life. All methods return at once and may be called by a signal handler."""
 
     stopping: Latch  # a stop was asked for
-    stopped: Latch  # and is done
-    exit: SystemExit | None  # what a listener ended this process with
+    stopped: Latch  # the stop is done
+    exit: SystemExit | None  # what a listener raised to end this process
 
     def request_stop(self, seconds: float | None) -> None:
-        """Ask for the end, in so many seconds; None for what the options say."""
+        """Ask for the stop, to be done within so many seconds; None for the time that the options give."""
 
     def resend(self, number: int) -> bool:
-        """Send the main thread this signal again in a moment. Returns False where no thread does that."""
+        """Send the main thread this signal again in a moment. Returns False where no thread can do that."""
 
     def kill_children(self) -> None:
-        """KILL all children: the process ends next."""
+        """KILL all children, because the process ends next."""
 
     def cannot_serve(self) -> bool:
         """Whether new clients are lost, because this Python starts no threads after the script's body."""
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): what is open belongs to the parent."""
+        """In a process made by os.fork(): let go of what is open, which belongs to the parent."""
 
 
 class Child(Protocol):
@@ -47,43 +47,43 @@ class Child(Protocol):
         """The emitter that is connected to the parent."""
 
     def takes_no_signal(self) -> bool:
-        """In the handler of SIGTERM: whether a stop is under way to which this signal adds nothing."""
+        """In the handler of SIGTERM: whether a stop is under way to which the signal adds nothing."""
 
 
-_known: weakref.WeakSet[Emitter] = weakref.WeakSet()  # all that were made, for forks
+_known: weakref.WeakSet[Emitter] = weakref.WeakSet()  # all that were made and still exist, for forks
 _open: list[Emitter] = []  # the open ones of a top process, oldest first
 _child: Child | None = None
 
 
 def know(emitter: Emitter) -> None:
-    """Remember an emitter for as long as it lives, from its making on."""
+    """Remember an emitter for as long as it exists; it is not kept alive by that."""
     _known.add(emitter)
 
 
 def opened(emitter: Emitter) -> None:
-    """An emitter of a top process has opened."""
+    """Note that an emitter of a top process has opened."""
     _open.append(emitter)
 
 
 def closed(emitter: Emitter) -> None:
-    """An emitter is about to be stopped, in whatever process."""
+    """Note that an emitter is about to be stopped, in a top process or in a child."""
     if emitter in _open:
         _open.remove(emitter)
 
 
 def oldest() -> Emitter | None:
-    """The one that is open for the longest time; None where none is open."""
+    """The emitter that has been open for the longest time; None where none is open."""
     return next(iter(_open), None)
 
 
 def become_child(child: Child) -> None:
-    """This process serves as somebody's child from now on."""
+    """Note that this process serves as another one's child from now on."""
     global _child
     _child = child
 
 
 def child() -> Child | None:
-    """This process's role as a child; None in a top process."""
+    """The role of this process as a child; None in a top process."""
     return _child
 
 
@@ -110,7 +110,7 @@ def resend(number: int) -> bool:
 
 
 def abandon_all() -> None:
-    """In a process made by os.fork(): whatever is open belongs to the parent, and so does its role."""
+    """In a process made by os.fork(): let go of all emitters and of the role, which belong to the parent."""
     global _child
     for emitter in list(_known):
         emitter.abandon()

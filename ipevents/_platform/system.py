@@ -1,4 +1,4 @@
-"""What this operating system allows."""
+"""Limits of this operating system."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import sys
 
 __all__ = ["MAX_SOCKET_PATH_BYTES"]
 
-# The path of an AF_UNIX socket: what sockaddr_un has room for, without the final zero byte.
+# The longest path of an AF_UNIX socket: the room in sockaddr_un, less the final zero byte.
 MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103

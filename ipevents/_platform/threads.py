@@ -1,6 +1,7 @@
 """Threads of the library and what they share: deadlines, names, idents; and the locks of the whole package.
 
-Locks, and the order in which a thread may take them, each only while it holds none that stands below it:
+These are the locks, in the order in which a thread may take them. A thread takes a lock only while it holds
+none that stands further down in the list:
 
 1. ``Opening._starting``: only one thread at a time goes through ``start``. It may wait for the next lock.
 2. ``Floor.lock``: only one thread in the process runs listeners. Held while code of the user runs.
@@ -15,10 +16,10 @@ No thread owns a latch, ``Writer._wakeup`` or a SimpleQueue: to set, release or 
 
 A finalizer, the callback for a collected weak receiver and a signal handler run in the middle of anything,
 also while their thread holds a lock of group 5. The library's own callback for a weak receiver takes the
-state lock (if its thread holds that already, it defers the call, see ``StateLock.defer``), and so does a
-send in the user's finalizer. If the owner of the state lock waited for a lock of group 5, both threads would
-wait for ever. Therefore it does not, and ``Wakeup.ring``, which is called there, waits for no lock: where it
-finds its lock taken, the owner of that rings.
+state lock (if its thread holds that already, it defers the call, see ``StateLock.defer``), and so does a send
+in the user's finalizer. If the owner of the state lock waited for a lock of group 5, both threads would wait
+for ever. Therefore it does not. ``Wakeup.ring``, which is called under the state lock, waits for no lock: if
+another thread holds the lock of the wakeup, that thread rings.
 
 A signal handler may also raise. CPython calls it after a call, at the beginning of a function, or at a jump
 back, and never between plain assignments. It may come after ``acquire()`` and before a ``try:``, and also
@@ -41,17 +42,17 @@ _LONGEST_POLL = 2**31 - 1  # milliseconds, 24.8 days: a C int
 
 
 def for_poll(seconds: float | None) -> float | None:
-    """A wait as ``poll`` takes it: milliseconds, None for ever, no more than the system takes.
+    """A time to wait in the form that ``poll`` takes: milliseconds, None for ever, no more than fits a C int.
 
-    So the wait may end before its time, and the caller looks at the clock again; it has to anyway, since
-    rings come for other reasons as well. It is half a millisecond too long rather than too short: a wait that
-    ends just before its time would be followed by many of no time at all.
+    So the wait may end too early, and the caller looks at the clock again. The caller has to anyway, since
+    rings come for other reasons as well. The result is half a millisecond too long rather than too short: a
+    wait that ended just before its time would be followed by many of no length.
     """
     return None if seconds is None else min(max(0.0, seconds) * 1000 + 0.5, _LONGEST_POLL)
 
 
 def for_lock(seconds: float) -> float:
-    """A wait as locks, conditions and ``Thread.join`` take it: at most centuries."""
+    """A time to wait in the form that locks, conditions and ``Thread.join`` take: at most centuries."""
     return min(seconds, threading.TIMEOUT_MAX)
 
 
@@ -68,25 +69,26 @@ class Deadline:
         return None if self.at is None else max(0.0, self.at - monotonic())
 
     def passed(self) -> bool:
+        """Whether the time is over; never true for a deadline that lasts for ever."""
         return self.at is not None and monotonic() >= self.at
 
     def shorten(self, seconds: float) -> None:
-        """Let it end ``seconds`` from now, if that is sooner. For signal handlers as well."""
+        """Let it end ``seconds`` from now, if that is sooner. May be called by a signal handler."""
         at = monotonic() + seconds
         if self.at is None or at < self.at:
             self.at = at
 
     def at_least(self, seconds: float) -> Deadline:
-        """The same deadline, or ``seconds`` from now where that is later."""
+        """A deadline that ends with this one, or ``seconds`` from now if that is later."""
         left = self.left()
         return Deadline(None if left is None else max(left, seconds))
 
 
-library_threads: set[int] = set()  # idents; code that runs in one of them never waits for room
+library_threads: set[int] = set()  # idents; a send in one of them never waits for room in an outbox
 
 
 def forget_threads() -> None:
-    """In a process made by os.fork(): forget the threads that are not here.
+    """In a process made by os.fork(): forget the library's threads, which do not exist here.
 
     The system gives their idents to new threads, which need not be the library's.
     """
@@ -94,7 +96,7 @@ def forget_threads() -> None:
 
 
 def main_ident() -> int:
-    """The main thread's number, for signals."""
+    """The main thread's ident, to which signals are sent."""
     ident = threading.main_thread().ident
     assert ident is not None
     return ident
@@ -105,9 +107,11 @@ def start_thread(
 ) -> threading.Thread:
     """Start a daemon thread called ``ipevents-<name>``.
 
-        A daemon, because the interpreter joins all other threads before ``atexit`` hooks run. The
-    ``close`` of its owner ends the thread. What ``run`` raises is logged, and ``on_fault`` is called
-        with it in the thread: the owner does without the thread, or calls ``run`` again.
+    A daemon, because the interpreter joins all other threads before ``atexit`` hooks run. Whatever owns the
+    thread ends it in its ``close``.
+
+    What ``run`` raises is logged. Then ``on_fault`` is called with the exception, in the thread: the owner
+    goes on without the thread, or calls ``run`` again.
     """
 
     def registered() -> None:
@@ -115,7 +119,7 @@ def start_thread(
         library_threads.add(ident)
         try:
             run()
-        except BaseException as exc:  # a fault of the library or of the system; nobody is left to raise it at
+        except BaseException as exc:  # a fault of the library or of the system; the thread has no caller
             log.exception("! the thread %s has failed", name)
             if on_fault is not None:
                 on_fault(exc)
@@ -128,7 +132,10 @@ def start_thread(
 
 
 def join_thread(thread: threading.Thread | None, deadline: Deadline) -> bool:
-    """Wait for a thread's end, unless it is the calling one. Returns whether it has ended."""
+    """Wait for the end of a thread; returns whether it has ended.
+
+    True at once where there is no thread, and in the thread itself, which cannot wait for its own end.
+    """
     if thread is None or thread is threading.current_thread():
         return True
     left = deadline.left()
