@@ -1,1 +1,1 @@
-"""Sockets, files, keys, handshakes, byte streams."""
+"""How a connection to another process comes about: sockets, files, keys, handshakes, byte streams."""

@@ -1,8 +1,8 @@
-"""The accept loop: one thread for the listening sockets of one server and every handshake on them.
+"""The accept loop: one thread for the listening sockets of one server and for every handshake on them.
 
-A handshake never runs inside ``accept()``, where one silent client would hold up all others. Here each
-connection in its handshake (``Pending``) is non-blocking, has one deadline for the whole of it, and is one of
-a bounded number, of which the oldest goes first: an honest client needs milliseconds.
+A handshake never runs within ``accept()``, where one silent client would hold up all others. Each connection
+in its handshake (``Pending``) is non-blocking and has one deadline for the whole handshake. Their number is
+bounded: if there are too many, the oldest is closed, since an honest client needs only milliseconds.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 CLOSE_SECONDS = 5.0
 
 EVICTED = "evicted"
-FAILED = "failed"  # our own fault, logged with its traceback
+FAILED = "failed"  # a fault of the library, logged with its traceback
 
-# Errors of accept() that concern only the connection that was about to come.
+# Errors of accept() that concern only the connection that was about to be accepted.
 _PASSING = {errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN}
-# Linux wakes a select on a listening socket that is shut down. Elsewhere it may not: look this often.
+# A shutdown of a listening socket wakes Linux's select. Other systems may not do so: look this often there.
 _LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 
 log = Log("ipevents.acceptor")
@@ -60,22 +60,22 @@ log = Log("ipevents.acceptor")
 class Acceptor:
     """Accepts connections on ``listeners``, which it owns from now on.
 
-    Several are the addresses of one server: clients of all of them are treated alike.
+    Several listeners are several addresses of one server, and their clients are treated alike.
 
     All callbacks run in the acceptor's thread, must not block, and run no code of the user:
 
     - ``me()``: who we are, asked for every connection;
     - ``find_key(key_id)``: the key of that id, or None;
     - ``admit(identity, key_id, address)``: the pid that an authenticated client gets, or a
-      :class:`Refusal`. ``address`` is its end as seen here, see ``spelled``, ``""`` for AF_UNIX.
-      It only decides: the client may be gone before its WELCOME is sent;
-    - ``on_accepted(connection, identity, pid, key_id)``: takes the connection over; it is blocking and
-      nothing after the handshake was read;
-    - ``on_refused(cause, address)``: a handshake failed; causes are a closed list and those of ``admit``.
+      :class:`Refusal`. ``address`` is the client's end as seen here, see ``spelled``; ``""`` for
+      AF_UNIX. ``admit`` only decides: the client may be gone before its WELCOME is sent;
+    - ``on_accepted(connection, identity, pid, key_id)``: takes the connection over. It is blocking,
+      and nothing that follows the handshake was read from it;
+    - ``on_refused(cause, address)``: a handshake failed. Causes are a closed list, and those of ``admit``.
 
-    ``name`` names the thread. ``max_pending`` handshakes may be going on, or a quarter of the
-    descriptors that this process may have, whichever is less. ``socket_file``, if a
-    listener has one, is removed at the end.
+    ``name`` names the thread. At most ``max_pending`` handshakes go on at a time, or as many as a quarter
+    of the descriptors that this process may have, whichever is less. ``socket_file``, if a listener has
+    one, is removed at the end.
     """
 
     __slots__ = (
@@ -115,7 +115,7 @@ class Acceptor:
     ) -> None:
         self._listeners = listeners
         sockets = map(listening_socket, listeners)
-        self._sockets = {sock.fileno(): sock for sock in sockets}  # those that listen
+        self._sockets = {sock.fileno(): sock for sock in sockets}  # the listening ones, by descriptor
         self._me = me
         self._find_key = find_key
         self._admit = admit
@@ -126,25 +126,25 @@ class Acceptor:
         self._pending: dict[int, Pending] = {}  # by descriptor, the oldest first
         self._paused_until: float | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        # Guards _closing and the life of the listening descriptors: nobody shuts down a number that
-        # was closed and is somebody else's by now. Re-entrant, for close() in a signal handler.
+        # Guards _closing and the life of the listening descriptors: no thread may shut down a number that
+        # was closed and belongs to another file by now. Re-entrant, for close() in a signal handler.
         self._lock = threading.RLock()
         self._closing = False
         self._name = name
-        self._unclaimed = [self]  # taken by the thread when it begins, or below where it shall not
-        self._over = Latch()  # the thread has given everything back
+        self._unclaimed = [self]  # the thread takes this out when it begins; if it may not run, we do
+        self._over = Latch()  # set when the thread has closed everything
         self._selector = selectors.DefaultSelector()
         try:
             for sock in self._sockets.values():
-                # Without it a connection that vanishes between select and accept would block the loop.
+                # If it blocked, a connection that vanishes between select and accept would stop the loop.
                 sock.setblocking(False)
                 self._selector.register(sock, selectors.EVENT_READ)
             self._thread = start_thread(f"acceptor-{name}", self._run)
-        except BaseException:  # no thread, or a signal handler; the listeners stay the caller's
+        except BaseException:  # no thread, or a signal handler; the listeners are the caller's again
             self._closing = True
             try:
                 self._unclaimed.pop()
-            except IndexError:  # the thread runs already: it ends, and closes all, before anybody else does
+            except IndexError:  # the thread runs: it closes all and ends before the caller does
                 self._shut_down()
                 self._over.wait(CLOSE_SECONDS)
             else:
@@ -156,7 +156,7 @@ class Acceptor:
         return f"<Acceptor {self._name} {state}, {len(self._pending)} in handshake>"
 
     def begin_close(self) -> None:
-        """Accept nothing more; the thread is about to end. Never blocks; idempotent."""
+        """Accept nothing more; the thread is about to end. Never blocks; may be called again."""
         with self._lock:
             if not self._closing:
                 self._closing = True  # OPEN -> CLOSING, before the thread can wake
@@ -165,14 +165,15 @@ class Acceptor:
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
         """End the thread, close the listeners and what is in its handshake; return whether all ended.
 
-        From any thread, any number of times. Accepted connections are not touched. From the acceptor's
-        own thread it only requests. The caller holds no lock that a callback needs.
+        May be called from any thread, any number of times. Accepted connections are not touched. In the
+        acceptor's own thread it only asks for the end. The caller holds no lock that a callback needs.
 
-        The thread blocks in ``select`` only. ``shutdown`` wakes it, where ``close`` would not: a TCP
-        socket leaves LISTEN for CLOSE, an AF_UNIX one is marked as shut on both sides, and both are
-        then reported as hung up, whatever events were asked for, also during a pause. From the shutdown
-        on further connects are refused. At its end the thread may wait for the lock of a contested socket
-        file, 5 s at most: then this returns False, and the thread, a daemon, ends by itself.
+        Why the thread ends: it blocks in ``select`` only. ``shutdown`` of the listening sockets wakes it,
+        which ``close`` would not do. A TCP socket leaves LISTEN for CLOSE, an AF_UNIX one is marked as shut
+        on both sides, and both are then reported as hung up, whatever events were asked for, also during a
+        pause. From the shutdown on further connects are refused. At its end the thread may wait for the
+        lock of a contested socket file, 5 s at most. Then this returns False, and the thread, a daemon,
+        ends by itself.
         """
         self.begin_close()
         if threading.current_thread() is self._thread:
@@ -185,8 +186,8 @@ class Acceptor:
     def abandon(self) -> None:
         """Close our descriptors in a process made by ``os.fork()``; nothing is shut down or removed.
 
-        The connections and the file are the parent's. Takes no lock: the thread that held one here is
-        not in this process.
+        The connections and the file are the parent's. Takes no lock: a thread that held it during the fork
+        does not exist in this process.
         """
         self._closing = True
         # close() only: unregister() would change the epoll set that is shared with the parent.
@@ -196,11 +197,12 @@ class Acceptor:
             pending.socket.close()
 
     def _shut_down(self) -> None:
+        """Shut the listening sockets down, which wakes the thread."""
         for sock in self._sockets.values():
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError as error:
-                # macOS refuses it for a listening socket; the thread looks at _closing by itself there.
+                # macOS refuses it for a listening socket; there the thread looks at _closing now and then.
                 log.debug("! shutdown of %r: %s", self, error)
 
     def _close_listeners(self) -> None:
@@ -210,6 +212,7 @@ class Acceptor:
     # From here on everything runs in the acceptor's thread.
 
     def _run(self) -> None:
+        """The thread: accept and advance handshakes until the close, then give everything back."""
         try:
             self._unclaimed.pop()
         except IndexError:
@@ -220,15 +223,16 @@ class Acceptor:
                     pending: Pending | None = key.data
                     if pending is None:
                         self._accept(key.fd)
-                    elif self._pending.get(key.fd) is pending:  # else evicted in this very round
+                    elif self._pending.get(key.fd) is pending:  # it was not evicted in this very round
                         self._guarded(pending)
                 self._expire(monotonic())
-        except Exception:  # a fault of the library: what it holds is given back, and the reason is seen
+        except Exception:  # a fault of the library: it is logged, and what the thread holds is given back
             log.exception("! %r ends", self)
         finally:
             self._release()
 
     def _patience_seconds(self) -> float | None:
+        """How long ``select`` may wait: until the first deadline, the end of a pause, or the next look."""
         moments = [pending.deadline for pending in self._pending.values()][:1]
         if self._paused_until is not None:
             moments.append(self._paused_until)
@@ -238,16 +242,20 @@ class Acceptor:
         return min(left, default=None)
 
     def _expire(self, now: float) -> None:
+        """Refuse the handshakes whose deadline has passed, and end a pause that is over."""
         for pending in list(self._pending.values()):
             if pending.deadline > now:
-                break  # the oldest comes first and all have the same patience
+                break  # the oldest comes first, and all have the same time limit
             self._refuse(pending, TIMEOUT)
         if self._paused_until is not None and self._paused_until <= now:
             self._paused_until = None
             self._listen_for(selectors.EVENT_READ)
 
     def _release(self) -> None:
-        # Before the socket is closed: see SocketFile.remove().
+        """The thread's last step: remove the socket file, close listeners and unfinished handshakes.
+
+        The file goes before its socket is closed, see ``SocketFile.remove``.
+        """
         if self._socket_file is not None:
             self._socket_file.remove()
         with self._lock:
@@ -261,8 +269,9 @@ class Acceptor:
     # Accepting
 
     def _accept(self, descriptor: int) -> None:
+        """Accept one connection and begin its handshake. Where the system lacks means, begin a pause."""
         if self._paused_until is not None:
-            return  # woken by the shutdown, or the next socket of a round that began before the pause
+            return  # woken by the shutdown, or a later socket of the round in which the pause began
         try:
             sock, peer = self._sockets[descriptor].accept()
         except OSError as error:
@@ -275,14 +284,17 @@ class Acceptor:
         address = "" if sock.family == socket.AF_UNIX else spelled(peer)
         try:
             self._begin(sock, address)
-        except Exception:  # a fault of the library, or no memory: this connection ends, the others go on
+        except Exception:  # a fault of the library, or no memory: only this connection ends
             sock.close()
             log.exception("! connection from %s", address or "this machine")
 
     def _pause(self, error: OSError) -> None:
-        # No descriptor or no memory: the connection stays in the backlog, so select() would return at
-        # once, 250,000 times a second. A listening socket is never writable: asked for that it tells
-        # nothing but its shutdown.
+        """Accept nothing for a while, because no descriptor or no memory is left.
+
+        The connection stays in the backlog, so ``select`` would return at once, 250,000 times a second.
+        During the pause it asks whether the sockets are writable. A listening socket never is; so only a
+        shutdown is reported.
+        """
         if self._pause_seconds == FIRST_PAUSE_SECONDS:
             log.warning("! %r cannot accept connections just now: %s", self, error)
         self._paused_until = monotonic() + self._pause_seconds
@@ -294,6 +306,10 @@ class Acceptor:
             self._selector.modify(sock, events)
 
     def _begin(self, sock: socket.socket, address: str) -> None:
+        """Begin the handshake of a new connection.
+
+        Another user's process is refused at once. If too many handshakes are going on, the oldest is closed.
+        """
         if sock.family == socket.AF_UNIX and peer_uid(sock) not in (None, 0, os.geteuid()):
             sock.close()
             self._report(FOREIGN_USER, address)
@@ -309,6 +325,7 @@ class Acceptor:
     # A handshake that goes on, and its end
 
     def _guarded(self, pending: Pending) -> None:
+        """Advance one handshake; whatever goes wrong in it ends this connection only."""
         try:
             authenticated = pending.advance()
             if authenticated is not None:
@@ -318,11 +335,12 @@ class Acceptor:
             self._refuse(pending, pending.handshake.cause or GARBLED)
         except OSError:
             self._refuse(pending, HUNG_UP)
-        except Exception:  # a fault of the library: this connection ends, the others go on
+        except Exception:  # a fault of the library: only this connection ends
             log.exception("! handshake with %s", pending.address or "a process of this machine")
             self._refuse(pending, FAILED)
 
     def _decide(self, pending: Pending, identity: Identity, key_id: bytes) -> None:
+        """Admit an authenticated client and hand its connection over, or send it the reason for a refusal."""
         verdict = self._admit(identity, key_id, pending.address)
         if isinstance(verdict, Refusal):
             pending.try_to_send(pending.handshake.refuse(verdict))
@@ -333,21 +351,24 @@ class Acceptor:
         connection = connection_from(pending.socket)
         try:
             self._on_accepted(connection, identity, verdict, key_id)
-        except Exception:  # no descriptor left, or a fault of the library: this connection ends
+        except Exception:  # no descriptor left, or a fault of the library: only this connection ends
             log.exception("! link to %s", verdict)
             connection.close()
 
     def _forget(self, pending: Pending) -> None:
+        """Take a connection out of the table and the selector; its socket stays open."""
         del self._pending[pending.socket.fileno()]
         self._selector.unregister(pending.socket)
 
     def _refuse(self, pending: Pending, cause: str) -> None:
+        """Close a connection whose handshake has failed, and report the cause."""
         if pending.socket.fileno() in self._pending:
             self._forget(pending)
         pending.socket.close()
         self._report(cause, pending.address)
 
     def _report(self, cause: str, address: str) -> None:
+        """Log a refusal and call ``on_refused``."""
         log.debug("! refused a connection from %s: %s", address or "this machine", cause)
         try:
             self._on_refused(cause, address)
@@ -356,8 +377,11 @@ class Acceptor:
 
 
 def _bounded(max_pending: int) -> int:
+    """``max_pending``, or a quarter of the descriptors that this process may have if that is less.
+
+    1,024 silent connections would take up all the descriptors that a process usually has.
+    """
     import resource  # late: a child without children of its own needs none
 
-    # Held open, 1,024 silent connections would be all the descriptors that a process usually has.
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max_pending if soft == resource.RLIM_INFINITY else max(1, min(max_pending, soft // 4))

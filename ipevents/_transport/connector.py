@@ -1,4 +1,4 @@
-"""The thread that connects, again and again, until it gets through."""
+"""The thread that connects to a server, again and again until it succeeds."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ __all__ = ["Connector"]
 
 MIN_DELAY_SECONDS = 0.05
 CLOSE_SECONDS = 1.0
-MAX_REPORTED = 16  # distinct causes of failure in one episode
+MAX_REPORTED = 16  # most distinct causes of failure that are reported in one episode
 
 log = Log("ipevents.connector")
 
 
 class Connector:
-    """One thread that dials until it gets through, in as many episodes as are begun.
+    """One thread that dials until it gets a connection, as often as ``begin`` is called.
 
-    ``attempt(attempt)`` dials once; pass its argument to :func:`dial`. The callbacks run in the
-    connector's thread, must not block, and run no code of the user:
+    From a ``begin`` to the connection is one episode. ``attempt(attempt)`` dials once; it passes its argument
+    to :func:`dial`. The callbacks run in the connector's thread, must not block, and run no code of the user:
 
     - ``on_connected(connection, welcomed)`` ends the episode and takes the connection over;
-    - ``on_failed(exception)``: once for each distinct cause in an episode, and never because nobody
-      was there. It goes on trying after each.
+    - ``on_failed(exception)`` is called once for each distinct cause in an episode, and never because nobody
+      was there. The thread goes on trying after each.
 
-    ``delay_seconds`` lie between two tries, at least 0.05.
+    Between two tries lie ``delay_seconds``, at least 0.05.
 
-    The thread starts here and serves all episodes, because a Python that has ended its main script may
-    not be able to start one.
+    The thread starts in the constructor and serves all episodes, because a Python that has ended its main
+    script may not be able to start one.
     """
 
     __slots__ = (
@@ -66,9 +66,9 @@ class Connector:
         self._on_connected = on_connected
         self._on_failed = on_failed
         self._delay_seconds = max(MIN_DELAY_SECONDS, delay_seconds)
-        # Guards what follows. Re-entrant, for a close() in a signal handler.
+        # Guards _due, _attempt and _closing. Re-entrant, for a close() in a signal handler.
         self._changed = threading.Condition(threading.RLock())
-        self._due: float | None = None  # when to dial; None between episodes
+        self._due: float | None = None  # when to dial next; None between episodes
         self._attempt: Attempt | None = None  # the dial that is going on
         self._closing = False
         self._reported: set[tuple[type[Exception], str]] = set()
@@ -88,8 +88,8 @@ class Connector:
     def begin(self, *, immediately: bool = False) -> None:
         """Begin an episode: the first try comes after the delay, or at once. Never blocks.
 
-        While one is going on this changes nothing, except that ``immediately`` cuts the delay short. After
-        ``close`` it does nothing.
+        During an episode this changes nothing, except that ``immediately`` ends the delay. After ``close`` it
+        does nothing.
         """
         with self._changed:
             if self._closing:
@@ -102,7 +102,7 @@ class Connector:
             self._changed.notify_all()
 
     def begin_close(self) -> None:
-        """Dial no more; the thread is about to end. Never blocks; idempotent."""
+        """Dial no more; the thread is about to end. Never blocks; may be called again."""
         with self._changed:
             self._closing = True
             if self._attempt is not None:
@@ -112,11 +112,12 @@ class Connector:
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
         """End the thread; return whether it has ended. From any thread, any number of times.
 
-        The thread waits for the next try (notified), for a frame of a handshake (broken off by
-        ``shutdown``), or for a connect (likewise). Only the look-up of a host's name cannot be broken off:
-        where that takes longer, this returns False after ``timeout_seconds``, and the thread, a daemon, ends
-        by itself. A connection that comes too late is closed. The caller holds no lock that a callback
-        needs; from a callback it only requests.
+        Why the thread ends: it waits for the next try (this notifies it), for a connect or for a frame of a
+        handshake (``shutdown`` of the socket breaks both off). Only the look-up of a host's name cannot be
+        broken off. If that takes longer, this returns False after ``timeout_seconds``, and the thread, a
+        daemon, ends by itself. A connection that comes too late is closed.
+
+        The caller holds no lock that a callback needs. Called in a callback, it only asks for the end.
         """
         self.begin_close()
         if threading.current_thread() is self._thread:
@@ -132,15 +133,17 @@ class Connector:
     # From here on everything runs in the connector's thread.
 
     def _run(self) -> None:
+        """The thread: dial whenever it is time, until the close."""
         while (attempt := self._next_attempt()) is not None:
             try:
                 connection, welcomed = self._dial(attempt)
-            except Exception as error:  # one that nobody foresaw is reported, and the next try may succeed
+            except Exception as error:  # any kind: it is reported, and the next try may succeed
                 self._failed(error)
             else:
                 self._succeeded(connection, welcomed)
 
     def _next_attempt(self) -> Attempt | None:
+        """Wait until it is time to dial; returns the attempt, or None after ``begin_close``."""
         with self._changed:
             while not self._closing:
                 left = None if self._due is None else self._due - monotonic()
@@ -151,6 +154,7 @@ class Connector:
             return None
 
     def _succeeded(self, connection: Connection, welcomed: Welcomed) -> None:
+        """End the episode and hand the connection over; close it if the connector was closed meanwhile."""
         with self._changed:
             self._attempt = None
             self._due = None
@@ -160,11 +164,12 @@ class Connector:
             return
         try:
             self._on_connected(connection, welcomed)
-        except Exception:  # no descriptor left, or a fault of the library: the thread lives to dial again
+        except Exception:  # no descriptor left, or a fault of the library: the thread goes on
             log.exception("! link as %s", welcomed.pid)
             connection.close()
 
     def _failed(self, error: Exception) -> None:
+        """Set the time of the next try, and report the cause unless it was reported in this episode."""
         with self._changed:
             self._attempt = None
             if self._closing:
@@ -172,7 +177,7 @@ class Connector:
             self._due = monotonic() + self._delay_seconds
         log.debug("! not connected: %s", error)
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-            return  # nobody there: that is what it waits for
+            return  # nobody is there yet: that is what the thread waits for
         if not isinstance(error, OSError):
             log.error("! dialling failed", exc_info=error)
         cause = (type(error), str(error))
@@ -181,5 +186,5 @@ class Connector:
         self._reported.add(cause)
         try:
             self._on_failed(error)
-        except Exception:  # a fault of the library: the thread lives to dial again
+        except Exception:  # a fault of the library: the thread goes on
             log.exception("! reporting %s", error)

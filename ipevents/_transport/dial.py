@@ -1,6 +1,6 @@
-"""One connection to the server at an address, or at one of several: connect, then the client's handshake.
+"""One connection to a server at one of several addresses: the connect, then the client's handshake.
 
-Connecting has a time limit, and every handshake one deadline for the whole of it.
+A connect that may be broken off has a time limit, and every handshake has one deadline for the whole of it.
 """
 
 from __future__ import annotations
@@ -30,44 +30,45 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands"]
 
-CONNECT_SECONDS = 10.0  # for one address: time for three more tries of the kernel where a packet is lost
-_STEP_SECONDS = 0.02  # between two looks at what has no event to wait for
-# A shutdown in break_off() wakes Linux's poll. Elsewhere it may not: look this often.
+CONNECT_SECONDS = 10.0  # for one address: the kernel tries three more times if a packet is lost
+_STEP_SECONDS = 0.02  # between two looks at something that has no event to wait for
+# The shutdown in break_off() wakes Linux's poll. Other systems may not do so: look this often there.
 _LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 
 log = Log("ipevents.connector")
 
 
 class Connected(NamedTuple):
-    """A connection after its handshake, blocking, and what the server answered."""
+    """A connection after its handshake, blocking, and the server's answer."""
 
     connection: Connection
     welcomed: Welcomed
 
     def close(self) -> None:
-        """Hang up: for a caller that got it and cannot use it."""
+        """Hang up; for a caller that got the connection and cannot use it."""
         self.connection.close()
 
 
 class Attempt:
     """A dial, or a whole ``join``, which another thread or a signal handler may break off.
 
-    The thread that dials asks ``check`` before each step and shows the socket on which it is about to wait
-    to ``watch``; so a wait ends whether the break came before it (``watch`` shuts the socket down at once)
-    or while it lasts (``break_off`` does). Waits without a socket are made of steps of ``pause``.
+    The dialling thread calls ``check`` before each step, and hands the socket on which it is about to wait to
+    ``watch``. So a wait ends in either case: if the break came before it, ``watch`` shuts the socket down at
+    once; if it comes during the wait, ``break_off`` does. A wait without a socket is made of steps of
+    ``pause``.
     """
 
     __slots__ = ("_lock", "_socket", "is_broken_off")
 
     def __init__(self) -> None:
-        # Guards the life of _socket: nobody shuts down a descriptor that was closed meanwhile. Re-entrant,
-        # for a break_off() in a signal handler.
+        # Guards the life of _socket: no thread may shut down a descriptor that was closed meanwhile.
+        # Re-entrant, for a break_off() in a signal handler.
         self._lock = threading.RLock()
         self._socket: socket.socket | None = None
         self.is_broken_off = False  # never back to False
 
     def break_off(self) -> None:
-        """Make the dial fail soon, whatever it waits for, now or from now on. Never blocks; idempotent."""
+        """Make the dial fail soon, whatever it waits for, now or later. Never blocks; may be called again."""
         with self._lock:
             self.is_broken_off = True
             if self._socket is not None:
@@ -79,19 +80,19 @@ class Attempt:
             self._socket.close()
 
     def watch(self, sock: socket.socket | None) -> None:
-        """Called by the dialling thread: this is the socket to break off, None when it is done."""
+        """In the dialling thread: this is the socket to break off; None when it is not needed any more."""
         with self._lock:
             self._socket = sock
             if sock is not None and self.is_broken_off:
                 _shut_down(sock)
 
     def check(self) -> None:
-        """Called by the dialling thread: raise LinkError if the attempt was broken off."""
+        """In the dialling thread: raise LinkError if the attempt was broken off."""
         if self.is_broken_off:
             raise LinkError("the attempt to connect was broken off")
 
     def pause(self, seconds: float) -> None:
-        """Called by the dialling thread: sleep for a step, milliseconds, and ``check``."""
+        """In the dialling thread: sleep for a step of milliseconds, then ``check``."""
         sleep(seconds)
         self.check()
 
@@ -108,9 +109,9 @@ def dial(
     """Connect and shake hands with the first server of the tree at one of the addresses, tried in order.
 
     Returns the connection and the server's welcome. Blocks, for each address, for CONNECT_SECONDS at most in
-    the ``connect``, and for ``deadline_seconds`` in the handshake. Without an ``attempt`` nobody can break it
-    off, and the connect is multiprocessing's ``Client``, bounded by the kernel only: so children reach
-    their parent.
+    the ``connect``, and for ``deadline_seconds`` in the handshake. Without an ``attempt`` it cannot be broken
+    off, and multiprocessing's ``Client`` connects, limited by the kernel only. Children connect to their
+    parent in this way.
 
     Raises, naming every address tried with its reason: :exc:`ConnectionRefusedError` or
     :exc:`FileNotFoundError` if nobody is there, :exc:`AddressInUse` (a stranger answered or hung up),
@@ -132,7 +133,10 @@ def dial(
 
 
 def _summed_up(failures: Sequence[tuple[Address, OSError]]) -> tuple[OSError, BaseException | None]:
-    """What to raise when all addresses failed, and its cause: what somebody answered counts most."""
+    """What to raise when all addresses failed, and its cause.
+
+    An answer counts most: its exception is raised rather than one about an address where nobody was.
+    """
     errors = [error for _, error in failures]
     answers = [error for error in errors if isinstance(error, LinkError)]
     nobody = [error for error in errors if isinstance(error, ConnectionRefusedError | FileNotFoundError)]
@@ -153,15 +157,15 @@ def _summed_up(failures: Sequence[tuple[Address, OSError]]) -> tuple[OSError, Ba
 
 @interruptible
 def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
-    """Return a socket connected to whoever is there. Raises OSError as the system does.
+    """Return a socket connected to whatever listens at the address. Raises OSError as the system does.
 
-    With an ``attempt`` it can be broken off (LinkError) and waits for CONNECT_SECONDS at most
+    With an ``attempt`` it can be broken off (LinkError), and waits for CONNECT_SECONDS at most
     (TimeoutError). A signal handler may raise in here.
     """
     family, where = address
     if attempt is None:
         with Client(where, family) as connection:
-            # One owner at a time: from here on the socket, in the end a Connection again.
+            # The socket owns a descriptor of its own; in the end a Connection takes it over again.
             sock = socket.socket(fileno=os.dup(connection.fileno()))
     else:
         sock = socket.socket(getattr(socket, family))
@@ -170,10 +174,10 @@ def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
             attempt.watch(sock)
             _connect(sock, where, attempt, Deadline(CONNECT_SECONDS))
         if sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
-            # A connect to a free local port out of the range from which the kernel takes our own end's
-            # may meet itself. Nobody is there; kept, it would hold the port against a server.
+            # The kernel picked the free port to which we connect for our own end as well. Nobody listens
+            # there, and this connection would keep a server from taking the port.
             raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
-    except BaseException:  # a signal handler's too: nobody else has the socket yet
+    except BaseException:  # also of a signal handler: only this function has the socket yet
         try:
             if attempt is not None:
                 attempt.watch(None)
@@ -186,8 +190,9 @@ def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
 def _connect(sock: socket.socket, where: Any, attempt: Attempt, deadline: Deadline) -> None:
     """Connect as ``Client`` does, but so that the wait can be broken off.
 
-    The socket does not block: while the kernel tries, this thread polls, and a shutdown ends that. AF_UNIX
-    has no such state: a connect to a full backlog gets EAGAIN, and no event says when there is room.
+    The socket is non-blocking: while the kernel tries to connect, this thread polls, and a shutdown ends the
+    poll. AF_UNIX has no such state: a connect to a full backlog fails with EAGAIN, and no event says when
+    there is room; so it is tried again in small steps.
     """
     sock.setblocking(False)
     while True:
@@ -195,7 +200,7 @@ def _connect(sock: socket.socket, where: Any, attempt: Attempt, deadline: Deadli
         number = sock.connect_ex(where)
         if number == errno.EINPROGRESS:
             number = _outcome(sock, deadline)
-        attempt.check()  # after a shutdown the kernel's reason is of no interest
+        attempt.check()  # after a break the kernel's error number says nothing
         if number != errno.EAGAIN:
             break
         if deadline.passed():
@@ -203,11 +208,11 @@ def _connect(sock: socket.socket, where: Any, attempt: Attempt, deadline: Deadli
             break
         attempt.pause(_STEP_SECONDS)
     if number:
-        raise OSError(number, os.strerror(number))  # of the subclass that belongs to the number
+        raise OSError(number, os.strerror(number))  # OSError makes the subclass that belongs to the number
 
 
 def _outcome(sock: socket.socket, deadline: Deadline) -> int:
-    """Wait for the end of a connect that is in progress; return its error number, 0 for none."""
+    """Wait for the end of a connect that is in progress; return its error number, 0 for success."""
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     while not deadline.passed():
@@ -224,9 +229,10 @@ def shake_hands(
     deadline_seconds: float,
     attempt: Attempt,
 ) -> Connected:
-    """Run the client's side on ``sock``, which is closed unless it ends in the returned Connection.
+    """Run the client's side of the handshake on ``sock``; returns the connection and the welcome.
 
-    ``as_whom`` is key, key id and identity.
+    ``as_whom`` is key, key id and identity. The returned Connection takes the socket's descriptor over; in
+    every other case the socket is closed.
     """
     try:
         handshake = ClientHandshake(*as_whom, os.urandom(32))
@@ -238,10 +244,15 @@ def shake_hands(
         try:
             attempt.watch(None)
         finally:
-            sock.close()  # nothing is left to close of a detached one
+            sock.close()  # does nothing if the Connection has taken its descriptor
 
 
 def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadline: Deadline) -> Welcomed:
+    """Exchange the frames of the handshake; returns the server's welcome.
+
+    Errors are turned into the exceptions of ``dial``. Until one frame made sense, the other end counts as a
+    stranger.
+    """
     reader = FrameReader()
     is_stranger = True  # until one frame made sense
     try:
@@ -270,7 +281,7 @@ def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadli
 
 @interruptible
 def receive(sock: socket.socket, reader: FrameReader, deadline: Deadline) -> bytes:
-    """The next frame of the handshake. Raises OSError; a signal handler may raise in here."""
+    """The next frame of the handshake. Raises OSError. A signal handler may raise in here."""
     while True:
         _limit(sock, deadline)
         received = sock.recv(reader.missing)
@@ -282,11 +293,13 @@ def receive(sock: socket.socket, reader: FrameReader, deadline: Deadline) -> byt
 
 
 def _send(sock: socket.socket, frame: bytes, deadline: Deadline) -> None:
+    """Send one frame of the handshake within the deadline."""
     _limit(sock, deadline)
     sock.sendall(framed(frame))
 
 
 def _say_farewell(sock: socket.socket, frame: bytes, deadline: Deadline) -> None:
+    """Send the server the reason for breaking the handshake off, if that is possible."""
     try:
         _send(sock, frame, deadline)
     except OSError as error:
@@ -294,7 +307,10 @@ def _say_farewell(sock: socket.socket, frame: bytes, deadline: Deadline) -> None
 
 
 def _limit(sock: socket.socket, deadline: Deadline) -> None:
-    # For each step what is left of the whole: a drip of bytes would pass a limit for each read.
+    """Set the socket's timeout to what is left of the whole handshake. Raises TimeoutError if nothing is.
+
+    With a fixed timeout for each read, a peer that sends a byte now and then would never time out.
+    """
     left = deadline.left()
     if left == 0.0:
         raise TimeoutError("timed out")
@@ -302,7 +318,8 @@ def _limit(sock: socket.socket, deadline: Deadline) -> None:
 
 
 def _shut_down(sock: socket.socket) -> None:
+    """Shut a socket down; that the other end has done so already is no error."""
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError as error:
-        log.debug("! shutdown: %s", error)  # the other end was faster
+        log.debug("! shutdown: %s", error)  # the other end has hung up already

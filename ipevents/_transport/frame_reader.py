@@ -1,4 +1,4 @@
-"""Reading the frames of a connection: in large steps, or in exact ones where large buffers come."""
+"""Reads the frames of a connection: in large steps, or in exact steps while large buffers arrive."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from .._exceptions import ProtocolError
 from .._platform.clock import monotonic, sleep
 from .stream import Stream
 
-SLICE_SECONDS = 0.005  # a reader that ran so long without blocking lets others in (README, Threads)
+SLICE_SECONDS = 0.005  # after so long without blocking a reader lets other threads run (README, Threads)
 BREATH_SECONDS = 50e-6
-# A frame of small records is filled by estimates: text counts a byte for each character, headers nothing.
+# How much larger than the largest record a frame of small ones may be: a writer fills frames by estimates, in
+# which text counts one byte a character and headers count nothing.
 _FRAME_SLACK_BYTES = 32 * FRAME_BYTES
-_FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled while it has as many
+_FIRST_READ = 16 * 1024  # bytes asked of the kernel at once; doubled as long as it delivers that many
 _LARGEST_READ = 256 * 1024
-_LARGEST_MEMORY = 1 << 40  # bytes; a buffer above that is nothing that anybody could have sent
-LOST = -1  # in the place of a frame's size: there was no memory for the buffers of its one record
+_LARGEST_MEMORY = 1 << 40  # bytes; no process can have sent a larger buffer
+LOST = -1  # instead of a frame's size: no memory for the buffers of its one record
 
 
 class Truncated(Exception):
-    """The peer ended in the middle of a frame: it was killed while it wrote.
+    """The peer ended in the middle of a frame, because it was killed while it wrote.
 
     Nothing of the frame is delivered.
     """
 
 
 class TimeSlice:
-    """How long a reader has run without blocking: without a limit a flooding link would starve the others."""
+    """How long a reader thread has run without blocking.
+
+    Without a limit on that, a link that is flooded would starve the other threads of the process.
+    """
 
     __slots__ = ("began",)
 
@@ -47,12 +51,13 @@ class TimeSlice:
         self.began = 0.0
 
     def is_long(self) -> bool:
+        """Whether the reader has run long enough for other threads to get a turn."""
         return monotonic() - self.began > SLICE_SECONDS
 
     def breathe(self) -> float:
-        """Called by the reader between messages, holding nothing: lets others in after a long run.
+        """Let other threads run if the reader has run for long; returns the time.
 
-        Returns the time.
+        The reader calls it between messages, holding no lock.
         """
         now = monotonic()
         if now - self.began > SLICE_SECONDS:
@@ -64,22 +69,24 @@ class TimeSlice:
 def read_frames(
     stream: Stream, name: str, time_slice: TimeSlice, on_frame: Callable[[list[Record], int], None]
 ) -> None:
-    """Read frames until the end of the connection, and return there.
+    """Read frames until the peer closes the connection, and return then.
 
-    Blocks in ``recv`` (ended by a shutdown of the socket) and in ``on_frame(records, size)``; ``size`` is
-    LOST for a record whose buffers could not be kept. Raises Truncated, OSError, ProtocolError, MemoryError
-    where there is none for a frame, and what ``on_frame`` raises.
+    ``on_frame(records, size)`` is called for each frame; ``size`` is LOST for a record whose buffers could
+    not be kept. Blocks in ``recv``, which a shutdown of the socket ends, and in ``on_frame``.
+
+    Raises Truncated, OSError, ProtocolError, MemoryError if a frame does not fit into memory, and whatever
+    ``on_frame`` raises.
     """
     reading = _Reading(stream, on_frame)
     ask = _FIRST_READ
     now = monotonic()
     time_slice.began = now
-    receive = stream.socket.recv  # looked up once: each event comes this way
+    receive = stream.socket.recv  # looked up once, as each event comes through this loop
     while True:
         chunk = receive(reading.missing() if reading.is_exact else ask)
         before, now = now, monotonic()
         if now - before > BREATH_SECONDS:
-            time_slice.began = now  # it has blocked, so the others had their turn
+            time_slice.began = now  # it has blocked, so other threads could run
         if not chunk:
             if reading.rest:
                 raise Truncated(f"{name} ended within a frame")
@@ -91,25 +98,25 @@ def read_frames(
 
 
 class _Reading:
-    """What is left between two reads of one connection."""
+    """The state of reading one connection: the bytes left over from the last read, and the limits."""
 
     def __init__(self, stream: Stream, on_frame: Callable[[list[Record], int], None]) -> None:
-        self.rest = b""  # the beginning of a frame
+        self.rest = b""  # the beginning of a frame that is not complete
         self._socket = stream.socket
         self._on_frame = on_frame
-        self._largest = stream.max_message  # record, in bytes
+        self._largest = stream.max_message  # the largest record, in bytes; None for any
         self._limit = MAX_FRAME_BYTES if self._largest is None else self._largest + _FRAME_SLACK_BYTES
-        # Large buffers came last: read on in exact steps, so that the next are not copied.
+        # The last frame had large buffers: read exactly what is missing, so that the next need not be copied.
         self.is_exact = False
 
     def missing(self) -> int:
-        """How many bytes the next header or frame still needs."""
+        """How many bytes are missing for the next header, or for the frame that it announces."""
         if len(self.rest) < HEADER_BYTES:
             return HEADER_BYTES - len(self.rest)
         return HEADER_BYTES + frame_size(self.rest, 0, self._limit) - len(self.rest)
 
     def take(self, chunk: bytes) -> None:
-        """Hand the frames on that are complete; keep the beginning of the next one."""
+        """Pass on all frames that are complete with this chunk; keep the beginning of the next one."""
         if self.rest:
             chunk = self.rest + chunk
         at, end = 0, len(chunk)
@@ -135,7 +142,8 @@ class _Reading:
     def _take_buffers(self, records: list[Record], chunk: bytes, at: int) -> tuple[int, int]:
         """Read the buffers that follow a frame, the first of them from the chunk.
 
-        Returns where the chunk goes on, and the bytes of the buffers; LOST where there is no memory for them.
+        Returns where the chunk goes on, and the size of the buffers in bytes. The size is LOST if there is no
+        memory for them; then they are read and forgotten, and the connection goes on.
         """
         sizes = large_sizes(records[0])
         total = sum(size for size, _ in sizes)
@@ -154,7 +162,7 @@ class _Reading:
             except _NoMemory as exc:
                 if size > _LARGEST_MEMORY or not is_message(records[0]):
                     raise ProtocolError(f"a buffer of {size} bytes, for which there is no memory") from exc
-                del head  # what there is of it
+                del head  # free what has come of it
                 buffers.clear()
                 _skip(self._socket, exc.missing)
                 at = self._skip_buffers(sizes[number + 1 :], chunk, at)
@@ -163,7 +171,7 @@ class _Reading:
         return at, total
 
     def _skip_buffers(self, sizes: list[tuple[int, bool]], chunk: bytes, at: int) -> int:
-        """Leave these buffers out; returns where the chunk goes on."""
+        """Read these buffers and forget them; returns where the chunk goes on."""
         for size, _ in sizes:
             there = min(size, len(chunk) - at)
             at += there
@@ -172,6 +180,7 @@ class _Reading:
 
 
 def _receive_into(sock: socket.socket, view: memoryview) -> None:
+    """Fill the view from the socket. Raises Truncated at the end of the connection."""
     while len(view):
         count = sock.recv_into(view)
         if not count:
@@ -180,7 +189,7 @@ def _receive_into(sock: socket.socket, view: memoryview) -> None:
 
 
 class _NoMemory(MemoryError):
-    """There is none for a buffer, of which so many bytes are still to be read."""
+    """There is no memory for a buffer, of which ``missing`` bytes are still to be read."""
 
     def __init__(self, missing: int) -> None:
         super().__init__(missing)
@@ -198,9 +207,10 @@ def _skip(sock: socket.socket, size: int) -> None:
 
 
 def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> bytes | bytearray:
-    """A buffer of ``size`` bytes that begins with ``head``; without a head copied from the kernel only.
+    """Return a buffer of ``size`` bytes that begins with ``head``; the rest is read from the socket.
 
-    Raises _NoMemory.
+    Without a head the bytes are copied only out of the kernel. A readonly buffer is returned as bytes. Raises
+    _NoMemory.
     """
     missing = size - len(head)
     try:
@@ -209,7 +219,7 @@ def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> byt
             while missing:
                 part = sock.recv(
                     missing, socket.MSG_WAITALL
-                )  # less than all only after a signal, or at the end
+                )  # returns less only after a signal or at the end
                 if not part:
                     raise Truncated("the connection ended within a frame")
                 parts.append(part)

@@ -1,4 +1,4 @@
-"""Connect, or listen if nobody answers: how a process finds its place at the public socket."""
+"""How a process finds its place at the public socket: it connects, or listens there if nobody answers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ RACE_STEP_SECONDS = 0.02
 
 
 class Listening(NamedTuple):
-    """Nobody answered: listeners for an Acceptor, and the file of the only one (None for TCP)."""
+    """Nobody answered: the listeners for an Acceptor, and the socket file of the only one (None for TCP)."""
 
     listeners: Sequence[Listener]
     socket_file: SocketFile | None
 
     def close(self) -> None:
-        """Listen no more: for a caller that got it and cannot use it."""
+        """Listen no more; for a caller that got the listeners and cannot use them."""
         if self.socket_file is not None:
             self.socket_file.remove()
         for listener in self.listeners:
@@ -41,12 +41,12 @@ class Listening(NamedTuple):
 
 
 class Waiting:
-    """Nobody answered, and we only connect."""
+    """Nobody answered, and this process may only connect."""
 
     __slots__ = ()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing, as nothing is held."""
 
 
 Joined = Connected | Listening | Waiting
@@ -65,16 +65,17 @@ def join(
 ) -> Joined:
     """Connect to the public socket, or listen there if nobody answers.
 
-    The path is used if there is one, else host and port; never the one for want of the other. Of any
-    number of processes of one machine that call this at once exactly one listens, and the others connect to
-    it as soon as its Acceptor runs; so also where the host has several addresses, see ``_core.addresses``.
-    Hand a ``Listening`` to an Acceptor soon: others wait for it already.
+    If there is a path only that is used, otherwise only host and port. Of any number of processes of one
+    machine that call this at once, exactly one listens, and the others connect to it as soon as its Acceptor
+    runs. That holds also where the host has several addresses, see ``_core.addresses``. Hand a ``Listening``
+    to an Acceptor soon, because others are already waiting for it.
 
-    Blocks for the handshake's ``deadline_seconds`` and a second or so, in the worst case as :func:`dial`
-    does, and at most until ``attempt`` is broken off: then it raises LinkError within a few milliseconds,
-    whatever it waits for (but for the look-up of a host's name). Raises as ``dial`` does, and
-    :exc:`LinkError`, naming each address and its reason, where neither connecting nor listening is possible;
-    then nothing is left but the lock file.
+    Blocks for the handshake's ``deadline_seconds`` and a second or so, and in the worst case as long as
+    :func:`dial`. If ``attempt`` is broken off, this raises LinkError within a few milliseconds, whatever it
+    waits for, except during the look-up of a host's name.
+
+    Raises as ``dial`` does, and :exc:`LinkError`, naming each address and its reason, where neither
+    connecting nor listening is possible; then nothing is left but the lock file.
     """
     attempt = attempt or Attempt()
     where = spelled((host, port) if socket_path is None else socket_path)
@@ -101,8 +102,8 @@ def join(
         except AddressInUse as error:
             if attempt.is_broken_off or not isinstance(error.__cause__, ConnectionResetError):
                 raise
-            # Perhaps no stranger but a server that was just stopping: it hangs up on the clients that are
-            # still in its backlog. A stranger hangs up again.
+            # The other end hung up without a frame. It may be a stranger, or a server that was just stopping
+            # and hung up on the clients in its backlog. Try once more: a stranger hangs up again.
             return once()
     except OSError as error:
         if attempt.is_broken_off:
@@ -117,6 +118,10 @@ def join(
 def _join_path(
     path: str, only_connect: bool, shake: Callable[[socket.socket], Connected], attempt: Attempt
 ) -> Joined:
+    """Connect to the socket at a path, or listen there.
+
+    The second connect is made under the path's lock, so that of several processes only one listens.
+    """
     check_path(path)
     address = Address("AF_UNIX", path)
     try:
@@ -128,7 +133,7 @@ def _join_path(
             try:
                 sock = connect(address, attempt)
             except (ConnectionRefusedError, FileNotFoundError):
-                # It listens before the lock is released: the next process that has the lock connects.
+                # This listens before the lock is released, so the next process that has the lock connects.
                 listener, socket_file = bind(path)
                 return Listening([listener], socket_file)
     return shake(sock)
@@ -141,6 +146,10 @@ def _join_port(
     reach: Callable[[Sequence[Address]], Connected],
     attempt: Attempt,
 ) -> Joined:
+    """Connect to one of the host's addresses, or listen at all of them that this machine has.
+
+    If a port is taken by a program that does not answer yet, this tries again for RACE_SECONDS.
+    """
     addresses = resolve(host, port)
     patience = Deadline(RACE_SECONDS)
     while True:
@@ -152,7 +161,7 @@ def _join_port(
                 return Waiting()
         try:
             return Listening(listen_at_all(addresses), None)
-        except OSError as error:  # a LinkError is one, without a number
+        except OSError as error:  # a LinkError is one as well, with no errno
             where = spelled((host, port))
             if error.errno != errno.EADDRINUSE:
                 reason = error.strerror or error
@@ -160,6 +169,6 @@ def _join_port(
             if patience.passed():
                 text = f"{where} is taken by something that does not listen there ({error.strerror})"
                 raise AddressInUse(text) from error
-        # Another program is between its bind and its listen, or holds one of several addresses that both
-        # want. There is no event to wait for.
+        # Another program is between its bind and its listen, or has taken one of several addresses that both
+        # want. No event says when that is over.
         attempt.pause(RACE_STEP_SECONDS)

@@ -18,10 +18,10 @@ log = Log("ipevents.acceptor")
 
 
 class Pending:
-    """The server's end of one handshake: its non-blocking socket, and how far it has come.
+    """The server's end of one handshake: its non-blocking socket, and how far the handshake has come.
 
-    It belongs to the acceptor's thread, which calls ``advance`` when there is something to read, and ends it
-    at ``deadline`` (monotonic seconds). ``address`` is the client's end, ``""`` for AF_UNIX.
+    It belongs to the acceptor's thread. That calls ``advance`` when there is something to read, and closes
+    the socket at ``deadline`` (monotonic seconds). ``address`` is the client's end, ``""`` for AF_UNIX.
     """
 
     __slots__ = ("_reader", "address", "deadline", "handshake", "socket")
@@ -33,13 +33,13 @@ class Pending:
         self.address = address
         self.deadline = deadline
         self.handshake = handshake
-        self._reader = FrameReader()  # refuses frames that are longer than a handshake's
+        self._reader = FrameReader()  # refuses a frame that is longer than any of a handshake
 
     def advance(self) -> tuple[Identity, bytes] | None:
-        """Read and answer what is there, up to the end of the client's proof and not a byte further.
+        """Read and answer what has arrived, up to the end of the client's proof and not a byte further.
 
-        Returns the client and the id of its key once it is authenticated, and None before. Raises LinkError
-        where the client breaks the protocol, and OSError where it has gone.
+        Returns the client and the id of its key once the client is authenticated, and None until then. Raises
+        LinkError where the client breaks the protocol, and OSError where it has hung up.
         """
         handshake = self.handshake
         while True:
@@ -59,16 +59,19 @@ class Pending:
                 return handshake.authenticated
 
     def send(self, frame: bytes) -> None:
-        """Send all of a frame at once, or raise OSError.
+        """Send a whole frame in one call, or raise OSError.
 
-        A fresh socket has room for all frames of a handshake: a peer whose socket does not take one at once
-        plays with its window.
+        A fresh socket has room for all frames of a handshake. If it does not take one at once, the peer has
+        made its receive window small on purpose.
         """
         if self.socket.send(framed(frame)) != len(framed(frame)):
             raise ConnectionResetError("took only part of a frame")
 
     def try_to_send(self, frame: bytes | None) -> None:
-        """Send the reason for a refusal, if there is one; a peer that does not take it is refused as well."""
+        """Send the reason for a refusal, if there is one.
+
+        A failure is only logged, because the peer is refused in any case.
+        """
         try:
             if frame is not None:
                 self.send(frame)

@@ -1,9 +1,11 @@
 """Directories that only this user may enter, for the sockets of a process's children.
 
 A directory belongs to the process that holds the flock on it, from its making to its removal. The lock is on
-the directory itself: there is no moment at which it has contents and cannot be locked, and systemd-tmpfiles
-leaves locked directories alone however old they are. A sweep may meet a directory that was made and is not
-locked yet; it then locks and removes it, and the maker notices and makes another.
+the directory itself, for two reasons: it can be locked before there is anything in it, and systemd-tmpfiles
+leaves locked directories alone, however old they are.
+
+A sweep may find a directory that was made a moment ago and is not locked yet. It then locks and removes it;
+the maker notices that and makes another one.
 
 Nothing here follows a symbolic link, or trusts a directory that another user owns or may enter.
 """
@@ -19,40 +21,40 @@ import stat
 from .._exceptions import WorkerRefused
 from .._platform.system import MAX_SOCKET_PATH_BYTES
 
-# What a socket in a PrivateDirectory may be called at most, see _PATH_BYTES.
+# The longest name of a socket in a PrivateDirectory, see _PATH_BYTES.
 MAX_NAME_BYTES = 20
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_PATH_BYTES = MAX_SOCKET_PATH_BYTES - 1 - MAX_NAME_BYTES  # less a slash and a name
+_PATH_BYTES = MAX_SOCKET_PATH_BYTES - 1 - MAX_NAME_BYTES  # of a directory: less a slash and a name
 _FALLBACK_PLACE = "/tmp"
 _RANDOM_BYTES = 8  # what mkdtemp() appends
 
 
 class PrivateDirectory:
-    """A directory nobody else may enter, for the sockets of our children; ``path`` is its place.
+    """A directory that no other user may enter, for the sockets of our children; ``path`` is its place.
 
-    Made by ``make()``, removed by ``close()``. A lock is held on it that ends with the process, however
-    that ends; ``sweep()`` removes directories whose lock nobody holds. Names in it have at most
-    ``MAX_NAME_BYTES`` bytes. All methods: any thread, none blocks.
+    ``make()`` makes it and ``close()`` removes it. A lock is held on it until the process ends, in whatever
+    way; ``sweep()`` removes directories whose lock no process holds. Names in it have at most
+    ``MAX_NAME_BYTES`` bytes. All methods may be called in any thread, and none blocks.
     """
 
     __slots__ = ("_held", "_pid", "_status", "path")
 
     def __init__(self, path: str, lock: int) -> None:
-        """Take over a new directory and the locked descriptor of it. Called by ``make()``."""
+        """Take over a new directory and the descriptor with the lock on it. Called by ``make()``."""
         self.path = path
         self._pid = os.getpid()
-        # The locked descriptor, until somebody pops it: a number that is closed by one thread may be another
-        # file's in the next moment.
+        # The locked descriptor. The thread that pops it closes it, and no other one does: after the close the
+        # number may belong to another file.
         self._held = [lock]
-        self._status = os.fstat(lock)  # tells this directory from any other at its path
+        self._status = os.fstat(lock)  # distinguishes this directory from any other at its path
 
     @classmethod
     def make(cls) -> PrivateDirectory:
-        """Make a directory where sockets have room: ``$XDG_RUNTIME_DIR``, the temporary directory, /tmp.
+        """Make a directory in ``$XDG_RUNTIME_DIR``, the temporary directory or /tmp, the first that will do.
 
-        The caller must ``close()`` it, and ``abandon()`` it in a forked child. WorkerRefused if none of
-        these places will do.
+        It will do if it is safe and the path of a socket has room. The caller must ``close()`` the result,
+        and ``abandon()`` it in a forked child. Raises WorkerRefused if none of the places will do.
         """
         reasons = []
         for base in _bases():
@@ -69,18 +71,18 @@ class PrivateDirectory:
         )
 
     def fileno(self) -> int:
-        """Return the descriptor that holds the lock; ValueError once closed."""
+        """Return the descriptor that holds the lock. Raises ValueError once closed."""
         try:
             return self._held[0]
         except IndexError:
             raise ValueError(f"{self!r} has no descriptor") from None
 
     def close(self) -> None:
-        """Remove the directory and the files in it, and let go of the lock.
+        """Remove the directory with the files in it, and release the lock. May be called again.
 
-        Idempotent; when it returns the directory is gone, also where another thread is in the middle of
-        the same: the process may end right afterwards. Removes nothing in a process forked from the one that
-        made it, and nothing that somebody put in its place.
+        When it returns the directory is gone, even if another thread is in the middle of a ``close()``; so
+        the process may end right afterwards. It removes nothing in a process forked from the one that made
+        the directory, and nothing that was put in its place.
         """
         try:
             lock = self._held.pop()
@@ -94,13 +96,16 @@ class PrivateDirectory:
             os.close(lock)
 
     def _remove_as_well(self) -> None:
-        """Do what the owner of the descriptor, another thread or what it interrupted, is about to do."""
+        """Remove the directory although other code has the descriptor and is about to remove it.
+
+        That code is another thread, or code that a signal handler has interrupted for this call.
+        """
         if self._pid != os.getpid():
             return
         try:
             directory = os.open(self.path, OPEN_DIRECTORY)
         except OSError:
-            return  # gone already, as it is whenever nobody is in the middle of it
+            return  # gone already, as it is unless other code is in the middle of close()
         try:
             if os.path.samestat(self._status, os.fstat(directory)):
                 _remove(self.path, directory)
@@ -108,9 +113,9 @@ class PrivateDirectory:
             os.close(directory)
 
     def abandon(self) -> None:
-        """Close the descriptor and remove nothing: for a forked child, whose parent goes on using it.
+        """Close the descriptor and remove nothing; for a forked child, as the parent goes on using it.
 
-        A copy of the descriptor would keep the lock held after the parent died.
+        An open copy of the descriptor would keep the lock held after the parent's death.
         """
         try:
             os.close(self._held.pop())
@@ -122,9 +127,9 @@ class PrivateDirectory:
 
 
 def sweep() -> list[str]:
-    """Remove the directories that dead processes of this user left, and return their paths.
+    """Remove the directories that dead processes of this user have left, and return their paths.
 
-    Any thread, several processes at once. Blocks for file access only, raises nothing: what cannot be
+    Any thread, and several processes at once. Blocks for file access only and raises nothing: what cannot be
     removed now is tried again by the next sweep.
     """
     swept = []
@@ -132,18 +137,19 @@ def sweep() -> list[str]:
         try:
             names = [name for name in os.listdir(base) if name.startswith(_prefix())]
         except OSError:
-            continue  # the place is gone or closed to us, so nothing of ours is there
+            continue  # there is no such place, or we may not enter it: nothing of ours is there
         for name in names:
             path = os.path.join(base, name)
             try:
                 if _sweep_one(path):
                     swept.append(path)
             except OSError:
-                continue  # no directory, not ours to open, or another sweep was faster
+                continue  # no directory, not ours to open, or removed by another sweep
     return swept
 
 
 def _prefix() -> str:
+    """How the names of this user's private directories begin."""
     return f"ipevents-{os.geteuid()}-"
 
 
@@ -154,24 +160,24 @@ def _bases() -> list[str]:
     places = []
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     try:
-        # What the specification promises. Under su or sudo it may still be another user's.
+        # Its specification promises a private one. Under su or sudo it may still be another user's.
         if not not_private(os.stat(runtime)):
             places.append(runtime)
     except OSError:
-        pass  # there is none, or no longer
+        pass  # there is none, or it is gone
     try:
         places.append(tempfile.gettempdir())
     except FileNotFoundError:
-        pass  # none of its candidates can be written; the fallback will say so too
+        pass  # none of its candidates is writable; nor is the fallback, which says so
     places.append(_FALLBACK_PLACE)
     return list(dict.fromkeys(place for place in places if os.path.isabs(place)))
 
 
 def _unfit(base: str) -> str:
-    """Return why no private directory can be in ``base``, ``""`` if it can.
+    """Return why no private directory can be in ``base``; ``""`` if one can.
 
-    Who owns a directory, or may write to one that is not sticky, can rename ours away and put another
-    in its place.
+    A user who owns ``base``, or may write to it while it is not sticky, could rename our directory and put
+    another in its place.
     """
     try:
         status = os.stat(base)
@@ -187,10 +193,10 @@ def _unfit(base: str) -> str:
 
 
 def _make_locked(base: str) -> PrivateDirectory:
-    """Make a directory in ``base`` and lock it. OSError if that cannot be done."""
+    """Make a directory in ``base`` and lock it. Raises OSError if that is not possible."""
     import tempfile
 
-    # Each lost round takes a sweep that came in the microseconds between making and locking.
+    # A round is lost only if a sweep comes in the microseconds between making and locking.
     for _ in range(100):
         path = tempfile.mkdtemp(prefix=_prefix(), dir=base)
         made = None
@@ -217,7 +223,7 @@ def _make_locked(base: str) -> PrivateDirectory:
 
 
 def _lock(directory: int) -> bool:
-    """Lock the open ``directory`` if nobody else does; return whether it is ours now."""
+    """Lock the open ``directory`` if no other process has; return whether it is ours now."""
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -226,7 +232,7 @@ def _lock(directory: int) -> bool:
 
 
 def _is_at(path: str, directory: int) -> bool:
-    """Tell whether ``path`` is still the open ``directory``."""
+    """Whether ``path`` still leads to the open ``directory``."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(directory))
     except FileNotFoundError:
@@ -234,10 +240,10 @@ def _is_at(path: str, directory: int) -> bool:
 
 
 def _sweep_one(path: str) -> bool:
-    """Remove the private directory ``path`` if its owner is dead; return whether that removed it."""
+    """Remove the private directory ``path`` if its owner is dead; return whether this call removed it."""
     opened: list[int] = []
     try:
-        opened += map(os.open, (path,), (OPEN_DIRECTORY,))  # there before a signal handler can raise
+        opened += map(os.open, (path,), (OPEN_DIRECTORY,))  # stored before a signal handler can raise
         directory = opened[0]
         ours = os.fstat(directory).st_uid == os.geteuid()
         return ours and _lock(directory) and _remove(path, directory)
@@ -247,24 +253,24 @@ def _sweep_one(path: str) -> bool:
 
 
 def _remove(path: str, directory: int) -> bool:
-    """Remove what is in the open ``directory``, then itself at ``path``; return whether that removed it.
+    """Remove the files in the open ``directory``, then the directory itself at ``path``.
 
-    The caller holds its lock.
+    Returns whether this call removed it. This process holds its lock.
     """
     try:
         for name in os.listdir(directory):
             with contextlib.suppress(FileNotFoundError):  # two threads remove it at once
                 os.unlink(name, dir_fd=directory)
         if not _is_at(path, directory):
-            return False  # taken away, or something else stands there now
+            return False  # moved away, or something else is there now
         os.rmdir(path)
     except OSError:
-        return False  # a directory in there, or a file system gone read-only: a later sweep tries again
+        return False  # it holds a directory, or the file system is read-only: a later sweep tries again
     return True
 
 
 def not_private(status: os.stat_result) -> str:
-    """Return why a file or directory is not only ours, ``""`` if it is."""
+    """Return why other users can use a file or directory; ``""`` if only we can."""
     if status.st_uid != os.geteuid():
         return f"it belongs to user {status.st_uid}, not to us ({os.geteuid()})"
     mode = stat.S_IMODE(status.st_mode)
@@ -272,6 +278,7 @@ def not_private(status: os.stat_result) -> str:
 
 
 def sentence(error: OSError) -> str:
-    if error.errno in (errno.ELOOP, errno.ENOTDIR):  # what O_NOFOLLOW makes of a link, by its target
+    """The text of a system error; says of a symbolic link that it is one."""
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):  # O_NOFOLLOW: what a link gives, by its target
         return "it is a symbolic link, or not a directory"
     return os.strerror(error.errno) if error.errno else str(error)

@@ -1,7 +1,7 @@
 """The file of an AF_UNIX socket whose path several processes want: lock, bind, remove.
 
-Processes that connect or listen at a path agree through ``flock`` on ``path.lock``, a file that stays: only
-under that lock is a stale socket file replaced, and a server's own file removed.
+Processes that connect or listen at a path coordinate through an ``flock`` on ``path.lock``, a file that
+stays. Only under that lock is a stale socket file replaced, or a server's own file removed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ log = Log("ipevents.acceptor")
 
 
 class SocketFile(NamedTuple):
-    """The file of a listener of ours, known by device and inode.
+    """The file of one of our listeners, identified by device and inode.
 
-    ``is_contested``: other processes may take the path over, so it is removed under the path's lock.
+    ``is_contested``: other processes may take the path over, so the file is removed under the path's lock.
     """
 
     path: str
@@ -53,18 +53,19 @@ class SocketFile(NamedTuple):
     def remove(self) -> bool:
         """Remove the file if it is still ours; return whether it was. Raises nothing.
 
-        Call it before the listener is closed: while the socket is open, no other file gets its inode
-        number. May wait ``LOCK_SECONDS`` for a process that is just starting there.
+        Call it before the listener is closed: while the socket is open, no other file gets its inode number.
+        It may wait ``LOCK_SECONDS`` for a process that is just starting at the path.
         """
         try:
             with locked(self.path) if self.is_contested else contextlib.nullcontext():
                 return self._remove()
         except OSError as error:
-            # What stays is stale and will be replaced by the next server.
+            # The file that stays is stale; the next server replaces it.
             log.debug("! socket file %s not removed: %s", self.path, error)
             return False
 
     def _remove(self) -> bool:
+        """As ``remove``, with the lock held if the file is contested. Raises OSError."""
         status = os.lstat(self.path)
         if (status.st_dev, status.st_ino) != (self.device, self.inode):
             return False
@@ -86,9 +87,9 @@ def check_path(path: str) -> None:
 def locked(path: str, pause: Callable[[float], None] = sleep) -> Iterator[None]:
     """Hold the lock of ``path``; blocks for ``LOCK_SECONDS`` at most, or until ``pause`` raises.
 
-    ``pause(seconds)`` is the step of the wait. The lock is held for a connect, a bind or an unlink, and
-    across no handshake. Raises :exc:`LinkError` if the lock file is not a plain file of ours, stays locked,
-    or has no directory, OSError if it cannot be opened.
+    ``pause(seconds)`` is one step of the wait. The lock is held for a connect, a bind or an unlink, and never
+    during a handshake. Raises :exc:`LinkError` if the lock file is not a plain file of ours, stays locked, or
+    has no directory, and OSError if it cannot be opened.
     """
     name = f"{path}.lock"
     try:
@@ -101,18 +102,19 @@ def locked(path: str, pause: Callable[[float], None] = sleep) -> Iterator[None]:
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise LinkError(f"{name} is not a plain file of this user")
         if not status.st_mode & stat.S_IWUSR:
-            os.fchmod(descriptor, 0o600)  # made by us just now, under a umask that forbids it to all others
+            os.fchmod(descriptor, 0o600)  # new, made under a umask that takes our own access away
         _take(descriptor, name, pause)
         try:
             yield
         finally:
-            # Closing alone would not do: a process forked meanwhile shares the lock.
+            # Closing is not enough, because a process forked meanwhile shares the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
 def _take(descriptor: int, name: str, pause: Callable[[float], None]) -> None:
+    """Lock the open lock file, in steps. Raises LinkError after LOCK_SECONDS."""
     deadline = Deadline(LOCK_SECONDS)
     while True:
         try:
@@ -126,14 +128,14 @@ def _take(descriptor: int, name: str, pause: Callable[[float], None]) -> None:
 
 
 def bind(path: str) -> tuple[Listener, SocketFile]:
-    """Listen at ``path``, in place of a stale socket file; the new one has mode 0600.
+    """Listen at ``path``, in place of a stale socket file; the new file has mode 0600.
 
     The caller holds ``locked(path)``, and a connect under it was refused. Raises :exc:`AddressInUse` if
-    something else than a socket is there, OSError as the system does; then nothing is left.
+    something is there that is no socket, and OSError as the system does; then nothing is left.
 
-    The socket is bound in a directory of mode 0700 beside it, made private there, and moved into place:
-    the umask belongs to the whole process and its threads, and a ``chmod`` in place leaves a gap in
-    which others can connect. (``ss`` and ``getsockname`` go on showing the first path.)
+    The socket is bound in a directory of mode 0700 beside the path, made private there, and moved into place.
+    A umask would not do, because it belongs to the whole process and all its threads. A ``chmod`` in place
+    would leave a gap in which others can connect. (``ss`` and ``getsockname`` go on showing the first path.)
     """
     _refuse_to_replace(path)
     staging = f"{path}.new"
@@ -147,9 +149,9 @@ def bind(path: str) -> tuple[Listener, SocketFile]:
         try:
             os.chmod("s", 0o600, dir_fd=directory)
             os.rename("s", path, src_dir_fd=directory)
-            listener._listener._address = path  # type: ignore[attr-defined]  # what Listener.address tells
+            listener._listener._address = path  # type: ignore[attr-defined]  # what Listener.address returns
             return listener, SocketFile.at(path, is_contested=True)
-        except BaseException:  # nobody else has the listener yet
+        except BaseException:  # only this function has the listener yet
             listener.close()
             raise
     finally:
@@ -158,13 +160,15 @@ def bind(path: str) -> tuple[Listener, SocketFile]:
 
 
 def _name_in(staging: str, directory: int) -> str:
+    """The path at which to bind the socket in the staging directory; on Linux it is never too long."""
     name = f"{staging}/s"
     if len(os.fsencode(name)) > MAX_SOCKET_PATH_BYTES and sys.platform == "linux":
-        return f"/proc/self/fd/{directory}/s"  # only the final path need be short
+        return f"/proc/self/fd/{directory}/s"  # so only the final path has to be short
     return name
 
 
 def _refuse_to_replace(path: str) -> None:
+    """Raise AddressInUse if something other than a socket is at the path."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -174,7 +178,7 @@ def _refuse_to_replace(path: str) -> None:
 
 
 def _clear(staging: str) -> None:
-    """Remove our staging directory, also one that a killed process left there."""
+    """Remove our staging directory, also one that a killed process has left there."""
     if os.lstat(staging).st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "belongs to another user", staging)
     with contextlib.suppress(FileNotFoundError):

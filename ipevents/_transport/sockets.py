@@ -1,4 +1,4 @@
-"""Listening sockets and connections as the library wants them: who may connect, who blocks, who is there."""
+"""Sockets as the library needs them: addresses, listeners, connections, the user at the other end."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .._exceptions import LinkError
 
 __all__ = ["advice", "connection_from", "listen", "listen_at_all", "listening_socket", "peer_uid", "resolve"]
 
-BACKLOG = 128  # multiprocessing's 1 let 41 of 200 simultaneous TCP clients in within 20 s
-_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this machine has not got such an address
+BACKLOG = 128  # with multiprocessing's 1, 41 of 200 simultaneous TCP clients got in within 20 s
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this machine has no such address
 
 
 def resolve(host: str, port: int) -> list[Address]:
     """Return the addresses of a host, in the order in which they are to be tried.
 
-    Blocks for as long as the system looks a name up, which nothing can break off. Raises
-    :exc:`LinkError` where there is no such name.
+    Blocks for as long as the system looks a name up; nothing can break that off. Raises :exc:`LinkError`
+    where there is no such name.
     """
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # UnicodeError: what can be no name of a host
+    except (OSError, UnicodeError) as error:  # UnicodeError: the text cannot be a host's name
         reason = getattr(error, "strerror", None) or error
         text = (
             f"the host {host!r} cannot be looked up: {reason}; socket.host is the name or address of a host"
@@ -41,8 +41,9 @@ def resolve(host: str, port: int) -> list[Address]:
 def listen(where: str | tuple[Any, ...], family: str) -> Listener:
     """Return a listener at an address: a path for ``"AF_UNIX"``, (host, port) for ``"AF_INET"``.
 
-    It removes no file: multiprocessing's own removal, by path alone, would delete the socket of
-    whoever took the path over. See :class:`SocketFile`. Raises OSError as ``bind`` does.
+    The listener removes no file. multiprocessing's own removal goes by the path alone; it would delete the
+    socket of a process that has taken the path over. See :class:`SocketFile`. Raises OSError as ``bind``
+    does.
     """
     listener = Listener(where, family, backlog=BACKLOG)
     inner = listener._listener  # type: ignore[attr-defined]  # not in typeshed, same in 3.10 to 3.15
@@ -53,16 +54,16 @@ def listen(where: str | tuple[Any, ...], family: str) -> Listener:
 
 
 def listening_socket(listener: Listener) -> socket.socket:
-    """Return the socket of a listener, which stays the listener's."""
+    """Return the socket of a listener, which goes on owning it."""
     sock: socket.socket = listener._listener._socket  # type: ignore[attr-defined]  # see listen()
     return sock
 
 
 def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
-    """Listen at each of the addresses that this machine has, or at none: see ``_core.addresses``.
+    """Listen at each of the addresses that this machine has, or at none; see ``_core.addresses``.
 
-    Raises :exc:`LinkError` where it has none of them, OSError as ``bind`` does, EADDRINUSE where one is
-    taken, and names the address; then nothing is listened at.
+    Raises :exc:`LinkError` where the machine has none of them. Raises OSError as ``bind`` does, with
+    EADDRINUSE where an address is taken; the text names the address. After an error nothing is listened at.
     """
     listeners: list[Listener] = []
     missing = []
@@ -78,7 +79,7 @@ def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
                 continue
             if where[0] == "::" and _is_only_six(listeners[-1]):
                 listeners.append(listen(("0.0.0.0", where[1]), "AF_INET"))
-    except BaseException:  # nobody else has them yet
+    except BaseException:  # only this function has them yet
         for listener in listeners:
             listener.close()
         raise
@@ -88,19 +89,22 @@ def listen_at_all(addresses: Iterable[Address]) -> list[Listener]:
 
 
 def _is_only_six(listener: Listener) -> bool:
-    """Whether ``::`` means IPv6 alone here, which ``bindv6only`` decides; ours means both."""
+    """Whether this listener at ``::`` takes IPv6 alone, which ``bindv6only`` decides.
+
+    In our options ``::`` means both, so a second listener is needed then.
+    """
     return bool(listening_socket(listener).getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
 def advice(number: int | None, where: tuple[Any, ...], *, listens: bool = False) -> str:
-    """Return what to do about an error of ``connect``, or of ``bind`` (``listens``); or ``""``.
+    """Return what a user can do about an error of ``connect``, or of ``bind`` (``listens``); or ``""``.
 
-    It is to be put after the error's text.
+    The result is to follow the text of the error.
     """
     host, port = where[:2]
     if number == errno.EAFNOSUPPORT or (number == errno.EADDRNOTAVAIL and host == "::1"):
         return " (there is no IPv6 here; 0.0.0.0 and 127.0.0.1 are addresses of IPv4)"
-    if number == errno.EADDRNOTAVAIL and listens:  # for a connect it means that no port is left
+    if number == errno.EADDRNOTAVAIL and listens:  # from a connect it means that no port is left
         return " (this machine has no such address; socket.onlyConnect waits for a server elsewhere)"
     if number == errno.EACCES and port < 1024 and listens:
         return " (a port below 1024 needs privileges; choose a socket.port from 1024 on)"
@@ -112,8 +116,8 @@ def advice(number: int | None, where: tuple[Any, ...], *, listens: bool = False)
 
 
 def connection_from(sock: socket.socket) -> Connection:
-    """Return a blocking Connection that owns the descriptor of ``sock``, which is detached."""
-    # Blocking for ever, whatever socket.setdefaulttimeout() said when the socket was made.
+    """Return a blocking Connection that takes over the descriptor of ``sock``; ``sock`` is detached."""
+    # Without a timeout, whatever socket.setdefaulttimeout() was when the socket was made.
     sock.setblocking(True)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -121,7 +125,7 @@ def connection_from(sock: socket.socket) -> Connection:
 
 
 def peer_uid(sock: socket.socket) -> int | None:
-    """Return the user at the other end of an AF_UNIX socket, or None where the system does not say."""
+    """Return the user id at the other end of an AF_UNIX socket; None where the system does not report it."""
     if sys.platform != "linux":
         return None
     ucred = struct.Struct("3i")  # pid, uid, gid

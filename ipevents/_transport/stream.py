@@ -1,4 +1,4 @@
-"""One connection of a link: its socket, and writing to it."""
+"""A stream: one connection of a link, that is its socket, and functions that write to it."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from multiprocessing.connection import Connection
 
 from .._core.wire import Part
 
-# Plain numbers: an operation on the constants of socket takes longer than the test for a full kernel.
+# Plain ints: an operation on the enum constants of socket takes longer than finding the kernel's buffer full.
 WAITING = int(socket.MSG_NOSIGNAL)
 AT_ONCE = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
-_SEND_BYTES = 512 * 1024  # at most so much in one call, so that progress is seen
+_SEND_BYTES = 512 * 1024  # most bytes in one call, so that progress can be seen
 
 
 class Stream:
-    """One connection of a link."""
+    """One connection of a link; after a reconnect the link has a new one."""
 
     __slots__ = ("failed", "max_message", "socket")
 
     def __init__(self, connection: Connection, max_message: int | None) -> None:
-        """Take the connection over; ``max_message`` is the limit of a record in bytes, None for none."""
+        """Take the connection over; ``max_message`` is the limit of a record in bytes, None for no limit."""
         self.max_message = max_message
-        self.failed = False  # writing is over
+        self.failed = False  # a write has failed, so nothing more is written
         self.socket = socket.socket(fileno=os.dup(connection.fileno()))
         try:
-            self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
+            self.socket.setblocking(True)  # whatever socket.setdefaulttimeout() is
             connection.close()
-        except BaseException:  # of a signal handler: nobody else has it yet
+        except BaseException:  # of a signal handler: only this function has the socket yet
             self.socket.close()
             raise
 
 
 def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:
-    """Send as much of the parts as one call takes; appends to ``taken`` how many bytes that were.
+    """Send as much of the parts as one call takes, and append to ``taken`` how many bytes that were.
 
-    Returns whether that is known to be all.
+    Returns whether that is known to be all. If the kernel's buffer is full, nothing is sent and nothing
+    appended.
 
-    A full kernel takes nothing. ``map`` has the number in the list before a signal handler can raise, so it
-    is always known how much has been sent.
+    ``map`` has the number in the list before a signal handler can raise. So the caller always knows how much
+    was sent.
     """
     first = parts[0]
     size = len(first)
@@ -56,7 +57,7 @@ def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[i
 
 
 def remaining(parts: list[Part], count: int) -> list[Part]:
-    """What is left of the parts after so many bytes, as ``send_parts`` sends them in one call."""
+    """What is left of the parts after ``send_parts`` has sent ``count`` bytes of them in one call."""
     first = parts[0]
     size = len(first)
     if count < size:
@@ -69,8 +70,8 @@ def remaining(parts: list[Part], count: int) -> list[Part]:
 
 
 def shut_down(sock: socket.socket, how: int) -> None:
-    """End one or both directions; that they have ended already is no error."""
+    """End one or both directions of a socket; it is no error if they have ended already."""
     try:
         sock.shutdown(how)
-    except OSError:  # not connected any more, or closed: that is what was wanted
+    except OSError:  # not connected any more, or closed, as was wanted
         return
