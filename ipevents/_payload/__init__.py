@@ -1,1 +1,1 @@
-"""Arguments to bytes, and back."""
+"""Turns the arguments of an event or of a worker into bytes, and back."""

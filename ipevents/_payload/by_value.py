@@ -1,11 +1,14 @@
-"""Functions and classes that travel by value: cloudpickle, with what it leaves out put back.
+"""Pickles functions and classes by value: cloudpickle, with what it leaves out put back.
 
-cloudpickle forgets the files of functions, which tracebacks, debuggers and coverage need, and the slots of
-classes. And what pickle knows by its name only (a function under ``functools.cache``, a ``NewType``) it looks
-for in the ``__main__`` of the other end, which is another one. The functions below that rebuild such things
-are named in the pickles, so both ends have to know them.
+By value means that the definition itself travels, because the other process cannot import it. cloudpickle
+drops the file names of functions, which tracebacks, debuggers and coverage need, and the slots of classes.
 
-This module imports cloudpickle and is itself imported late: most programs never need it.
+Some objects pickle knows only by name: a function under ``functools.cache``, a ``NewType``. It would look for
+them in the ``__main__`` of the other process, which is another program. Here they are pickled as a call that
+rebuilds them. The pickles name the rebuilding functions at the end of this file, so both processes must have
+them.
+
+This module imports cloudpickle and is itself imported late, because most programs never need it.
 """
 
 from __future__ import annotations
@@ -38,20 +41,28 @@ def dumps(
 ) -> bytes:
     """The pickle of a value; ``keep`` is the buffer callback of pickle.
 
-    With ``names``, for the call of a worker only: what the value refers to of the script's functions and
-    classes becomes an attribute of ``__main__`` where the pickle is loaded, and functions have their globals
-    there. ``inherited`` as for ``inheritance.dump``. Raises whatever the classes' own code raises.
+    ``names`` is for the call of a worker only. With it, functions and classes of the script that the value
+    refers to become attributes of ``__main__`` where the pickle is loaded, and functions get the globals of
+    that ``__main__``. ``inherited`` as for ``inheritance.dump``. Raises whatever the classes' own code
+    raises.
     """
     whole = value if names is None else _Whole(value, names)
     return inheritance.dump(_Pickler, whole, keep, inherited, names=names)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """cloudpickle's pickler, which also keeps file names, slots, and what pickle knows by name only."""
+
     def __init__(self, file: io.BytesIO, protocol: int, buffer_callback: Any, names: Names | None) -> None:
         super().__init__(file, protocol=protocol, buffer_callback=buffer_callback)
         self._names = names
 
     def reducer_override(self, value: Any) -> Any:
+        """How one value is pickled; called for each by pickle, which goes on by itself at NotImplemented.
+
+        With ``names``, a value that an earlier pickle of the same call has brought is sent as its name alone.
+        What is sent by value is noted in ``names``.
+        """
         kind = type(value)
         if kind is types.CodeType:
             return self._with_file(value)
@@ -59,7 +70,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         is_function = kind is types.FunctionType
         by_name = _BY_NAME.get(kind)
         if not is_class and not is_function and by_name is None:
-            return NotImplemented  # as cloudpickle's own method says for everything else
+            return NotImplemented  # as cloudpickle's own method returns for all other values
         names = self._names
         if names is not None:
             name = names.sent_as(value)
@@ -80,6 +91,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return reduced
 
     def _reduced(self, value: Any) -> Any:
+        """What cloudpickle makes of a value, with the annotations that it would leave out or fail on."""
         if sys.version_info >= (3, 14) and type(value) is types.FunctionType:
             value = _with_annotations_that_have_values(value)
         try:
@@ -89,14 +101,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return reduced
         except KeyError as exc:
             slots = getattr(value, "__slots__", None)
-            if isinstance(slots, str):  # cloudpickle does not expect that slot to have another name
+            if isinstance(slots, str):  # a private slot has another name, which cloudpickle does not expect
                 raise pickle.PicklingError(
                     f"a private slot is written in a tuple, __slots__ = ({slots!r},), in {value.__qualname__}"
                 ) from exc
             raise
 
     def _with_file(self, code: types.CodeType) -> _Reduced:
-        """cloudpickle's newest versions have ``<dynamic-code>`` for the name of the file."""
+        """Pickle a code object with its file name, which the newest cloudpickle replaces."""
         if self._names is not None:
             self._names.note_file(code.co_filename)
         make, parts = _reduce_code(code)
@@ -104,17 +116,20 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
 
 class _MainGlobals(dict[str, Any]):
-    """What cloudpickle takes for the globals of the script's functions: those of ``__main__`` there."""
+    """Pickled as the globals of the script's functions: those of ``__main__`` where it is loaded.
+
+    cloudpickle uses it in place of the dict that it would fill with the globals that a function needs.
+    """
 
     def __init__(self) -> None:
-        super().__init__(__name__="__main__")  # not empty: cloudpickle would fill it
+        super().__init__(__name__="__main__")  # cloudpickle would fill an empty one
 
     def __reduce__(self) -> _Reduced:
         return main_globals, ()
 
 
 class _Whole:
-    """A value and, after it, what it has brought of the script."""
+    """Pickled as a value, followed by the functions and classes of the script that it has brought."""
 
     def __init__(self, value: object, names: Names) -> None:
         self._value = value
@@ -125,7 +140,10 @@ class _Whole:
 
 
 class _Brought:
-    """Pickled after a value: only then is known what of the script was met, and may bring more itself."""
+    """Pickled after a value, because only then it is known which of the script's functions it refers to.
+
+    Those may refer to more of them, so each ``_Brought`` ends with another one, until nothing new is found.
+    """
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -141,19 +159,26 @@ class _Brought:
 
 
 def _reduce_cached(value: Any) -> _Reduced:
-    # In the state, not in the arguments: the function may refer to this very object.
+    """A function under ``functools.cache`` or ``lru_cache``: what it wraps, and its parameters.
+
+    The results in its cache do not travel.
+    """
+    # __dict__ is state, not an argument: the function may refer to this very object.
     return make_cached, (value.__wrapped__, value.cache_parameters()), dict(value.__dict__)
 
 
 def _reduce_new_type(value: Any) -> _Reduced:
+    """A ``typing.NewType``: its name and the type it stands for."""
     return typing.NewType, (value.__name__, value.__supertype__), dict(value.__dict__)
 
 
 def _reduce_parameters(value: Any) -> _Reduced:
+    """A ``ParamSpec`` or ``TypeVarTuple``: its kind, name and module."""
     return make_parameters, (type(value), value.__name__), {"__module__": value.__module__}
 
 
 def _reduce_alias(value: Any) -> _Reduced:
+    """A ``type`` statement's alias: its name, value and type parameters."""
     return make_alias, (type(value), value.__name__, value.__value__, value.__type_params__), {}
 
 
@@ -168,16 +193,17 @@ if sys.version_info >= (3, 12):
     _BY_NAME[typing.TypeAliasType] = _reduce_alias
 
 
-# Annotations: since Python 3.14 they are computed when somebody asks for them.
+# Annotations: since Python 3.14 they are computed when they are first read.
 
 
 def _with_annotations_that_have_values(function: types.FunctionType) -> types.FunctionType:
-    """The function, or one like it with text for annotations where asking for them fails.
+    """The function itself, or a copy with annotations as text if reading them fails.
 
-    cloudpickle asks for them, and a function would not travel for a name that only type checkers import.
+    cloudpickle reads the annotations. Without this a function could not travel because of a name that only
+    type checkers import.
     """
     try:
-        function.__annotations__  # noqa: B018  # computed, and kept, or an exception
+        function.__annotations__  # noqa: B018  # this computes and keeps them, or raises
         return function
     except Exception:  # whatever the expressions raise
         like = types.FunctionType(
@@ -196,7 +222,7 @@ def _with_annotations_that_have_values(function: types.FunctionType) -> types.Fu
 
 
 def _with_annotations(cls: Any, reduced: _Reduced) -> _Reduced:
-    """cloudpickle leaves out those of a class."""
+    """Add the annotations of a class to its reduced form, because cloudpickle leaves them out."""
     annotations = annotations_of(cls)
     make, arguments, (attributes, other), *rest = reduced
     if not annotations or "__annotations_cache__" in attributes:
@@ -210,15 +236,21 @@ _MADE_WITH_THE_CLASS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
 def _is_by_value(reduced: Any) -> bool:
-    """Whether cloudpickle makes a class anew: function, arguments, state, ..., setter of the state."""
+    """Whether cloudpickle has reduced a class or function by value rather than by its name.
+
+    It then returns six items: a function, its arguments, the state, ..., the setter of the state.
+    """
     return type(reduced) is tuple and len(reduced) == 6
 
 
 def _with_slots(cls: Any, reduced: _Reduced) -> _Reduced:
-    """A class is made with its slots; cloudpickle sets ``__slots__`` afterwards, which does nothing."""
+    """Have a class rebuilt with its slots.
+
+    cloudpickle sets ``__slots__`` after it has made the class, which has no effect.
+    """
     make, (metaclass, name, bases, namespace, *more), (attributes, other), *rest = reduced
     if issubclass(cls, enum.Enum) or typing.NamedTuple in bases or "__slots__" in namespace:
-        return reduced  # these are made in a way of their own
+        return reduced  # these classes are made in ways of their own
     slots = _slots_of(cls)
     if slots is None:
         return reduced
@@ -229,9 +261,9 @@ def _with_slots(cls: Any, reduced: _Reduced) -> _Reduced:
 
 
 def _slots_of(cls: Any) -> tuple[str, ...] | None:
-    """The names of a class's own slots, as the class has them: a private ``__x`` is ``_C__x`` already.
+    """The names of a class's own slots as the class stores them: a private ``__x`` is ``_C__x`` already.
 
-    None where ``__slots__`` was set on a class that was made without.
+    None if ``__slots__`` was set on a class that was made without slots.
     """
     found = [
         name
@@ -243,7 +275,7 @@ def _slots_of(cls: Any) -> tuple[str, ...] | None:
     if "__dict__" in cls.__dict__ and "__dict__" not in given:
         return None
     stem = cls.__name__.lstrip("_")
-    for name in given:  # also those whose descriptor was replaced, by a property for example
+    for name in given:  # also a slot whose descriptor was replaced, for example by a property
         if stem and name.startswith("__") and not name.endswith("__"):
             name = f"_{stem}{name}"
         if name not in found and (name not in ("__dict__", "__weakref__") or name in cls.__dict__):
@@ -251,41 +283,53 @@ def _slots_of(cls: Any) -> tuple[str, ...] | None:
     return tuple(found)
 
 
-# What rebuilds: named in pickles. Plain functions, they are looked up where the pickle is loaded.
+# Functions that rebuild values. Pickles name them, and they are looked up where the pickle is loaded.
 
 
 def make_code(make: Callable[..., types.CodeType], parts: tuple[Any, ...], filename: str) -> types.CodeType:
+    """Rebuild a code object and give it its file name again."""
     return make(*parts).replace(co_filename=filename)
 
 
 def make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Rebuild a function under ``lru_cache``, with an empty cache."""
     return functools.lru_cache(**parameters)(function)
 
 
 def make_parameters(kind: Any, name: str) -> Any:
+    """Rebuild a ``ParamSpec`` or ``TypeVarTuple``."""
     return kind(name)
 
 
 def make_alias(kind: Any, name: str, value: object, parameters: tuple[Any, ...]) -> Any:
+    """Rebuild the alias of a ``type`` statement."""
     return kind(name, value, type_params=parameters)
 
 
 def main_globals() -> dict[str, Any]:
+    """The globals of ``__main__`` in this process."""
     return sys.modules["__main__"].__dict__
 
 
 def from_main(name: str) -> Any:
+    """The attribute of ``__main__`` that an earlier pickle of the same call has brought."""
     return sys.modules["__main__"].__dict__[name]
 
 
 def first(value: object, brought: object) -> object:
-    """The value of a ``_Whole``. cloudpickle has left a dict where a module has ``builtins``."""
+    """Rebuild a ``_Whole``: its value.
+
+    cloudpickle has put a dict where a module has ``builtins``; this puts the module there.
+    """
     main_globals()["__builtins__"] = builtins
     return value
 
 
 def adopt(found: dict[str, Any], sources: dict[str, Any], brought: object) -> None:
-    """Make what a call has brought of the script attributes of ``__main__``, and show its lines."""
+    """Make functions and classes of the script attributes of ``__main__``.
+
+    ``sources`` are lines of files that are on no disk; linecache gets them, for tracebacks.
+    """
     main_globals().update(found)
     if sources:
         import linecache

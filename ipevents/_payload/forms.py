@@ -1,14 +1,16 @@
-"""The three forms of a payload: which one arguments take, and what can be done with it whatever its form.
+"""The three forms of a payload: which of them arguments take, and what can be done with any of them.
 
 A payload is, in memory and on its way through the processes that pass it on,
 
 - a tuple: the positional arguments themselves, all of plain immutable types;
 - bytes: the pickle of ``(args, kwargs)``;
-- a list ``[bytes, buffers]``: the same with buffers out of band, "large".
+- a list ``[bytes, buffers]``: the same with buffers beside the pickle, called "large".
 
-It is made once by the origin and opened only where a listener wants it. Which form it has is asked here, and
-besides only where a call would cost too much or may not be made: the loop that calls listeners opens a tuple
-itself, and ``_core`` knows a large one, which travels alone in its frame.
+The origin makes it once, and it is opened only where a listener wants it.
+
+Only this file asks which form a payload has, with two exceptions where a call would cost too much or is not
+allowed: the loop that calls listeners opens a tuple itself, and ``_core`` recognizes a large payload, which
+travels alone in its frame.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from .inheritance import Inheritance
     from .main_names import Names
 
-# More text than this is pickled on its own, once: else each hop encodes it anew, and its size is a guess.
+# More text than this is pickled once by the origin. As a tuple each process on the way would encode it
+# again, and its size would be a guess.
 _PLAIN_TEXT_BYTES = 32 * 1024
 _SMALL_INT_BITS = 256
 _NO_KWARGS: dict[str, Any] = {}
@@ -38,19 +41,20 @@ def encode(
     names: Names | None = None,
     inherited: Inheritance | None = None,
 ) -> tuple[Payload, int]:
-    """The payload of a call's arguments, and its size in bytes (a close estimate for plain values).
+    """The payload of a call's arguments and its size in bytes (a close estimate for plain values).
 
-    For the call of a worker: ``names`` as for ``by_value.dumps``, and what the child ``inherited``. Raises
-    Unpicklable, naming the argument.
+    For the call of a worker there are ``names``, as for ``by_value.dumps``, and ``inherited``, which notes
+    what the child inherits. Raises Unpicklable, which names the argument.
     """
     size = plain_size(args, kwargs)
     return pickle_call(args, kwargs, None, names, inherited) if size is None else (args, size)
 
 
 def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
-    """The size of arguments that are their own payload: small, and all of plain immutable types; else None.
+    """The size of arguments that can be their own payload; None if they have to be pickled.
 
-    Called for every event that is sent: counted in nanoseconds.
+    They can if they are small and all of plain immutable types. Called for every event that is sent, so each
+    nanosecond counts.
     """
     if kwargs:
         return None
@@ -72,13 +76,14 @@ def plain_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
 
 
 def _has_much_text(args: tuple[Any, ...]) -> bool:
+    """Whether the text alone is so long that it is better pickled."""
     return sum(len(arg) for arg in args if type(arg) is str) >= _PLAIN_TEXT_BYTES
 
 
 def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a payload. Runs the unpickling code of their classes; the caller holds no state lock.
+    """The arguments of a payload. Runs unpickling code of their classes, so the caller holds no state lock.
 
-    Raises UnreadablePayload with the cause, also for what is no payload.
+    Raises UnreadablePayload with the cause, also for a value that is no payload.
     """
     if type(payload) is tuple:
         return payload, _NO_KWARGS
@@ -94,7 +99,10 @@ def decode(payload: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def own(payload: Payload) -> Payload:
-    """The same payload with buffers of its own: what listeners here do to theirs is not passed on."""
+    """The same payload with copies of its writable buffers.
+
+    Listeners in this process may change theirs, and those changes must not be passed on.
+    """
     if type(payload) is not list or len(payload) != 2 or type(payload[1]) is not list:
         return payload
     meta, buffers = payload
@@ -102,9 +110,9 @@ def own(payload: Payload) -> Payload:
 
 
 def size_of(payload: Payload) -> int:
-    """Bytes that a payload takes on the wire, headers apart; exact for all but plain values.
+    """How many bytes a payload takes on the wire, without headers; exact for all but plain values.
 
-    What is no payload is passed on as well: only ``decode`` refuses it.
+    A value that is no payload gets a size as well, because it is passed on; only ``decode`` refuses it.
     """
     if type(payload) is bytes:
         return len(payload)

@@ -1,10 +1,12 @@
 """What a child inherits: locks, queues, connections and the like in the arguments of ``worker()``.
 
-No message can carry them. multiprocessing passes them on only while it starts a process: a lock by its name,
-which is gone unless somebody keeps the lock, a connection or shared memory by its descriptor. So the target
-and its arguments are pickled as multiprocessing would pickle them, with one difference: in place of a
-descriptor the pickle holds a number of a list. The list goes with each start of the child (``Passed``), the
-pickle over its link.
+No message can carry such objects. multiprocessing passes them on only while it starts a process: a lock by
+its name, which is removed when no process keeps the lock, and a connection or shared memory by its
+descriptor.
+
+So the target and its arguments are pickled as multiprocessing would pickle them, with one difference: in
+place of a descriptor the pickle holds an index into a list of descriptors. The list goes with each start of
+the child (``Passed``), and the pickle goes over its link.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import Any
 
 from .._exceptions import Unpicklable, WorkerRefused, shown
 
-# A fork server takes 256 with a start, a few of them for itself; more than the other number would be too much
-# for the pipe of a start, see Launch.
+# By start method. A fork server takes 256 with a start and needs a few of them itself. With spawn, more than
+# 4,000 would not fit into the pipe of a start, see Launch.
 MAX_DESCRIPTORS = {"forkserver": 240, "spawn": 4000}
-# What belongs to the processes that got it at their start, by module and name; subclasses as well.
+# Classes, by module and name, whose objects a process can get only at its start; subclasses as well.
 _BOUND = {
     "multiprocessing.connection": {"_ConnectionBase"},
     "multiprocessing.heap": {"Arena", "BufferWrapper"},
@@ -30,49 +32,60 @@ _BOUND = {
     "multiprocessing.synchronize": {"Barrier", "Condition", "Event", "SemLock"},
     "socket": {"socket"},
 }
-_PLAIN = ("method", "method_descriptor", "wrapper_descriptor", "partial")  # pickled better without them
+_PLAIN = (
+    "method",
+    "method_descriptor",
+    "wrapper_descriptor",
+    "partial",
+)  # better without a reducer
 
 Reducer = Callable[[Any], Any]
 
-_descriptors: list[int] = []  # in a child: those of its start
+_descriptors: list[int] = []  # in a child: the descriptors of its start
 
 
 class Descriptor:
-    """Stands in the pickle for what ``multiprocessing.reduction.DupFd`` makes: the child's own descriptor."""
+    """Stands in the pickle for a descriptor of the child, by its index in the list of descriptors.
+
+    It replaces the ``DupFd`` of ``multiprocessing.reduction``.
+    """
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def detach(self) -> int:
-        """The descriptor, which belongs to the caller from now on."""
+        """Return the descriptor, which belongs to the caller from now on."""
         descriptor = _descriptors[self._number]
-        os.set_inheritable(descriptor, False)  # it had to be for the start
+        os.set_inheritable(descriptor, False)  # it was inheritable only for the start
         return descriptor
 
 
 class Inheritance:
-    """What one child inherits, at each of its starts. Filled in ``worker()``, then only read.
+    """What one child inherits at each of its starts. Filled in ``worker()``, then only read.
 
-    The ChildState has it until the final end. So long it keeps the objects alive: multiprocessing removes a
-    lock that nobody holds, and frees such memory.
+    The ChildState has it until the child's final end. It keeps the objects alive for so long, because
+    multiprocessing removes a lock that no process holds any more, and frees shared memory likewise.
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}  # by id of an object
-        self._kept: list[object] = []  # these, by number, and whatever they were found in
-        self._carriers: list[Any] = []  # what has a descriptor, in the order of the child's list
-        self._reduced: object = None  # the one whose descriptor is asked for just now
+        self._numbers: dict[int, int] = {}  # the number of each kept object, by its id
+        self._kept: list[object] = []  # these objects, by number, and what they were found in
+        self._carriers: list[Any] = []  # the objects with a descriptor, in the order of the child's list
+        self._reduced: object = None  # the object that is being pickled, whose descriptor is asked for next
 
     def __bool__(self) -> bool:
         return bool(self._kept)
 
     def keep(self, *found_in: object) -> None:
-        """Keep these alive as well, if there is anything to inherit in them."""
+        """Keep these objects alive as well, if there is anything to inherit in them."""
         if self._kept:
             self._kept.extend(found_in)
 
     def reduce(self, value: Any) -> Any:
-        """As ``Pickler.reducer_override``: what multiprocessing makes of a value for a new process."""
+        """How multiprocessing pickles a value for a new process; as ``Pickler.reducer_override``.
+
+        Returns NotImplemented for a value that any message can carry.
+        """
         kind = type(value)
         if _is_a(kind, "multiprocessing.synchronize", "SemLock"):
             if value._semlock.name is None:
@@ -83,9 +96,7 @@ class Inheritance:
             return _once, (self._number(value), _restored, (kind, value.__getstate__()))
         reducer = _reducer_of(kind)
         if reducer is None or (reducer.__name__ == "reduce_ctype" and not hasattr(value, "_wrapper")):
-            return (
-                NotImplemented  # the latter is of a ctypes type that is shared elsewhere, but is not itself
-            )
+            return NotImplemented  # a ctypes object of a shared type that is itself not shared
         outer, self._reduced = self._reduced, value
         try:
             reduced = reducer(value)
@@ -96,6 +107,7 @@ class Inheritance:
         return reduced
 
     def _number(self, value: object) -> int:
+        """Keep an object alive and return its number, the same each time."""
         number = self._numbers.setdefault(id(value), len(self._kept))
         if number == len(self._kept):
             self._kept.append(value)
@@ -103,20 +115,20 @@ class Inheritance:
 
     @contextlib.contextmanager
     def pickling(self) -> Iterator[None]:
-        """While this lasts, multiprocessing takes this for the start of a process, in this thread."""
+        """While this lasts, multiprocessing believes that this thread is starting a process."""
         from multiprocessing import context
 
         outer = context.get_spawning_popen()
-        context.set_spawning_popen(self)  # type: ignore[arg-type]  # it asks for the two methods below only
+        context.set_spawning_popen(self)  # type: ignore[arg-type]  # it uses only duplicate_for_child and DupFd
         try:
             yield
         finally:
             context.set_spawning_popen(outer)
 
     def duplicate_for_child(self, descriptor: int) -> int:
-        """Called by multiprocessing: the number under which the child will find this descriptor."""
+        """Called by multiprocessing: the index under which the child will find this descriptor."""
         carrier = self._reduced
-        if carrier is None or _descriptor_of(carrier) != descriptor:  # of something that we do not know
+        if carrier is None or _descriptor_of(carrier) != descriptor:  # of an unknown object
             carrier = _Duplicate(descriptor)
         for number, known in enumerate(self._carriers):
             if known is carrier:
@@ -128,7 +140,10 @@ class Inheritance:
     DupFd = Descriptor  # called with that number
 
     def passed(self, start_method: str) -> tuple[Passed, ...]:
-        """What goes with one start. Raises Unpicklable for what was closed meanwhile, WorkerRefused."""
+        """What goes with one start of the child.
+
+        Raises Unpicklable if one of the objects was closed meanwhile, and WorkerRefused if they are too many.
+        """
         limit = MAX_DESCRIPTORS.get(start_method, MAX_DESCRIPTORS["forkserver"])
         if len(self._carriers) > limit:
             raise WorkerRefused(
@@ -148,7 +163,10 @@ class Inheritance:
 
 
 class Passed:
-    """Descriptors among the arguments of a ``multiprocessing.Process``: a list of numbers there."""
+    """Descriptors among the arguments of a ``multiprocessing.Process``.
+
+    In the child a list of their numbers there takes its place.
+    """
 
     def __init__(self, descriptors: list[int]) -> None:
         self._descriptors = descriptors
@@ -162,7 +180,7 @@ class Passed:
 
 
 class _Duplicate:
-    """A descriptor of our own, of which only the number was known."""
+    """A copy of a descriptor of which only the number was known; closed when it is not used any more."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = os.dup(descriptor)
@@ -175,16 +193,19 @@ class _Duplicate:
 
 
 def _descriptor_of(carrier: Any) -> int | None:
-    """None for what is closed, or has none."""
+    """The descriptor of an object; None if it is closed or has none."""
     try:
         found = carrier.fileno() if hasattr(carrier, "fileno") else carrier.fd
-    except (OSError, ValueError, AttributeError):  # what a closed connection, file, or another object raises
+    except (OSError, ValueError, AttributeError):  # closed, or an object of another kind
         return None
     return found if isinstance(found, int) and found >= 0 else None
 
 
 def _reducer_of(kind: type) -> Reducer | None:
-    """How multiprocessing, or who registered there, pickles objects of this class for a new process."""
+    """The function that pickles objects of this class for a new process; None if there is none.
+
+    It is multiprocessing's own, or one that another package has registered there.
+    """
     from multiprocessing.reduction import ForkingPickler
 
     if kind.__name__ in _PLAIN and kind.__module__ in ("builtins", "functools"):
@@ -197,7 +218,7 @@ def _reducer_of(kind: type) -> Reducer | None:
 
 
 def _is_a(kind: type, module: str, name: str) -> bool:
-    """Whether a class is, or is made from, one of a module that need not be imported."""
+    """Whether a class is a certain class or a subclass of it, without importing the module of that one."""
     return any(base.__name__ == name and base.__module__ == module for base in kind.__mro__)
 
 
@@ -205,7 +226,10 @@ def _is_a(kind: type, module: str, name: str) -> bool:
 
 
 def refuse(value: Any) -> Any:
-    """As ``Pickler.reducer_override``, for what is sent. Raises TypeError for what only a start passes on."""
+    """Refuse what a process can get only at its start; as ``Pickler.reducer_override``, for what is sent.
+
+    Raises TypeError for such a value, and returns NotImplemented for all others.
+    """
     for base in type(value).__mro__:
         if base.__name__ in _BOUND.get(base.__module__, ()):
             raise TypeError(
@@ -215,13 +239,13 @@ def refuse(value: Any) -> Any:
 
 
 def dump(pickler: type, value: object, keep: Any, inheritance: Inheritance | None, **more: Any) -> bytes:
-    """The pickle of a value by a class of picklers, which is made with ``more``.
+    """The pickle of a value, made by an instance of ``pickler``; ``more`` goes to its constructor.
 
-    What a child inherits is noted; without an ``inheritance`` it is refused.
+    What a child inherits is noted in ``inheritance``; without one it is refused.
     """
     ours = refuse if inheritance is None else inheritance.reduce
     file = io.BytesIO()
-    # A subclass: a plain Pickler takes no attributes.
+    # A subclass, because attributes cannot be set on a plain Pickler.
     made: Any = type("Pickler", (pickler,), {})(file, 5, buffer_callback=keep, **more)
     theirs: Reducer = getattr(made, "reducer_override", lambda value: NotImplemented)
 
@@ -242,25 +266,30 @@ _made: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def receive(descriptors: list[int]) -> None:
-    """In the child, before its arguments are unpickled."""
+    """In the child, before its arguments are unpickled: the descriptors that came with its start."""
     _descriptors[:] = descriptors
 
 
 def _received(kind: Callable[[int], Any], numbers: tuple[int, ...]) -> list[int]:
+    """Rebuild a ``Passed`` in the child: a list of descriptors, which belong to the caller."""
     return [kind(number).detach() for number in numbers]
 
 
 def _once(number: int, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """The target and the arguments are two pickles: what is in both is one object here as well."""
+    """Rebuild an inherited object in the child, the same object each time.
+
+    The target and its arguments are two pickles; an object that is in both must be one object here as well.
+    """
     made = _made.get(number)
     if made is None:
         made = make(*args)
-        with contextlib.suppress(TypeError):  # there are no weak references to some
+        with contextlib.suppress(TypeError):  # some objects support no weak references
             _made[number] = made
     return made
 
 
 def _restored(kind: type, state: Any) -> Any:
+    """Rebuild a lock from its state, without calling its constructor."""
     made: Any = object.__new__(kind)
     made.__setstate__(state)
     return made

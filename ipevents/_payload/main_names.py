@@ -1,7 +1,8 @@
-"""What the call of a worker refers to of the script: its functions and classes, under their names.
+"""The functions and classes of the script that the call of a worker refers to, by their names.
 
-They become attributes of the child's ``__main__``, as they are attributes of ours, so that there too pickle
-and multiprocessing find them by name. Only a call brings them: what an event carries changes no ``__main__``.
+They become attributes of the child's ``__main__``, as they are attributes of ours, so that pickle and
+multiprocessing find them by name there as well. Only the call of a worker brings them; an event never changes
+the ``__main__`` of the process that receives it.
 """
 
 from __future__ import annotations
@@ -9,20 +10,23 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-_MAX_SOURCE = 1024 * 1024  # characters of one file that is on no disk (a notebook's cell)
+_MAX_SOURCE = 1024 * 1024  # most characters of a file that is on no disk (a notebook's cell)
 
 
 class Names:
-    """Filled while the target, then the arguments of one call are pickled. Used in one thread."""
+    """What one call brings of the script.
+
+    Filled while its target and then its arguments are pickled, in one thread.
+    """
 
     def __init__(self) -> None:
-        self.namespace: dict[str, Any] | None = None  # the script's globals, once a function of it was met
-        self._met: list[Any] = []  # by value, since the last take()
+        self.namespace: dict[str, Any] | None = None  # the script's globals, once they were met
+        self._met: list[Any] = []  # functions and classes sent by value since the last take()
         self._found: dict[str, Any] = {}
-        self._by_id: dict[int, tuple[str, Any]] = {}  # the same; holds the objects, so no id is used again
-        self._sent: dict[int, tuple[str, Any]] = {}  # what an earlier pickle of this call has brought
+        self._by_id: dict[int, tuple[str, Any]] = {}  # the same; holds the objects, so no id is reused
+        self._sent: dict[int, tuple[str, Any]] = {}  # by id: what an earlier pickle of this call has brought
         self._files: set[str] = set()
-        self._shown: set[str] = set()  # files whose lines travel
+        self._shown: set[str] = set()  # files that were looked at for lines to send
 
     @property
     def used(self) -> bool:
@@ -30,7 +34,7 @@ class Names:
         return self.namespace is not None or bool(self._found)
 
     def claim(self, namespace: dict[str, Any]) -> bool:
-        """Whether these are the script's globals; the first that are called ``__main__`` are.
+        """Whether these are the script's globals; the first ones that are called ``__main__`` are.
 
         Under a profiler or tracer they need not be those of the module of that name.
         """
@@ -39,24 +43,24 @@ class Names:
         return namespace is self.namespace
 
     def note(self, value: Any) -> None:
-        """A function or class travels by value."""
+        """Note that a function or class is sent by value."""
         self._met.append(value)
 
     def note_file(self, filename: str) -> None:
-        """The file of a function that travels by value."""
+        """Note the file of a function that is sent by value."""
         self._files.add(filename)
 
     def sent_as(self, value: object) -> str | None:
-        """The name under which an earlier pickle of this call has brought a value, if it has."""
+        """The name under which an earlier pickle of this call has brought a value; None if none has."""
         name, sent = self._sent.get(id(value), ("", None))
         return name if name and sent is value else None
 
     def seal(self) -> None:
-        """A pickle is complete: what it brought is not to be brought again."""
+        """Note that a pickle is complete; a later one of this call need not bring the same again."""
         self._sent.update(self._by_id)
 
     def take(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What was met since the last call: values by name, and lines of files that are on no disk."""
+        """What was noted since the last call: values by name, and the lines of files that are on no disk."""
         namespace = self.namespace
         if namespace is None:
             namespace = getattr(sys.modules.get("__main__"), "__dict__", {})
@@ -73,13 +77,14 @@ class Names:
         return new, self._sources()
 
     def _sources(self) -> dict[str, Any]:
+        """linecache's entries for noted files that are on no disk, each once."""
         linecache = sys.modules.get("linecache")
         if linecache is None:
             return {}
         found = {}
         for filename in self._files - self._shown:
             entry = linecache.cache.get(filename)
-            # Without a time of change it is no copy of a file.
+            # An entry without a time of change is no copy of a file on disk.
             if entry is not None and len(entry) == 4 and entry[1] is None and entry[0] <= _MAX_SOURCE:
                 found[filename] = entry
         self._shown |= self._files
@@ -87,7 +92,7 @@ class Names:
 
 
 def _named_as(value: Any, namespace: dict[str, Any]) -> dict[str, Any]:
-    """The value under its own name, or what it is in: ``Outer`` for ``Outer.Inner``."""
+    """The value under its own name, or the object that contains it: ``Outer`` for ``Outer.Inner``."""
     top, *inner = str(getattr(value, "__qualname__", "")).split(".")
     there = found = namespace.get(top)
     for name in inner:
@@ -96,7 +101,7 @@ def _named_as(value: Any, namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named_in_annotations(value: Any, namespace: dict[str, Any]) -> dict[str, Any]:
-    """The script's classes that annotations name as text, for typing.get_type_hints."""
+    """The script's classes that annotations name as text; ``typing.get_type_hints`` looks for them."""
     found = {}
     for text in annotations_of(value).values():
         for name in _names_in(text) if isinstance(text, str) else ():
@@ -107,19 +112,20 @@ def _named_in_annotations(value: Any, namespace: dict[str, Any]) -> dict[str, An
 
 
 def annotations_of(value: Any) -> dict[str, Any]:
-    """The annotations of a function, or those of a class itself; as text where they have no value yet."""
+    """The annotations of a function, or a class's own; as text where their values cannot be computed."""
     own = getattr(value, "__dict__", {}).get("__annotations__")
     if own is None and (sys.version_info >= (3, 14) or not isinstance(value, type)):
         try:
-            own = getattr(value, "__annotations__", None)  # since 3.14 this runs what is written there
-        except Exception:  # whatever that raises: mostly a name that only type checkers import
-            import annotationlib  # type: ignore[import-not-found,unused-ignore]  # it is there since 3.14
+            own = getattr(value, "__annotations__", None)  # since 3.14 this runs the expressions
+        except Exception:  # whatever they raise, mostly NameError: only type checkers import the name
+            import annotationlib  # type: ignore[import-not-found,unused-ignore]  # exists since 3.14
 
             own = annotationlib.get_annotations(value, format=annotationlib.Format.STRING)
     return own if isinstance(own, dict) else {}
 
 
 def _names_in(text: str) -> tuple[str, ...]:
+    """The names that an expression uses; none if it cannot be compiled."""
     try:
         return compile(text, "", "eval", dont_inherit=True).co_names
     except (SyntaxError, ValueError):

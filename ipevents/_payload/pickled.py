@@ -1,7 +1,7 @@
-"""What has to be pickled: plain pickle, cloudpickle where that fails, large buffers out of band.
+"""Pickles arguments: plain pickle, cloudpickle where that fails, large buffers beside the pickle.
 
-All of this runs code of the user's classes, which may raise anything: it comes out as Unpicklable. What is
-pickled here is opened by ``forms.decode``.
+All of this runs code of the user's classes, which may raise anything; the caller gets it as Unpicklable.
+``forms.decode`` opens what is pickled here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .inheritance import Inheritance
     from .main_names import Names
 
-# What is at least so large travels beside the pickle. Below it a copy in the frame costs less than a frame
-# of its own: 40 kB of bytes go 2.6 times as fast so, 65 kB 1.9 times; at 400 kB nothing is gained any more.
+# A buffer of this size or more travels beside the pickle. A smaller one is copied into the frame, which costs
+# less than a frame of its own: 40 kB of bytes are 2.6 times as fast that way, 65 kB 1.9 times; at 400 kB
+# nothing is gained any more.
 LARGE_BYTES = 128 * 1024
 
 
@@ -32,9 +33,9 @@ def pickle_call(
 ) -> tuple[Payload, int]:
     """The payload of a call's arguments, bytes or ``[bytes, buffers]``, and its size in bytes.
 
-    Calls the arguments' own pickling code, so the caller holds no lock. Writable buffers are copied:
-    what the caller does to them afterwards is not sent. ``before_copy(size)`` is called before that.
-    ``names`` and ``inherited`` as for ``by_value.dumps``. Raises Unpicklable, naming the argument.
+    Calls the arguments' own pickling code, so the caller holds no lock. Writable buffers are copied, so later
+    changes to them are not sent; ``before_copy(size)`` is called just before that. ``names`` and
+    ``inherited`` as for ``by_value.dumps``. Raises Unpicklable, which names the argument.
     """
     views: list[memoryview] = []
 
@@ -65,13 +66,14 @@ def dumps(
 ) -> bytes:
     """The pickle of one value: plain pickle, or cloudpickle where that fails or names ``__main__``.
 
-    Classes and functions of ``__main__`` travel by value. Raises Unpicklable, saying ``what``.
+    Classes and functions of ``__main__`` are sent by value. Raises Unpicklable, whose text begins with
+    ``what``.
     """
     return _dump(value, [], None, what, names, inherited)
 
 
 def _out_of_band(value: Any) -> Any:
-    """Large bytes and bytearrays as buffers: at the other end they are bytes and bytearrays again."""
+    """Wrap large bytes and bytearrays as buffers; the other process gets bytes and bytearrays again."""
     kind = type(value)
     if (kind is bytes or kind is bytearray) and len(value) >= LARGE_BYTES:
         return pickle.PickleBuffer(value)
@@ -79,7 +81,7 @@ def _out_of_band(value: Any) -> Any:
 
 
 def _own(view: memoryview) -> Any:
-    """The content of a buffer as bytes (read-only at the other end) or bytearray (writable there)."""
+    """The content of a buffer: as bytes if it is to be read-only in the other process, or as bytearray."""
     if not view.readonly:
         return bytearray(view)
     whole = view.obj
@@ -94,19 +96,22 @@ def _dump(
     names: Names | None = None,
     inherited: Inheritance | None = None,
 ) -> bytes:
-    """The pickle of a value; ``keep`` puts what travels out of band into ``buffers``."""
+    """The pickle of a value; ``keep`` puts buffers that travel beside it into ``buffers``.
+
+    Plain pickle is tried first. cloudpickle does it again if that fails, or if the pickle names ``__main__``.
+    """
     try:
         if inherited is None:
             data = pickle.dumps(value, 5, buffer_callback=keep)
         else:
             data = inheritance.dump(pickle.Pickler, value, keep, inherited)
-    except Exception:  # cloudpickle may do it; if not, its exception tells
+    except Exception:  # cloudpickle may succeed; if it does not, its exception is reported
         data = b"__main__"
-    # A connection pickles plainly as the bare number of its descriptor, which is another one elsewhere.
+    # Plain pickle writes a connection as the number of its descriptor, which means another file elsewhere.
     if b"__main__" not in data and (inherited is not None or b"multiprocessing.connection" not in data):
         return data
-    buffers.clear()  # of the first attempt
-    from . import by_value  # late, with cloudpickle: most programs never need it
+    buffers.clear()  # those of the first attempt
+    from . import by_value  # late, as it imports cloudpickle: most programs never need it
 
     try:
         return by_value.dumps(value, keep, names, inherited)
@@ -117,7 +122,7 @@ def _dump(
 def _culprit(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], first: Unpicklable, inherited: Inheritance | None
 ) -> Unpicklable:
-    """The same failure with the name of the argument that fails on its own."""
+    """The same failure, with the name of the argument that cannot be pickled alone, if there is one."""
     named = [(f"argument {index + 1}", value) for index, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
