@@ -1,1 +1,1 @@
-"""Listeners on blinker signals."""
+"""The listeners of an emitter: registered on blinker signals, called one at a time."""

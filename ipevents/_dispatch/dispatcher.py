@@ -1,9 +1,13 @@
-"""Listeners on blinker signals: registration order, once, origin, isolation, one at a time.
+"""The listeners of one emitter: how they are registered, found and called.
 
-Locks. Listeners run on the ``floor``: one at a time in a process, see there. Signals are made, kept and
-forgotten, and listeners registered, without a lock, because collected receivers and signal handlers do so in
-the middle of anything: each step is one operation of a dict or a set. Every thread that runs listeners may
-block in them as long as the user's code likes; no thread that holds the state lock waits for one.
+They are called in the order of registration, one at a time; what one raises does not keep the others from
+being called. A listener may be registered for one call only, or for messages of one origin.
+
+Locks. Listeners run while their thread has the floor, the right to run listeners, see floor.py. A thread may
+block in them for as long as the user's code likes; no thread that holds the state lock waits for that.
+
+Signals are made, kept and forgotten, and listeners registered, without a lock, because collected receivers
+and signal handlers do so in the middle of anything. Each step is one operation of a dict or a set.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import threading
 import weakref
 from _thread import get_ident
 
-# What WeakValueDictionary is built on: looks whether it is dead and removes it in one step.
+# WeakValueDictionary is built on this: it removes an entry only if its reference is dead, in one step.
 from _weakref import _remove_dead_weakref  # type: ignore[attr-defined]  # not in typeshed
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,11 +35,14 @@ _NO_KWARGS: Mapping[str, Any] = {}
 
 
 class _Reference(weakref.ref["EventSignal"]):
-    """To the signal of an event; holds it while it is of use, and knows the event when it is gone."""
+    """A weak reference to the signal of an event; it knows the event even when the signal is gone.
+
+    ``held`` keeps the signal alive while listeners are connected to it.
+    """
 
     __slots__ = ("event", "held")
 
-    # ref has taken both in __new__
+    # ref.__new__ has taken both arguments.
     def __init__(self, signal: EventSignal, on_gone: Callable[[_Reference], None]) -> None:
         self.event = signal.event
         self.held: EventSignal | None = None
@@ -44,14 +51,17 @@ class _Reference(weakref.ref["EventSignal"]):
 class Dispatcher:
     """The listeners of one emitter.
 
-    ``on_interest(event)`` is called after an event's listeners changed, in the thread that changed them
-    (a collected weak one: any thread, anywhere), so it must not block. ``on_failure(exception, message,
-    listener)`` gets what a listener raised; ``on_exit(exc)`` the SystemExit of one, and raises it again where
-    it cannot end anything. ``on_idle()`` is called in the thread that ran listeners, after the last one for
-    now, if a listener had it owed by ``owe_idle``.
+    ``on_interest(event)`` is called after the listeners of an event have changed, in the thread that changed
+    them. If a weak one was collected, that is any thread at any place; so it must not block.
 
-    ``floor``: another right to run listeners than the process's, where several dispatchers of one process
-    stand for processes.
+    ``on_failure(exception, message, listener)`` gets what a listener raised. ``on_exit(exc)`` gets the
+    SystemExit of a listener, and raises it again where it cannot end anything.
+
+    ``on_idle()`` is called in the thread that ran listeners, after the last of them has run, if ``owe_idle``
+    was called meanwhile.
+
+    ``floor`` is another right to run listeners than that of the process, for several dispatchers in one
+    process that stand for processes.
     """
 
     def __init__(
@@ -67,15 +77,15 @@ class Dispatcher:
         self._on_failure = on_failure
         self._on_exit = on_exit
         self._on_idle = on_idle
-        # At most one signal for an event, held here only while something is connected to it, see _keep; so
-        # a name that is no longer used, such as `reply-<id>`, costs nothing.
+        # At most one signal for each event, kept alive only while something is connected to it, see _keep.
+        # So an event that is not used any more, such as `reply-<id>`, costs nothing.
         self._signals: dict[str, _Reference] = {}
         self.floor = floor
-        # What a listener has ended the process with: no other one is called, see end().
+        # What a listener raised to end the process: no further listener is called, see end().
         self.ended: SystemExit | None = None
-        self.resumes = False  # the end is over: with the next local event listeners are called again
-        # Event to receivers, where all origins have the same: the reader's shortcut. An entry is dropped
-        # when its signal changes.
+        self.resumes = False  # the end is over: deliver local events again
+        # The receivers of each event for which all origins have the same: a shortcut for the reader thread.
+        # An entry is dropped when its signal changes.
         self.kept: dict[str, Receivers] = {}
 
     # Registration
@@ -83,12 +93,12 @@ class Dispatcher:
     def signal(self, event: str) -> EventSignal:
         """The signal of an event, made on first use.
 
-        The same one as long as anybody holds it or something is connected.
+        It stays the same one as long as it is referred to from anywhere, or something is connected to it.
         """
         signal = self._find_signal(event)
         if signal is not None:
             return signal
-        from .event_signal import EventSignal  # late: importing blinker takes as long as everything else
+        from .event_signal import EventSignal  # late: importing blinker takes as long as all other imports
 
         made = EventSignal(event, self._changed)
         reference = _Reference(made, self._forget)
@@ -96,19 +106,20 @@ class Dispatcher:
             found = self._signals.setdefault(event, reference)()  # ours, or another thread's
             if found is not None:
                 return found
-            _remove_dead_weakref(self._signals, event)  # its own callback is about to
+            _remove_dead_weakref(self._signals, event)  # dead; its callback is about to do the same
 
     def _find_signal(self, event: str) -> EventSignal | None:
+        """The signal of an event if there is one."""
         reference = self._signals.get(event)
         return None if reference is None else reference.held or reference()
 
     def _forget(self, reference: _Reference) -> None:
-        """A signal is gone: its place is free, unless another one has it already."""
+        """A signal was collected: remove its entry, unless the event has a new signal already."""
         _remove_dead_weakref(self._signals, reference.event)
-        self.kept.pop(reference.event, None)  # a thread that found it just before may have kept that
+        self.kept.pop(reference.event, None)  # a thread that found the signal before may have put it
 
     def add(self, event: str, listener: Listener, *, sender: str | None = None, once: bool = False) -> None:
-        """Register a listener. Raises InvalidListener where it could never be called with a message."""
+        """Register a listener. Raises InvalidListener if it could never be called with a message."""
         check_listener(listener)
         signal = self.signal(event)
         registration = Registration(signal, listener, once)
@@ -118,16 +129,17 @@ class Dispatcher:
             signal.connect(registration, sender, weak=False)
 
     def begin_wait(self, event: str, heard: Listener) -> Wait:
-        """Have ``heard`` called like a listener, for a wait of the library's; ``end_wait`` ends it."""
+        """Have ``heard`` called as a listener is, for a wait within the library; ``end_wait`` ends that."""
         wait = Wait(self.signal(event), heard, False)
         wait.signal.connect(wait, weak=False)
         return wait
 
     def end_wait(self, wait: Wait) -> None:
+        """End what ``begin_wait`` began."""
         wait.signal.disconnect(wait)
 
     def remove(self, event: str | None, listener: Listener | None) -> None:
-        """Remove the newest registration of a listener, all of an event, or (both None) all."""
+        """Remove the newest registration of a listener, all of an event, or (both None) all of all events."""
         names = list(self._signals) if event is None else [event]
         for name in names:
             signal = self._find_signal(name)
@@ -142,40 +154,43 @@ class Dispatcher:
                     signal.disconnect(found)
 
     def listeners(self, event: str) -> list[Listener]:
+        """The listeners that users have registered for an event, in order."""
         signal = self._find_signal(event)
         return [] if signal is None else [listener_of(item) for item in signal.registrations()]
 
     def count(self, event: str) -> int:
+        """How many listeners users have registered for an event."""
         signal = self._find_signal(event)
         return 0 if signal is None else signal.count()
 
     def events(self) -> list[str]:
-        """The events with a listener of the user's, in the order in which they got their first."""
+        """The events with a listener of a user, in the order in which they got their first."""
         return [event for event in list(self._signals) if self.count(event)]
 
     def listens_to(self, event: str) -> bool:
-        """Whether anything here wants to hear an event: a listener, or a wait of the library's."""
+        """Whether an event is wanted here, by a listener or by a wait within the library."""
         signal = self._find_signal(event)
         return signal is not None and bool(signal.receivers)
 
     def wanted(self) -> list[str]:
-        """The events that anything here wants to hear."""
+        """The events that are wanted here, by a listener or by a wait within the library."""
         return [event for event in list(self._signals) if self.listens_to(event)]
 
     def _changed(self, signal: EventSignal) -> None:
+        """The listeners of a signal have changed: keep it or let it go, and report the change."""
         event = signal.event
         self._keep(signal)
         self.kept.pop(event, None)
         self._on_interest(event)
 
     def _keep(self, signal: EventSignal) -> None:
-        """Hold a signal while it is of use.
+        """Keep a signal alive exactly while it is of use.
 
         No lock: each thread changes the signal first and then runs this loop, which asks ``is_used()`` again
-        after it has written. So the last writer has seen the latest state. Until then the signal is found
-        all the same, because the thread that changes it holds it.
+        after it has written. So the last thread that writes has seen the latest state. Until then the signal
+        is found in any case, because the thread that changes it refers to it.
         """
-        reference = self._signals[signal.event]  # it is there as long as the signal is
+        reference = self._signals[signal.event]  # the entry exists as long as the signal does
         while True:
             used = signal.is_used()
             reference.held = signal if used else None
@@ -185,7 +200,10 @@ class Dispatcher:
     # Calling
 
     def find(self, event: str, origin: str) -> Receivers:
-        """What to call for an event of ``origin``; an empty tuple if nobody listens."""
+        """What to call for an event of ``origin``; an empty tuple if there are no listeners.
+
+        If all origins have the same receivers, these are kept for the next time.
+        """
         reference = self._signals.get(event)
         if reference is None:
             return ()
@@ -198,25 +216,26 @@ class Dispatcher:
         receivers, same_for_all = signal.in_order(origin)
         if same_for_all:
             self.kept[event] = receivers
-            if signal.version != version or self.ended:  # it changed meanwhile: what we found may be old
+            if signal.version != version or self.ended:  # it changed meanwhile, so what was found may be old
                 self.kept.pop(event, None)
         return receivers
 
     def enter(self, *, gathers: bool = False) -> None:
-        """Begin to run listeners in this thread; waits while another thread does. Nests.
+        """Take the floor for this thread; waits while another thread has it. Calls may be nested.
 
-        ``gathers``: for several events; after the last of them the caller writes what this emitter sent.
+        ``gathers``: the caller will run listeners for several events, and after the last of them writes what
+        this emitter's listeners have sent.
         """
         floor = self.floor
         ident = get_ident()
         if floor.owner == ident:
             floor.depth += 1
             return
-        gatherer = self if gathers else None  # here: 3.10 looks for signals at every jump, also of an `if`
+        gatherer = self if gathers else None  # outside: 3.10 checks for signals at each jump, also of an `if`
         try:
             if not floor.lock.acquire(False):
                 floor.take()
-        except BaseException:  # of a signal handler, perhaps just after the acquisition
+        except BaseException:  # of a signal handler, perhaps just after acquire()
             let_go(floor.lock)
             raise
         floor.gatherer = gatherer
@@ -224,15 +243,17 @@ class Dispatcher:
         floor.owner = ident
 
     def leave(self) -> None:
-        """The counterpart of ``enter``. The outermost one lets what listeners sent go."""
+        """Undo one ``enter``. The outermost one gives the floor back and then writes what listeners sent.
+
+        It writes by calling each ``on_idle`` that is owed.
+        """
         floor = self.floor
         if floor.depth > 1:
             floor.depth -= 1
             return
         floor.gatherer = None
-        if (
-            floor.owed
-        ):  # asked while the owner is known, who leaves again after an exception at the jump: see enter
+        # Asked while owner is set: if a signal handler raises at this jump, leave_to() leaves again.
+        if floor.owed:
             owed, floor.owed = floor.owed, []
             floor.depth = 0
             floor.owner = 0
@@ -245,35 +266,39 @@ class Dispatcher:
             floor.lock.release()
 
     def runs_here(self) -> bool:
-        """Whether the calling code is called by a listener, of this emitter or of another one."""
+        """Whether the calling code was called by a listener, of this emitter or of another one."""
         return self.floor.owner == get_ident()
 
     def entered(self) -> int:
-        """How often the calling thread has entered. For ``leave_to``."""
+        """How often the calling thread has entered; an argument for ``leave_to``."""
         return self.floor.depth if self.runs_here() else 0
 
     def leave_to(self, outer: int) -> None:
-        """After an exception at any place, also of a signal handler within enter() or leave(): as before."""
+        """After an exception, leave as often as is needed for ``entered()`` to be ``outer`` again.
+
+        The exception may come from any place, also from a signal handler that interrupted enter() or leave().
+        """
         floor = self.floor
         if floor.owner == get_ident() and floor.depth > outer:
             floor.depth = outer + 1
             self.leave()
 
     def owe_idle(self) -> None:
-        """Have ``on_idle`` called when the last listener has run for now.
+        """In a listener: have ``on_idle`` called after the last listener has run.
 
-        Not where this thread runs no listener, or gathers for this emitter: then the reader sees to it.
+        Does nothing if this thread runs no listener, or gathers for this emitter: then the reader writes what
+        was sent.
         """
         floor = self.floor
         if floor.owner == get_ident() and floor.gatherer is not self:
             floor.owed.append(self._on_idle)
 
     def gathers(self) -> bool:
-        """In a listener: whether more of the frame is to come; after it the reader writes what was sent."""
+        """In a listener: whether the reader will write what was sent, after the last message of its frame."""
         return self.floor.gatherer is self
 
     def deliver(self, message: Message, kwargs: Mapping[str, Any]) -> bool:
-        """Call the listeners of a message in this thread. Returns whether there were any."""
+        """Call the listeners of a message in this thread, on the floor. Returns whether there were any."""
         if not self.listens_to(message.event):
             return False
         life = self.kept
@@ -281,25 +306,24 @@ class Dispatcher:
         try:
             self.enter()
             if self.kept is not life and get_ident() in library_threads:
-                receivers: Receivers = ()  # it waited for its turn longer than the life that it serves
+                receivers: Receivers = ()  # the life it serves ended while it waited
             else:
-                if self.resumes and self.floor.depth == 1:  # not in a listener, perhaps the one that ended
+                if self.resumes and self.floor.depth == 1:  # in no listener: it might be the one that ended
                     self.resumes, self.ended = False, None
-                # Found now: the listeners that ran before may have changed them.
+                # Found only now: listeners that ran meanwhile may have changed them.
                 receivers = self.find(message.event, message.from_)
                 self.call(receivers, message, kwargs)
             self.leave()
-        except (
-            BaseException
-        ):  # Ctrl-C out of a listener, or of a signal handler, also at the entry of leave()
+        except BaseException:  # Ctrl-C in a listener, or a signal handler, also at the entry of leave()
             self.leave_to(outer)
             raise
         return bool(receivers)
 
     def call(self, receivers: Receivers, message: Message, kwargs: Mapping[str, Any] = _NO_KWARGS) -> None:
-        """Call listeners; what one raises spares the others, but for SystemExit.
+        """Call listeners. After one raises, the others are still called, except after SystemExit.
 
-        ``Incoming._deliver`` has the same lines in its loop, where this call would cost 6 % of all its time.
+        ``Incoming._deliver`` repeats these lines in its loop, where this call would cost 6 % of its whole
+        time.
         """
         args = message.args
         for receiver in receivers:
@@ -308,38 +332,38 @@ class Dispatcher:
                     receiver(message, *args, **kwargs)
                 else:
                     receiver(message, *args)
-            except BaseException as exc:  # a user's code: it raises what it likes
+            except BaseException as exc:  # the user's code may raise anything
                 self.failed(exc, message, receiver)
                 if self.ended:
                     return
 
     def end(self, exc: SystemExit) -> None:
-        """Call no listener any more, also for what has been received already, until it ``resumes``.
+        """Call no listener any more, not even for messages already received, until ``resumes``.
 
-        Nothing is found from now on, and what was kept is forgotten; so it costs nothing before.
+        From now on ``find`` finds nothing, and the kept receivers are forgotten. So delivery need not check
+        for the end each time.
         """
-        if self.ended is None:  # else it comes by again, through the listener that emitted
+        if self.ended is None:  # it is set if the exception passes an outer listener that emitted
             self.resumes = False
             self.ended = exc
         self.kept.clear()
 
     def turn_over(self) -> None:
-        """A life is over, and its links have ended: a reader of it that a listener has kept calls no other
-        one.
+        """A life is over and its links have ended: a reader thread of it calls no further listener.
 
-        Such a reader goes on with the table that it has in hand, which stays empty from here on; so it asks
-        for receivers, and finds that its link has ended. One that looks for the table only now looks at its
-        link first.
+        Such a reader may still be in a listener that does not return. Later it goes on with the table of kept
+        receivers that it has in hand, which is emptied here and stays empty. So it asks for receivers, and
+        finds that its link has ended. A reader that fetches the table only now checks its link first.
         """
         before, self.kept = self.kept, {}
         before.clear()
 
     def failed(self, exc: BaseException, message: Message, receiver: Listener) -> None:
-        """A listener raised: SystemExit ends the process, the rest is reported and the others go on.
+        """A listener raised: SystemExit ends the process; other exceptions are reported and the others go on.
 
-        After SystemExit no listener is called (``ended``). What a signal raised in the main thread goes up to
-        the code that emitted, as does a SystemExit that ends nothing here: a library thread has nobody to
-        raise it at.
+        After SystemExit no listener is called (``ended``). Two kinds of exceptions are raised again, to the
+        code that emitted: what a signal raised in the main thread, and a SystemExit that ends nothing here. A
+        thread of the library has no such code, so there a KeyboardInterrupt is only reported.
         """
         kind = type(exc)  # an exception may claim to be of another __class__
         is_main = threading.current_thread() is threading.main_thread()
@@ -350,10 +374,10 @@ class Dispatcher:
                 del exc  # nothing may keep it alive, see signal_exceptions.py
         elif isinstance(exc, SystemExit) and issubclass(kind, SystemExit):
             before = self.ended
-            self.end(exc)  # first: the stop that is asked for next may be over before this thread goes on
+            self.end(exc)  # first, as the stop asked for next may be over before this thread goes on
             try:
                 self._on_exit(exc)
-            except BaseException:  # nothing is ended by it
+            except BaseException:  # the exception ends nothing
                 self.ended = before
                 raise
         else:

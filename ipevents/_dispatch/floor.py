@@ -1,14 +1,17 @@
-"""The right to run listeners: one thread of a process has it at a time, however many emitters there are.
+"""The floor: the right to run listeners, which one thread of a process has at a time.
 
-One for the whole process, not one for each emitter: with two, a listener of each that emits at the other one
-would wait for the other thread's for ever. With one there is nothing to wait for crosswise:
+There is one for the whole process, however many emitters it has. If each emitter had its own, two listeners
+that each emit at the other emitter would wait for each other's thread for ever. With a single one no such
+circle is possible:
 
-- It is the first lock in the order. It is taken with no other lock held but ``_starting`` of a Life, and may
-  be followed by the state lock of any emitter (a listener sends), never the other way round.
-- The thread that has it waits for nothing that another thread could do only with it: in a listener, of
+- It comes first in the order of locks. A thread takes it while it holds no other lock but
+  ``Opening._starting``. While it has the floor it may take the state lock of any emitter, because a listener
+  sends; never the other way round.
+- The thread that has it waits for nothing that another thread could do only with the floor. In a listener, of
   whatever emitter, sends never wait (OutboxFull), waits and ``run`` are refused (WouldDeadlock), ``stop``
-  only asks, and ``start`` does not wait for another thread's ``start``. All ask ``Dispatcher.runs_here``.
-- What the user's own code in a listener waits for is the user's business: README, Limits.
+  only asks, and ``start`` does not wait for another thread's ``start``. All of these ask
+  ``Dispatcher.runs_here``.
+- If the user's own code in a listener waits for something, the user must see to that: README, Limits.
 """
 
 from __future__ import annotations
@@ -20,31 +23,34 @@ from .._platform.latches import acquire_from_user
 
 
 class Floor:
-    """See the module. Taken and left by ``Dispatcher.enter`` and ``leave``."""
+    """The lock and its state, see the module. ``Dispatcher.enter`` and ``leave`` take it and give it back."""
 
     __slots__ = ("depth", "gatherer", "lock", "owed", "owner")
 
     def __init__(self) -> None:
-        # Held while listeners run; re-entrant, because a listener may emit. Guards the fields below; only
-        # ``owner`` is read without it, by threads that compare it with themselves.
+        # Held while listeners run; re-entrant, because a listener may emit. Guards the fields below. Only
+        # ``owner`` is read without it, by a thread that compares it with its own ident.
         self.lock = threading.RLock()
         self.depth = 0  # how often its owner has entered
-        self.owner = 0  # the thread that runs listeners now
-        # The Dispatcher for which more of the same frame is to come: what its listeners send is gathered, and
-        # written by the reader when the frame is done. Only ever compared.
+        self.owner = 0  # ident of the thread that runs listeners now; 0 for none
+        # The Dispatcher for which the reader thread has more messages of the same frame. What its listeners
+        # send is gathered, and the reader writes it after the frame. Only compared with, never called.
         self.gatherer: object | None = None
-        # Called by ``Dispatcher.leave`` when the last listener has run for now: each writes what listeners
-        # of one emitter sent.
+        # ``Dispatcher.leave`` calls these when it has given the floor back: each writes what listeners of one
+        # emitter have sent.
         self.owed: list[Callable[[], None]] = []
 
     def take(self) -> None:
-        """Wait while another thread runs listeners; Ctrl-C is heard also where one never returns."""
+        """Take the lock, waiting while another thread runs listeners.
+
+        Ctrl-C interrupts the wait, also if a listener never returns.
+        """
         acquire_from_user(self.lock)
 
     def forget_owner(self) -> None:
-        """In a process made by os.fork(): a thread that was running listeners is not in this process.
+        """In a process made by os.fork(): free the floor if another thread had it, which does not exist here.
 
-        The forking thread may run one itself; it goes on to hold what it holds.
+        If the forking thread itself runs a listener, it goes on to have the floor.
         """
         if not self.lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
             self.lock = threading.RLock()

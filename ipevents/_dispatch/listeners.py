@@ -1,7 +1,7 @@
-"""Listeners: what may be one, and what stands for one in the table of an event's signal.
+"""Listeners: what may be one, and what represents one in the table of an event's signal.
 
-Neither blinker nor inspect is imported here: both take as long as everything else, and a process that listens
-to nothing needs neither.
+Neither blinker nor inspect is imported with this file: each takes as long as all other imports together, and
+a process that listens to nothing needs neither.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from .._core.callable_names import described
 from .._exceptions import InvalidListener, shown
 
 Listener = Callable[..., Any]
-Receivers = tuple[Listener, ...]  # what is called for an event, in this order
+Receivers = tuple[Listener, ...]  # what to call for an event, in this order
 
 CO_SUSPENDS = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _CO_VARARGS = 0x04  # inspect.CO_VARARGS
 
 
 def check_listener(listener: object, what: str = "a listener") -> None:
-    """Refuse what cannot be called as ``listener(message)``. Raises InvalidListener about ``what``."""
+    """Raise InvalidListener if an object cannot be called as ``listener(message)``.
+
+    ``what`` names it in the text. A plain function is checked by its code object, others by inspect.
+    """
     if not callable(listener):
         raise InvalidListener(f"{what} is a function that takes a message, not {shown(listener)}")
     code = getattr(listener, "__code__", None)
@@ -38,7 +41,7 @@ def check_listener(listener: object, what: str = "a listener") -> None:
 
     try:
         signature = inspect.signature(listener)
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):  # some builtins have no signature
         return
     for function in (listener, getattr(type(listener), "__call__", None)):  # noqa: B004  # the method itself
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
@@ -61,12 +64,15 @@ def check_listener(listener: object, what: str = "a listener") -> None:
 
 
 class Registration:
-    """One call of ``on`` or ``once``: the same function registered twice is two of these."""
+    """One call of ``on`` or ``once``: the same function registered twice has two of these.
+
+    It is called in place of the listener, and ``once`` means that only its first call does anything.
+    """
 
     __slots__ = ("__weakref__", "fired", "key", "listener", "once", "signal")
 
     def __init__(self, signal: Any, listener: Callable[..., Any], once: bool) -> None:
-        self.signal = signal  # its EventSignal, whose file imports this one
+        self.signal = signal  # an EventSignal; that file imports this one, hence Any
         self.listener = listener
         self.once = once
         self.fired = False
@@ -82,24 +88,27 @@ class Registration:
 
 
 class Wait(Registration):
-    """What the library itself listens with while somebody waits for an event.
+    """What the library itself connects to a signal while a thread waits for an event.
 
-    It is called like a listener, and its event has to come here. But no user has registered it: so none is
-    shown it, and only the thread that waits removes it.
+    It is called as a listener is, and its event has to be sent to this process. But no user has registered
+    it. So no user gets to see it, and only the thread that waits removes it.
     """
 
     __slots__ = ()
 
 
 def listener_of(item: Listener) -> Listener:
-    """The user's function that a Registration is for; anything else is one itself."""
+    """The user's function in a Registration; any other object is a listener itself."""
     return item.listener if type(item) is Registration else item
 
 
 def key_of(listener: Listener) -> Hashable:
-    """What finds a listener again: itself, since equal ones have the same hash; without one, its identity."""
+    """What finds a listener again: the listener itself, as equal ones have the same hash.
+
+    For a listener without a hash it is its identity.
+    """
     try:
         hash(listener)
-    except Exception:  # a __hash__ of the user's raises what it likes; most have none
+    except Exception:  # the user's __hash__ may raise anything; mostly there is none
         return (id(listener),)
     return listener

@@ -1,8 +1,8 @@
-"""The thread that runs what the library itself has to say to listeners.
+"""The thread that runs listeners for what the library itself has to announce.
 
-``offline``, ``error`` and a late ``ready`` or ``online`` are noticed by threads that must never wait for
-a listener (supervisor, connector, acceptor, or a reader in the middle of something else), so they
-are queued here and run in order.
+``offline``, ``error`` and a late ``ready`` or ``online`` are noticed in threads that must never wait for a
+listener: the supervisor, the connector, the acceptor, or a reader in the middle of something else. Such a
+thread queues a call, and the thread of this file runs the calls in order.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ log = Log("ipevents.notices")
 
 Notice = Callable[[], object]
 
-MOMENT_SECONDS = 0.2  # a thread that nothing keeps has ended by then
+MOMENT_SECONDS = 0.2  # a thread that no listener holds up has ended by then
 
 
 class Notices:
-    """An ordered queue of calls with one thread.
+    """A queue of calls and the thread that runs them in order.
 
-    The thread blocks in ``get`` until there is a call, and in the calls themselves (listeners of the user).
-    ``close`` queues the end, so it ends after what was queued before. A listener that never returns keeps
-    it; it is a daemon, and ``end`` says so.
+    Why the thread ends: it blocks in ``get`` until there is a call, and in the calls themselves, which run
+    listeners of the user. ``close`` queues the end, so the thread ends after all that was queued before. A
+    listener that never returns keeps it from ending. It is a daemon, and ``end`` reports that.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._is_over = False
-        self._begun = 0  # notices; written by the thread
+        self._begun = 0  # how many notices have begun; written by the thread
         self._queue: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         try:
             self._thread = start_thread(f"notices-{name}", self._run)
@@ -44,28 +44,30 @@ class Notices:
         self._queue.put(notice)
 
     def close(self, deadline: Deadline) -> bool:
-        """Let the thread end after what is queued, and wait for it. Returns whether it has ended."""
+        """Let the thread end after what is queued, and wait for that. Returns whether it has ended."""
         self._queue.put(None)
         return join_thread(self._thread, deadline)
 
     def end(self, deadline: Deadline, is_running: Callable[[], object]) -> None:
-        """``close``, and say in the log why the thread is left behind, if it is.
+        """As ``close``; if the thread does not end, log the reason and leave it behind.
 
-        ``is_running()``: whether any listener runs. It is said to hang only if one runs, and the notice that
-        waits for it was the same for a while: the deadline may have been over before the wait began.
+        ``is_running()``: whether any listener runs. A listener is blamed only if one runs and the thread has
+        begun no further notice for MOMENT_SECONDS, because the deadline may have been over before this wait
+        began.
         """
         if self.close(deadline):
             return
         begun = self._begun
         if self.close(Deadline(MOMENT_SECONDS)):
             return
-        self._is_over = True  # what is still queued is not announced in the next life
+        self._is_over = True  # what is still queued must not be announced in the next life
         if begun == self._begun and is_running():
             log.warning("! a listener of %s does not return; its thread is left behind", self._name)
         else:
             log.warning("! %s has no time to tell all that it noticed", self._name)
 
     def _run(self) -> None:
+        """The thread: run the queued calls until the end is queued, or ``end`` has given up."""
         while True:
             notice = self._queue.get()
             if notice is None or self._is_over:
@@ -73,5 +75,5 @@ class Notices:
             self._begun += 1
             try:
                 notice()
-            except BaseException:  # a fault of the library or of the system: seen, and the next still runs
+            except BaseException:  # a fault of the library or of the system; the next one runs
                 log.exception("! a notice failed")

@@ -1,4 +1,7 @@
-"""The thread that connects to a server, again and again until it succeeds."""
+"""The thread that connects to a server, again and again until it succeeds.
+
+It is used for a link that is to be made anew whenever it is lost. Between two episodes the thread sleeps.
+"""
 
 from __future__ import annotations
 

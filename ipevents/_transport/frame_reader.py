@@ -1,4 +1,12 @@
-"""Reads the frames of a connection: in large steps, or in exact steps while large buffers arrive."""
+"""Reads the frames of a connection: in large steps, or in exact steps while large buffers arrive.
+
+A frame is a header with its size, then one or more records. A record with large buffers is alone in its
+frame, and its buffers follow the frame.
+
+One ``recv`` takes as many small frames as have arrived. Once a frame had large buffers, the reader asks the
+kernel for exactly the bytes that are missing. Then the next buffers go from the kernel into their final place
+with no copy in between.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +106,11 @@ def read_frames(
 
 
 class _Reading:
-    """The state of reading one connection: the bytes left over from the last read, and the limits."""
+    """The state of reading one connection: the bytes left over from the last read, and the limits.
+
+    ``rest`` never holds a complete frame after ``take``. The limits come from ``socket.maxMessage``; a peer
+    that exceeds them breaks the protocol, and the link ends before any memory is taken for it.
+    """
 
     def __init__(self, stream: Stream, on_frame: Callable[[list[Record], int], None]) -> None:
         self.rest = b""  # the beginning of a frame that is not complete

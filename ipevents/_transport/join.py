@@ -1,4 +1,9 @@
-"""How a process finds its place at the public socket: it connects, or listens there if nobody answers."""
+"""How a process finds its place at the public socket: it connects, or listens there if nobody answers.
+
+At a path the processes coordinate by a lock file: whichever has the lock connects or begins to listen. At a
+port the system decides: of several processes that bind it at once, one succeeds, and the others try to
+connect again until that one listens.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A connection that was accepted and is still in its handshake."""
+"""A connection that was accepted and is still in its handshake.
+
+It does not block: the acceptor's thread calls it whenever bytes have arrived, so one slow client cannot hold
+up the others.
+"""
 
 from __future__ import annotations
 

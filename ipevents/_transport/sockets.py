@@ -1,4 +1,8 @@
-"""Sockets as the library needs them: addresses, listeners, connections, the user at the other end."""
+"""Sockets as the library needs them: addresses, listeners, connections, the user at the other end.
+
+Listeners and connections are those of multiprocessing, with settings of ours: a longer backlog, no removal of
+files, no timeout, TCP_NODELAY.
+"""
 
 from __future__ import annotations
 

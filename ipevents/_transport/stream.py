@@ -1,4 +1,8 @@
-"""A stream: one connection of a link, that is its socket, and functions that write to it."""
+"""A stream: one connection of a link, that is its socket, and functions that write to it.
+
+The functions here only send and count bytes. What to send, and which thread has the right to write, is
+decided by the link's Writer.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ _SEND_BYTES = 512 * 1024  # most bytes in one call, so that progress can be seen
 
 
 class Stream:
-    """One connection of a link; after a reconnect the link has a new one."""
+    """One connection of a link; after a reconnect the link has a new one.
+
+    It owns a copy of the connection's descriptor, so the Connection is closed at once.
+    """
 
     __slots__ = ("failed", "max_message", "socket")
 
