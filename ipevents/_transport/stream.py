@@ -23,13 +23,21 @@ class Stream:
         """Take the connection over; ``max_message`` is the limit of a record in bytes, None for none."""
         self.max_message = max_message
         self.failed = False  # writing is over
-        self.socket = socket.socket(fileno=os.dup(connection.fileno()))
         try:
+            self.socket = socket.socket(fileno=os.dup(connection.fileno()))
             self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
             connection.close()
         except BaseException:  # of a signal handler: nobody else has it yet
-            self.socket.close()
+            self._hang_up(connection)
             raise
+
+    def _hang_up(self, connection: Connection) -> None:
+        """End a connection that was not taken over, also where the number of a copy has been lost."""
+        made: socket.socket | None = getattr(self, "socket", None)
+        if made is None:
+            made = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
+        shut_down(made, socket.SHUT_RDWR)
+        made.close()
 
 
 def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:
