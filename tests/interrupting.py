@@ -25,8 +25,15 @@ class Raised(Exception):
 class Interruption:
     """Calls something, and ``act()`` (which raises, if it does not say otherwise) at the given place."""
 
-    def __init__(self, place: int, act: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        place: int,
+        act: Callable[[], object] | None = None,
+        *,
+        after_python_calls: bool = LOOKS_AFTER_PYTHON_CALLS,
+    ) -> None:
         self._left = place
+        self._after_python_calls = after_python_calls
         self._act = act
         self.was_raised = False
         self.where = ""
@@ -53,7 +60,7 @@ class Interruption:
             return None
         frame.f_trace_opcodes = True
         if event == "call":
-            if not LOOKS_AFTER_PYTHON_CALLS and frame.f_back in self._called:
+            if not self._after_python_calls and frame.f_back in self._called:
                 self._called[frame.f_back] = False
             self._look(frame)
         elif event == "opcode":

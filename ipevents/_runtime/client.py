@@ -60,9 +60,9 @@ class Client:
         self._agreed = ""  # the pid that a server gave us
         self._server: int | None = None  # the incarnation of the one that we know; guarded by the state lock
         self._closing = False
+        outer = node.inside()
         self.link = Link("server", node.lock, node.receive, self._closed)
         self.link.role = "server"
-        outer = node.inside()
         try:
             with node.lock:
                 node.router.set_parent(self.link, "", Up.OPEN)
