@@ -51,7 +51,7 @@ class Expectation:
             self._listens = life.node.dispatcher.begin_wait(self._event, self._heard)
             if self._event == "stopping":  # what it waits for comes with the stop itself
                 life.stop_waiters.add(self._came)
-                is_too_late = life.stopped.is_set()
+                is_too_late = life.stopping_said
             else:
                 life.waiters.add(self._came)
                 is_too_late = life.stopping.is_set()

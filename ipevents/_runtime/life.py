@@ -77,6 +77,7 @@ class Life:
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
         self.stop_waiters: set[Latch] = set()  # of waits for stopping, which end once it was emitted
+        self.stopping_said = False  # it was, and the waits that there were have ended
         self.exit: SystemExit | None = None  # what a listener ended this process with
         self.opening = Opening(self)
         self.was_started_by_user = False
@@ -331,6 +332,7 @@ class Life:
 
     def _end_stop_waits(self) -> None:
         """Who still waits for ``stopping`` waits in vain: filtered out, or no listener is called any more."""
+        self.stopping_said = True  # first: a wait that begins just now looks at it when it is among them
         for waiter in list(self.stop_waiters):
             waiter.set()
 

@@ -206,7 +206,7 @@ class Opening:
         node.router = Router(pid, node.router.version + 1)
         node.announced = False
         life.exit = None
-        life.ready_said = False
+        life.ready_said = life.stopping_said = False
         life.stopping, life.stopped = Latch(), Latch()
         self.undoes = False
 
