@@ -52,7 +52,9 @@ class Interruption:
         outer = sys.gettrace()
         sys.settrace(self._trace)
         try:
-            call()
+            # In a generator, which has a state of its own for the exception being handled: where a trace
+            # function raises at the end of an ``except`` block, CPython forgets to take that back.
+            next(call() for _ in (None,))
         except Raised:
             self.was_raised = True
         finally:

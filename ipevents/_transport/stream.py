@@ -7,6 +7,7 @@ import socket
 from multiprocessing.connection import Connection
 
 from .._core.wire import Part
+from .sockets import kept
 
 # Plain numbers: an operation on the constants of socket takes longer than the test for a full kernel.
 WAITING = int(socket.MSG_NOSIGNAL)
@@ -24,7 +25,7 @@ class Stream:
         self.max_message = max_message
         self.failed = False  # writing is over
         try:
-            self.socket = socket.socket(fileno=os.dup(connection.fileno()))
+            self.socket = socket.socket(fileno=kept(os.dup, connection.fileno()))
             self.socket.setblocking(True)  # whatever socket.setdefaulttimeout says
             connection.close()
         except BaseException:  # of a signal handler: nobody else has it yet
