@@ -24,10 +24,21 @@ class Raised(Exception):
 
 
 class Interruption:
-    """Calls something, and ``act()`` (which raises, if it does not say otherwise) at the given place."""
+    """Calls something, and ``act()`` (which raises, if it does not say otherwise) at the given place.
 
-    def __init__(self, place: int, act: Callable[[], object] | None = None) -> None:
+    Without ``after_python_calls`` not between the return of a Python function and what is done with its
+    result, where only 3.10 looks: what was made there has no owner yet.
+    """
+
+    def __init__(
+        self,
+        place: int,
+        act: Callable[[], object] | None = None,
+        *,
+        after_python_calls: bool = LOOKS_AFTER_PYTHON_CALLS,
+    ) -> None:
         self._left = place
+        self._after_python_calls = after_python_calls
         self._act = act
         self.was_raised = False
         self.where = ""
@@ -41,7 +52,9 @@ class Interruption:
         outer = sys.gettrace()
         sys.settrace(self._trace)
         try:
-            call()
+            # In a generator, which has a state of its own for the exception being handled: where a trace
+            # function raises at the end of an ``except`` block, CPython forgets to take that back.
+            next(call() for _ in (None,))
         except Raised:
             self.was_raised = True
         finally:
@@ -54,7 +67,7 @@ class Interruption:
             return None
         frame.f_trace_opcodes = True
         if event == "call":
-            if not LOOKS_AFTER_PYTHON_CALLS and frame.f_back in self._called:
+            if not self._after_python_calls and frame.f_back in self._called:
                 self._called[frame.f_back] = False
             self._look(frame)
         elif event == "opcode":
@@ -79,10 +92,14 @@ class Interruption:
     def _look(self, frame: Any) -> None:
         self._left -= 1
         if self._left == 0:
-            self.where = (
-                f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name}"
-            )
-            self.where += f":{frame.f_lineno}"
+            if sys.version_info >= (3, 11):
+                name = frame.f_code.co_qualname
+            else:
+                names = [frame.f_code.co_name]
+                if "self" in frame.f_locals:
+                    names.insert(0, type(frame.f_locals["self"]).__name__)
+                name = ".".join(names)
+            self.where = f"{name}:{frame.f_lineno}"
             if self._act is None:
                 raise Raised
             self._act()

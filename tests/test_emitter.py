@@ -648,16 +648,18 @@ def test_a_wait_for_stopping_ends_where_no_listener_is_called_any_more(started):
 
 
 def test_a_wait_for_stopping_that_begins_just_after_it_was_emitted_ends(started, monkeypatch):
-    life, begin_wait = started._life, started._node.dispatcher.begin_wait
+    life = started._life
+    begin = life.node.dispatcher.begin_wait
 
-    def begin_late(*args):
+    def late(event, heard):
         life.stopping.set()
-        life._end_stop_waits()
-        return begin_wait(*args)
+        life._say_stopping()
+        return begin(event, heard)
 
-    monkeypatch.setattr(started._node.dispatcher, "begin_wait", begin_late)
-    with pytest.raises(Closed), started.expecting("stopping", CEILING):
-        pass
+    monkeypatch.setattr(life.node.dispatcher, "begin_wait", late)
+    expectation = started.expecting("stopping", CEILING)
+    with pytest.raises(Closed), expectation:
+        assert expectation._came.is_set()
 
 
 def test_a_wait_for_another_stopping_ends_with_the_stop(started):

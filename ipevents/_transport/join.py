@@ -92,13 +92,17 @@ def join(
         return shake_hands(sock, where, (key, b"", me), deadline_seconds, attempt)
 
     def once() -> Joined:
-        if socket_path is None:
-            joined = _join_port(host, port, only_connect, reach, attempt)
-        else:
-            joined = _join_path(socket_path, only_connect, shake, attempt)
-        if attempt.is_broken_off:
-            joined.close()
+        joined: Joined | None = None
+        try:
+            if socket_path is None:
+                joined = _join_port(host, port, only_connect, reach, attempt)
+            else:
+                joined = _join_path(socket_path, only_connect, shake, attempt)
             attempt.check()
+        except BaseException:  # broken off at the last moment, or by a signal handler
+            if joined is not None:
+                joined.close()
+            raise
         return joined
 
     try:

@@ -20,6 +20,7 @@ import stat
 
 from .._exceptions import WorkerRefused
 from .._platform.system import MAX_SOCKET_PATH_BYTES
+from .sockets import kept
 
 # The longest name of a socket in a PrivateDirectory, see _PATH_BYTES.
 MAX_NAME_BYTES = 20
@@ -199,14 +200,15 @@ def _make_locked(base: str) -> PrivateDirectory:
     # A round is lost only if a sweep comes in the microseconds between making and locking.
     for _ in range(100):
         path = tempfile.mkdtemp(prefix=_prefix(), dir=base)
-        made = None
+        made, copy = None, -1
         try:
             with contextlib.suppress(FileNotFoundError):  # swept already
                 os.chmod(path, 0o700)  # whatever the umask is
-            directory = os.open(path, OPEN_DIRECTORY)
+            directory = kept(os.open, path, OPEN_DIRECTORY)
             try:
                 if _lock(directory) and _is_at(path, directory):
-                    made = PrivateDirectory(path, os.dup(directory))  # a dup shares the lock
+                    copy = kept(os.dup, directory)  # it shares the lock
+                    made = PrivateDirectory(path, copy)
             finally:
                 os.close(directory)
         except FileNotFoundError:
@@ -214,6 +216,8 @@ def _make_locked(base: str) -> PrivateDirectory:
         except BaseException:  # no descriptor, or a signal handler: nothing is left on the disk
             if made is not None:
                 made.close()
+            elif copy >= 0:
+                os.close(copy)
             with contextlib.suppress(OSError):
                 os.rmdir(path)
             raise
@@ -241,15 +245,12 @@ def _is_at(path: str, directory: int) -> bool:
 
 def _sweep_one(path: str) -> bool:
     """Remove the private directory ``path`` if its owner is dead; return whether this call removed it."""
-    opened: list[int] = []
+    directory = kept(os.open, path, OPEN_DIRECTORY)
     try:
-        opened += map(os.open, (path,), (OPEN_DIRECTORY,))  # stored before a signal handler can raise
-        directory = opened[0]
         ours = os.fstat(directory).st_uid == os.geteuid()
         return ours and _lock(directory) and _remove(path, directory)
     finally:
-        for descriptor in opened:
-            os.close(descriptor)
+        os.close(directory)
 
 
 def _remove(path: str, directory: int) -> bool:

@@ -7,17 +7,28 @@ files, no timeout, TCP_NODELAY.
 from __future__ import annotations
 
 import errno
+import itertools
+import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, Listener
 from typing import Any
 
 from .._core.addresses import Address, listening_order, spelled
 from .._exceptions import LinkError
 
-__all__ = ["advice", "connection_from", "listen", "listen_at_all", "listening_socket", "peer_uid", "resolve"]
+__all__ = [
+    "advice",
+    "connection_from",
+    "kept",
+    "listen",
+    "listen_at_all",
+    "listening_socket",
+    "peer_uid",
+    "resolve",
+]
 
 BACKLOG = 128  # with multiprocessing's 1, 41 of 200 simultaneous TCP clients got in within 20 s
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this machine has no such address
@@ -125,7 +136,23 @@ def connection_from(sock: socket.socket) -> Connection:
     sock.setblocking(True)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Connection(sock.detach())
+    return Connection(kept(sock.detach))
+
+
+def kept(call: Callable[..., int], *args: object) -> int:
+    """Call a function that returns a new descriptor; returns that.
+
+    If a signal handler raises right after the call, the descriptor is closed. Otherwise no code would know
+    its number, and it would stay open.
+    """
+    numbers: list[int] = []
+    try:
+        numbers += itertools.starmap(call, (args,))  # stored before a signal handler can raise
+    except BaseException:
+        for number in numbers:
+            os.close(number)
+        raise
+    return numbers[0]
 
 
 def peer_uid(sock: socket.socket) -> int | None:

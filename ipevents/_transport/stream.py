@@ -11,6 +11,7 @@ import socket
 from multiprocessing.connection import Connection
 
 from .._core.wire import Part
+from .sockets import kept
 
 # Plain ints: an operation on the enum constants of socket takes longer than finding the kernel's buffer full.
 WAITING = int(socket.MSG_NOSIGNAL)
@@ -30,13 +31,25 @@ class Stream:
         """Take the connection over; ``max_message`` is the limit of a record in bytes, None for no limit."""
         self.max_message = max_message
         self.failed = False  # a write has failed, so nothing more is written
-        self.socket = socket.socket(fileno=os.dup(connection.fileno()))
         try:
+            self.socket = socket.socket(fileno=kept(os.dup, connection.fileno()))
             self.socket.setblocking(True)  # whatever socket.setdefaulttimeout() is
             connection.close()
-        except BaseException:  # of a signal handler: only this function has the socket yet
-            self.socket.close()
+        except BaseException:  # of a signal handler: no other code has it yet
+            self._hang_up(connection)
             raise
+
+    def _hang_up(self, connection: Connection) -> None:
+        """Shut down a connection that was not taken over, so that the peer notices.
+
+        A shutdown works even if the number of our copy was lost, because all copies of a descriptor share the
+        connection.
+        """
+        made: socket.socket | None = getattr(self, "socket", None)
+        if made is None:
+            made = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
+        shut_down(made, socket.SHUT_RDWR)
+        made.close()
 
 
 def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:

@@ -26,7 +26,7 @@ Latch().wait(0.0)  # the main thread's first wait makes a pipe that stays for al
 # raises there takes it along.
 # A socket object that a handler takes along is closed by its own finalizer, with a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-FRESH = ("connection_from", "open_pidfd", "_make_locked", "Stream.__init__")
+FRESH = ("open_pidfd",)
 
 
 @pytest.fixture(autouse=True)
@@ -142,10 +142,14 @@ def check_ends(emitter, before, where):
 
 
 def each_place(step=1):
-    """One interruption after the other, until there is no such place."""
+    """One interruption after the other, until there is no such place.
+
+    Not, as 3.10 has it too, between the return of a Python function and what is done with its result: there
+    a thread or a descriptor may be lost that nobody knows of yet.
+    """
     place = 1 + sys.version_info.minor % step
     while True:
-        interruption = Interruption(place)
+        interruption = Interruption(place, after_python_calls=False)
         yield interruption
         if not interruption.where:
             assert place > LEAST_PLACES, "no places were found"
@@ -169,8 +173,6 @@ def check_start(make, step=1, **options):
         state = emitter._node.state.state
         assert state in (State.NEW, State.STARTED), where
         if state is State.NEW:
-            if where.startswith(FRESH):  # the server's end stays until the socket is collected
-                gc.collect()
             assert settled(before.threads) == [], where
         check_ends(emitter, before, where)
 
@@ -186,7 +188,7 @@ def test_start_of_a_server(make):
 def test_start_of_a_client(make):
     server = make()
     server.start()
-    check_start(make, 5)
+    check_start(make, 3)
     server.stop()
 
 

@@ -461,9 +461,9 @@ def test_a_listener_of_stopping_can_wind_a_program_down():
 def test_a_program_that_waits_for_stopping_winds_itself_down():
     text = """
     def work():
-        ipem.sendToParents("up")
-        message = ipem.waitFor("stopping")
-        tell("wound down", message.event, ipem.stopping)
+        with ipem.expecting("stopping") as got:
+            ipem.sendToParents("up")
+        tell("wound down", got.message.event, ipem.stopping)
 
     ipem.start()
     stop(when_up(work, stopGrace=0))
