@@ -121,7 +121,8 @@ def test_a_tick_beside_a_flood_comes_soon(top):
     for target, args in ((flood, ()), (tick, (400,))):
         with top.expecting("online", WAIT):
             children.append(top.worker(target, args))
-    children[0].send("go")
+    with top.expecting("noise", WAIT):  # the flood has begun
+        children[0].send("go")
     with top.expecting("ticked", WAIT):
         children[1].send("go")
     children[0].kill()
