@@ -97,8 +97,9 @@ class Client:
         self._connector.close(CLOSE_SECONDS if left is None else min(CLOSE_SECONDS, left))
 
     def missed(self, arrival: Arrival) -> None:
-        """Close a connection that an interrupted ``start()`` did not serve, and let the connector make
-        another.
+        """Let the connector make another connection in place of one that was not served.
+
+        ``start()`` was interrupted, perhaps before it attached this connection; if so, it is closed.
         """
         node = self._node
         with node.lock:
