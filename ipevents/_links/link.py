@@ -1,14 +1,16 @@
-"""One neighbour: the connection to it, the thread that reads it, and, in ``writer.py``, the one that writes.
+"""One neighbour: the link to it, the thread that reads from it, and, in ``writer.py``, the one that writes.
 
-A link outlives its connections: a child's successor and a reconnected server use the same two threads
-(a Python whose script has ended may be unable to start new ones).
+A link outlives its connections: the successor of a child that has ended, and a server that is connected
+again, get the same link with the same two threads. (A Python whose script has ended may be unable to start
+new ones.) One connection is a ``Stream``; the link holds the present one in ``session``.
 
-Locks. The state lock of the emitter guards ``session`` and ``state``, and what writer.py says. Nobody waits
-for anything while holding it.
+Locks. The state lock of the emitter guards ``session`` and ``state``, and what writer.py names. No thread
+waits for anything while it holds that lock.
 
-Ends. The reader blocks in ``recv`` (ended by the shutdown of the socket, in ``close_session``), in
-``_sessions.get`` (ended by the None that ``end`` puts there), and in what ``on_records`` does: listeners
-of the user, or a wait for room in another link, which ends with that link or with progress.
+How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in
+``close_session``. ``_sessions.get`` is ended by the None that ``end`` puts there. ``on_records`` runs
+listeners of the user or waits for room in another link; that wait ends with the other link or with progress
+there.
 """
 
 from __future__ import annotations
@@ -40,13 +42,13 @@ _FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it e
 
 
 class Link(Writer):
-    """The way to one neighbour. ``lock`` is the emitter's state lock.
+    """The way to one neighbour, over all connections to it. ``lock`` is the emitter's state lock.
 
-    ``on_records(link, records, size)`` is called in the reader thread for every frame of ``size`` bytes.
-    ``on_closed(link, error)`` is called there when a connection has been read to its end: ``error`` is None
-    for a clean end, a LinkError where the fault is ours or the peer's, another OSError where it is the
-    system's. When it raises it is called a second time. It is not called any more after ``end()``: the caller
-    of that knows, and may have begun another life.
+    Both callbacks run in the reader thread. ``on_records(link, records, size)`` is called for every frame,
+    which has ``size`` bytes. ``on_closed(link, error)`` is called when a connection has been read to its end:
+    ``error`` is None for a clean end, a LinkError where the fault is ours or the peer's, another OSError
+    where it is the system's. When ``on_closed`` raises, it is called a second time. After ``end()`` it is not
+    called any more: the caller of that knows, and may have begun another life.
     """
 
     def __init__(
@@ -69,7 +71,8 @@ class Link(Writer):
         self._on_records = on_records
         self._on_closed = on_closed
         self.turn = TimeSlice()
-        # What the peer is told where this end cannot read on, given the reason. Set before ``attach``.
+        # Makes the record that the peer is sent, with the reason, when this end cannot read on. Set before
+        # ``attach``.
         self.last_words: Callable[[str], Record] | None = None
         self._closed = Latch()
         self._closed.set()
@@ -77,7 +80,7 @@ class Link(Writer):
         try:
             self._reader = start_thread(f"reader-{name}", self._read_loop)
             self._start_writer()
-        except BaseException:  # no thread, or a signal handler: what runs already ends by itself
+        except BaseException:  # no thread, or a signal handler: end() lets a thread that runs already end
             with lock:
                 self.end()
             raise
@@ -89,21 +92,25 @@ class Link(Writer):
     # Connections
 
     def count_waiting(self, before: int) -> int:
-        """State lock not held: events of users that were given to this link since it had sent ``before``."""
+        """Count the users' events that this link was given since ``sent`` had the value ``before``.
+
+        Takes the state lock, so the caller must not hold it. Events that still wait in the outbox count as
+        well.
+        """
         with self._lock:
             return self.sent - before + self.outbox.count_messages()
 
     def attach(self, session: Stream) -> None:
-        """State lock held: serve this connection from now on; what waits in the outbox is written.
+        """Serve this connection from now on, and write to it what waits in the outbox. State lock held.
 
-        A link that has ended, for which a connection was on its way, closes it.
+        The link may have ended while the connection was being made; then the connection is closed.
         """
         if self.ended and self.session is None:
             session.socket.close()
             return
         closed, now = Latch(), monotonic()
         self.state.change(LinkEvent.ATTACHED)
-        # Nothing is called from here on that a signal handler could interrupt before the reader has it.
+        # No calls from here until the reader gets the stream: between assignments no signal handler runs.
         self.session = session
         self._closed = closed
         if session.max_message is not None:
@@ -115,9 +122,10 @@ class Link(Writer):
             self.prompt()
 
     def flush(self, deadline: Deadline) -> bool:
-        """State lock held, released meanwhile: wait until the kernel has everything.
+        """Wait until the kernel has taken everything that is queued. Returns whether it has.
 
-        Returns whether it has.
+        State lock held by the caller, and released during each wait. The wait ends with an empty outbox, with
+        the connection, or at the deadline.
         """
         while (
             self.session is not None
@@ -132,22 +140,30 @@ class Link(Writer):
         return not self.outbox.count
 
     def say_goodbye(self) -> None:
-        """End our direction of the connection: the peer reads what was written, then its end; so do we."""
+        """End our direction of the connection.
+
+        The peer reads what was written, then the end, and ends its own.
+        """
         session = self.session
         if session is not None:
             shut_down(session.socket, socket.SHUT_WR)
 
     def close_session(self) -> None:
-        """End the connection; the reader reads what is there and calls ``on_closed``.
+        """End the connection in both directions.
 
-        Any thread, any lock.
+        The reader thread reads what has arrived and calls ``on_closed``.
+
+        May be called in any thread and under any lock.
         """
         session = self.session
         if session is not None:
             shut_down(session.socket, socket.SHUT_RDWR)
 
     def end(self) -> None:
-        """State lock held: no connection any more; both threads end. Idempotent."""
+        """End the link for good: close its connection, and let both threads end.
+
+        State lock held; idempotent.
+        """
         self.state.change(LinkEvent.END)
         if self.ended:
             return
@@ -158,28 +174,39 @@ class Link(Writer):
         self.prompt()
 
     def join(self, deadline: Deadline) -> bool:
-        """Wait for both threads, without the state lock. Returns whether they have ended."""
+        """Wait until both threads have ended. Returns whether they have. State lock not held."""
         return join_thread(self._writer, deadline) & join_thread(self._reader, deadline)
 
     def wait_closed(self, deadline: Deadline) -> bool:
-        """Wait, without the state lock, until there is no connection. Returns whether there is none."""
+        """Wait until there is no connection and ``on_closed`` has returned. Returns whether that is so.
+
+        State lock not held.
+        """
         return self._closed.wait(deadline.left())
 
     def is_alive(self) -> bool:
-        """Whether one of the threads still runs."""
+        """Return whether one of the two threads still runs."""
         return self._writer.is_alive() or self._reader.is_alive()
 
     def is_read_by(self, ident: int) -> bool:
-        """Whether this thread is the reader."""
+        """Return whether the thread with this ident is the reader thread."""
         return self._reader.ident == ident
 
     def abandon(self) -> None:
-        """In a forked child, where the threads do not exist: close the descriptor, touch nothing else."""
+        """Close our copy of the socket in a forked child, where the link's threads do not exist.
+
+        Touches nothing else.
+        """
         session = self.session
         if session is not None:
             session.socket.close()
 
     def _read_loop(self) -> None:
+        """Read one connection after the other until ``end()``. This is the body of the reader thread.
+
+        A fault in reading ends the connection, never the thread: the peer is sent the reason where that is
+        possible, and ``on_closed`` gets the error.
+        """
         while True:
             session = self._sessions.get()
             if session is None:
@@ -211,7 +238,7 @@ class Link(Writer):
                 closed = self._closed
                 ended = self.ended
             try:
-                if not ended:  # otherwise the caller of end() knows, and there may be another life by now
+                if not ended:  # the caller of end() knows of the end, and may have begun another life
                     self._on_closed(self, error)
             except BaseException:  # a fault of the library or of the system, once more before it is given up
                 log.exception("! the end of %s", self.title)
@@ -220,10 +247,13 @@ class Link(Writer):
                 closed.set()
 
     def _say_last_words(self, record: Record) -> None:
-        """In the reader, which has failed: written where that is still possible."""
+        """Send the peer the reason why this end gives up, where it can still be written.
+
+        In the reader thread.
+        """
         try:
             with self._lock:
                 self.tell(record)
                 self.flush(Deadline(LAST_WORDS_SECONDS))
-        except BaseException:  # as the reader before: the peer sees the end of the connection
+        except BaseException:  # of any kind: the peer will see the end of the connection only
             log.exception("! the reason did not reach %s", self.name)

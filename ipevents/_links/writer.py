@@ -1,22 +1,23 @@
 """The sending half of a link: its outbox, the right to write, and the writer thread.
 
-A base class of ``Link`` and not a part of it: each send asks for ``outbox`` and ``attended``, and with a step
-through ``link.writer`` it took 3 to 4 % longer (CPython 3.11).
+``Writer`` is a base class of ``Link`` and not a part of it. Each send reads ``outbox`` and ``attended``, and
+with a step through ``link.writer`` it took 3 to 4 % longer (CPython 3.11).
 
 Locks. The state lock of the emitter guards the outbox, ``session``, ``_right``, ``_owner``, ``_summons`` and
-``_waiters``. Nobody waits for anything while holding it.
+``_waiters``. No thread waits for anything while it holds that lock.
 
-The right to write to the socket is taken and given back under the lock, and used without it. A sending thread
-takes it for a link that is idle, otherwise the writer thread does. ``_core/link_state.py`` has a table of its
-states (``Right``), and one of what the writer thread has been asked for (``Summons``). Records that are put
-while somebody writes are seen by that thread when it gives the right back.
+The right to write. At most one thread writes to the socket: the one that holds this right. A thread takes it
+and gives it back under the state lock, and writes without the lock. A sending thread takes it when the link
+is idle; otherwise the writer thread does. Records that are put meanwhile are seen by the holder when it gives
+the right back. ``_core/link_state.py`` has the table of its states (``Right``), and a table of what the
+writer thread has been asked for (``Summons``).
 
-A signal handler may raise after any call in here, and at the beginning of any function, but not between plain
-assignments (see threads.py). So each transition is such an assignment, and stands next to those that have to
-come with it.
+Signals. A signal handler may raise after any call in this file, and at the beginning of any function, but not
+between plain assignments (see threads.py). So each transition is a plain assignment, and stands next to the
+other assignments that have to happen together with it.
 
-End. The writer thread blocks in ``send`` (ended by the shutdown of the socket) and on ``_wakeup`` (released
-by ``Link.end``); after that it finds ``ended`` and returns.
+How the writer thread ends. It blocks in ``send``, which the shutdown of the socket ends, and on ``_wakeup``,
+which ``Link.end`` releases. After either it finds ``ended`` and returns.
 """
 
 from __future__ import annotations
@@ -42,17 +43,21 @@ log = Log("ipevents.link")
 
 QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
 LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (README, Flow)
-LINGER_ROUNDS = 10  # then the writer sleeps until it is woken
+LINGER_ROUNDS = 10  # looks of the writer thread that find nothing, before it sleeps until it is woken
 CONTROL_BYTES = 64  # what a control record counts for in an outbox
 _PEER_IS_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EBADF)
 _NOTHING: list[Any] = []  # never changed; a list, so that the types are plain
-# Looking a member up in its class takes longer than all else that a claim asks of it.
+# Plain names: to look a member up in its class would be the slowest step of a claim.
 _FREE, _CLAIMED, _WRITING, _LEFT = Right.FREE, Right.CLAIMED, Right.WRITING, Right.LEFT
 _ASLEEP, _LINGERS, _CALLED, _PROMPTED = Summons.ASLEEP, Summons.LINGERS, Summons.CALLED, Summons.PROMPTED
 
 
 class Writer:
-    """What a link writes, and who writes it. ``lock`` is the emitter's state lock."""
+    """What a link writes, and which thread writes it. ``lock`` is the emitter's state lock.
+
+    A sender puts a record into ``outbox`` under the lock. If ``attended`` is False it then has to call
+    ``claim``, ``defer`` or ``prompt``, so that the record is written.
+    """
 
     def __init__(self, name: str, lock: Any) -> None:
         self.name = name  # the peer's pid
@@ -73,10 +78,10 @@ class Writer:
         self._right = _FREE
         self._owner = 0  # the thread that has the right to write, while it is CLAIMED or WRITING
         self._claimed: Stream | None = None  # the connection for which the frame was taken
-        self._rest: list[Part] = []  # what the kernel did not take yet; belongs to the right to write
-        self._sent_now: list[int] = []  # bytes of it that the kernel has taken, not left off yet
-        # Read to their ends, their sockets not closed yet: more than one where connections come and end while
-        # somebody still writes to the first.
+        self._rest: list[Part] = []  # what the kernel did not take yet; for the holder of the right to write
+        self._sent_now: list[int] = []  # bytes that the kernel has taken and that are still in _rest
+        # Connections that were read to their ends and whose sockets are still open. There are several where
+        # connections come and end while a thread still writes to the first.
         self._dead: list[Stream] = []
         self._summons = _ASLEEP
         self._deferred_at = 0.0  # when the first of what waits was put by a listener, 0.0 for nothing
@@ -87,17 +92,18 @@ class Writer:
         self._wakeup.acquire()
 
     def _start_writer(self) -> None:
+        """Start the writer thread. ``Link`` calls this when it starts its reader thread."""
         self._writer = start_thread(f"writer-{self.name}", self._write_loop)
 
     @property
     def title(self) -> str:
-        """The peer as texts for people name it: ``child resize (4718)``, ``client 127.0.0.1:40718``."""
+        """The peer's name in texts for people: ``child resize (4718)``, ``client 127.0.0.1:40718``."""
         if self.given_name:
             return child_title(self.given_name, self.name)
         return self.name if self.role in ("", self.name) else f"{self.role} {self.name}"
 
     def is_written_by(self, ident: int) -> bool:
-        """Whether this thread holds the right to write: it is in the middle of it."""
+        """Return whether the thread with this ident holds the right to write."""
         right = self._right  # first: the owner is assigned before the right
         return (right is _CLAIMED or right is _WRITING) and self._owner == ident
 
@@ -109,19 +115,20 @@ class Writer:
             self.dropped[cause] = self.dropped.get(cause, 0) + count
 
     def tell(self, record: Record) -> None:
-        """Put a control record, and have it written soon."""
+        """Queue a control record, and wake the writer thread to write it soon."""
         self.outbox.put(record, CONTROL_BYTES)
         self.prompt()
 
     def claim(self, links: int = 1, *, prompts: bool = True) -> list[Record] | None:
         """Try to take the right to write together with the next frame.
 
-        Returns None when the link is busy, and then wakes the writer if ``prompts``. With records the caller
-        has the right to write: it releases the lock and calls ``write_now`` with them.
+        Returns the frame's records; then the caller holds the right, releases the lock and calls
+        ``write_now`` with them. Returns None when the link is busy, and then wakes the writer thread if
+        ``prompts``.
 
-        A link is idle when it wrote nothing for a moment, or when its peer has said something since: the next
-        word in a conversation does not wait for the writer. The moment is as long as one turn over all
-        ``links`` of the same fan-out takes.
+        A link is idle when it wrote nothing for a moment, or when it received something since its last frame:
+        so the next message of a conversation does not wait for the writer thread. The moment is as long as
+        one turn over all ``links`` of the same fan-out takes.
         """
         session = self.session
         if session is None or session.failed or self._right is not _FREE:
@@ -133,14 +140,17 @@ class Writer:
         return self._take_out() or None
 
     def claim_now(self) -> list[Record] | None:
-        """As ``claim``, for the end of a batch: writes even if the link was busy just now."""
+        """Try to take the right to write, as ``claim`` does, even if the link was busy just now.
+
+        For the end of a batch.
+        """
         session = self.session
         if self._right is not _FREE or session is None or session.failed:
             return None
         return self._take_out() or None
 
     def prompt(self) -> None:
-        """Make the writer write what waits."""
+        """Make the writer thread write what waits in the outbox."""
         before = self._summons
         self.attended = True
         self._summons = _PROMPTED
@@ -148,8 +158,10 @@ class Writer:
             self._wakeup.release()
 
     def defer(self) -> None:
-        """A listener put a record. The thread that runs it writes when it is done; the writer thread does so
-        if that takes long.
+        """Note that a listener put a record, which may wait for the end of the frame that is being read.
+
+        The thread that runs the listener writes the record when it is done. If that takes longer than
+        LINGER_SECONDS, the writer thread writes it.
         """
         if not self._deferred_at:
             self._deferred_at = monotonic()
@@ -158,7 +170,11 @@ class Writer:
             self._wakeup.release()
 
     def wait_room(self, timeout: float) -> None:
-        """Release the state lock until something was taken out, at most ``timeout`` seconds."""
+        """Release the state lock until something leaves the outbox, at most for ``timeout`` seconds.
+
+        The end of the link and ``wake_waiters`` end the wait as well, so the caller has to look again after
+        it.
+        """
         waiter = Latch()  # where a signal handler may raise; here, between release and acquire, it may not
         self._waiters.append(waiter)
         self._lock.release()
@@ -170,9 +186,10 @@ class Writer:
                 self._waiters.remove(waiter)
 
     def _take_out(self) -> list[Record]:
-        """The next frame with the right to write it; both only if anything waits.
+        """Take the next frame out of the outbox together with the right to write it. Returns its records.
 
-        The right comes first: where a signal handler raises in here, ``give_back`` finds it.
+        Returns an empty list, and leaves the right free, if nothing waits. The right is taken first: where a
+        signal handler raises in here, ``give_back`` finds it.
         """
         ident = get_ident()
         self._claimed = self.session
@@ -190,7 +207,7 @@ class Writer:
         return records
 
     def wake_waiters(self) -> None:
-        """Let those look again that wait for room, or for the end."""
+        """End all waits for room and for the end, so that those threads look again."""
         for waiter in self._waiters:
             waiter.set()
         self._waiters.clear()
@@ -198,14 +215,14 @@ class Writer:
     # Sending, without the lock.
 
     def write_now(self, records: list[Record]) -> None:
-        """Write a claimed frame as far as the kernel takes it at once; the writer does the rest.
+        """Write what the kernel takes of a claimed frame at once; the writer thread writes the rest.
 
-        An exception that a signal handler of the user raises in the middle goes out of here. Then the caller
+        An exception that a signal handler of the user raises in the middle passes through. Then the caller
         still has the right to write; ``give_back`` ends that, and nothing is lost.
         """
         outbox = self.outbox
         if self._right is not _CLAIMED or outbox.taken is not records:
-            return  # a signal handler came before, and the exception that it raised has given it back
+            return  # a signal handler raised before this, and that exception gave the claim back
         self._right = _WRITING  # CLAIMED -> WRITING
         lock = self._lock
         try:
@@ -224,7 +241,7 @@ class Writer:
                 self._last_write = self.progress = monotonic()
             except OSError as exc:
                 if exc.errno is None:
-                    raise  # not the system's: a handler's TimeoutError, say
+                    raise  # of a signal handler, TimeoutError, say, and not of the system
                 self._write_failed(session, exc)
                 self._rest = _NOTHING
             except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
@@ -245,10 +262,10 @@ class Writer:
             raise
 
     def give_back(self) -> None:
-        """The calling thread breaks off what it was doing: it does not write, and leaves nothing unwritten.
+        """Hand what the calling thread has claimed over to the writer thread. For use after an exception.
 
-        Only for the claims of code that is over. A ``write_now`` that a signal handler has interrupted to
-        come here, and that goes on afterwards, is left alone. Lock not held.
+        Only for claims of code that is over; lock not held. A ``write_now`` that a signal handler has
+        interrupted to come here, and that goes on afterwards, is left alone.
         """
         lock = self._lock
         try:
@@ -263,10 +280,9 @@ class Writer:
             raise
 
     def _leave_to_writer(self) -> None:
-        """Lock held: give the right to write back; the writer thread goes on with what is left, and with what
-        has come meanwhile.
+        """Give the right to write back. The writer thread writes what is left and what has come meanwhile.
 
-        May be called again where a signal handler has interrupted it.
+        Lock held. May be called again where a signal handler has interrupted it.
         """
         self._note_sent()
         if self.ended:  # there may be no writer any more
@@ -280,13 +296,16 @@ class Writer:
         self._release_writing()
 
     def _note_sent(self) -> None:
-        """Right to write: leave off what the kernel has taken."""
+        """Remove from the rest what the kernel has taken. The caller holds the right to write."""
         if self._sent_now:
             rest = remaining(self._rest, self._sent_now[0])
             self._rest, self._sent_now = rest, []
 
     def _encode(self) -> None:
-        """Right to write: the frame that was taken becomes what is to be written, and is counted."""
+        """Turn the frame that was taken into the bytes to be written, and count its messages as sent.
+
+        The caller holds the right to write.
+        """
         records = self.outbox.taken
         parts = wire_parts(records)
         count = count_messages(records)
@@ -295,7 +314,10 @@ class Writer:
         self.outbox.taken = _NOTHING
 
     def _forget_frame(self) -> None:
-        """Right to write: what is left of a frame is lost with the connection that it was taken for."""
+        """Count what is left of a frame as lost with the connection that it was taken for.
+
+        The caller holds the right to write.
+        """
         count = count_messages(self.outbox.taken)
         self.sent += count
         self.drop("link-cut", count)
@@ -303,7 +325,10 @@ class Writer:
         self.outbox.taken = _NOTHING
 
     def _release_writing(self) -> None:
-        """Lock held: give the right to write back; the last user of a dead session closes its socket."""
+        """Give the right to write back, and close the sockets that were kept open for its holder.
+
+        Lock held.
+        """
         self.attended = self._summons is _PROMPTED
         self.outbox.being_written = 0
         self._right = _FREE  # from whatever it was
@@ -313,13 +338,16 @@ class Writer:
             self.wake_waiters()
 
     def _close_dead(self) -> None:
-        """Lock held: close the sockets of sessions that nobody reads or writes any more."""
+        """Close the sockets of connections that no thread reads or writes any more. Lock held."""
         while self._dead and self._right is _FREE:
             self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
             self._dead.pop()
 
     def _write_failed(self, session: Stream, exc: OSError) -> None:
-        """The peer reads no more. What it wrote before is still read; our reader closes the session."""
+        """Note that the peer reads no more, and end our direction of the connection.
+
+        What the peer wrote before is still read; then the reader thread closes the connection.
+        """
         if not session.failed and exc.errno not in _PEER_IS_GONE:
             log.warning("! writing to %s failed, and the connection ends: %s", self.title, exc)
         session.failed = True
@@ -328,6 +356,11 @@ class Writer:
     # The writer thread
 
     def _write_loop(self) -> None:
+        """Write whenever the link is prompted or a deferred record is due. The body of the writer thread.
+
+        After a write it looks again every LINGER_SECONDS, without being woken; after LINGER_ROUNDS looks that
+        found nothing it sleeps until it is woken.
+        """
         wait: float | None = None
         quiet = 0
         while True:
@@ -359,14 +392,17 @@ class Writer:
                 self._write_all(session)
 
     def _end_writer(self) -> None:
-        """Lock held, in the writer thread: the link has ended."""
+        """Count a frame that was left to the writer thread as lost: the link has ended.
+
+        Lock held, in that thread.
+        """
         if self._right is _LEFT:
             self._forget_frame()
             self._release_writing()
         self._close_dead()
 
     def _write_all(self, session: Stream | None) -> None:
-        """Right to write: write until the outbox is empty, then give the right back."""
+        """Write until the outbox is empty, then give the right to write back. The caller holds that right."""
         while True:
             if session is not None and session is self._claimed and not session.failed:
                 try:

@@ -1,7 +1,7 @@
-"""This process as the client of a server: its link, the connections that serve it, its name.
+"""This process as the client of a server: its link, the connections that serve the link, and its name.
 
-Locks: see the methods; ``link`` and what the router knows of it are guarded by the state lock. The thread
-here is the Connector's, which ``close`` ends.
+Locks: the state lock guards ``link`` and what the router knows of it; each method says whether the caller
+holds it. The only thread here is the Connector's, which ``close`` ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .._transport.stream import Stream
 
 
 class Arrival(NamedTuple):
-    """A connection to the server that is not attached yet: our name there, and who the server is."""
+    """A connection to the server that is not attached yet, with our name there and what the server is."""
 
     stream: Stream
     pid: str
@@ -36,10 +36,10 @@ class Arrival(NamedTuple):
 
 
 class Client:
-    """The link to a server, and the thread that connects it again and again.
+    """The link to a server, and the thread that connects it again after each break.
 
-    ``me(pid)`` is who we are under that name. ``say_ready()`` is called in the notices thread before the
-    first ``online``, if that comes late.
+    ``me(pid)`` returns this process's Identity under that name. ``say_ready()`` is called in the notices
+    thread before the first ``online``, when the first connection comes only after ``start()`` has returned.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Client:
         self._me = me
         self._say_ready = say_ready
         self._agreed = ""  # the pid that a server gave us
-        self._server: int | None = None  # the incarnation of the one that we know; guarded by the state lock
+        self._server: int | None = None  # the incarnation of the last server; guarded by the state lock
         self._closing = False
         outer = node.inside()
         self.link = Link("server", node.lock, node.incoming.receive, self._closed)
@@ -71,30 +71,36 @@ class Client:
                 on_failed=node.error,
                 delay_seconds=options.delay_reconnect,
             )
-        except BaseException:  # no more threads, or a signal handler: the link is of no use
+        except BaseException:  # no more threads, or a signal handler: nothing will connect the link
             node.let_go(outer)
             self.discard()
             raise
 
     def begin(self, connected: Connected | None) -> Arrival | None:
-        """Use this connection, which the caller attaches, or begin to dial where there is none yet."""
+        """Take this first connection over, or start to dial in the background where there is none yet.
+
+        Returns the connection as an Arrival, which the caller attaches.
+        """
         if connected is not None:
             return self._arrived(*connected)
         self._connector.begin()
         return None
 
     def begin_close(self) -> None:
-        """No new connections. The link stays. Never blocks."""
+        """Make no new connections. The link stays. Never blocks."""
         self._closing = True
         self._connector.begin_close()
 
     def close(self, deadline: Deadline) -> None:
-        """After ``begin_close``: wait for the connector's end. The link stays."""
+        """Wait for the end of the connector's thread. Called after ``begin_close``; the link stays."""
         left = deadline.left()
         self._connector.close(CLOSE_SECONDS if left is None else min(CLOSE_SECONDS, left))
 
     def missed(self, arrival: Arrival) -> None:
-        """``start()`` was interrupted before it served this connection: the connector makes another one."""
+        """Let the connector make another connection in place of one that was not served.
+
+        ``start()`` was interrupted, perhaps before it attached this connection; if so, it is closed.
+        """
         node = self._node
         with node.lock:
             is_served = self.link.session is arrival.stream
@@ -105,21 +111,21 @@ class Client:
             self._connector.begin(immediately=True)
 
     def discard(self) -> None:
-        """End the link as well, where it never came into use."""
+        """End the link as well. Only for a link that never came into use."""
         with self._node.lock:
             self.link.end()
             self._node.router.remove_parent()
         self.link.join(Deadline(CLOSE_SECONDS))
 
     def abandon(self) -> None:
-        """In a forked child: give the descriptors back."""
+        """Give our copies of the descriptors back in a forked child."""
         self._connector.abandon()
         self.link.abandon()
 
     # A connection
 
     def take_name(self, arrival: Arrival) -> None:
-        """State lock held: our name as agreed with the server, and the server's."""
+        """Take over the name that we agreed on with the server, and note the server's. State lock held."""
         node = self._node
         if arrival.pid != node.router.pid:
             node.presence.rename(arrival.pid)
@@ -130,19 +136,24 @@ class Client:
             node.router.parent_replaced(server.pid, called)
 
     def attach(self, stream: Stream) -> None:
-        """State lock held: serve a connection to the server; ourselves first, then what waited for it."""
+        """Serve a connection to the server. State lock held.
+
+        Our presence and interest are sent first, then what waited in the outbox: our name may have changed,
+        so the paths of those messages are written anew.
+        """
         node, link = self._node, self.link
         waiting = link.outbox.clear()
         node.router.set_up(Up.OPEN)
         node.presence.announce_again()
         for record in waiting:
-            if is_message(record):  # what was said of interest has just been said in full
+            if is_message(record):  # announce_again() has sent anew what the other records say
                 kind, path, event, to, messages = record
                 renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
                 link.outbox.put(renamed, sum(map(size_of, messages)))
         link.attach(stream)
 
     def _arrived(self, connection: Connection, welcomed: Welcomed) -> Arrival:
+        """Turn a finished handshake into an Arrival, and keep the name that the server gave us."""
         self._agreed = welcomed.pid
         limit = min(self._options.max_message, welcomed.server.max_message)
         return Arrival(Stream(connection, limit), welcomed.pid, welcomed.server)
@@ -150,10 +161,11 @@ class Client:
     # In the connector's thread: a late or a new connection
 
     def _dial(self, attempt: Attempt) -> Connected:
+        """Try to connect once; the connector calls this again and again. In the connector's thread."""
         options = self._options
         path = options.socket_path
         if path is None:
-            addresses = to_connect(resolve(options.host, options.port))  # they may not be what they were
+            addresses = to_connect(resolve(options.host, options.port))  # anew: addresses may have changed
         else:
             addresses = [Address("AF_UNIX", path)]
         # Over TCP "" until a server has named us after our address.
@@ -161,11 +173,19 @@ class Client:
         return dial(addresses, key=self._key, key_id=b"", me=me, attempt=attempt)
 
     def _connected(self, connection: Connection, welcomed: Welcomed) -> None:
+        """Hand a new connection over to the notices thread, in which listeners may run.
+
+        In the connector's thread.
+        """
         arrival = self._arrived(connection, welcomed)
         self._node.events.notify(lambda: self._welcome(arrival))
 
     def _welcome(self, arrival: Arrival) -> None:
-        """In the notices thread."""
+        """Attach a new connection and announce it: ``ready`` if that is still due, then ``online``.
+
+        In the notices thread. The floor is held from before the connection is served until ``online`` was
+        delivered, so nothing that the server sends reaches a listener before it.
+        """
         node = self._node
         with node.lock:
             if node.stage is not Stage.OPEN or self.link.session is not None:
@@ -184,6 +204,10 @@ class Client:
     # In the link's reader
 
     def _closed(self, link: Link, error: Exception | None) -> None:
+        """Mark the server as away, count what is lost, announce ``offline``, and connect again.
+
+        In the link's reader.
+        """
         node = self._node
         if isinstance(error, LinkError):
             node.error(error)
@@ -199,4 +223,5 @@ class Client:
                 self._connector.begin()
 
     def _tell_lost(self, pid: str) -> None:
+        """Deliver ``offline`` for the server that we lost. In the notices thread."""
         self._node.events.deliver("offline", (pid,))

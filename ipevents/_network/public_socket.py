@@ -1,6 +1,7 @@
 """The public socket: this process as the server that others connect to, or as a client of one.
 
-Workers and forked children never open it; sockets make exactly one level of the tree.
+``PublicSocket`` finds out which of the two, and passes each step on to ``Server`` or ``Client``. Workers and
+forked children never open it, so sockets add exactly one level to the tree.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from .server import CLOSE_SECONDS, Server
 
 
 class PublicSocket:
-    """One emitter's public socket, between ``join`` and ``close``. ``say_ready`` as for Client."""
+    """One emitter's public socket, from ``join`` to ``close``.
+
+    Called in this order: ``join``, ``begin``, ``begin_close``, ``close``. ``say_ready`` is as for Client.
+    """
 
     def __init__(
         self,
@@ -35,14 +39,14 @@ class PublicSocket:
         self._incarnation = incarnation
         self._say_ready = say_ready
         self._key = keys.derive(keys.tree_key(options.authkey), keys.CLIENT)
-        # At most one of the two, from ``begin`` on.
+        # ``begin`` sets one of the two.
         self.server: Server | None = None
         self.client: Client | None = None
 
     def join(self, attempt: Attempt) -> Joined:
-        """Connect, or listen; another thread may break ``attempt`` off.
+        """Connect to a server, or listen where there is none. Starts no thread.
 
-        Blocks as ``join`` of the transport; no thread is started. Raises LinkError.
+        Blocks as ``join`` of the transport does; another thread may break ``attempt`` off. Raises LinkError.
         """
         options = self._options
         return join(
@@ -56,10 +60,12 @@ class PublicSocket:
         )
 
     def begin(self, joined: Joined) -> Arrival | None:
-        """Serve what ``join`` gave. Returns the connection to the server if there is one.
+        """Serve what ``join`` returned.
 
-        Raises RuntimeError where no thread can be started, and OSError where there is no descriptor; then
-        what was joined is closed, and nothing serves it.
+        Returns the connection to the server if there is one, not attached yet.
+
+        Raises RuntimeError where no thread can be started, and OSError where there is no descriptor. In both
+        cases what was joined has been closed.
         """
         try:
             if isinstance(joined, Listening):
@@ -70,12 +76,12 @@ class PublicSocket:
                 self._node, self._options, key=self._key, me=self._me, say_ready=self._say_ready
             )
             return self.client.begin(joined if isinstance(joined, Connected) else None)
-        except BaseException:  # Ctrl-C as well: nobody else knows of it
+        except BaseException:  # Ctrl-C as well: no other code would close it
             self.give_up(joined, None)
             raise
 
     def give_up(self, joined: Joined, arrival: Arrival | None) -> None:
-        """End what ``begin`` has made of ``joined``, if anything, after a start that failed. Idempotent."""
+        """Undo ``join`` and ``begin``, as far as they came, after a start that failed. Idempotent."""
         if self.server is None or not self.server.serves:
             joined.close()
         if arrival is not None:
@@ -86,29 +92,33 @@ class PublicSocket:
             self.client.discard()
 
     def begin_close(self) -> None:
-        """No new links, from now on; those that there are stay. Never blocks."""
+        """Make no new links from now on; existing links stay. Never blocks."""
         if self.server is not None:
             self.server.begin_close()
         if self.client is not None:
             self.client.begin_close()
 
     def close(self, deadline: Deadline) -> None:
-        """After ``begin_close``: wait for the end of the thread that made links, at most for the deadline."""
+        """Wait, until the deadline at most, for the end of the thread that made links.
+
+        Called after ``begin_close``.
+        """
         if self.server is not None:
             self.server.close(deadline)
         if self.client is not None:
             self.client.close(deadline)
 
     def cannot_serve(self) -> bool:
-        """Whether new clients need threads that this Python cannot start once the script has ended."""
+        """Return whether new clients need threads that this Python cannot start once the script has ended."""
         return (3, 12, 0) <= sys.version_info[:3] <= (3, 12, 2) and self.client is None
 
     def abandon(self) -> None:
-        """In a forked child: give the descriptors back."""
+        """Give our copies of the descriptors back in a forked child."""
         if self.server is not None:
             self.server.abandon()
         if self.client is not None:
             self.client.abandon()
 
     def _me(self, pid: str) -> Identity:
+        """Return what a handshake says of this process under the name ``pid``."""
         return Identity(pid, self._incarnation, sys.version_info[:2], self._options.max_message)

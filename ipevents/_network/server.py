@@ -1,10 +1,10 @@
-"""This process as a server: whom it lets in, and the links to its clients.
+"""This process as a server: it lets clients in, and keeps the links to them.
 
-A client that connects again after a break may come before its old link has been read to the end. Then its
-new link waits as the successor of that one, so that what it had sent before is handled first.
+A client that connects again after a break may arrive before its old link has been read to the end. Then its
+new link waits as the successor of the old one, so that what the client had sent before is handled first.
 
-Locks: the three tables below are guarded by the state lock. Threads: the acceptor's, which ``close`` ends; a
-client is also handled in its link's reader (``_closed``) and in the notices thread (``_attach``).
+Locks: the state lock guards the three tables of ``Server``. Threads: the acceptor's, which ``close`` ends. A
+client is also handled in the reader thread of its link (``_closed``) and in the notices thread (``_attach``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ __all__ = ["CLOSE_SECONDS", "Server"]
 
 
 class _Newcomer(NamedTuple):
-    """A client that was let in: its link and its connection, which are not attached to each other yet."""
+    """A client that was let in: its link and its connection, which are not attached to each other yet.
+
+    It is in ``Server._arriving`` or in ``Server._successors`` until ``_attach`` or ``_hang_up``.
+    """
 
     link: Link
     stream: Stream
@@ -40,7 +43,7 @@ class _Newcomer(NamedTuple):
 class Server:
     """The clients of this process, and the acceptor that lets them in.
 
-    ``key`` is that of the handshake; ``me(pid)`` is who this process is under that name.
+    ``key`` is the key of the handshake; ``me(pid)`` returns this process's Identity under that name.
     """
 
     def __init__(self, node: Node, options: Options, *, key: bytes, me: Callable[[str], Identity]) -> None:
@@ -50,19 +53,19 @@ class Server:
         self._me = me
         self._clients: dict[Link, int] = {}  # the incarnation of each, by link
         self._successors: dict[Link, _Newcomer] = {}  # by the old link, which is still being read
-        self._arriving: set[_Newcomer] = set()  # they come after the offlines that are being announced
+        self._arriving: set[_Newcomer] = set()  # to be attached after the offlines that are being announced
         self._acceptor: Acceptor | None = None
 
     @property
     def serves(self) -> bool:
-        """Whether it has taken its listeners over."""
+        """Whether ``begin`` has taken the listening sockets over."""
         return self._acceptor is not None
 
     def begin(self, listening: Listening) -> None:
-        """Take the listeners over, and let clients in.
+        """Take the listening sockets over, and let clients in.
 
-        Raises RuntimeError where no thread can be started, and OSError where there is no descriptor; then
-        the listeners stay the caller's.
+        Raises RuntimeError where no thread can be started, and OSError where there is no descriptor; then the
+        caller still owns the listening sockets.
         """
         self._acceptor = Acceptor(
             *listening.listeners,
@@ -76,23 +79,26 @@ class Server:
         )
 
     def begin_close(self) -> None:
-        """Let nobody in any more; the links that there are stay. Never blocks."""
+        """Let no client in any more; existing links stay. Never blocks."""
         if self._acceptor is not None:
             self._acceptor.begin_close()
 
     def close(self, deadline: Deadline) -> None:
-        """After ``begin_close``: wait for the acceptor's end; hang up on clients not attached yet."""
+        """Wait for the end of the acceptor's thread, then end the links of clients not attached yet.
+
+        Called after ``begin_close``.
+        """
         left = deadline.left()
         if self._acceptor is not None:
             self._acceptor.close(CLOSE_SECONDS if left is None else left)
-        with self._node.lock:  # from here on nothing arrives: what has not found its place never will
+        with self._node.lock:  # no client arrives any more, and those still here will not be attached
             for newcomer in (*self._arriving, *self._successors.values()):
                 self._hang_up(newcomer)
             self._arriving.clear()
             self._successors.clear()
 
     def abandon(self) -> None:
-        """In a forked child: give the descriptors back."""
+        """Give our copies of the descriptors back in a forked child."""
         if self._acceptor is not None:
             self._acceptor.abandon()
         for link in self._clients:
@@ -101,6 +107,7 @@ class Server:
     # In the acceptor's thread
 
     def _admit(self, identity: Identity, key_id: bytes, address: str) -> str | Refusal:
+        """Decide in the handshake whether a client may come in: return its name here, or a Refusal."""
         with self._node.lock:
             if self._node.stage is not Stage.OPEN:
                 return Refusal("stopping", "the server is stopping")
@@ -114,18 +121,28 @@ class Server:
             )
 
     def _is_taken(self, name: str, identity: Identity) -> bool:
-        """Lock held: whether this process or another neighbour than the one that connects has a name."""
+        """Return whether this process or a neighbour has this name already. Lock held.
+
+        The old link of the very process that connects now does not count.
+        """
         router = self._node.router
         link = router.child_link(name)
         return name in router.names or (link is not None and not self._is_stale(link, identity))
 
     def _is_stale(self, link: object, identity: Identity) -> bool:
-        """Lock held: whether a link belongs to the very process that connects now."""
+        """Return whether a link belongs to the very process that connects now. Lock held."""
         return any(
             known is link and number == identity.incarnation for known, number in self._clients.items()
         )
 
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key_id: bytes) -> None:
+        """Make a link for a client that was let in.
+
+        It is attached after the end of its old link, if it has one.
+
+        It is also attached after every ``offline`` that is being announced, so that no listener hears of the
+        new client before the end of the old one.
+        """
         node = self._node
         limit = min(self._options.max_message, identity.max_message)
         try:
@@ -156,6 +173,10 @@ class Server:
             node.events.after_offlines(lambda: self._attach(newcomer))
 
     def _refused(self, cause: str, address: str) -> None:
+        """Count a connection that was refused.
+
+        Report it as an error, unless the peer hung up or we made room for another connection.
+        """
         self._node.incoming.count_refused(cause)
         if cause not in (HUNG_UP, EVICTED):
             where = f" from {address}" if address else ""
@@ -180,7 +201,10 @@ class Server:
             link.attach(stream)
 
     def _closed(self, link: Link, error: Exception | None) -> None:
-        """In a client's reader, which has read its connection to the end."""
+        """Take a client out of the tree and announce its ``offline``, then attach its successor if one waits.
+
+        In the reader thread of the client's link, which has read its connection to the end.
+        """
         node = self._node
         if isinstance(error, LinkError):
             node.error(error)
@@ -196,7 +220,7 @@ class Server:
             node.events.after_offlines(lambda: self._attach(successor))
 
     def _hang_up(self, newcomer: _Newcomer) -> None:
-        """Lock held: end a link that never came into use."""
+        """End a link that never came into use, and close its connection. Lock held."""
         newcomer.stream.socket.close()
         newcomer.link.end()
         self._node.retired.append(newcomer.link)

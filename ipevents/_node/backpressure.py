@@ -1,14 +1,15 @@
-"""The flow rules (README, Flow): who waits for room in an outbox, who is refused, what is dropped.
+"""The flow rules (README, Flow): which sends wait for room in an outbox, are refused, or are dropped.
 
-What to do with a full outbox is decided by ``Outbox.decide``; here its rules meet clock, lock and threads,
-for what starts in this process (``put``, ``put_for_next``) and for what is passed on (``wait_to_forward``):
+``Outbox.decide`` decides what happens at a full outbox. This file applies its decisions with clock, lock and
+threads: to what starts in this process (``put``, ``put_for_next``) and to what is passed on
+(``wait_to_forward``). The rules:
 
 1. An application thread's addressed send waits for room, and is planned again after each wait.
-2. Code in a listener never waits: OutboxFull, and nothing is sent to anybody.
+2. Code in a listener never waits: it gets OutboxFull, and nothing is sent to any link.
 3. A fan-out, and a reader that forwards, waits while the peer makes progress; then it drops for that link.
 4. A reader that forwards to the link it reads from never waits.
 
-A wait releases the state lock and ends with room, with the link, with ``stop()``, or after LOOK_SECONDS for
+A wait releases the state lock. It ends with room, with the link, with ``stop()``, or after LOOK_SECONDS for
 another look.
 """
 
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
     from .._core.outbox import Outbox
 
     class Sends(Protocol):
-        """Where sends are counted: together with the step that puts the event, with no call in between."""
+        """The counter of sends. It is raised right after the event was put, with no call in between."""
 
         sent: int
 
     class Restarting(Protocol):
-        """A child over all its restarts, as far as a send has to know it."""
+        """What a send has to know of a child over all its restarts: the part of ChildState used here."""
 
         handle: Any
 
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
         def next_outbox(self) -> Outbox: ...
 
 
-LOOK_SECONDS = 1.0  # a wait for room looks so often whether the link still exists
+LOOK_SECONDS = 1.0  # how long a wait for room sleeps before it checks whether the link still exists
 ANY_LIMIT = 1024  # bytes that every socket.maxMessage allows
 _ADDRESSED = {TO_GRAND_MASTER, TO_CHILD, SEND_TO}  # to one process; an application thread waits for its room
 
@@ -75,9 +76,11 @@ def put(
     payload: Payload,
     size: int,
 ) -> bool:
-    """Lock held, released while waiting: a message for the outboxes of all links that it goes to.
+    """Put a message into the outboxes of all links that it goes to. Lock held, released while waiting.
 
-    Returns whether the caller should claim these links; where it had to wait, their writers are prompted.
+    Returns True if the caller should claim the links that have nobody attending to them. Returns False where
+    it had to wait: then the writers of these links are prompted already. Raises MessageTooLarge before any
+    link gets the message, OutboxFull for code in a listener, Closed after ``stop()``.
     """
     links = plan.forward
     if size > ANY_LIMIT:
@@ -109,7 +112,10 @@ def put(
 
 
 def _put_slowly(node: NodeState, full: tuple[Link, ...], plan: Plan, payload: Payload, size: int) -> None:
-    """Lock held: a fan-out of an application thread for those of the links that had no room at once."""
+    """Put a fan-out into those outboxes that had no room at once, one after the other. Lock held.
+
+    For an application thread, which waits, and for a thread of the library, which does not.
+    """
     patience = Patience.LISTENER if get_ident() in library_threads else Patience.FANOUT
     for link in full:
         if link not in node.router.neighbours:  # gone while we waited for another one
@@ -117,7 +123,7 @@ def _put_slowly(node: NodeState, full: tuple[Link, ...], plan: Plan, payload: Pa
         elif wait_for_room(node, link, size, 1, patience, plan.event):
             link.outbox.put_message(plan.header, plan.event, payload, size)
             if not link.attended:
-                link.prompt()  # nor does this one wait for the next
+                link.prompt()  # this link does not wait for room in the next one
 
 
 def _put_addressed(
@@ -129,7 +135,10 @@ def _put_addressed(
     payload: Payload,
     size: int,
 ) -> None:
-    """Lock held: a message of an application thread for one link; planned anew after each wait."""
+    """Wait for room and put a message for one link, planned anew after each wait. Lock held.
+
+    The plan is made anew because the target may be gone or elsewhere after a wait.
+    """
     patience = Patience.LISTENER if get_ident() in library_threads else Patience.APPLICATION
     while True:
         plan = plan_message(node, kind, event, route)
@@ -143,14 +152,17 @@ def _put_addressed(
 
 
 def _put_for_listener(node: NodeState, sends: Sends, plan: Plan, payload: Payload, size: int) -> None:
-    """Lock held: what code in a listener sends, for all of the links or, where one is full, for none."""
+    """Put a message that code in a listener sends: for all of the links or, where one is full, for none.
+
+    Lock held.
+    """
     for link in plan.forward:
         if not link.outbox.has_room(size):
             raise outbox_full(link, plan.event)
     is_counted = False
     for link in plan.forward:
         if not link.outbox.offer(plan, payload, size):
-            # There is room; in the way is an episode of a slow peer, which perhaps ends here.
+            # There is room, but messages to this slow peer are being dropped; that may end here.
             wait_for_room(node, link, size, 1, Patience.LISTENER, plan.event)
             link.outbox.put_message(plan.header, plan.event, payload, size)
         if not is_counted:
@@ -163,9 +175,10 @@ def _put_for_listener(node: NodeState, sends: Sends, plan: Plan, payload: Payloa
 def put_for_next(
     node: NodeState, sends: Sends, child: Restarting, event: str, payload: Payload, size: int
 ) -> bool:
-    """Keep a message for the process that is about to be started; waits for room as any addressed send.
+    """Keep a message for the next process of a child, which is about to be started.
 
-    Returns False where a process runs, or did so just now.
+    Waits for room as any addressed send does. Returns False, and keeps nothing, where a process runs already;
+    then the caller sends over the link. Takes the state lock.
     """
     with node.lock:
         while True:
@@ -191,12 +204,15 @@ def put_for_next(
 
 
 def wait_to_forward(node: NodeState, source: Link, target: Link, size: int, count: int) -> bool:
-    """Lock held, released while waiting: whether messages may be passed on to a link that has no room."""
+    """Wait for room in ``target``; return whether messages may be passed on to it.
+
+    Lock held, released meanwhile.
+    """
     return wait_for_room(node, target, size, count, Patience.BACK if target is source else Patience.FANOUT)
 
 
 def too_large(target: Link, messages: list[Payload]) -> int:
-    """The bytes of the largest of these messages, if that is more than the target takes, 0 otherwise."""
+    """Return the bytes of the largest of these messages if the target does not take so many, 0 otherwise."""
     largest = max(map(size_of, messages))
     return largest if largest > target.limit else 0
 
@@ -207,10 +223,12 @@ def too_large(target: Link, messages: list[Payload]) -> int:
 def wait_for_room(
     node: NodeState, link: Link, size: int, count: int, patience: Patience, event: str = ""
 ) -> bool:
-    """Lock held, released while waiting: whether ``count`` messages may be put now.
+    """Wait for room by the rules above; return whether ``count`` messages may be put now.
 
-    Fan-outs and forwards wait here while the peer makes progress; an addressed send waits for one
-    change and returns False, to be planned anew. Raises OutboxFull for a listener, Closed by ``stop``.
+    Lock held, released while waiting. A fan-out or a forward waits here as long as the peer makes progress.
+    An addressed send waits for one change and gets False, so that it is planned anew. Raises OutboxFull for a
+    listener, Closed after ``stop()``. What is dropped is counted at the link; the first drop of a fan-out in
+    an episode is reported as SlowPeer.
     """
     while True:
         verdict = link.outbox.decide(size, patience, monotonic(), link.progress, count)
@@ -235,10 +253,11 @@ def wait_for_room(
 
 
 def wait_to_copy(node: NodeState, links: Callable[[], tuple[Any, ...]], size: int) -> None:
-    """Before large buffers are copied: wait for room, so that a patience keeps one copy and not one more.
+    """Wait for room before large buffers are copied.
 
-    Nothing is reserved, the rules decide afterwards; so this gives up after a second without progress.
-    Code in a listener does not wait.
+    Otherwise each send that waits for room would hold a copy of its own all that time. Nothing is reserved:
+    the rules above decide later. So this gives up after a second without progress. Code in a listener does
+    not wait. Takes the state lock.
     """
     if node.dispatcher.runs_here() or get_ident() in library_threads:
         return
@@ -250,22 +269,22 @@ def wait_to_copy(node: NodeState, links: Callable[[], tuple[Any, ...]], size: in
             full[0].wait_room(LOOK_SECONDS)
 
 
-# What is said about it
+# Errors
 
 
 def check_size(link: Link, event: str, payload: Payload, size: int) -> None:
-    """Refuse a message that is larger than what the link takes. Raises MessageTooLarge."""
+    """Refuse a message that is larger than the link takes. Raises MessageTooLarge."""
     if size <= link.limit:
         return
     if not link.is_limited and type(payload) is list:
-        return  # between relatives only what has to be in one frame is limited
+        return  # between parent and child only what has to fit in one frame is limited
     raise MessageTooLarge(
         f"event {event!r} has {size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
     )
 
 
 def outbox_full(link: Link, event: str) -> OutboxFull:
-    """The error for code in a listener, which never waits."""
+    """Return the error for code in a listener, which never waits."""
     waiting = len(link.outbox)
     return OutboxFull(
         f"event {event!r} was not sent: {waiting} records wait for {link.title}, and a listener never waits; "

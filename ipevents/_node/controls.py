@@ -1,7 +1,8 @@
-"""Control records: what the library says to itself over a link, about interest, names and lives.
+"""Control records: what processes send each other about interest, names, starts and ends.
 
-Everything here runs in the reader thread of that link. Each handler checks under the state lock that the
-link is still a neighbour, changes the router and tells the parent; listeners are called after it.
+Everything here runs in the reader thread of the link that the record came by. Each handler checks under the
+state lock that the link is still a neighbour, changes the router and passes the change on to the parent. It
+calls listeners after the lock is released.
 """
 
 from __future__ import annotations
@@ -34,15 +35,19 @@ _NO_KWARGS: dict[str, Any] = {}
 
 
 def put_report(link: Link, record: Record) -> None:
-    """State lock held: report to the origin of an event that it broke off. Such notices never wait."""
+    """Queue a report for the origin of an event that was lost on its way. State lock held.
+
+    A report never waits: where the outbox has no room for it, it is dropped.
+    """
     if link.outbox.has_room(CONTROL_BYTES):
         link.tell(record)
 
 
 class Controls:
-    """The handlers by kind; what concerns processes goes to ``on_control(link, record)``.
+    """One handler for each kind of control record.
 
-    ``on_parent()`` is called when the parent has answered our ``online``, ``count(cause)`` for what is lost.
+    Records about child processes go to ``on_control(link, record)``. ``on_parent()`` is called when the
+    parent has answered our ``online``, ``count(cause)`` for an event that is lost.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class Controls:
         }
 
     def take(self, link: Link, record: Record) -> None:
-        """Note what a control record says. Raises Forged, or what a record that makes no sense provokes."""
+        """Handle a control record. Raises Forged, or the exception that a malformed record provokes."""
         handler = self._table.get(record[KIND])
         if handler is not None:
             handler(link, record)
@@ -77,6 +82,7 @@ class Controls:
             self._on_control(link, record)
 
     def _take_interest(self, link: Link, record: Record) -> None:
+        """A neighbour began, or ceased, to want one event."""
         _, event, wanted = record
         node = self._node
         with node.lock:
@@ -84,6 +90,7 @@ class Controls:
                 self._presence.advertise(node.router.peer_interest(link, event, bool(wanted)))
 
     def _take_interests(self, link: Link, record: Record) -> None:
+        """A neighbour wants these events: all that it wants (INTERESTS), or more of them (MORE_INTERESTS)."""
         kind, events = record
         node = self._node
         with node.lock:
@@ -93,6 +100,10 @@ class Controls:
                 self._presence.advertise(take(link, events))
 
     def _take_online(self, link: Link, record: Record) -> None:
+        """A process below announces its ``online``: note it, pass it on, and deliver it here.
+
+        A direct child gets our pid as the answer, which is its event ``parent``.
+        """
         _, path = record
         node = self._node
         with node.lock:
@@ -106,6 +117,7 @@ class Controls:
         self._deliver_lifecycle(TO_PARENTS, pids, "online")
 
     def _take_offline(self, link: Link, record: Record) -> None:
+        """A process below has ended: note it, pass it on, and deliver ``offline`` here."""
         _, path, pid, exitcode = record
         node = self._node
         with node.lock:
@@ -116,6 +128,10 @@ class Controls:
         self._deliver_lifecycle(TO_PARENTS, pids, "offline", (pid,), exitcode)
 
     def _take_parent(self, link: Link, record: Record) -> None:
+        """The parent sends its pid: the answer to our ``online``, or a new name.
+
+        Only the answer is delivered here, as the event ``parent``.
+        """
         _, pid = record
         node = self._node
         if not isinstance(pid, str) or link is not node.router.parent:
@@ -131,6 +147,7 @@ class Controls:
         self._on_parent()
 
     def _take_report(self, link: Link, record: Record) -> None:
+        """An event was lost on its way. Report the error if it started here, otherwise pass the record on."""
         _, route, event, at, target, cause = record
         node = self._node
         if not route:
@@ -151,5 +168,6 @@ class Controls:
         args: tuple[Any, ...] = (),
         exitcode: int | None = None,
     ) -> None:
+        """Call the listeners of ``online`` or ``offline`` for a process below."""
         envelope = Envelope(kind, pids, event, self._node.reply, exitcode=exitcode)
         self._node.dispatcher.deliver(Message(envelope, args), _NO_KWARGS)

@@ -1,8 +1,8 @@
-"""What goes wrong: raised at the caller, an ``error`` event, or logged.
+"""Errors: raised at the caller, delivered as an ``error`` event, or logged.
 
-No lock of its own. ``fail`` and ``report`` may be called by any thread, ``report`` under any lock: the
-listeners run in the notices thread. What nobody listens to is logged there, at most once a second for each
-kind.
+There is no lock in this file. ``fail`` and ``report`` may be called in any thread, ``report`` also under any
+lock: listeners of ``error`` run in the notices thread. An error that has no listener is logged there, each
+kind at most once a second.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from .node_state import NodeState
 
 log = Log("ipevents")
 
-REPEAT_SECONDS = 1.0  # the same failure is logged at most so often
+REPEAT_SECONDS = 1.0  # from one log line of a kind of failure to the next
 _MAX_LOGGED = 1024  # kinds of failures that are remembered for that
 _NO_KWARGS: dict[str, Any] = {}
 
 
 class Errors:
-    """The errors of one node."""
+    """The errors of one node.
+
+    ``fail`` is for mistakes of the caller, ``report`` for everything that no caller can be blamed for.
+    """
 
     def __init__(self, node: NodeState) -> None:
         self._node = node
@@ -36,9 +39,10 @@ class Errors:
         self._logged: dict[tuple[type, str], tuple[float, int]] = {}
 
     def fail(self, exc: IPEventsError, child: Any = None) -> None:
-        """A mistake of the caller: an ``error`` event if anyone listens to it, otherwise raised here.
+        """Report a mistake of the caller: as an ``error`` event if that has a listener, otherwise raise it.
 
-        Raised also in a listener of ``error``: it would be called for it, make the same mistake, and so on.
+        In a listener of ``error`` it is raised as well. As an event it would call that listener again, which
+        would make the same mistake, and so on.
         """
         node = self._node
         if (
@@ -57,9 +61,10 @@ class Errors:
         listener: Listener | None = None,
         child: Any = None,
     ) -> None:
-        """Tell the listeners of ``error``, or the log. May be called under the state lock; never blocks.
+        """Deliver an ``error`` event, or log the error where that has no listener. Never blocks.
 
-        The rest is what the error is about, for ``message.failed``, ``message.listener``, ``message.child``.
+        May be called under the state lock. The keyword arguments are what the error is about, for
+        ``message.failed``, ``message.listener`` and ``message.child``.
         """
         node = self._node
         notices = node.notices
@@ -71,7 +76,10 @@ class Errors:
             self._tell(exc, failed, listener, child)
 
     def listener_failed(self, exc: BaseException, message: Message, listener: Listener) -> None:
-        """What a listener raised: an ``error`` event, unless it was one of ``error`` itself."""
+        """Report what a listener raised; only log it if that was a listener of ``error`` itself.
+
+        A Closed that a stop caused in a listener is no error.
+        """
         if issubclass(type(exc), Closed) and self._node.stage in (Stage.STOPPING, Stage.CLOSED):
             log.debug("! the stop overtook the listener %s: %s", described(listener), exc)
         elif message.event == "error":
@@ -82,6 +90,10 @@ class Errors:
     def _tell(
         self, exc: BaseException, failed: Message | None, listener: Listener | None, child: Any
     ) -> None:
+        """Call the listeners of ``error`` in this thread, and log the error if there are none.
+
+        The thread is noted in ``telling_errors`` meanwhile, for ``fail``.
+        """
         node = self._node
         ident = get_ident()
         outer = ident in self._telling
@@ -96,7 +108,8 @@ class Errors:
             self._log(exc, failed, listener)
 
     def _log(self, exc: BaseException, failed: Message | None, listener: Listener | None) -> None:
-        # Of the same listener: otherwise one that fails all the time would hide the failures of the others.
+        """Log an error. One of the same kind within REPEAT_SECONDS is only counted."""
+        # The listener is part of the kind: one that fails all the time must not hide failures of others.
         kind = (type(exc), "" if listener is None else described(listener))
         now = monotonic()
         last, hidden = self._logged.get(kind, (-REPEAT_SECONDS, 0))
@@ -114,7 +127,7 @@ class Errors:
         log.error("! %s in %s: %s%s", type(exc).__name__, self._node.place(), exc, more, exc_info=trace)
 
     def _log_failed(self, exc: BaseException, failed: Message, listener: Listener, more: str = "") -> None:
-        """One line that says which listener of which event failed in which process, and the traceback."""
+        """Log which listener of which event failed in which process, in one line, with the traceback."""
         log.error(
             "! listener %s of event %r from %s failed in %s: %s%s",
             described(listener),

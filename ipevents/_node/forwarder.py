@@ -1,8 +1,8 @@
 """What passes through this process: decided once, then put into the outboxes of the next links.
 
-Everything here runs in the reader thread of the link that it comes by. What is to be done with messages of
-one kind, path, event and rest of route is decided once and kept at the link, until topology or interest
-change. What happens where there is no room is in ``backpressure.py``.
+Everything here runs in the reader thread of the link that a message came by. The decision for messages of one
+kind, path, event and rest of route is kept at that link until topology or interest change. What happens where
+there is no room is in ``backpressure.py``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .node_state import NodeState
 from .outgoing import Outgoing
 from .presence import Presence
 
-REPEAT_SECONDS = 1.0  # the same failure is reported to an origin at most so often
-_MAX_DECISIONS = 16_384  # kept for a link; names of events can be many
+REPEAT_SECONDS = 1.0  # from one report of a failure to the same origin to the next
+_MAX_DECISIONS = 16_384  # kept for a link; there can be any number of event names
 
-STALE = Decision()  # of a link that is gone
+STALE = Decision()  # for messages of a link that is gone
 
 
 class Forwarder:
-    """The way through a node."""
+    """The way of messages through a node: ``decide`` says where they go, ``forward`` puts them there."""
 
     def __init__(self, node: NodeState, presence: Presence, outgoing: Outgoing) -> None:
         self._node = node
@@ -44,7 +44,12 @@ class Forwarder:
         self._reported: dict[tuple[str, str], float] = {}
 
     def decide(self, link: Link, record: Record, event: str) -> Decision:
-        """What to do with those of one event in a record; kept at the link. Raises ProtocolError."""
+        """Decide what happens to messages of one event in a record, and keep that at the link.
+
+        Takes the state lock.
+
+        Returns STALE if the link is no neighbour any more. Raises ProtocolError.
+        """
         kind, path, _, to, messages = record
         check_received(kind, event, to, messages)
         with self._node.lock:
@@ -58,7 +63,10 @@ class Forwarder:
         return decision
 
     def _decided(self, link: Link, kind: int, path: tuple[str, ...], event: str, to: Any) -> Decision:
-        """Lock held."""
+        """Return the decision for messages of this kind, path, event and rest of route (``to``).
+
+        Lock held.
+        """
         router = self._node.router
         pids = router.accept(link, path)
         if to is not None:
@@ -74,9 +82,10 @@ class Forwarder:
         return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
 
     def forward(self, link: Link, record: Record, decision: Decision, size: int | None) -> bool:
-        """Pass messages on; ``size`` bytes in all, None if that is to be worked out.
+        """Pass messages on. They have ``size`` bytes in all; None if that has to be computed.
 
-        Returns False, having done nothing, where messages of several events need to be decided again.
+        Returns False, having done nothing, where the record has several events and they need to be decided
+        again. Takes the state lock, and releases it while it waits for room.
         """
         kind, path, event, to, messages = record
         node = self._node
@@ -120,7 +129,10 @@ class Forwarder:
         return True
 
     def _fits(self, link: Link, record: Record, target: Link) -> bool:
-        """Lock held: whether each message is within what the target takes; if not, that is reported."""
+        """Return whether the target takes messages as large as these; report them if it does not.
+
+        Lock held.
+        """
         largest = too_large(target, record[PAYLOADS])
         if not largest:
             return True
@@ -130,7 +142,10 @@ class Forwarder:
         return False
 
     def report_back(self, link: Link, record: Record, cause: str, target: str | None) -> None:
-        """Lock held: report to the origin that its messages broke off; at most once a second for a cause."""
+        """Report to the origin that its messages were lost here, at most once a second for one cause.
+
+        Lock held.
+        """
         _, path, event, _, _ = record
         if type(event) is list:
             event = event[0]

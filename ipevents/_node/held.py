@@ -1,8 +1,9 @@
-"""What came from the parent before this process had said its ``online``, and waits for that.
+"""A store for what came from the parent before this process announced its ``online``.
 
-The parent link's reader adds and releases, so the store needs no lock of its own; only the end of a stop,
-when that reader takes nothing more, drops it from another thread. The two latches may be set and waited for
-by any thread: they are no Events, whose lock a signal handler may find held by the code that it interrupted.
+The parent link's reader adds and releases, so the store needs no lock of its own. Only ``drop`` runs in
+another thread, at the end of a stop, when that reader takes nothing more. Any thread may set the two latches
+and wait for them. They are no Events: a signal handler may find an Event's lock held by the code that it
+interrupted.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ class Held:
 
     def __init__(self) -> None:
         self.count = 0
-        self.online_said = Latch()  # the held may come; ends the wait of a reader that found no more room
-        self.is_dropped = False  # the online is never said, and nothing is kept any more; state lock
+        self.online_said = Latch()  # they may be delivered; ends the wait of a reader that found no room
+        self.is_dropped = False  # online is never announced, so nothing is kept any more; state lock
         self.released = Latch()  # what was held has been delivered, or nothing more comes from the parent
         self._messages: list[Message] = []
         self._bytes = 0
 
     def is_full(self) -> bool:
-        """Whether the reader has to wait for ``online_said`` before it goes on."""
+        """Return whether the reader has to wait for ``online_said`` before it goes on."""
         return self._bytes >= _MAX_BYTES or self.count >= _MAX_MESSAGES
 
     def add(
@@ -47,15 +48,17 @@ class Held:
         self.count = len(self._messages)
 
     def take(self) -> list[Message]:
-        """Everything that was held, in order; nothing is held any more."""
+        """Remove and return everything that was held, in order."""
         messages, self._messages = self._messages, []
         self._bytes = self.count = 0
         return messages
 
     def drop(self) -> None:
-        """State lock held, at the end of a stop: count what waited for an ``online`` that was never said.
+        """Count what is held as lost: ``online`` was never announced.
 
-        Nothing of it is delivered from here on, and what comes yet is counted by the reader.
+        State lock held, at the end of a stop.
+
+        Nothing of it is delivered from here on. The reader counts what comes after this.
         """
         self.is_dropped = True
         messages = self.take()

@@ -1,7 +1,7 @@
-"""What arrives over a link: delivered to listeners here, passed on by the forwarder, or noted.
+"""What arrives over a link: delivered to listeners here, passed on, or handled as a control record.
 
-Everything here runs in the reader thread of a link. A reader waits for room in another link only with the
-dispatcher left, and never for the link that it reads from.
+Everything here runs in the reader thread of a link. A reader gives the floor back before it waits for room in
+another link, and it never waits for room in the link that it reads from.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ _NO_KWARGS: dict[str, Any] = {}
 
 
 class Incoming:
-    """The receiving side of a node."""
+    """The receiving side of a node.
+
+    ``receive`` gets each frame; the counters here are part of ``stats()``.
+    """
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Incoming:
         self._node = node
         self._outgoing = outgoing
         self._forwarder = Forwarder(node, presence, outgoing)
-        self.holding = False  # what comes from the parent for us waits for our online
+        self.holding = False  # messages for us from the parent wait in ``held`` for our online
         self.held = Held()
         self.delivered = 0
         self.unheard = 0  # messages for us that nobody listened to
@@ -65,7 +68,10 @@ class Incoming:
         self._controls = Controls(node, presence, on_control, self._parent_answered, self.count)
 
     def receive(self, link: Link, records: list[Record], size: int) -> None:
-        """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for what makes no sense."""
+        """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for a malformed record.
+
+        LOST in place of ``size`` stands for a record whose large buffers did not fit into memory.
+        """
         node = self._node
         alone = len(records) == 1
         exact = size if alone else None  # of a record; None: to be worked out where it is needed
@@ -105,7 +111,7 @@ class Incoming:
         except IPEventsError:
             raise
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as exc:
-            # Listeners do not raise up to here: the record is to blame.
+            # What listeners raise is caught further down, so the record must be malformed.
             raise ProtocolError(f"a record that no process of ours makes: {told(exc, 200)}") from exc
         finally:
             outgoing = self._outgoing
@@ -115,7 +121,10 @@ class Incoming:
             node.lock.run_deferred()
 
     def _receive_several(self, link: Link, record: Record, size: int | None) -> None:
-        """Handle a message record of several events."""
+        """Handle a message record of several events.
+
+        It is forwarded as a whole if all of its events go the same way, otherwise in one part for each event.
+        """
         kind, path, events, to, messages = record
         if type(kind) is not int or type(messages) is not list or len(events) != len(messages):
             raise ProtocolError("a record that has not a name for each message")
@@ -147,7 +156,10 @@ class Incoming:
     # Delivering
 
     def _deliver(self, link: Link, decision: Decision, messages: list[Payload], *, gathers: bool) -> None:
-        """Call the listeners for messages of one event; ``gathers``: more of the same frame is to come."""
+        """Call the listeners for messages of one event.
+
+        ``gathers`` says that more of the same frame is to come.
+        """
         dispatcher = self._node.dispatcher
         kept = dispatcher.kept
         envelope = decision.envelope
@@ -188,7 +200,7 @@ class Incoming:
     def _deliver_several(
         self, link: Link, decisions: Mapping[str, Decision], events: Sequence[str], messages: list[Payload]
     ) -> None:
-        """Call the listeners for messages of several events."""
+        """Call the listeners for messages of several events, in their order."""
         dispatcher = self._node.dispatcher
         kept = dispatcher.kept
         origin = decisions[events[0]].pids[0]
@@ -222,14 +234,17 @@ class Incoming:
             self.unheard += count - heard
 
     def _let_others_in(self, link: Link) -> None:
-        """Between two messages, the dispatcher entered: this reader has run for long without blocking."""
+        """Give other threads the floor between two messages: this reader has run for long without blocking.
+
+        The caller holds the floor, and holds it again afterwards.
+        """
         self._node.dispatcher.leave()
         self._outgoing.write_dirty()
         link.turn.breathe()
         self._node.dispatcher.enter(gathers=True)
 
     def _open(self, decision: Decision, receivers: tuple[Listener, ...], payload: Payload) -> None:
-        """Call the listeners with a payload, unpickled if need be; the dispatcher is entered."""
+        """Decode a payload, and call the listeners with it. The caller holds the floor."""
         if not receivers:
             return
         envelope = decision.envelope
@@ -242,8 +257,10 @@ class Incoming:
         self._node.dispatcher.call(receivers, Message(envelope, args, kwargs), kwargs)
 
     def _not_handled(self, link: Link, count: int) -> None:
-        """Count messages that no listener is called for: there is none, one has ended the process, or the
-        life of this link is over, see ``Dispatcher.turn_over``.
+        """Count messages for which no listener is called.
+
+        There is none, one has ended the process, or the life of this link is over (see
+        ``Dispatcher.turn_over``).
         """
         if self._node.dispatcher.ended or link.ended:
             self.count("stopped", count)
@@ -251,19 +268,22 @@ class Incoming:
             self.unheard += count
 
     def _drop_stale(self, link: Link, messages: list[Payload]) -> None:
-        """Count what still came over a link that is gone."""
+        """Count messages that still came over a link that is gone."""
         with self._node.lock:
             link.drop("link-cut", len(messages))
 
     def _lose(self, link: Link, record: Record) -> None:
-        """Do without the one event of a record for whose large buffers there is no memory."""
+        """Drop the one event of a record whose large buffers found no memory. Report it here.
+
+        It is reported to its origin as well if it was on its way to another process.
+        """
         kind, path, event, to, messages = record
         check_received(kind, event, to, messages)
         link.received += len(messages)
         with self._node.lock:
             if link in self._node.router.neighbours:
                 origin = self._node.router.accept(link, path)[0]
-                if to is not None:  # it was on its way to somebody else
+                if to is not None:  # it was on its way to another process
                     self._forwarder.report_back(
                         link, record, f"no memory for it at {self._node.router.pid}", None
                     )
@@ -272,7 +292,10 @@ class Incoming:
         self._unreadable(event, origin, MemoryError("its large buffers are left out"))
 
     def _unreadable(self, event: str, origin: str, exc: Exception) -> None:
-        """An event that cannot be taken here is lost alone: counted and reported."""
+        """Count and report an event that cannot be decoded here.
+
+        Only this event is lost, not the connection.
+        """
         self.count("unreadable")
         why = str(exc) if type(exc) is UnreadablePayload else f"there is no memory for it ({exc})"
         error = UnreadablePayload(f"event {event!r} from {origin}: {why}")
@@ -280,19 +303,25 @@ class Incoming:
         self._node.error(error)
 
     def count(self, cause: str, count: int = 1) -> None:
-        """Count something rare, for stats()."""
+        """Count something rare, for ``stats()``."""
         self.counters[cause] = self.counters.get(cause, 0) + count
 
     def count_refused(self, cause: str) -> None:
-        """Count a handshake that came to nothing, for stats()."""
+        """Count a handshake that failed, by its cause, for ``stats()``."""
         self.refused[cause] = self.refused.get(cause, 0) + 1
 
-    # What waits for our own online
+    # Messages that wait for our own online
 
     def _hold(
         self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
     ) -> None:
-        """In the parent link's reader: keep messages for us until ``online`` was said and answered."""
+        """Keep messages for this process until its ``online`` was announced and answered.
+
+        In the parent link's reader.
+
+        Where the store is full, the reader waits for the ``online`` and then delivers what was held and these
+        messages.
+        """
         if self.held.is_full():
             self.held.online_said.wait()  # or the end of a stop, which drops what is held
             if not self.held.is_dropped:
@@ -307,12 +336,12 @@ class Incoming:
         self.held.add(link, decisions, events, messages)
 
     def _parent_answered(self) -> None:
-        """In the parent link's reader: our ``online`` has been said, and the parent has answered it."""
+        """Deliver what was held: the parent has answered our ``online``. In the parent link's reader."""
         if self.holding:
             self._release_held()
 
     def _release_held(self) -> None:
-        """In the parent link's reader: deliver what waited."""
+        """Deliver what was held, and hold nothing any more. In the parent link's reader."""
         with self._node.lock:
             self.holding = False
             messages = self.held.take()
@@ -323,9 +352,10 @@ class Incoming:
             self.held.released.set()
 
     def drop_held(self) -> None:
-        """At the end of a stop: count what waited for an ``online`` that was never said, and what comes yet.
+        """Count what waits for an ``online`` that was never announced as lost, and also what still comes.
 
-        Nothing of it is delivered from here on. A reader that waits with a full store goes on.
+        At the end of a stop. Nothing of it is delivered from here on. A reader that waits with a full store
+        goes on.
         """
         with self._node.lock:
             if self.holding:

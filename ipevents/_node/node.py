@@ -1,8 +1,8 @@
 """One process's place in the tree, put together from its parts.
 
-Joins the pure router with links and listeners. The rules that hold it together (README, How it is built):
-outboxes are filled under the state lock, listeners are called outside it. What the parts share is in
-node_state.py.
+``Node`` joins the pure router with links and listeners. Two rules hold it together (README, How it is built):
+outboxes are filled under the state lock, and listeners are called outside of it. node_state.py has what the
+parts share:
 
     local_events   events of this process, for its own listeners
     presence       what the neighbours know of this process
@@ -28,10 +28,13 @@ from .presence import Presence
 
 
 class Node(NodeState):
-    """See the module. ``on_control(link, record)`` gets the control records that concern processes; it is
-    called in the link's reader. ``on_first_use()`` is called before a send of a process that has not said
-    its ``online``; ``on_exit(exc)`` when a listener raised SystemExit; ``on_unheard()`` when an event has no
-    listener any more. ``reply(pids, event, args, kwargs)`` is what Message.reply calls.
+    """The parts of one node, and the dispatcher that calls its listeners. This class only assembles them.
+
+    - ``on_control(link, record)`` gets the control records about child processes, in the link's reader.
+    - ``on_first_use()`` is called before a send of a process that has not announced its ``online``.
+    - ``on_exit(exc)`` is called when a listener raised SystemExit.
+    - ``on_unheard()`` is called when an event has no listener any more.
+    - ``reply(pids, event, args, kwargs)`` is what Message.reply calls.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """What all parts of a node share: the state lock, what it guards, and the stage of the emitter.
 
-A base class of ``Node``, so that its parts can be given the node without knowing the whole of it: they import
-this file, and ``node.py``, which imports them, only assembles.
+``NodeState`` is a base class of ``Node`` because the parts are given the node without knowing the whole of
+it. They import this file; ``node.py``, which imports them, only assembles.
 
 Locks. ``lock`` (the state lock) guards router, outboxes, ``state`` and the lists here. Order: the floor first
-(see floor.py), then the state lock, nothing after it.
+(see floor.py), then the state lock. A thread that holds the state lock takes no other lock.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from .state_lock import StateLock
 
 
 class NodeState:
-    """See the module. ``reply(pids, event, args, kwargs)`` is what Message.reply calls;
-    ``on_first_use()`` is called before a send of a process that has not said its ``online``.
+    """The shared state of one node.
+
+    ``reply(pids, event, args, kwargs)`` is what Message.reply calls. ``on_first_use()`` is called before a
+    send of a process that has not announced its ``online``.
     """
 
     # Assigned by Node when it assembles; called from everywhere.
@@ -40,36 +42,37 @@ class NodeState:
         self.router = Router(pid)
         self.state = LifeState()  # changed by change() only
         self.stage = self.state.stage  # kept beside it, because each send asks for it
-        self.announced = False  # our own online has been said, or need not be
+        self.announced = False  # our own online was announced, or need not be
         self.sends_while_stopping = False
-        self.given = Names()  # what neighbours are called, in all lives
+        self.given = Names()  # the names that neighbours have been given, in all lives
         self.notices: Notices | None = None
         self.reply = reply
         self.on_first_use = on_first_use
         self.telling_errors: set[int] = set()  # threads that run the listeners of error
-        self.retired: list[Link] = []  # links that have ended, whose threads may be about to
+        self.retired: list[Link] = []  # links that have ended and whose threads may still be about to end
         # The counters of links that are gone.
         self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
 
     # The lock
 
     def inside(self) -> bool:
-        """Whether this code was called from within a section of its thread that holds the state lock."""
+        """Return whether this thread holds the state lock: the code was called from within such a section."""
         return self.lock.inside()
 
     def let_go(self, outer: bool) -> None:
-        """After an exception of any kind: give the state lock back, see ``StateLock.let_go``."""
+        """Give the state lock back after an exception of any kind, see ``StateLock.let_go``."""
         self.lock.let_go(outer)
 
     def defer(self, call: Callable[..., Any], *args: Any) -> None:
-        """Queue a call for the moment at which this thread leaves the state lock."""
+        """Queue a call for the moment at which this thread releases the state lock."""
         self.lock.defer(call, *args)
 
     def _deferred_failed(self, exc: IPEventsError) -> None:
+        """Report what a deferred call raised: there is no caller any more to raise it at."""
         self.error(exc)
 
     def forget_lock_owner(self) -> None:
-        """In a process made by os.fork(): the thread that held the lock does not exist here."""
+        """Replace the state lock in a process made by os.fork(), where its owner does not exist."""
         self.lock.forget()
         self.telling_errors.intersection_update({get_ident()})  # the forking thread may run one of them
         self.lock = StateLock(self._deferred_failed)
@@ -78,25 +81,31 @@ class NodeState:
     # The stage
 
     def change(self, event: Event) -> None:
-        """State lock held: go on to the next state. RuntimeError where that is none, see ``state.py``."""
+        """Go on to the next state.
+
+        State lock held. Raises RuntimeError where there is none, see ``state.py``.
+        """
         try:
             self.state.change(event)
         finally:  # also where a signal handler raises after it
             self.stage = self.state.stage
 
     def check_stage(self, listener: bool) -> None:
-        """While it stops, listeners may still send, and a child's target that is being unwound."""
+        """Raise the error of this stage if it allows no send.
+
+        While the emitter stops, listeners may still send, and so may a child's target that is being unwound.
+        """
         if self.stage is not Stage.STOPPING or not (listener or self.sends_while_stopping):
             raise self.stage_error()
 
     def may_send(self) -> bool:
-        """Whether this stage allows a send of the calling code; if not, ``send`` says why."""
+        """Return whether this stage allows a send of the calling code. If not, ``send`` raises the reason."""
         if self.stage is Stage.OPEN:
             return True
         return self.stage is Stage.STOPPING and (self.sends_while_stopping or self.dispatcher.runs_here())
 
     def stage_error(self) -> IPEventsError:
-        """What to raise at a call that this stage does not allow."""
+        """Return the error for a call that this stage does not allow."""
         if self.stage is Stage.NEW:
             return NotStarted(f"{self.place()} has not started: call ipem.start() first")
         if self.stage is Stage.FORKED:
@@ -106,5 +115,5 @@ class NodeState:
         return Closed(f"{self.place()} {'is stopping' if self.stage is Stage.STOPPING else 'was stopped'}")
 
     def place(self) -> str:
-        """This process as texts for people name it: ``resize (4718)``."""
+        """Return this process's name in texts for people: ``resize (4718)``."""
         return f"{process_name()} ({self.router.pid})"

@@ -1,11 +1,11 @@
 """What user code sends: checked, pickled, planned, put into outboxes, and written where the link is idle.
 
-Everything here runs in the thread that sends. Which way a message goes is decided in ``planning.py``, what
-happens where there is no room in ``backpressure.py``.
+Everything here runs in the thread that sends. ``planning.py`` decides which way a message goes,
+``backpressure.py`` what happens where there is no room.
 
-``send`` puts a message with one call and claims the link with another, only where nobody attends to it. In
-between it counts the message, with no call in between that a signal handler could interrupt; and one method
-for both, which is a call more for each event, made a flood of sends 8 % slower.
+``send`` puts a message with one call (``offer``) and claims the link with another, only if no thread attends
+to it. In between it counts the message, without a call that a signal handler could interrupt. One method for
+both would need a call more for each event, which made a flood of sends 8 % slower.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from .backpressure import Restarting
 
 _Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
-# Looking a member up in its class takes longer than all else that a send asks of it.
+# A plain name: to look the member up in its class would take longer than the comparison.
 _OPEN = Stage.OPEN
 
 
 class Outgoing:
-    """The sending side of a node."""
+    """The sending side of a node.
+
+    Records that a listener or a forwarding reader puts are collected in ``dirty`` and written when its batch
+    is done, by ``write_dirty``.
+    """
 
     def __init__(self, node: NodeState, events: LocalEvents, presence: Presence) -> None:
         self._node = node
@@ -57,7 +61,8 @@ class Outgoing:
     ) -> None:
         """Send a message; ``route`` as for ``Router.plan_here``.
 
-        Raises, or reports as ``error``, what the caller got wrong.
+        A mistake of the caller is raised, or reported as ``error``. An addressed send may wait for room, see
+        ``backpressure.py``. Called from inside the state lock, by a signal handler, say, it is deferred.
         """
         node = self._node
         lock = node.lock
@@ -85,7 +90,7 @@ class Outgoing:
                 claims = put(node, self, kind, plan, route, payload, size)
                 claimed = self._claim(plan.forward) if claims else []
             else:
-                self.sent += 1  # no call since it came into the outbox: both, or none
+                self.sent += 1  # no call since the offer, so no handler comes between the two
                 if not link.attended:
                     claimed = self._claim((link,))
             lock.release()
@@ -105,9 +110,9 @@ class Outgoing:
                 lock.run_deferred()
 
     def _break_off(self) -> None:
-        """After an exception that may have come at any place: release the lock, and give all claims back.
+        """Release the lock and give all claims back, after an exception that may have come at any place.
 
-        The lock was not held by this thread when it began, and no claim is to be used any more.
+        The thread did not hold the lock when its call began, and uses none of its claims any more.
         """
         node = self._node
         let_go(node.lock)
@@ -122,20 +127,22 @@ class Outgoing:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> tuple[Payload, int]:
-        """The payload of arguments that are not all plain."""
+        """Return the payload and its size for arguments that are not all plain."""
         links = partial(self._links, kind, event, route)
         return pickle_call(args, kwargs, partial(wait_to_copy, self._node, links))
 
     def _links(self, kind: int, event: str, route: tuple[str, ...] | None) -> tuple[Link, ...]:
-        """Lock held: where a message is about to go."""
+        """Return the links that a message is about to go to. Lock held."""
         return plan_message(self._node, kind, event, route).forward
 
     def _claim(self, links: tuple[Any, ...]) -> _Claimed:
-        """Lock held: the frames that the caller writes at once, after a message was put for these links.
+        """Take the right to write for these links, for which a message was put.
 
-        A link that was busy just now is left to its writer. Records sent from a listener for such a link, or
-        while the frame being read has more to come, are written when that frame is done; the writer steps in
-        only after LINGER_SECONDS.
+        Returns the frames to write. Lock held.
+
+        A link that was busy just now is left to its writer thread. What code in a listener sends over such a
+        link, or while the frame being read has more to come, is written when that frame is done; the writer
+        thread steps in only after LINGER_SECONDS.
         """
         dispatcher = self._node.dispatcher
         listens = dispatcher.runs_here()
@@ -155,7 +162,10 @@ class Outgoing:
     def send_route(
         self, route: tuple[str, ...], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """``sendTo``: along a route, target first; to our own name an ``emit``. Errors as for ``send``."""
+        """Send along a route, target first (``sendTo``); to our own name, ``emit``.
+
+        Errors as for ``send``.
+        """
         if len(route) == 1 and route[0] in self._node.router.names:
             name = self._events.checked(event, sending=True)
             if name is not None:
@@ -164,16 +174,16 @@ class Outgoing:
             self.send(SEND_TO, event, args, kwargs, route)
 
     def send_child(self, pid: str, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """``sendToChild``: to a direct child. Errors as for ``send``."""
+        """Send to a direct child (``sendToChild``). Errors as for ``send``."""
         self.send(TO_CHILD, event, args, kwargs, (pid,))
 
     def send_to_process(
         self, child: Restarting, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """``Child.send``: to the process that runs now, or to the next one where that has ended.
+        """Send to a child's process that runs now, or to the next one where that has ended (``Child.send``).
 
-        By the link, which the processes of a child have in common, and not by the pid, which each has for
-        itself. Errors as for ``send``.
+        It sends by the link, which all processes of a child have in common, and not by the pid, which each
+        process has for itself. Errors as for ``send``.
         """
         node = self._node
         lock = node.lock
@@ -198,11 +208,17 @@ class Outgoing:
                 lock.run_deferred()
 
     def defer(self, call: Callable[..., None], *args: Any) -> None:
-        """In a handler that interrupted ``send`` or ``write_dirty``: called when that is about to return."""
+        """Queue a call for the return of ``send`` or ``write_dirty``.
+
+        Called by a handler that has interrupted it.
+        """
         self._node.lock.defer(call, *args)
 
     def mark_dirty(self, link: Link) -> None:
-        """Lock held: a listener, or a reader that forwards, put something that leaves after the batch."""
+        """Have a link written after the batch: a listener, or a reader that forwards, has put something.
+
+        Lock held.
+        """
         if not link.dirty:
             self.dirty += (link,)
             link.dirty = True
@@ -211,7 +227,7 @@ class Outgoing:
 
     @runs_deferred
     def write_dirty(self) -> None:
-        """Lock not held: write what was put during a batch."""
+        """Write what was put during a batch. Lock not held."""
         if not self.dirty:
             return
         node = self._node

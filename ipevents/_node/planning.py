@@ -13,13 +13,14 @@ from .node_state import NodeState
 
 
 class NoProcess(Exception):
-    """A send by a link found no process there; it goes no further than ``Outgoing.send_to_process``."""
+    """A send by a link found no process there. Only ``Outgoing.send_to_process`` sees it."""
 
 
 def plan_message(node: NodeState, kind: int, event: str, route: tuple[str, ...] | None) -> Plan:
-    """Lock held: what ``send`` finds kept in the router from the second time on.
+    """Check a send, and return the plan for it: the links that it goes to. Lock held.
 
-    Raises what is wrong with stage, event or route, and with the way there.
+    ``send`` calls this for the first message of its kind, and finds the plan kept in the router after that.
+    Raises what is wrong with stage, event or route, or why there is no way to the target.
     """
     if node.stage is not Stage.OPEN:
         node.check_stage(node.dispatcher.runs_here())
@@ -37,13 +38,14 @@ def plan_message(node: NodeState, kind: int, event: str, route: tuple[str, ...] 
 
 
 def refusal(event: str, report: Report) -> SendError:
-    """A report of the router as the exception that the caller gets."""
+    """Turn a report of the router into the exception that the caller gets."""
     if not report.connected:
         return NotConnected(f"event {event!r} was not sent: {report.cause}")
     return UnknownProcess(f"event {event!r} was not sent: {report.cause}")
 
 
 def _check_route(route: tuple[str, ...], own: set[str]) -> None:
+    """Refuse a route that no message could take. Raises UnknownProcess or SendError."""
     if not route:
         raise UnknownProcess("sendTo needs at least one pid, the target first: message.pids is the reply")
     hops = len(route) - (route[-1] in own)

@@ -1,6 +1,6 @@
-"""What the neighbours of a process know of it: that it is there, what it listens to, and who is below it.
+"""What the neighbours of a process know of it: that it is there, what it listens to, and what is below it.
 
-All methods are called with the state lock held, but for ``interest_changed``.
+All methods are called with the state lock held, except ``interest_changed``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Presence:
         self._node = node
         self._events = events
         self._on_unheard = on_unheard
-        self._outage_told = False  # the error of this outage was given
+        self._outage_told = False  # this outage was reported
 
     def rename(self, pid: str) -> None:
-        """We have agreed on another pid; children are told."""
+        """Take over another pid that was agreed on, and send it to the children."""
         router = self._node.router
         router.rename(pid)
         children: list[Any] = router.child_links()
@@ -40,7 +40,7 @@ class Presence:
     # Upwards
 
     def announce(self) -> None:
-        """Say ``online`` upwards: all interest first."""
+        """Send our ``online`` to the parent, after everything that is wanted here and below."""
         node = self._node
         router = node.router
         node.announced = True
@@ -51,7 +51,7 @@ class Presence:
         self.tell_up((ONLINE, router.path))
 
     def announce_again(self) -> None:
-        """After a reconnect: ourselves, then all that are online below, top down."""
+        """Announce this process after a reconnect, then all processes that are online below it, top down."""
         self._outage_told = False
         self.announce()
         router = self._node.router
@@ -59,7 +59,7 @@ class Presence:
             self.tell_up((ONLINE, (*path, router.pid)))
 
     def advertise(self, change: Change) -> None:
-        """Tell the parent what began and what ceased to be wanted here and below."""
+        """Send the parent the events that began or ceased to be wanted, here and below."""
         router = self._node.router
         if router.up is not Up.OPEN:
             return
@@ -72,14 +72,17 @@ class Presence:
             parent.prompt()
 
     def tell_up(self, record: Record) -> None:
-        """Put a control record for the parent, if there is one to take it."""
+        """Queue a control record for the parent, if there is an open link to it."""
         router = self._node.router
         if router.up is Up.OPEN:
             parent: Any = router.parent
             parent.tell(record)
 
     def lose_up(self, count: int = 1) -> None:
-        """The upward part of fan-outs is lost in an outage; one error for each outage."""
+        """Count the upward part of fan-outs as lost, because the server is away.
+
+        Report that once in each outage.
+        """
         node = self._node
         parent: Any = node.router.parent
         parent.drop("disconnected", count)
@@ -90,7 +93,10 @@ class Presence:
             node.error(NotConnected(text))
 
     def interest_changed(self, event: str) -> None:
-        """The listeners of an event changed, in whatever thread, perhaps inside the state lock."""
+        """Note that the listeners of an event changed, and advertise that.
+
+        Called in any thread, perhaps inside the state lock; then the rest is deferred until it is released.
+        """
         node = self._node
         listens = node.dispatcher.listens_to
         if not listens(event):
@@ -105,14 +111,15 @@ class Presence:
             if node.announced and node.stage is Stage.OPEN:
                 self.advertise(node.router.own_interest(event, listens(event)))
 
-    # Children that are gone
+    # Links that are gone
 
     def child_gone(
         self, link: Link, exitcode: int | None, cause: str = "link-cut"
     ) -> tuple[bool, list[Callable[[], None]]]:
-        """A child ended and its link is read. Returns whether it was online, and notices to run in order.
+        """Remove a child that has ended and whose link is read to the end.
 
-        What was not written yet is counted as lost by ``cause``.
+        Returns whether it was online, and the notices of ``offline`` to run in order, for it and for all
+        below it. What was not written yet is counted as lost by ``cause``.
         """
         router = self._node.router
         neighbour = router.neighbours.get(link)
@@ -131,13 +138,18 @@ class Presence:
         return online, notices
 
     def _offline_notice(self, pid: str, exitcode: int | None) -> Callable[[], None]:
+        """Return a call that delivers ``offline`` for one process. It runs in the notices thread."""
+
         def notice() -> None:
             self._events.deliver("offline", (pid,), exitcode=exitcode)
 
         return notice
 
     def retire(self, link: Link) -> None:
-        """A link is gone for good. Its threads end; its counters are kept."""
+        """End a link that is not used any more, and keep its counters.
+
+        Its threads end by themselves; the list of retired links is for the stop, which joins them.
+        """
         node = self._node
         link.end()
         self.remember(link)
@@ -145,7 +157,7 @@ class Presence:
         node.retired.append(link)
 
     def remember(self, link: Link) -> None:
-        """Keep the counters of a link that is gone for good."""
+        """Add the counters of a link that is gone to those of the past."""
         past = self._node.past
         for name in ("sent", "received", "forwarded", "delivered"):
             past[name] += getattr(link, name)

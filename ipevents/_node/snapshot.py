@@ -9,9 +9,10 @@ from .node import Node
 
 
 def snapshot(node: Node, restarts: int) -> dict[str, Any]:
-    """What ``Emitter.stats`` returns; ``restarts`` is how often children were started again.
+    """Return what ``Emitter.stats`` returns. ``restarts`` is how often children were started again.
 
-    Taken under the state lock, so all of it is of one moment. The dicts belong to the caller.
+    The counters are read under the state lock, so all of them are of one moment. The dicts belong to the
+    caller.
     """
     with node.lock:
         incoming = node.incoming
@@ -29,7 +30,7 @@ def snapshot(node: Node, restarts: int) -> dict[str, Any]:
 
 
 def of_link(link: Link) -> dict[str, Any]:
-    """State lock held: the counters of one link."""
+    """Return the counters of one link. State lock held."""
     outbox = link.outbox
     return {
         "sent": link.sent,

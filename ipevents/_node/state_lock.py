@@ -1,4 +1,8 @@
-"""The state lock of a node, and the calls that wait for its release."""
+"""The state lock of a node, and the calls that wait for its release.
+
+A signal handler or a finalizer may run in the middle of a section that holds the lock. It must not touch what
+is half changed, so it queues what it wants to do.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
     """An RLock for one reason: ``_is_owned()`` tells atomically whether this thread holds it.
 
     Code that finds so was called from inside (a signal handler, a finalizer) and must not go on: it queues
-    its call with ``defer``, and that runs after the release. ``with`` runs it; after a bare ``release()``
-    call ``run_deferred()`` if there is anything in ``deferred``.
+    its call with ``defer``, which runs after the release. ``with`` runs it; after a bare ``release()`` call
+    ``run_deferred()`` if there is anything in ``deferred``.
 
-    ``on_error`` gets what a deferred call raises of the library's own errors: nobody is left to raise it at.
+    ``on_error`` gets an error of the library that a deferred call raises: there is no caller to raise it at.
     """
 
     __slots__ = ("_on_error", "_running", "deferred")  # an instance's dict would be slower here
@@ -28,7 +32,7 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
     def __init__(self, on_error: Callable[[IPEventsError], None]) -> None:
         super().__init__()
         self.deferred: dict[int, _Calls] = {}  # by thread
-        self._running: set[int] = set()  # threads that run theirs just now
+        self._running: set[int] = set()  # threads that are running their deferred calls
         self._on_error = on_error
 
     def __enter__(self) -> bool:  # type: ignore[override]  # the arguments are for direct calls only
@@ -45,15 +49,15 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
             self.run_deferred()
 
     def inside(self) -> bool:
-        """Whether this code was called from within a section of its thread that holds the lock."""
+        """Return whether this thread holds the lock: the code was called from within such a section."""
         return self._is_owned()  # type: ignore[attr-defined,no-any-return]  # as threading.Condition does
 
     def let_go(self, outer: bool) -> None:
-        """After an exception of any kind: give the lock back, unless ``outer``, what ``inside()`` was before.
+        """Give the lock back after an exception of any kind, unless ``outer`` is true.
 
-        A signal handler may raise at the entry of ``__exit__``. So whatever the main thread calls from
-        outside, and goes through ``with`` blocks of the lock, calls this where it is left by an exception,
-        before anything else is done about that.
+        ``outer`` is what ``inside()`` returned before the call. A signal handler may raise at the entry of
+        ``__exit__``, and then a ``with`` block leaves the lock held. So whatever the main thread calls from
+        outside, and goes through ``with`` blocks of the lock, calls this first when an exception leaves it.
         """
         if not outer:
             while self.inside():
@@ -62,13 +66,13 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
                 self.run_deferred()
 
     def defer(self, call: Callable[..., Any], *args: Any) -> None:
-        """Queue a call for the moment at which this thread leaves the lock."""
+        """Queue a call for the moment at which this thread releases the lock."""
         self.deferred.setdefault(get_ident(), deque()).append((call, args))
 
     def run_deferred(self) -> None:
-        """Lock not held: run what this thread queued from inside, in order.
+        """Run what this thread queued from inside, in order. Lock not held.
 
-        What is queued by that runs after it, and not within.
+        A call that these calls queue runs after them, and not within.
         """
         ident = get_ident()
         mine = self.deferred.get(ident)
@@ -79,7 +83,7 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
             while not self.inside():
                 try:
                     call, args = mine.popleft()
-                except IndexError:  # not asked before: a signal handler may come in between, and run all
+                except IndexError:  # no test before popleft: a signal handler may run all between the two
                     break
                 try:
                     call(*args)
@@ -93,6 +97,9 @@ class StateLock(RLock):  # type: ignore[misc]  # final for type checkers only
                 self.deferred.setdefault(ident, deque()).extend(meanwhile)
 
     def forget(self) -> None:
-        """In a process made by os.fork(), before another lock takes its place: nothing waits for this one."""
+        """Forget all queued calls in a process made by os.fork().
+
+        Another lock takes the place of this one.
+        """
         self.deferred.clear()
         self._running.clear()

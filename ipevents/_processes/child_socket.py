@@ -1,11 +1,11 @@
-"""The private socket of a process: where the children that it started connect to it.
+"""The private socket of a process, to which the children that it started connect.
 
-An AF_UNIX socket in a directory that only this user may enter. A child proves a token that it got through
-the pipe of its start and that is good for one connection.
+It is an AF_UNIX socket in a directory that only this user may enter. A child proves a token that it got
+through the pipe of its start and that is good for one connection.
 
 Locks. ``_opening`` guards the making of directory and acceptor, and ``_is_closed``; the state lock guards
-which children are expected. The acceptor's thread, which calls all the callbacks here, is ended by
-``close``.
+which children are expected. The only thread is the acceptor's: it calls all the callbacks here, and ``close``
+ends it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ log = Log("ipevents.children")
 
 
 class ChildSocket:
-    """See the module. ``on_attached()`` is called when a child has its link: the supervisor looks again."""
+    """The socket for the children of one process, and the starts of children that may still connect.
+
+    ``on_attached()`` is called when a child's link has got its connection, so that the supervisor looks
+    again.
+    """
 
     def __init__(self, node: Node, *, incarnation: int, on_attached: Callable[[], None]) -> None:
         self._node = node
@@ -46,7 +50,10 @@ class ChildSocket:
         self.address = ""
 
     def open(self) -> None:
-        """Listen. Idempotent. Raises OSError; Closed after ``close``, so that nothing is opened behind it."""
+        """Make the directory and listen in it. Idempotent.
+
+        Raises OSError, and Closed after ``close``, so that nothing is opened after a stop.
+        """
         with self._opening:
             if self._is_closed:
                 raise self._node.stage_error()
@@ -57,7 +64,7 @@ class ChildSocket:
             try:
                 address = os.path.join(directory.path, "children")
                 listener = listen(address, "AF_UNIX")
-                os.chmod(address, 0o600)  # whatever the umask is: who connects has to be allowed to write
+                os.chmod(address, 0o600)  # whatever the umask is: to connect, a child needs to write to it
                 self._acceptor = Acceptor(
                     listener,
                     socket_file=SocketFile.at(address),
@@ -77,15 +84,17 @@ class ChildSocket:
             self.address = address
 
     def expect(self, child: ChildState) -> None:
-        """State lock held: this start of a child may connect."""
+        """Let this start of a child connect from now on. State lock held."""
         self._expected[child.key_id] = child
 
     def name(self, child: ChildState, pid: str) -> None:
-        """State lock held: what this start of a child is called, and its place in the tree.
+        """Give this start of a child its name and its place in the tree, if it has none yet.
 
-        Its OS pid, unless this process or a neighbour, in another container, say, goes by that already, or a
-        neighbour did that is gone: what is still sent to that one is not for this one.
-        Called by who learns the pid first, the thread that starts the child or its handshake.
+        State lock held.
+
+        The name is its OS pid, unless that is taken: by this process or a neighbour (in another container,
+        say), or by a neighbour that is gone, because what is still sent to that one is not for this one.
+        Called in the thread that starts the child and in its handshake; the first of the two gives the name.
         """
         link, router = child.link, self._node.router
         if not child.is_named:
@@ -95,7 +104,10 @@ class ChildSocket:
             router.add_child(link, child.pid)
 
     def forget(self, child: ChildState) -> None:
-        """State lock held: nothing more can come from this start."""
+        """Expect no connection from this start any more, and close one that has no link yet.
+
+        State lock held.
+        """
         self._expected.pop(child.key_id, None)
         if child.phase is not Phase.EXITED:  # the start has failed, perhaps after the handshake
             self._node.router.remove_child(child.link)
@@ -104,7 +116,7 @@ class ChildSocket:
             child.early = None
 
     def close(self) -> None:
-        """End the acceptor, and remove the directory. Links stay."""
+        """End the acceptor and its thread, and remove the directory. Links stay."""
         with self._opening:
             self._is_closed = True
         if self._acceptor is not None:
@@ -112,12 +124,12 @@ class ChildSocket:
         self.remove()
 
     def remove(self) -> None:
-        """Remove the directory only. Takes no lock, for a signal handler; idempotent."""
+        """Remove the directory only. Idempotent. Takes no lock, so a signal handler may call it."""
         if self._directory is not None:
             self._directory.close()
 
     def abandon(self) -> None:
-        """In a forked child: give our descriptors back, leave everything else alone."""
+        """Give our copies of the descriptors back in a forked child; leave everything else alone."""
         if self._acceptor is not None:
             self._acceptor.abandon()
         if self._directory is not None:
@@ -126,15 +138,18 @@ class ChildSocket:
     # In the acceptor's thread
 
     def _me(self) -> Identity:
+        """Return what a handshake says of this process."""
         return Identity(self._node.router.pid, self._incarnation, sys.version_info[:2], 0)
 
     def _find_key(self, key: bytes) -> bytes | None:
+        """Return the key for a start that is still expected to connect, None for any other."""
         with self._node.lock:
             child = self._expected.get(key)
             awaited = child is not None and child.contact is Contact.AWAITED
             return derive(child.token, CHILD) if child is not None and awaited else None
 
     def _admit(self, identity: Identity, key: bytes, address: str) -> str | Refusal:
+        """Note that a process has proved its token, and return its name; or return a Refusal."""
         with self._node.lock:
             child = self._expected.get(key)
             if child is None or child.contact is not Contact.AWAITED:
@@ -144,9 +159,11 @@ class ChildSocket:
             return child.pid
 
     def _accepted(self, connection: Connection, identity: Identity, pid: str, key: bytes) -> None:
+        """Attach a connection, after every ``offline`` that is still to be announced."""
         self._node.events.after_offlines(lambda: self._attach(connection, key))
 
     def _attach(self, connection: Connection, key: bytes) -> None:
+        """Give the connection to the child's link, unless that start is over by now."""
         with self._node.lock:
             child = self._expected.get(key)
             if child is None or child.contact is not Contact.ADMITTED or child.link.session is not None:
@@ -156,6 +173,7 @@ class ChildSocket:
         self._on_attached()
 
     def _refused(self, cause: str, address: str) -> None:
+        """Count a refused connection, and log it unless the peer just hung up."""
         self._node.incoming.count_refused(cause)
         if cause != HUNG_UP:  # a child that was killed just then is no news
             log.warning(

@@ -1,8 +1,8 @@
-"""What is known of one child over all its restarts, and the steps from one state to the next.
+"""The child state: what is known of one child over all its restarts, and how it changes.
 
-``phase`` and ``contact`` say where the child is, see _core/child_states.py. They change by the methods here
-only; a field that means something in some states only says in which. All fields are guarded by the state
-lock, unless only the supervisor's thread uses them.
+``phase`` and ``contact`` are where the child is (tables in _core/child_states.py). Only the methods here
+change them; a field that has a meaning in some phases only names them in its comment. All fields are guarded
+by the state lock, unless only the supervisor's thread uses them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ from .programs import Program
 log = Log("ipevents.supervisor")
 
 ADMITTED_SECONDS = 1.0  # from a child's handshake to its link
-STEP = 0.05  # of a stop's time is kept for each level of the tree,
-LEAST_STEP_SECONDS = 0.2  # but at least so much
+STEP = 0.05  # the part of a stop's time that each level of the tree keeps for itself
+LEAST_STEP_SECONDS = 0.2  # the least that a level keeps
 
 
 class ChildState:
-    """See the module."""
+    """One child: its program, its link, its process of the moment, and when something is due for it.
 
-    link: Link  # its processes have it in common; from Supervisor.add() on
+    The methods change the state and return what follows. They start no process and call no listener; Children
+    does that.
+    """
+
+    link: Link  # one for all its processes; set by Children.add()
 
     def __init__(
         self,
@@ -73,13 +77,13 @@ class ChildState:
         self.wanted = False  # stop() or kill() was called: its end is final
         self.ended = Latch()  # set when the phase is ENDED and everything has been reported
         self.handle: Any = None  # the user's Child
-        # Of the next process, until it is started: PROGRAM, and what Child.send was given since the end of
-        # the one before. Apart from the outbox of that one, which may still be written to by its pid.
+        # For the next process, until it is started: PROGRAM, and what Child.send was given since the end of
+        # the one before. That one has an outbox of its own, into which sends by its pid may still put.
         self._next: Outbox | None = None
         self._forget_start()
 
     def _forget_start(self) -> None:
-        """Give all fields that concern one start their first values."""
+        """Give all fields that concern one start their first values, with a new key id and a new token."""
         self.contact = Contact.AWAITED
         self.key_id = os.urandom(8)
         self.token = os.urandom(32)
@@ -87,12 +91,12 @@ class ChildState:
         self.admitted_at = 0.0  # while ADMITTED
         self.is_named = False
         self.early: Connection | None = None  # while STARTING and CONNECTED: the link gets it after the start
-        # What the process has said of its end.
+        # What the process has reported of its end.
         self.finished = False
         self.refused = False
         self.failure = ""
         self.fault = ""  # of the library or the system, for which it ended
-        self.goes_on = False  # its main thread has stopped it by itself; what follows is out of its own reach
+        self.goes_on = False  # its main thread has called stop() itself and goes on with its program
         # Of its stop, while it runs.
         self.stop_sent = False
         self.term_sent = False
@@ -102,7 +106,7 @@ class ChildState:
 
     @property
     def title(self) -> str:
-        """The child as texts for people name it: ``child resize (4718)``."""
+        """The child's name in texts for people: ``child resize (4718)``."""
         return child_title(self.name, self.pid)
 
     @property
@@ -112,20 +116,23 @@ class ChildState:
 
     @property
     def is_over(self) -> bool:
-        """State lock held: whether no other process will be started, also while the last one still runs."""
+        """Whether no other process will be started; the last one may still run. State lock held."""
         return self.wanted or self.phase is Phase.ENDED
 
     # The phases
 
     def next_outbox(self) -> Outbox:
-        """State lock held, no process runs: what waits for the next one. It is full as any other outbox."""
+        """Return the outbox for the next process, while none runs. State lock held.
+
+        It begins with the program, and has the limits of any other outbox.
+        """
         if self._next is None:
             self._next = Outbox()
             self._next.put((PROGRAM, (), "", None, [self.program]), self.program_size)
         return self._next
 
     def starts_now(self, now: float) -> None:
-        """State lock held: a process is about to be started, with a token of its own."""
+        """Note that a process is about to be started, and make a token for it. State lock held."""
         self.phase = next_phase(self.phase, PhaseEvent.START)
         self._forget_start()
         self.link.outbox = self.next_outbox()  # nothing that was sent to a process before
@@ -133,22 +140,24 @@ class ChildState:
         self.policy.started(now)
 
     def started(self, process: ChildProcess) -> None:
-        """State lock held: the process runs; from now on what is sent goes into its link."""
+        """Note that the process runs. What is sent from now on goes into its link. State lock held."""
         self.phase = next_phase(self.phase, PhaseEvent.STARTED)
         self.starts += 1
         self.process = process
         self._next = None
 
     def exited(self, code: int | None, now: float) -> None:
-        """State lock held: its process has ended, with this exit code."""
+        """Note that its process has ended with this exit code. State lock held."""
         self.phase = next_phase(self.phase, PhaseEvent.EXITED)
         self.exitcode, self.exited_at = code, now
         self.kill_at = self.warn_at = None
 
     def goes_next(self, decision: RestartDecision, since: float) -> bool:
-        """State lock held: the last process is read to its end, or its start has failed.
+        """Go on after the last process was read to its end, or after a start that has failed.
 
-        Returns whether another one follows; if not, the caller calls ``ends``.
+        State lock held.
+
+        Returns whether another process follows. If not, the caller calls ``ends``.
         """
         self.process = None
         if not isinstance(decision, Restart):
@@ -158,7 +167,10 @@ class ChildState:
         return True
 
     def ends(self) -> int:
-        """State lock held: there will be no other process. Returns how many events waited for it."""
+        """Note that there will be no other process.
+
+        Returns how many events waited for one. State lock held.
+        """
         self.phase = next_phase(self.phase, PhaseEvent.END)
         self.process = None
         lost = 0 if self._next is None else self._next.count_messages()
@@ -168,14 +180,14 @@ class ChildState:
     # The link
 
     def admitted(self, now: float) -> None:
-        """State lock held: a process has proved this start's token."""
+        """Note that a process has proved the token of this start. State lock held."""
         self.contact = next_contact(self.contact, ContactEvent.ADMITTED)
         self.admitted_at = now
 
     def connected(self, connection: Connection) -> None:
-        """State lock held: the process that was admitted has a connection.
+        """Take the connection of the process that was admitted. State lock held.
 
-        The link gets it, now or when the start has returned.
+        The link gets it at once, or, while the start has not returned yet, in ``attach_early``.
         """
         self.contact = next_contact(self.contact, ContactEvent.CONNECTED)
         if self.phase is Phase.STARTING:
@@ -184,12 +196,16 @@ class ChildState:
             self._attach(connection)
 
     def attach_early(self) -> None:
-        """State lock held: the start has returned. The link gets a connection that came before that."""
+        """Give the link a connection that came before the start had returned. State lock held."""
         connection, self.early = self.early, None
         if connection is not None:
             self._attach(connection)
 
     def _attach(self, connection: Connection) -> None:
+        """Give the link its connection.
+
+        A stop that waits in the outbox is sent again, with the time that is left by now.
+        """
         self.link.attach(Stream(connection, None))
         if (
             self.stop_sent and self.kill_at is not None
@@ -197,13 +213,16 @@ class ChildState:
             self.send_stop(Deadline(max(0.0, self.kill_at - monotonic())))
 
     def leaves(self, now: float) -> None:
-        """State lock held: its link is read to the end, so it is about to end by itself."""
+        """Note that its link is read to the end, so its process is about to end. State lock held.
+
+        A process that then takes longer than ``leave_timeout`` is killed.
+        """
         self.contact = next_contact(self.contact, ContactEvent.READ)
         if self.alive and self.kill_at is None and self.leave_timeout is not None:
             self.kill_at = now + self.leave_timeout
 
     def is_read(self, now: float) -> bool:
-        """After the end of its process: whether nothing can come from it any more."""
+        """Return whether nothing can come any more from a process that has ended."""
         if self.contact is Contact.ADMITTED:
             return now >= self.admitted_at + ADMITTED_SECONDS
         return self.contact in (Contact.AWAITED, Contact.READ)
@@ -211,7 +230,11 @@ class ChildState:
     # What is to be done, and when
 
     def times(self) -> list[float | None]:
-        """When something is to be done for it: only what can still be done, or the thread would spin."""
+        """Return the times at which something is to be done for this child.
+
+        Only of what can still be done: a time that has passed and leads to nothing would make the thread
+        spin.
+        """
         if self.phase is Phase.WAITING:
             return [self.restart_at]
         if self.phase is Phase.RUNNING:
@@ -221,15 +244,16 @@ class ChildState:
         return []
 
     def send_stop(self, deadline: Deadline) -> None:
-        """State lock held: ask the child to stop; KILL follows if it does not.
+        """Ask the child to stop, and set the times for TERM and KILL if it does not. State lock held.
 
-        TERM is what the child itself sends its main thread, see child_main.py. Ours is for a child that has
-        closed its link by a ``stop()`` of its own, and so hears of nothing, while its program goes on.
+        In a stop the child itself sends TERM to its main thread, see child_main.py. The TERM from here is for
+        a child that has closed its link by a ``stop()`` of its own, and so receives nothing, while its
+        program goes on.
         """
         left = deadline.left()
         assert left is not None
         if self.phase is Phase.WAITING:
-            self.restart_at = monotonic()  # which finds that it is to end
+            self.restart_at = monotonic()  # the restart that is due now finds that the child is to end
         if not self.alive:
             return
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
@@ -241,18 +265,22 @@ class ChildState:
         self.kill_at = now + left if self.kill_at is None else min(self.kill_at, now + left)
 
     def _is_out_of_reach(self) -> bool:
+        """Return whether the program goes on after its own ``stop()``, so that only a signal can reach it."""
         return self.goes_on and self.contact is Contact.READ
 
     def kill(self) -> None:
-        """State lock held: it is to be ended at once, and not started again."""
+        """End the child at once, and do not start it again.
+
+        State lock held; the supervisor's thread sends the signal.
+        """
         self.wanted = True
         self.kill_at = self.restart_at = monotonic()
 
     def heard(self, record: Record) -> None:
-        """State lock held: what the child says of itself, ONLINE, FAILED, FAULT or FINISHED."""
+        """Note what the child has reported of itself: ONLINE, FAILED, FAULT or FINISHED. State lock held."""
         kind = record[0]
         if kind == ONLINE:
-            if len(record[1]) == 1:  # else the online of a process below it
+            if len(record[1]) == 1:  # a longer path is the online of a process below it
                 self.contact = next_contact(self.contact, ContactEvent.ONLINE)
                 self.warn_at = None
         elif kind == FAILED:
@@ -265,9 +293,11 @@ class ChildState:
             self.goes_on = len(record) > 1 and bool(record[1])
 
     def failures(self, online: bool, stopping: bool, decision: RestartDecision) -> list[ProcessError]:
-        """State lock held: what is to be told of an end, ``online`` whether it came after the online.
+        """Return the errors to report for an end.
 
-        An end that was asked for, of this child or of the whole tree, is none that failed.
+        ``online``: it came after the child's online. State lock held.
+
+        An end that was asked for, of this child or of the whole tree, is no failure.
         """
         told: list[ProcessError] = []
         failed = not self.wanted and not stopping
@@ -284,7 +314,10 @@ class ChildState:
         return told
 
     def act(self, now: float) -> None:
-        """In the supervisor's thread: the warning and the signals that are due for a running child."""
+        """Give the warning and send the signals that are due for a running child.
+
+        In the supervisor's thread.
+        """
         process = self.process
         if process is None or self.phase is not Phase.RUNNING:
             return
@@ -301,6 +334,7 @@ class ChildState:
             process.send_signal(signal.SIGKILL)
 
     def _warn(self) -> None:
+        """Log how many events wait for a child that has not announced its online."""
         waiting = self.link.count_waiting(self.sent_before)
         if waiting:
             log.warning(

@@ -1,10 +1,10 @@
-"""The children of this process: how they are started, what follows their end, how they are told to stop.
+"""The children of this process: how they are started, what follows their end, how they are asked to stop.
 
-No thread of its own: the first start of a child runs in the thread that asks for it, everything else in the
-supervisor's thread, unless it says otherwise.
+There is no thread in this file. The first start of a child runs in the thread that asks for it; everything
+else runs in the supervisor's thread, unless the docstring names another.
 
-Locks. The list of children and the fields of a ChildState are guarded by the state lock. What is reported to
-the user is reported after the lock is released.
+Locks. The state lock guards the list of children and the fields of each child state. What is reported to the
+user is reported after the lock is released.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from .process import ChildProcess, Launch
 
 log = Log("ipevents.supervisor")
 
-SILENT_SECONDS = 10.0  # what waits for an online is named in a warning after this (README, Guarantees)
+SILENT_SECONDS = 10.0  # until a warning names the events that wait for an online (README, Guarantees)
 GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
 
 
 class Children:
-    """The children that have not ended. Their main threads run ``child_main(launch, ...)``.
+    """The children that have not ended.
 
-    ``ring()`` lets the supervisor look again; ``on_empty()`` is called when a child has ended for good.
+    Each child's main thread runs ``child_main(launch, ...)``. ``ring()`` lets the supervisor look again;
+    ``on_empty()`` is called when a child has ended for good.
     """
 
     def __init__(
@@ -66,7 +67,12 @@ class Children:
     # Starts
 
     def add(self, child: ChildState) -> None:
-        """Start a child for the first time, in the calling thread. Raises OSError where that is refused."""
+        """Start a child for the first time, in the calling thread.
+
+        Raises OSError where the system refuses it.
+
+        If this raises, there is no such child: what was started of it is taken back or killed.
+        """
         node = self._node
         self._socket.open()
         outer = node.inside()
@@ -83,14 +89,14 @@ class Children:
             node.let_go(outer)
             if child.process is None:
                 self._take_back(child, link)
-            else:  # a signal handler, when it ran already: nobody gets a handle of it
+            else:  # a signal handler raised when it ran already: the caller will have no handle of it
                 self.kill_child(child)
             self._ring()
             raise
         self._ring()
 
     def _take_back(self, child: ChildState, link: Link) -> None:
-        """After a first start that has failed: the child has never been."""
+        """Remove a child whose first start has failed, as if it had never been."""
         with self._node.lock:
             if child in self._states:
                 self._states.remove(child)
@@ -99,13 +105,13 @@ class Children:
         self._give_back(link)
 
     def _give_back(self, link: Link) -> None:
-        """End the link of a child that has not come to be, with its threads."""
+        """End the link, and its threads, of a child that was never started."""
         with self._node.lock:
             link.end()
         link.join(Deadline(GIVE_BACK_SECONDS))
 
     def _start(self, child: ChildState) -> None:
-        """One start of a child; in ``add`` or in the supervisor's thread."""
+        """Start a process of a child. Called by ``add``, and in the supervisor's thread for each restart."""
         with self._node.lock:
             child.starts_now(monotonic())
             self._socket.expect(child)
@@ -125,7 +131,10 @@ class Children:
         log.debug("= %s started", child.title)
 
     def _started(self, child: ChildState, process: ChildProcess) -> None:
-        """The process runs: it has its name from here on, and is watched."""
+        """Note that the process runs: from here on it has its name and is watched.
+
+        Where a stop began meanwhile, it is killed at once.
+        """
         with self._node.lock:
             child.started(process)
             child.link.wake_waiters()
@@ -137,20 +146,25 @@ class Children:
             if stopping or child.wanted:
                 child.kill_at = monotonic()
 
-    # What children say: in their links' readers
+    # What children report: in the readers of their links
 
     def control(self, link: Link, record: Record) -> None:
-        """ONLINE, FAILED, FAULT and FINISHED of a child of ours."""
+        """Handle ONLINE, FAILED, FAULT and FINISHED of a child. In the reader of its link."""
         child = self._child_of(link)
         if child is not None:
             with self._node.lock:
                 child.heard(record)
 
     def _child_of(self, link: Link) -> ChildState | None:
+        """Return the child that has this link, None where it has ended. Takes the state lock."""
         with self._node.lock:
             return next((child for child in self._states if child.link is link), None)
 
     def _link_closed(self, link: Link, error: Exception | None) -> None:
+        """Note that a child's connection is read to its end, and let the supervisor look.
+
+        In the reader of its link.
+        """
         child = self._child_of(link)
         if isinstance(error, LinkError):
             self._node.error(error, child=link.child)
@@ -163,26 +177,26 @@ class Children:
     # Wishes, from any thread
 
     def stop_child(self, child: ChildState, seconds: float) -> None:
-        """Ask one child to end within ``seconds``, then make it; no restart."""
+        """Ask one child to end within ``seconds``, and kill it after that. It is not started again."""
         with self._node.lock:
             child.wanted = True
             child.send_stop(Deadline(seconds))
         self._ring()
 
     def kill_child(self, child: ChildState) -> None:
-        """End one child at once; no restart."""
+        """Have one child killed at once, in the supervisor's thread. It is not started again."""
         with self._node.lock:
             child.kill()
         self._ring()
 
     def stop(self, deadline: Deadline) -> None:
-        """Ask all of them at once to end until then, and send them KILL after it."""
+        """Ask all children at once to end by the deadline. They are killed after it."""
         with self._node.lock:
             for child in self._states:
                 child.send_stop(deadline)
 
     def hurry(self, deadline: Deadline) -> None:
-        """Ask them again where the deadline has been shortened since."""
+        """Ask the children again where the deadline has been shortened since."""
         assert deadline.at is not None
         with self._node.lock:
             for child in self._states:
@@ -190,7 +204,7 @@ class Children:
                     child.send_stop(deadline)
 
     def kill_all(self) -> None:
-        """KILL all of them now, and remove the directory. Takes no lock, for a signal handler."""
+        """Kill all children now, and remove the directory. Takes no lock, so a signal handler may call it."""
         for child in list(self._states):
             process = child.process
             if process is not None and child.alive:
@@ -198,7 +212,10 @@ class Children:
         self._socket.remove()
 
     def give_up(self) -> None:
-        """After ``kill_all``, where nobody waits for their ends any more: reap them all, let nobody in."""
+        """Reap all children after ``kill_all``, where their ends are not waited for otherwise.
+
+        Let no child in.
+        """
         self._socket.close()
         for child in self._all():
             process = child.process
@@ -213,15 +230,15 @@ class Children:
     # The socket
 
     def close_socket(self) -> None:
-        """Let nobody in any more, and remove the directory."""
+        """Let no child in any more, and remove the directory."""
         self._socket.close()
 
     def remove_socket(self) -> None:
-        """Remove the directory only. Takes no lock, for a signal handler; idempotent."""
+        """Remove the directory only. Idempotent. Takes no lock, so a signal handler may call it."""
         self._socket.remove()
 
     def abandon(self) -> None:
-        """In a forked process: give our copies of the descriptors back, leave everything else alone."""
+        """Give our copies of the descriptors back in a forked process; leave everything else alone."""
         for child in self._states:
             child.link.abandon()
             if child.process is not None:
@@ -231,24 +248,25 @@ class Children:
     # What is due
 
     def watched(self) -> tuple[list[ChildState], list[float]]:
-        """Those whose process runs, and the times at which something is to be done for one of them."""
+        """Return the children whose process runs, and the times at which something is due for any child."""
         with self._node.lock:
             alive = [child for child in self._states if child.alive]
             return alive, [at for child in self._states for at in child.times() if at is not None]
 
     def look(self, now: float, deadline: Deadline | None) -> None:
-        """Do whatever the clock or the links ask for. ``deadline`` is that of the stop, if there is one."""
+        """Do what is due by the clock or by the links. ``deadline`` is that of the stop, if there is one."""
         for child in self._all():
             self._due(child, now, deadline)
 
     def _all(self) -> list[ChildState]:
+        """Return a copy of the list of children, made under the state lock."""
         with self._node.lock:
             return list(self._states)
 
     def exited(self, child: ChildState) -> None:
-        """Its process has ended."""
+        """Reap a child whose process has ended, and end its connection, so that the reader ends as well."""
         process = child.process
-        if process is not None and child.alive:  # else this is done once more, after a fault further down
+        if process is not None and child.alive:  # not alive: called again after a fault further down
             code = process.reap()
             with self._node.lock:
                 if child.alive:
@@ -258,7 +276,7 @@ class Children:
         child.link.close_session()
 
     def _due(self, child: ChildState, now: float, deadline: Deadline | None) -> None:
-        """Whatever the clock or the link asks for in one child."""
+        """Do what is due for one child: finish its last process, restart it, or send its signals."""
         if child.phase is Phase.EXITED:
             # A listener that never returns keeps the link from being read: a stop does not wait for it.
             overdue = deadline is not None and deadline.passed()
@@ -269,7 +287,10 @@ class Children:
         child.act(now)
 
     def _finish(self, child: ChildState, *, stopping: bool) -> None:
-        """Its process has ended and its link is read to the end: report that, and decide what follows."""
+        """Report the end of a child's process, and decide whether another one follows.
+
+        Called when the process has ended and its link is read to the end.
+        """
         link, process = child.link, child.process
         with self._node.lock:
             if child.phase is not Phase.EXITED:
@@ -279,7 +300,7 @@ class Children:
             cause = "stopped" if child.wanted or stopping else "link-cut"
             lost = link.dropped.get(cause, 0)
             online, notices = self._node.presence.child_gone(link, code, cause)
-            if not online:  # what it was sent waited there for its online
+            if not online:  # what was sent to it waited in its process for its online
                 link.drop(cause, link.sent - child.sent_before)
             lost = link.dropped.get(cause, 0) - lost
             decision = child.policy.exited(
@@ -305,18 +326,26 @@ class Children:
             self._announce_end(child)
 
     def _end(self, child: ChildState) -> None:
-        """State lock held: this child will not be started again."""
+        """Remove a child that will not be started again, and retire its link. State lock held."""
         self._states.remove(child)
         child.link.drop("link-cut", child.ends())
         self._node.presence.retire(child.link)
 
     def _announce_end(self, child: ChildState) -> None:
-        """After ``_end``, when everything else is reported: threads that wait for the end go on."""
-        child.inherited = Inheritance()  # whoever made them may be rid of them now
+        """Let the threads go on that wait for the child's end.
+
+        Called after ``_end``, when all else is reported.
+        """
+        child.inherited = Inheritance()  # lets go of the objects that it passed to its processes
         child.ended.set()
         self._on_empty()
 
     def _restart(self, child: ChildState, *, stopping: bool) -> None:
+        """Start a child's next process, or end the child where it was stopped meanwhile.
+
+        A start that fails is reported, and counts as a death: the restart policy decides whether another one
+        follows.
+        """
         if child.wanted or stopping:
             with self._node.lock:
                 self._end(child)

@@ -1,4 +1,8 @@
-"""One child process: how it is started, how its end is noticed, how it is made to end."""
+"""One child process: how it is started, how its end is noticed, how it is made to end.
+
+Processes are started by ``multiprocessing``, changed in two ways: SIGINT is blocked until the child is ready
+for it, and the child does not import the main module. Ends are noticed by a pidfd where the system has one.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +25,19 @@ from .._platform.clock import sleep
 from .._platform.threads import start_thread
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
-_EXITCODE_SECONDS = 0.5  # how long after an exit its code may come, where it is not ours to reap
+_EXITCODE_SECONDS = 0.5  # how long after an exit its code may come, where a fork server reaps the child
 _EXITCODE_TRIES = 20
 _EXITCODE_STEP_SECONDS = 0.001
-_UNKNOWN_EXITCODE = 255  # as multiprocessing says itself where it does not know
+_UNKNOWN_EXITCODE = 255  # multiprocessing uses the same where it does not know the code
 
 _ours = threading.local()
 _patch_lock = threading.Lock()
 
 
 class Launch(NamedTuple):
-    """What a child is given through the pipe of its start; well under 32 KiB (README, Wire).
+    """What a child gets through the pipe of its start; well under 32 KiB (README, Wire).
 
-    ``repr`` shows no token: it must not come into a log or a traceback.
+    ``repr`` shows no token: a token must not get into a log or a traceback.
     """
 
     address: str
@@ -50,24 +54,22 @@ class Launch(NamedTuple):
 
 
 class ChildProcess:
-    """A started ``multiprocessing.Process`` with a descriptor that tells its end (or a sentinel)."""
+    """A started ``multiprocessing.Process``, with a descriptor that becomes readable when it has ended."""
 
     def __init__(
         self, main: Callable[..., None], launch: Launch, name: str, passed: tuple[object, ...] = ()
     ) -> None:
         """Start a process that calls ``main(launch, *passed)``. Blocks for some milliseconds.
 
-        ``main`` is pickled by its name.
-
-        Raises WorkerRefused where no process can be started, OSError where the system refuses it; then there
-        is none.
+        ``main`` is pickled by its name. Raises WorkerRefused where no process can be started, OSError where
+        the system refuses it; in both cases there is no process.
         """
         _check_place()
         streams.occupy()  # the user may have closed them only now; multiprocessing opens pipes
         context: Any = multiprocessing.get_context(launch.start_method)
         self.process: BaseProcess = context.Process(target=main, args=(launch, *passed), name=name)
         self.process.daemon = False  # a daemon may have no children
-        self._is_ours = launch.start_method == "spawn"  # to reap; else its fork server does that
+        self._is_ours = launch.start_method == "spawn"  # whether we reap it, and not a fork server
         self._pidfd: int | None = None
         self._ending: Ending | None = None
         self._is_over = False
@@ -80,12 +82,12 @@ class ChildProcess:
             self._pidfd = _pidfd_of_child(self.pid)
             if self._pidfd is None and self._is_ours:
                 self._ending = Ending.of(self.pid)
-        except BaseException:  # no descriptor left, or Ctrl-C: the caller is told that there is no child
+        except BaseException:  # no descriptor left, or Ctrl-C: the exception means that there is no child
             self.discard()
             raise
 
     def discard(self) -> None:
-        """There is to be no such child: KILL it, if it runs, wait for that, and give everything back."""
+        """Kill the process if it runs, wait for its end, and close all descriptors."""
         if self.process.pid is not None:
             self.process.kill()
             self.process.join()
@@ -93,13 +95,16 @@ class ChildProcess:
         self._close_descriptors()
 
     def fileno(self) -> int:
-        """The descriptor that becomes readable when the process has ended."""
+        """Return the descriptor that becomes readable when the process has ended."""
         if self._pidfd is not None:
             return self._pidfd
         return self.process.sentinel if self._ending is None else self._ending.fileno()
 
     def reap(self) -> int | None:
-        """After its end: its exit code, negative for a signal, None where somebody else took it."""
+        """Reap the process after its end. Returns its exit code, negative for a signal.
+
+        Returns None where other code in this process has reaped it, and so taken the code.
+        """
         code = None if self._ending is None else self._ending.code
         if self._pidfd is not None:
             with contextlib.suppress(OSError):  # reaped by somebody else; or the system knows no P_PIDFD
@@ -110,25 +115,29 @@ class ChildProcess:
         return self.exitcode
 
     def _seen(self, waits: bool) -> int | None:
-        """What multiprocessing says, which reaps it.
+        """Return the exit code that multiprocessing gets when it reaps the process; None if it gets none.
 
-        Not ``multiprocessing.connection.wait``: its timeout has no end while somebody has frozen the clock.
+        If ``waits``, it is asked several times. Not by ``multiprocessing.connection.wait``, whose timeout
+        never ends while something (a test library, say) has frozen the clock.
         """
-        if not self._is_ours:  # the fork server tells it a moment later
+        if not self._is_ours:  # the fork server sends the code a moment later
             poll = select.poll()
             poll.register(self.process.sentinel, select.POLLIN)
             return self.process.exitcode if poll.poll(_EXITCODE_SECONDS * 1000) else None
         seen = self.process.exitcode
         tries = _EXITCODE_TRIES if waits else 0
         while seen is None and tries:
-            # Its sentinel was faster than its end; or another thread has it, and is about to put it down.
+            # Its sentinel came before its end, or another thread has reaped it and will store the code.
             tries -= 1
             sleep(_EXITCODE_STEP_SECONDS)
             seen = self.process.exitcode
         return seen
 
     def send_signal(self, number: int) -> None:
-        """Signal it, as long as it is not reaped; a process that has ended is no error."""
+        """Send a signal, as long as the process is not reaped.
+
+        A process that has ended already is no error.
+        """
         with contextlib.suppress(ProcessLookupError):
             if self._pidfd is not None:
                 try:
@@ -141,20 +150,21 @@ class ChildProcess:
                 os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Give the descriptors back; after the end only.
+        """Close the descriptors after the end of the process.
 
-        The Process stays as it is for those who hold it, with an exit code: they may still ask it for that.
+        The ``Process`` object stays usable for code that holds it, with an exit code to ask for.
         """
         self._close_descriptors()
         popen: Any = self.process._popen  # type: ignore[attr-defined]  # not in typeshed
         if popen is not None and popen.returncode is None:
-            # Reaped by somebody else. multiprocessing would take it for alive, and signal who has its pid.
+            # Reaped by other code. multiprocessing would take it for alive, and signal a process that has
+            # got the same pid since.
             popen.returncode = _UNKNOWN_EXITCODE if self.exitcode is None else self.exitcode
         process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
 
     def abandon(self) -> None:
-        """In a forked child: only our copies of the descriptors go."""
-        # multiprocessing would join it at the end of this process, and fail: it is no child of ours here.
+        """Close our copies of the descriptors in a forked child, and do nothing else."""
+        # multiprocessing would join it when this process ends, and fail: it is a child of our parent.
         process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
         if self._ending is not None:
             self._ending.abandon()
@@ -169,10 +179,11 @@ class ChildProcess:
 
 
 class Ending:
-    """The end of a child of this process where the system has no pidfd: a thread waits for it.
+    """The end of a child, noticed by a thread that waits for it. For systems without pidfd.
 
-    The sentinel would not do: it is shared with whatever the child forks. The thread blocks until the process
-    ends, whose owner kills it at last, and does not reap it. ``code`` is its exit code, once that is known.
+    The sentinel of multiprocessing would not do: whatever the child forks shares it. The thread blocks until
+    the process ends, and does not reap it; the owner of the process kills it at last. ``code`` is the exit
+    code, once that is known.
     """
 
     def __init__(self, pid: int) -> None:
@@ -182,7 +193,10 @@ class Ending:
 
     @classmethod
     def of(cls, pid: int) -> Ending | None:
-        """None where no thread can be started, or the system cannot wait so (macOS before Python 3.13)."""
+        """Start to wait for the end of this process.
+
+        Returns None where no thread can be started, or the system cannot wait so (macOS before Python 3.13).
+        """
         if not hasattr(os, "waitid"):
             return None
         ending = cls(pid)
@@ -195,6 +209,10 @@ class Ending:
         return ending
 
     def _wait(self) -> None:
+        """Wait for the end of the process, keep its exit code, and make the pipe readable.
+
+        The body of the thread.
+        """
         with contextlib.suppress(ChildProcessError):  # somebody else has reaped it
             self.code = code_of(os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT))
         writer, self._writer = self._writer, -1
@@ -203,24 +221,26 @@ class Ending:
         os.close(writer)
 
     def fileno(self) -> int:
+        """Return the descriptor that becomes readable at the end."""
         return self._reader
 
     def has_come(self) -> bool:
+        """Return whether the process has ended."""
         return self._writer < 0
 
     def close(self) -> None:
-        """Give the descriptor back, after the end."""
+        """Close the descriptor, after the end."""
         os.close(self._reader)
 
     def abandon(self) -> None:
-        """Where its thread is not: give back what it would have closed."""
+        """Close what the thread would have closed, where that thread does not exist."""
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
 
 
 def code_of(result: Any) -> int | None:
-    """multiprocessing's exit code of what ``os.waitid`` returned."""
+    """Return the result of ``os.waitid`` as an exit code of multiprocessing: negative for a signal."""
     if result is None:
         return None
     killed = result.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
@@ -228,6 +248,7 @@ def code_of(result: Any) -> int | None:
 
 
 def _pidfd_of_child(pid: int) -> int | None:
+    """Return a pidfd for a child that was just started; None where there is none, or it is reaped already."""
     try:
         return open_pidfd(pid)
     except ProcessLookupError:  # it has ended, and was reaped: by somebody else, or SIGCHLD is ignored
@@ -235,7 +256,7 @@ def _pidfd_of_child(pid: int) -> int | None:
 
 
 def open_pidfd(pid: int) -> int | None:
-    """A descriptor for a process, or None where the system has none."""
+    """Return a descriptor for a process, or None where the system has none. Raises ProcessLookupError."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:
@@ -247,7 +268,7 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def _check_place() -> None:
-    """Refuse what multiprocessing would do in a process that can have no children. Raises WorkerRefused."""
+    """Refuse to start a child where multiprocessing would fail in an unclear way. Raises WorkerRefused."""
     if multiprocessing.current_process().daemon:
         raise WorkerRefused(
             "this process is a daemonic one of multiprocessing (a worker of a Pool, or daemon=True), which "
@@ -263,7 +284,10 @@ def _check_place() -> None:
 
 
 def _check_interpreter() -> None:
-    """multiprocessing does not notice that there is none. Raises WorkerRefused."""
+    """Refuse to start a child if there is no interpreter for it: multiprocessing would not notice.
+
+    Raises WorkerRefused.
+    """
     from multiprocessing import spawn
 
     found = spawn.get_executable()
@@ -277,7 +301,7 @@ def _check_interpreter() -> None:
 
 @contextlib.contextmanager
 def _quiet_start(start_method: str) -> Iterator[None]:
-    """Around a start: SIGINT waits, and the child does not import our main module."""
+    """Block SIGINT during a start, and keep the child from importing our main module."""
     _patch_preparation()
     from multiprocessing import resource_tracker  # late: a process without children needs neither
 
@@ -300,18 +324,21 @@ def _quiet_start(start_method: str) -> Iterator[None]:
 
 
 class _Blocked:
-    """Blocks SIGINT where it is unpickled; the main function of our children unblocks it."""
+    """An object that blocks SIGINT in the process that unpickles it.
+
+    Each child unpickles one at its very beginning; its main function unblocks SIGINT when it can handle it.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return signal.pthread_sigmask, (int(signal.SIG_BLOCK), [int(signal.SIGINT)])
 
 
 def _patch_preparation() -> None:
-    """Wrap what multiprocessing tells a new process, once; only our own starts get something else.
+    """Replace what multiprocessing sends to a new process, once; it has an effect on our own starts only.
 
-    They are told nothing of the main module, so a child does not import it and a script needs no
-    ``if __name__ == "__main__"`` guard. multiprocessing would look at it all the same, and fail where it has
-    no ``__spec__`` (under pdb before Python 3.13) or is gone.
+    Our children get nothing about the main module. So a child does not import it, and a script needs no ``if
+    __name__ == "__main__"`` guard. multiprocessing itself would look at the main module in any case, and fail
+    where that has no ``__spec__`` (under pdb before Python 3.13) or is gone.
     """
     with _patch_lock:
         from multiprocessing import spawn
@@ -335,7 +362,10 @@ def _patch_preparation() -> None:
 
 
 def _preparation_data(name: str) -> dict[str, Any]:
-    """What multiprocessing tells a new process, without the main module."""
+    """Return what multiprocessing sends to a new process, but nothing of the main module.
+
+    SIGINT is blocked there by the first entry.
+    """
     from multiprocessing import spawn, util
 
     private: Any = spawn  # not in typeshed, nor what follows
@@ -360,10 +390,11 @@ def _preparation_data(name: str) -> dict[str, Any]:
 
 
 def missing_options(line: list[str], given: Mapping[str, str | bool], typed: list[str]) -> list[str]:
-    """The ``-X`` options and the ``-u`` of this interpreter that a command line for another one lacks.
+    """Return the ``-X`` options and the ``-u`` of this interpreter that the command line ``line`` lacks.
 
-    multiprocessing itself passes on all ``-X`` options in the newest Pythons only, in others those of a short
-    list, and never ``-u``. ``typed`` is the command line of this interpreter.
+    ``line`` is for another interpreter, ``typed`` is the command line of this one, ``given`` has its ``-X``
+    options. multiprocessing passes on all ``-X`` options in the newest Pythons only, in others those of a
+    short list, and never ``-u``.
     """
     there = {after.partition("=")[0] for option, after in zip(line, line[1:], strict=False) if option == "-X"}
     found = []
@@ -374,7 +405,7 @@ def missing_options(line: list[str], given: Mapping[str, str | bool], typed: lis
 
 
 def _is_unbuffered(typed: list[str]) -> bool:
-    """Whether ``-u`` is among the options of a command line, before the script, ``-c`` or ``-m``."""
+    """Return whether ``-u`` is among the options of a command line, before the script, ``-c`` or ``-m``."""
     words = iter(typed[1:])
     for word in words:
         if not word.startswith("-") or word in ("-", "--"):

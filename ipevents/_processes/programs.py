@@ -1,4 +1,8 @@
-"""What a child runs: a function, this script again, or another script."""
+"""What a child runs: a function, this script again, or another script.
+
+The functions here check what the user gave and turn it into a ``Program``, which is sent to the child;
+``execute`` runs it there.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,9 @@ MAX_NAME = 256  # characters; it goes through the pipe of the start, see Launch
 
 
 def arguments(args: object) -> tuple[Any, ...]:
-    """The positional arguments of a child. Raises TypeError for what is no row of them.
+    """Return the positional arguments of a child as a tuple.
+
+    Raises TypeError for what is no sequence of them.
 
     A str is one argument and not its letters; a set has no order.
     """
@@ -36,7 +42,10 @@ def arguments(args: object) -> tuple[Any, ...]:
 
 
 def name(given: object, default: object) -> str:
-    """What a child is called: what it was given, else its target's name. Raises TypeError, ValueError."""
+    """Return the name of a child: the one that was given, otherwise its target's.
+
+    Raises TypeError, ValueError.
+    """
     if given is not None and not isinstance(given, str):
         raise TypeError(f"the name of a child is a str, not {shown(given)}")
     if given is not None and len(given) > MAX_NAME:
@@ -48,9 +57,10 @@ def name(given: object, default: object) -> str:
 def function(
     target: Any, args: tuple[Any, ...], kwargs: object = None, inherited: Inheritance | None = None
 ) -> Program:
-    """The call of a function, pickled now; what its process inherits at its start is noted.
+    """Return the call of a function as a program. Target and arguments are pickled now.
 
-    Raises Unpicklable, naming the culprit; TypeError for what could not be called so.
+    ``inherited`` collects what a process has to inherit at its start. Raises Unpicklable, which names the
+    culprit, and TypeError for what could not be called so.
     """
     _check_target(target)
     kwargs = {} if kwargs is None else kwargs
@@ -72,7 +82,7 @@ def function(
 
 
 def _check_target(target: Any) -> None:
-    """Refuse what a worker cannot run. Raises TypeError."""
+    """Refuse a target that a worker cannot run. Raises TypeError."""
     if not callable(target):
         raise TypeError(
             f"the target of a worker is a function, not {shown(target)}; a script is for fork(path)"
@@ -89,31 +99,36 @@ def _check_target(target: Any) -> None:
 
 
 def this_script() -> Program:
-    """This program again, as it was started. Raises WorkerRefused where there is no script to run."""
+    """Return this script, as it was started, as a program.
+
+    Raises WorkerRefused where there is no script to run.
+    """
     return scripts.here()
 
 
 def other_script(path: str | os.PathLike[str], args: tuple[Any, ...]) -> Program:
-    """Another script, or a directory or archive with a ``__main__``, with ``sys.argv = [path, *args]``.
+    """Return another script, or a directory or archive with a ``__main__``, as a program.
 
-    Raises FileNotFoundError, PermissionError or TypeError where that is not to be run.
+    It will have ``sys.argv = [path, *args]``. Raises FileNotFoundError, PermissionError or TypeError where
+    that is not to be run.
     """
     return scripts.other(path, tuple(map(_text, args)))
 
 
 def _text(arg: object) -> str:
+    """Return an argument for ``sys.argv`` as a str."""
     return os.fsdecode(arg) if isinstance(arg, (bytes, os.PathLike)) else str(arg)
 
 
 @runs_program
 def execute(program: Program) -> None:
-    """Run it in this process, in the main thread. Raises whatever it raises."""
+    """Run a program in this process, in the main thread. Raises whatever it raises."""
     if program.kind != FUNCTION:
         scripts.run(program)
         return
     data, call, main = program.what
     if main is not None:
         scripts.install(main)
-    target = pickle.loads(data)  # first: the arguments may refer to what it has brought
+    target = pickle.loads(data)  # first: the arguments may refer to what this imports or defines
     args, kwargs = forms.decode(call)
     target(*args, **kwargs)

@@ -1,7 +1,7 @@
 """What this process is in the tree: the top, or the child of the process that started it.
 
-The supervisor, the start and the stop ask a Role instead of testing for a parent. ``TopRole`` answers for a
-process that a user started, ``ChildRole`` in ``_lifecycle/child_main.py`` for one that another process
+The supervisor, the start and the stop call a Role instead of testing for a parent. ``TopRole`` is the role of
+a process that a user started, ``ChildRole`` in ``_lifecycle/child_main.py`` of one that another process
 started. A process has one role for its whole life.
 """
 
@@ -16,59 +16,68 @@ from .._platform.threads import Deadline
 
 
 class Role(Protocol):
-    """The questions, and what is announced to the role. In any thread, where nothing else is said."""
+    """What the rest asks and announces to a role. Called in any thread, where the docstring names none."""
 
     is_child: bool
     link: Link | None  # to the parent, once it is connected
     orphaned: bool  # the parent is gone, or has cut the link off
-    ends_at_once: bool  # after hurry(): the last signal ends this process, so all else has to come first
+    ends_at_once: bool  # set by hurry(): its last signal ends this process, so all else has to come first
 
     def control(self, record: Record) -> None:
-        """The parent has sent this control record. In the reader of ``link``."""
+        """Handle a control record that the parent has sent. In the reader of ``link``."""
 
     def report(self, record: Record) -> None:
-        """Send a control record to the parent. Also for signal handlers."""
+        """Send a control record to the parent. Signal handlers may call it."""
 
     def parent_ended(self) -> None:
-        """The parent's process has ended. In the supervisor's thread."""
+        """Note that the parent's process has ended. In the supervisor's thread."""
 
     def look_again(self) -> None:
-        """Perhaps nothing keeps this process any more: a stop was asked for, or a child or the last listener
-        of an event is gone. Also for signal handlers."""
+        """Check again whether anything keeps this process. Signal handlers may call it.
+
+        A stop was asked for, or a child or the last listener of an event is gone.
+        """
 
     # The stop, in this order
 
     def before_stop(self, waits: bool) -> None:
-        """The user's code calls ``stop()`` in this thread; ``waits`` if that call waits for the end."""
+        """Note that the user's code calls ``stop()`` in this thread; ``waits`` if it waits for the end."""
 
     def wait_stop(self, timeout: float | None) -> bool:
-        """For ``run()``: wait as long as it has to, at most ``timeout`` seconds. Whether that came."""
+        """Wait for ``run()``, as long as it has to, at most ``timeout`` seconds.
+
+        Returns whether the end has come.
+        """
 
     def has_left(self) -> bool:
-        """Whether a stop need not wait for the main thread (any more)."""
+        """Return whether a stop need not wait for the main thread (any more)."""
 
     def hurry(self, deadline: Deadline, *, alone: bool) -> float | None:
-        """In the supervisor's thread, again and again during a stop: bring the main thread to the end of its
-        program. ``alone``: all children of this process have ended. Returns when to call this again, None for
-        not before something else happens."""
+        """Bring the main thread to the end of its program. Returns when to call this again.
+
+        Called in the supervisor's thread, again and again during a stop; ``alone``: all children of this
+        process have ended. None stands for not before something else happens.
+        """
 
     def wait_target(self, deadline: Deadline) -> None:
-        """In the supervisor's thread, when all children have ended: wait until the main thread has left its
-        program. May end the process."""
+        """Wait until the main thread has left its program. May end the process.
+
+        In the supervisor's thread, when all children have ended.
+        """
 
     def last_steps(self) -> None:
-        """In the supervisor's thread, when links and threads have ended."""
+        """Do what comes after links and threads have ended. In the supervisor's thread."""
 
     # Forks
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): give our copies of the descriptors back."""
+        """Give our copies of the descriptors back in a process made by os.fork()."""
 
 
 class TopRole:
-    """The role of a process that nobody of the tree has started: no parent, and a main thread of its own.
+    """The role of a process that no process of the tree has started: no parent to report to or to wait for.
 
-    ``wait_end(timeout)`` waits for the end of a stop: what ``run()`` waits for here.
+    ``wait_end(timeout)`` waits for the end of a stop, which is what ``run()`` waits for here.
     """
 
     is_child = False

@@ -25,9 +25,11 @@ CONTAINER = "container"  # a directory or archive with a __main__ in it
 
 
 class Program(NamedTuple):
-    """What a child runs. ``what``: the file, the name of the module, the directory or archive; see programs.
+    """What a child runs.
 
-    ``argv`` becomes sys.argv, ``path`` sys.path, ``command`` sys.orig_argv; all three are a script's.
+    ``what`` is the file, the name of the module, or the directory or archive; for a function see programs.py.
+    In the child, ``argv`` becomes ``sys.argv``, ``path`` becomes ``sys.path`` and ``command`` becomes
+    ``sys.orig_argv``; only scripts have them.
     """
 
     kind: str
@@ -37,14 +39,13 @@ class Program(NamedTuple):
     command: tuple[str, ...] = ()
 
 
-# What a child with a function of the script is told of ``__main__``, in plain values only: its file, its
-# package, the name and origin of its spec, the class of its loader and what that is made with; None where it
-# has none.
+# What a child with a function of the script gets to know of ``__main__``, in plain values only: its file,
+# its package, the name and origin of its spec, the class of its loader with its arguments; None: it has none.
 Main = tuple[str | None, str | None, tuple[str, str | None] | None, tuple[str, ...] | None]
 
 
 class Known:
-    """The globals of a script and its file, which CPython deletes there when the body has ended."""
+    """The globals of a script, and its file: CPython deletes ``__file__`` there when the body has ended."""
 
     __slots__ = ("file", "is_sure", "namespace")
 
@@ -58,7 +59,7 @@ class Known:
 
 
 def _body(frame: types.FrameType | None) -> dict[str, Any] | None:
-    """The globals of the script whose body is on a stack: of the innermost, if a tool runs it."""
+    """Return the globals of the script whose body is on a stack: of the innermost one, if a tool runs it."""
     while frame is not None:
         namespace = frame.f_globals
         if frame.f_code.co_name == "<module>" and namespace.get("__name__") == "__main__":
@@ -68,28 +69,31 @@ def _body(frame: types.FrameType | None) -> dict[str, Any] | None:
 
 
 def _noted(namespace: dict[str, Any] | None) -> Known | None:
+    """Return these globals with the absolute path of their file, None where they are no script's."""
     file = None if namespace is None else namespace.get("__file__")
     if namespace is None or not isinstance(file, str):
         return None
     try:
         return Known(namespace, _absolute(file))
-    except OSError:  # the working directory is gone: nobody can say where a relative path leads
+    except OSError:  # the working directory is gone, and a relative path leads nowhere
         return None
 
 
 def _absolute(path: str) -> str:
-    """As python itself does: ``..`` stays, it may follow a symbolic link."""
+    """Make a path absolute as python itself does: ``..`` stays, because it may follow a symbolic link."""
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
-_known = _noted(_body(sys._getframe()))  # this import mostly is one of the script's; it may be gone later
+_known = _noted(_body(sys._getframe()))  # mostly the script imports this; later its body may have ended
 
 
 def _script() -> Known | None:
-    """The script that runs in this process, None where there is none (a REPL, ``-c``) or nobody knows.
+    """Return the script that runs in this process; None where there is none (a REPL, ``-c``) or none is
+    known.
 
-    A profiler or tracer that was started with ``-m`` runs the script in globals that are no module's; so ask
-    the stacks of this thread and of the main thread, then what was seen at the import, then the module.
+    A profiler or tracer that was started with ``-m`` runs the script in globals that are no module's. So this
+    looks at the stacks of this thread and of the main thread, then at what was seen at the import, then at
+    the module.
     """
     namespace = _body(sys._getframe()) or _body(sys._current_frames().get(main_ident()))
     if _known is not None and (namespace is None or namespace is _known.namespace):
@@ -103,7 +107,7 @@ def _script() -> Known | None:
 
 
 def _kind(script: Known) -> tuple[str, str]:
-    """How it was started, and with what: the file, the name of the module, or the directory or archive."""
+    """Return how a script was started, and with what: file, module name, or directory or archive."""
     spec = script.namespace.get("__spec__")
     name = getattr(spec, "name", None)
     if not isinstance(name, str):
@@ -118,7 +122,7 @@ def _kind(script: Known) -> tuple[str, str]:
 
 
 def here() -> Program:
-    """This program again. Raises WorkerRefused where there is no script, or nobody knows which it is."""
+    """Return this script as a program. Raises WorkerRefused where there is none, or it is unknown."""
     script = None if hasattr(sys, "ps1") else _script()
     if script is None:
         raise WorkerRefused(
@@ -141,14 +145,15 @@ def here() -> Program:
 
 
 def _is_argv0(file: str) -> bool:
-    """Whether ``python -m`` itself has set it, and no tool has set it for the script that it runs."""
+    """Return whether ``python -m`` has set ``sys.argv[0]``, and no tool for the script that it runs."""
     return bool(sys.argv) and os.path.realpath(sys.argv[0]) == os.path.realpath(file)
 
 
 def other(path: str | os.PathLike[str], args: tuple[str, ...]) -> Program:
-    """Another script, or a directory or archive with a ``__main__``, with ``sys.argv = [path, *args]``.
+    """Return another script, or a directory or archive with a ``__main__``, as a program.
 
-    Raises FileNotFoundError, PermissionError or TypeError where that is not to be run.
+    It will have ``sys.argv = [path, *args]``. Raises FileNotFoundError, PermissionError or TypeError where
+    that is not to be run.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"fork() takes the path of a script, not {shown(path)}")
@@ -166,18 +171,19 @@ def other(path: str | os.PathLike[str], args: tuple[str, ...]) -> Program:
 
 
 def _start(kind: str, what: str, argv: tuple[str, ...]) -> Program:
+    """Return a program of this kind, with the options and the ``sys.path`` that it gets from this process."""
     options = _options()
     command = (*options, *_typed(kind, what, argv)) if options else ()
     return Program(kind, what, argv, _path_for(kind, what), command)
 
 
 def _typed(kind: str, what: str, argv: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands on the command line after python and its options."""
+    """Return what stands on the command line after python and its options."""
     return ("-m", what, *argv[1:]) if kind == MODULE else argv
 
 
 def _options() -> tuple[str, ...]:
-    """Python and its options, as they stand on this process's command line; () where they cannot be told."""
+    """Return python and its options from this process's command line; () where they cannot be found."""
     script, argv, command = _script(), tuple(sys.argv), tuple(sys.orig_argv)
     if script is None:
         return command[: command.index("-c")] if argv[:1] == ("-c",) and "-c" in command else ()
@@ -187,7 +193,7 @@ def _options() -> tuple[str, ...]:
 
 
 def _importer(path: str) -> Any:
-    """What python would import ``__main__`` with, for a directory or an archive; None for a script."""
+    """Return what python would import ``__main__`` with from a directory or an archive; None for a script."""
     for hook in sys.path_hooks:
         try:
             return hook(path)
@@ -200,17 +206,17 @@ def _importer(path: str) -> Any:
 
 
 def _is_safe_path() -> bool:
-    """Whether python puts no directory of a script or module before all others (``-P``, ``-I``)."""
+    """Return whether python puts no directory at the front of ``sys.path`` by itself (``-P``, ``-I``)."""
     return bool(sys.flags.isolated or getattr(sys.flags, "safe_path", False))
 
 
 def _began_in() -> str:
-    """The working directory when multiprocessing was imported, mostly that of python's start."""
+    """Return the working directory when multiprocessing was imported, mostly that of python's start."""
     return str(process.ORIGINAL_DIR or "")  # type: ignore[attr-defined]  # not in typeshed
 
 
 def _first_entry(kind: str, what: str) -> str | None:
-    """The entry that python puts at the beginning of ``sys.path``."""
+    """Return the entry that python puts at the beginning of ``sys.path``, None where it puts none."""
     if kind == CONTAINER:
         return what
     if _is_safe_path():
@@ -219,7 +225,7 @@ def _first_entry(kind: str, what: str) -> str | None:
 
 
 def _path_for(kind: str, what: str) -> tuple[str, ...]:
-    """``sys.path`` of a child: as here, with its own script's first entry in the place of ours."""
+    """Return ``sys.path`` for a child: as here, with its own script's first entry in the place of ours."""
     script = _script()
     ours = ("" if script is None else _first_entry(*_kind(script))) if not hasattr(sys, "ps1") else ""
     entries = [entry for entry in list[Any](sys.path) if isinstance(entry, str)]
@@ -238,7 +244,10 @@ _former: list[Any] = []  # modules that were __main__ before: the interpreter ha
 
 
 def describe(namespace: dict[str, Any] | None) -> Main:
-    """What a child with a function of the script has to know of ``__main__``; its globals, if known."""
+    """Return what a child with a function of the script has to know of ``__main__``, in plain values.
+
+    ``namespace`` is the globals of that function, if known.
+    """
     script = _script()
     if namespace is None:
         namespace = (
@@ -264,7 +273,7 @@ def describe(namespace: dict[str, Any] | None) -> Main:
 
 
 def install(main: Main) -> None:
-    """Make a ``__main__`` that is as the starter's, without anything of the script in it yet."""
+    """Make a ``__main__`` like the one that ``describe`` has described, but without the script's names."""
     file, package, spec, made_with = main
     module = _new_main()
     if file is not None:
@@ -280,6 +289,10 @@ def install(main: Main) -> None:
 
 
 def _loader(made_with: tuple[str, ...] | None) -> Any:
+    """Make a loader like the one described; it is only used to show lines of source.
+
+    None where there is none.
+    """
     if made_with is None:
         return None
     kind, *args = made_with
@@ -296,6 +309,7 @@ def _loader(made_with: tuple[str, ...] | None) -> Any:
 
 
 def _new_main() -> types.ModuleType:
+    """Return an empty module ``__main__``, with what python puts into a new one."""
     module = types.ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     if sys.version_info < (3, 14):
@@ -304,6 +318,7 @@ def _new_main() -> types.ModuleType:
 
 
 def _become(module: types.ModuleType) -> None:
+    """Make this module the ``__main__`` of the process. The former one is kept alive."""
     _former.append(sys.modules.get("__main__"))
     # Under the second name multiprocessing's own children send back what the script defines.
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
@@ -333,11 +348,12 @@ def run(program: Program) -> None:
 
 
 def _own_options() -> list[str]:
-    """Python and its options as multiprocessing has started this process."""
+    """Return python and its options as multiprocessing has started this process."""
     return sys.orig_argv[: sys.orig_argv.index("-c")] if "-c" in sys.orig_argv else sys.orig_argv[:1]
 
 
 def _load_file(module: types.ModuleType, path: str) -> types.CodeType:
+    """Return the code of a script file, source or compiled; set the module's attributes as python does."""
     from importlib import machinery, util
 
     with io.open_code(path) as file:
@@ -356,6 +372,12 @@ def _load_file(module: types.ModuleType, path: str) -> types.CodeType:
 
 
 def _load_module(module: types.ModuleType, what: str, name: str) -> types.CodeType:
+    """Return the code of a module, or of the ``__main__`` in a container.
+
+    Raises ImportError where it has none.
+
+    Sets the module's attributes as python does.
+    """
     import importlib.machinery
     import importlib.util
 

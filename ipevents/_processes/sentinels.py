@@ -1,7 +1,7 @@
-"""What the supervisor's thread waits for: the ends of processes, and whatever rings its wakeup.
+"""What the supervisor's thread waits for: the ends of processes, and a ring of its wakeup.
 
-It waits on process descriptors: sentinels and ends of files are blind once user code forks (a Pool in
-a worker inherits them), a pidfd is not.
+It waits on pidfds where the system has them. Sentinels and ends of files stop working once user code forks,
+because the forked process has copies of them (a Pool in a worker inherits them).
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from .process import open_pidfd
 
 
 class Sentinels:
-    """The ends of the children and of the parent. Used by one thread, except for ``ring`` and where said."""
+    """The ends of the children and of the parent.
+
+    Used by one thread, except ``ring`` and the methods that name another.
+    """
 
     def __init__(self) -> None:
         self._watched: dict[int, ChildState] = {}
@@ -31,11 +34,14 @@ class Sentinels:
             raise
 
     def ring(self) -> None:
-        """End the wait. From any thread, also for signal handlers."""
+        """End the wait. May be called in any thread, and by signal handlers."""
         self._wakeup.ring()
 
     def add_parent(self, pid: int) -> bool:
-        """Before the first wait: notice the end of this process. Returns False if it has ended already."""
+        """Watch for the end of this process from now on. Returns False if it has ended already.
+
+        Called before the first wait.
+        """
         try:
             self._parent_fd = open_pidfd(pid)
         except ProcessLookupError:
@@ -47,9 +53,10 @@ class Sentinels:
         return True
 
     def parent_is_gone(self, seconds: float) -> bool:
-        """Whether the process that ``add_parent`` was told of ends within that time. From any thread.
+        """Wait at most ``seconds`` for the end of the parent. Returns whether it has ended. In any thread.
 
-        A dying process closes its sockets first: others may see their end before it has ended itself.
+        A dying process closes its sockets first, so other processes may see their end before it has ended
+        itself.
         """
         if self._parent_fd is None:
             return False
@@ -58,14 +65,17 @@ class Sentinels:
         return bool(poll.poll(for_poll(seconds)))
 
     def parent_descriptor(self) -> int | None:
-        """Another descriptor that tells the end of the parent, the caller's own; None where there is none."""
+        """Return another descriptor for the end of the parent; None where there is none.
+
+        The caller closes it.
+        """
         return None if self._parent_fd is None else os.dup(self._parent_fd)
 
     def wait(self, alive: list[ChildState], seconds: float | None) -> tuple[list[ChildState], bool]:
-        """Wait for the end of one of these children or of the parent, or for a ring.
+        """Wait for the end of one of these children or of the parent, or for a ring; at most ``seconds``.
 
-        At most so many seconds; where these are more than the system takes, it ends before its time. Returns
-        the children that have ended, and whether the parent has. Each end is told once.
+        Where ``seconds`` is more than the system takes, it ends earlier. Returns the children that have
+        ended, and whether the parent has. Each end is returned once.
         """
         for child in alive:
             process = child.process
@@ -89,20 +99,23 @@ class Sentinels:
         return ended, parent_ended
 
     def close(self) -> None:
-        """Give the descriptors back; called by the thread that waited, when nobody will any more."""
+        """Close the descriptors. Called by the thread that waited, when no thread will wait any more."""
         if self._parent_fd is not None:
             os.close(self._parent_fd)
         self._wakeup.close()
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): close our copies of the descriptors."""
+        """Close our copies of the descriptors in a process made by os.fork()."""
         self._wakeup.abandon()
         if self._parent_fd is not None:
             os.close(self._parent_fd)
 
 
 def _sentinel_of_parent(pid: int) -> int | None:
-    """What multiprocessing has in place of a pidfd; late, where the parent has forked by itself."""
+    """Return a copy of multiprocessing's sentinel for the parent. For systems without pidfd.
+
+    It becomes readable too late where the parent has forked by itself. None where there is no such parent.
+    """
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid != pid:
         return None

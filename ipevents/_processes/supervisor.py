@@ -1,11 +1,11 @@
 """The thread that watches children and parent, and in which the whole stop of a process runs.
 
-Present in every process, also without children, because a child has to notice the end of its parent.
+Every process has one, also without children, because a child has to notice the end of its parent.
 
-Locks: none of its own. ``_deadline`` is set by any thread and by signal handlers, and after that it is only
+Locks: none of its own. ``_deadline`` is set in any thread and by signal handlers; once set, it is only
 shortened. The thread blocks in ``sentinels`` (ended by its ring), in starting a process (milliseconds), and
 in the steps of a stop (each under its deadline). It never runs a listener; it waits for listeners only in a
-stop, under its deadline.
+stop, under the deadline.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ LAST_SECONDS = 1.0  # for the rest of a stop after a fault
 
 
 class Supervisor:
-    """See the module. Callbacks, in its thread:
+    """One process's supervisor: its thread, its children, and the wishes that other threads have for it.
 
-    - ``on_stop(supervisor, deadline)`` is the whole stop, once one was asked for; the thread ends after it.
-      It calls ``end_children``.
+    Callbacks, in its thread:
+
+    - ``on_stop(supervisor, deadline)`` is the whole stop, once one was asked for. It calls ``end_children``.
+      The thread ends after it.
     - ``on_fault(exc)``: this thread has failed too often in a row, and stops everything.
     - ``on_empty()``: a child has ended for good.
     """
@@ -57,7 +59,7 @@ class Supervisor:
         self._on_fault = on_fault
         self._faults = 0  # in a row
         self._has_failed = False  # for good
-        self._ended: list[ChildState] = []  # their processes have, what follows is still to be done
+        self._ended: list[ChildState] = []  # children whose process has ended; what follows is to be done
         self._deadline: Deadline | None = None  # of the stop that was asked for
         self._warn_held_at: float | None = None
         self._thread: threading.Thread | None = None
@@ -87,30 +89,41 @@ class Supervisor:
     # Wishes, from any thread
 
     def request_stop(self, seconds: float) -> None:
-        """Stop everything within ``seconds``. Takes no lock: a signal handler may call it."""
+        """Stop everything within ``seconds``; of several requests the shortest counts.
+
+        Takes no lock, so a signal handler may call it.
+        """
         try:
             if self._deadline is None:
                 self._deadline = Deadline(seconds)
-            else:  # whoever asked with less patience counts, such as a parent that is gone
+            else:  # the shortest time counts, such as that after the end of the parent
                 self._deadline.shorten(seconds)
         finally:
             self.sentinels.ring()
 
     def resend(self, number: int) -> bool:
-        """Send the main thread this signal again in a moment, without a lock. Returns False if too late."""
+        """Send the main thread this signal again in a moment.
+
+        Returns False if it is too late. Takes no lock.
+        """
         return self._again.put(number)
 
     def kill_all(self) -> None:
-        """KILL all children now; the caller ends the process next. Takes no lock, for a signal handler."""
+        """Kill all children now; the caller ends the process next.
+
+        Takes no lock, so a signal handler may call it.
+        """
         self.children.kill_all()
 
     def join(self, deadline: Deadline) -> bool:
-        """Wait for the thread. Returns whether it has ended."""
+        """Wait until the thread has ended. Returns whether it has."""
         return join_thread(self._thread, deadline)
 
     def discard(self, deadline: Deadline) -> None:
-        """Before anybody else knows of it: end the thread, if it was started, and give the descriptors
-        back."""
+        """End the thread, if it was started, and close the descriptors.
+
+        For a supervisor that no other code has yet.
+        """
         self._is_discarded = True
         self.sentinels.ring()
         if self._thread is not None:
@@ -123,13 +136,14 @@ class Supervisor:
             self.sentinels.close()
 
     def abandon(self) -> None:
-        """In a forked child: give our descriptors back, leave everything else alone."""
+        """Give our copies of the descriptors back in a forked child; leave everything else alone."""
         self.children.abandon()
         self.sentinels.abandon()
 
     # The thread
 
     def _run(self) -> None:
+        """Watch until a stop is asked for, then carry it out. The body of the thread."""
         try:
             self._unclaimed.pop()
         except IndexError:
@@ -149,7 +163,7 @@ class Supervisor:
             self.sentinels.close()
 
     def _fail(self, exc: BaseException) -> Deadline:
-        """A fault that lasts: without this thread nothing is watched any more, so everything is ended.
+        """Kill all children and report a fault that lasts: without this thread nothing is watched any more.
 
         Returns the deadline for the rest of the stop.
         """
@@ -163,7 +177,12 @@ class Supervisor:
         return Deadline(LAST_SECONDS)
 
     def _try_step(self, until: float | None) -> None:
-        """``_step``; a fault of the system (no memory, no descriptor) may pass, and the next one succeed."""
+        """Call ``_step``.
+
+        A fault of the system (no memory, no descriptor) is logged; the next step may succeed.
+
+        Raises the fault where too many have come in a row.
+        """
         try:
             self._step(until)
             self._faults = 0
@@ -174,14 +193,14 @@ class Supervisor:
                 raise
 
     def _step(self, until: float | None) -> None:
-        """Wait for whatever comes first, and handle it; at most until the given time."""
+        """Wait for whatever comes first, at most until the given time, and handle it."""
         alive, times = self.children.watched()
         look_at = self._again.next_look(monotonic())
         times += [at for at in (until, look_at, self._warn_held_at) if at is not None]
         ended, parent_ended = self.sentinels.wait(alive, min(times) - monotonic() if times else None)
         if parent_ended:
             self._role.parent_ended()
-        self._ended += ended  # each end is told once
+        self._ended += ended  # kept, because wait() returns each end once and the next lines may fail
         while self._ended:
             self.children.exited(self._ended[0])
             del self._ended[0]
@@ -192,6 +211,7 @@ class Supervisor:
         self.children.look(now, self._deadline)
 
     def _warn_held(self, now: float) -> None:
+        """Log how many events from the parent wait for our online, once, SILENT_SECONDS after ``begin``."""
         if self._warn_held_at is None or now < self._warn_held_at:
             return
         self._warn_held_at = None
@@ -207,10 +227,10 @@ class Supervisor:
     # The stop
 
     def end_children(self, deadline: Deadline) -> Deadline:
-        """A step of ``on_stop``: end all children, and this process's own program, by the deadline.
+        """End all children, and this process's own program, by the deadline. A step of ``on_stop``.
 
-        Returns the deadline for what follows: another one after a fault. Afterwards nobody can connect to the
-        socket for children, and its directory is gone.
+        Returns the deadline for what follows, which is another one after a fault. Afterwards no child can
+        connect, and the directory of their socket is gone.
         """
         if not self._has_failed:
             try:
@@ -219,13 +239,14 @@ class Supervisor:
                 deadline = self._fail(exc)
         if self._has_failed:
             self.children.give_up()
-        self.children.close_socket()  # before anybody is told that it is all over, and may end the process
-        # What follows may take its time, and nobody looks for signals meanwhile.
+        self.children.close_socket()  # before the end is announced, after which the process may end at once
+        # What follows may take its time, and this thread looks for no signals to resend meanwhile.
         for number in self._again.close():
             signal_resend.send(number)
         return deadline
 
     def _end_children(self, deadline: Deadline) -> None:
+        """Ask the children to stop; wait until all have ended and the main thread has left its program."""
         self.children.stop(deadline)
         # Also without children: until the main thread has left its program.
         role = self._role
