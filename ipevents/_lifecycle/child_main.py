@@ -1,11 +1,11 @@
-"""What runs in the main thread of a child, and what this process is as somebody's child.
+"""What runs in the main thread of a child, and this process's role as the child of another one.
 
 ``run`` is the target of every child's ``multiprocessing.Process``: connect to the parent, run the program,
 stay as long as something keeps this process, stop.
 
-No lock of its own: the fields are flags that one thread sets and others look at, or latches. The main
-thread blocks in the user's program, in ``_stay`` and in the wait for the end; a stop brings the first to its
-end (see ``hurry``), sets ``_recheck`` for the second, and is itself what the third waits for.
+No lock of its own: the fields are latches, or flags that one thread sets and others read. The main thread
+blocks in the user's program, in ``_stay`` and in the wait for the end. A stop brings the program to its end
+(see ``hurry``) and sets ``_recheck`` for ``_stay``; the end of the stop ends the last wait.
 """
 
 from __future__ import annotations
@@ -46,21 +46,23 @@ from .lifecycle import Lifecycle
 log = Log("ipevents.life")
 
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
-GONE_SECONDS = 0.5  # a parent that is not to be reached is about to end, or is none
+GONE_SECONDS = 0.5  # for the end of a parent that cannot be reached: mostly it is about to end
 
 _default: Lifecycle | None = None  # that of the process's own emitter, ``ipevents.ipem``
 
 
 def serve_with(life: Lifecycle) -> None:
-    """Let this emitter be the child, where this process turns out to be one. Called when it is made."""
+    """Let this emitter be the child's, should this process turn out to be a child. Called when it is made."""
     global _default
     _default = life
 
 
 def run(launch: Launch, descriptors: list[int] | None = None) -> None:
-    """The target of every child's ``multiprocessing.Process``: connect, run the program, stay, stop.
+    """Connect to the parent, run the program, stay, stop.
 
-    ``descriptors`` are what the arguments of the program refer to.
+    The target of every child's ``multiprocessing.Process``.
+
+    ``descriptors`` are those that the arguments of the program refer to.
     """
     os_signals.take_in_child()
     inheritance.receive(descriptors or [])
@@ -77,7 +79,10 @@ def run(launch: Launch, descriptors: list[int] | None = None) -> None:
 
 
 class ChildRole:
-    """This process as a child. ``connect`` and ``run`` are called once, in the main thread."""
+    """The role of a process that another process of the tree has started, see Role.
+
+    ``connect`` and ``run`` are called once, in the main thread.
+    """
 
     is_child = True
 
@@ -87,22 +92,22 @@ class ChildRole:
         self.orphaned = False
         self.failed = False  # the link to the parent ended for a fault
         self._launch = launch
-        self._left = Latch()  # nobody has to wait for the main thread any more
+        self._left = Latch()  # a stop need not wait for the main thread any more
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._kind = ""
         self._begun = False  # the program; before that a stop has nothing to bring to its end
         self._returned = False  # the target, or the script's body, ended normally
         self._goes_on = False  # the main thread has called stop() and goes on after it
         self._ending = Ending()
-        self.ends_at_once = False  # the last signal ends this process, so everything else comes before it
+        self.ends_at_once = False  # see Role
         self._over = False  # the main thread has left the program, its code after a stop() as well
         self._recheck: Latch | None = None
         self._leaving: threading.Thread | None = None  # waits for threads of the user
 
     def connect(self) -> Program:
-        """Connect to the parent that started this process, and return what it wants to be run.
+        """Connect to the parent that started this process, and return the program that it sends.
 
-        Raises LinkError where the parent is not to be reached.
+        Ends the process at once where the parent is gone. Raises LinkError where it cannot be reached.
         """
         life, launch = self.life, self._launch
         node = life.node
@@ -134,7 +139,7 @@ class ChildRole:
                 node.presence.rename(welcomed.pid)
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Stream(connection, None))
-        hooks.serve_child(self)  # before a stop may come, which looks at the handler
+        hooks.serve_child(self)  # before begin(): a stop looks at the handler
         life.supervisor.begin()
         record = self._program.get()
         if record is None:  # the parent is gone
@@ -147,7 +152,8 @@ class ChildRole:
     def run(self, program: Program) -> None:
         """Run the program, stay as long as something keeps the process, then stop.
 
-        Raises what the program raises, and SystemExit where a listener ended the process.
+        Raises what the program raises, and SystemExit where a listener ended the process or the link to the
+        parent ended for a fault.
         """
         life = self.life
         try:
@@ -162,9 +168,9 @@ class ChildRole:
             if life.exit is None or not isinstance(exc, signal_exceptions.Terminated):
                 raise
             # Raised here because a listener ended the process: the listener's code counts.
-        except Exception as exc:  # the program's own: told to the parent, raised on
+        except Exception as exc:  # the program's own: reported to the parent, then raised on
             stopping = life.stopping.is_set()
-            if not (isinstance(exc, Closed) and stopping):  # else a wait that the stop ended
+            if not (isinstance(exc, Closed) and stopping):  # that would be a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping
                 self.report((FAILED, traceback_of(exc), refused))
                 raise
@@ -176,12 +182,15 @@ class ChildRole:
             raise SystemExit(HUNG_EXITCODE)
 
     def _stay(self) -> None:
-        """Wait while something keeps this process, which else has finished."""
+        """Wait while something keeps this process. Otherwise it has finished, and a worker reports that.
+
+        It is kept by the user's own ``start()``, by a listener, by a child, or by a thread of the user.
+        """
         life = self.life
         assert life.supervisor is not None
         while True:
             recheck = self._recheck = Latch()
-            if life.stopping.is_set():  # looked at behind the line above: a stop sets the latch that it finds
+            if life.stopping.is_set():  # read after the line above: a stop sets the latch that it finds
                 return
             kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.children
             if not kept and not self._wait_for_threads():
@@ -191,9 +200,11 @@ class ChildRole:
             recheck.wait()
 
     def _wait_for_threads(self) -> bool:
-        """Whether threads of the user keep this process, as in any other; if so, look again when they ended.
+        """Return whether threads of the user keep this process, as they keep any other.
 
-        A stop does not wait for them; then this thread of ours ends with the process.
+        If they do, ``_stay`` looks again when they have ended.
+
+        A thread of ours waits for them. A stop does not wait for it: it ends with the process.
         """
         threads = _user_threads()
         if threads and (self._leaving is None or not self._leaving.is_alive()):
@@ -204,21 +215,24 @@ class ChildRole:
                         leave()  # as the interpreter does: executors finish their work and end
                     for thread in threads:
                         thread.join()
-                finally:  # such a hook may be anybody's; what it raises is shown as of any thread
+                finally:  # a hook may be of any library; what it raises is shown as in any thread
                     self.look_again()
 
             self._leaving = start_thread("leaving", wait)
         return bool(threads)
 
     def look_again(self) -> None:
-        """A stop, or a child, a thread or the last listener of an event is gone: perhaps nothing keeps us.
+        """Let ``_stay`` check again whether anything keeps this process.
 
-        From any thread, also for signal handlers.
+        In any thread, also for signal handlers.
+
+        A stop was asked for, or a child, a thread or the last listener of an event is gone.
         """
         if self._recheck is not None:
             self._recheck.set()
 
     def report(self, record: Record) -> None:
+        """Send a control record to the parent, if there is a link to it. Signal handlers may call it."""
         link, node = self.link, self.life.node
         if node.inside():  # called by a signal handler in the middle of something
             node.defer(self.report, record)
@@ -227,6 +241,7 @@ class ChildRole:
                 link.tell(record)
 
     def _end(self) -> None:
+        """Stop the emitter and wait for that. In the main thread, when it has left the program."""
         self._over = True
         self._left.set()
         self.life.request_stop(None)
@@ -235,7 +250,7 @@ class ChildRole:
     # The parent
 
     def control(self, record: Record) -> None:
-        """What the parent says of us, in its link's reader."""
+        """Handle the program, or the request to stop, that the parent has sent. In the reader of ``link``."""
         kind = record[0]
         if kind == PROGRAM:
             self._program.put(record)
@@ -243,26 +258,35 @@ class ChildRole:
             self.life.request_stop(max(int(record[1]) / 1000, LEAST_STEP_SECONDS / 2))
 
     def _closed(self, link: Link, error: Exception | None) -> None:
-        """In the link's reader: without it this process has no purpose."""
+        """Note the end of the link to the parent: without it this process has no purpose.
+
+        In the link's reader.
+        """
         if error is not None:
             self.life.node.error(error)
         self.life.node.incoming.held.released.set()
         if isinstance(error, LinkError) and not self.life.stopping.is_set():
             self.failed = True
-        if not self.life.stopping.is_set():  # else one of us has ended the link in order
+        if not self.life.stopping.is_set():  # in a stop the link ends in order
             self.parent_ended()
 
     def parent_ended(self) -> None:
-        """Also in the middle of a stop, whose deadline is now a nearer one. Called by two threads."""
+        """Stop this process soon, because the parent is gone. Called by two threads.
+
+        In the middle of a stop this makes its deadline a nearer one.
+        """
         if not self.orphaned:
             self.orphaned = True
-            # A listener may hold up the stop, a thread of the user or his exit hook the interpreter.
+            # A listener may hold up the stop; a thread of the user, or an exit hook, the interpreter.
             exits.exit_soon(ORPHAN_SECONDS + 2 * LAST_SECONDS, self._vanish)
             self.life.request_stop(ORPHAN_SECONDS)
         self._program.put(None)
 
     def _vanish(self) -> None:
-        """The parent is gone, nobody is to be told anything: end at once and leave nothing, in any thread."""
+        """End the process at once, with all its children and files: the parent is gone. In any thread.
+
+        Nothing is reported, since no process is left that would take it.
+        """
         if self.life.supervisor is not None:
             self.life.supervisor.kill_all()
         private_directory.sweep()
@@ -271,39 +295,51 @@ class ChildRole:
     # Stopping
 
     def wait_stop(self, timeout: float | None) -> bool:
-        """For ``run`` of the emitter: until a stop is asked for, at most ``timeout`` seconds."""
+        """Wait for ``run`` of the emitter until a stop is asked for, at most ``timeout`` seconds."""
         return self.life.stopping.wait(timeout)
 
     def before_stop(self, waits: bool) -> None:
-        """The user's code calls ``stop()`` in this thread; ``waits`` if that call waits for the end."""
+        """Report to the parent that the user's code calls ``stop()`` in this thread.
+
+        ``waits`` if that call waits for the end. In the main thread it goes on with its program after that.
+        """
         is_main = threading.current_thread() is threading.main_thread()
         goes_on = waits and is_main and not (self._over or self.life.stopped.is_set())
         if goes_on or not self.life.stopping.is_set():
             self.report((FINISHED, goes_on))
         if goes_on:
             self._goes_on = True
-            self._left.set()  # it is we who wait: nobody has to wait for us
+            self._left.set()  # this thread waits for the stop, so the stop must not wait for it
 
     def runs(self) -> bool:
-        """Whether the main thread is in the program, and in no wait of the library, which ends by itself."""
+        """Return whether the main thread is in the program, and in no wait of the library.
+
+        Such a wait ends by itself in a stop; the program has to be brought to its end.
+        """
         return self._begun and not (self._returned or self._left.is_set() or main_waits())
 
     def takes_no_signal(self) -> bool:
-        """In the handler of SIGTERM: whether a stop is under way that this one adds nothing to."""
+        """Return whether a stop is under way to which this SIGTERM adds nothing.
+
+        In the handler of SIGTERM.
+        """
         life = self.life
         if not life.stopping.is_set() or life.stopped.is_set():
             return False
         return not self.runs() or signal_exceptions.raised() is Raised.ALIVE
 
     def has_left(self) -> bool:
-        """Whether the main thread has left its program, so that a stop need not wait for it any more."""
+        """Return whether a stop need not wait for the main thread, because that has left its program."""
         return self._left.is_set()
 
     def hurry(self, deadline: Deadline, *, alone: bool) -> float | None:
-        """In the supervisor's thread, during a stop: bring the program to its end, see _core/stopping.py.
+        """Bring the program to its end, step by step, see _core/stopping.py.
 
-        ``alone``: this process has no children any more. Returns when to call this again, None for not
-        before something else happens; ``ends_at_once`` tells that everything else has to be done first.
+        In the supervisor's thread, during a stop.
+
+        ``alone``: this process has no children any more. Returns when to call this again, None for not before
+        something else happens. Sets ``ends_at_once`` where the last signal ends the process, so that all else
+        is done first.
         """
         now = monotonic()
         left = deadline.left()
@@ -323,7 +359,10 @@ class ChildRole:
         return look_at
 
     def wait_target(self, deadline: Deadline) -> None:
-        """In the supervisor's thread, at the end of a stop. Ends the process if the target does not end."""
+        """Wait until the main thread has left its program. Ends the process if it does not.
+
+        In the supervisor's thread, at the end of a stop.
+        """
         if not self._left.is_set() and os_signals.term_handler() is Handler.DEFAULT and self.runs():
             drain.run_notices(self.life.node, deadline.at_least(LAST_SECONDS))
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
@@ -338,7 +377,7 @@ class ChildRole:
         os._exit(HUNG_EXITCODE)
 
     def _wait_held(self, deadline: Deadline) -> None:
-        """What waited for our online is delivered if that was said, else it is counted."""
+        """Wait for the delivery of what waited for our online; count it as lost if that was not announced."""
         node = self.life.node
         incoming = node.incoming
         if node.announced and not self.orphaned and (incoming.held.count or not incoming.holding):
@@ -346,18 +385,23 @@ class ChildRole:
         incoming.drop_held()
 
     def last_steps(self) -> None:
-        """At the very end of a stop, in the supervisor's thread."""
+        """Remove what a dead parent has left, and watch the parent from now on. At the very end of a stop.
+
+        In the supervisor's thread, which ends after this.
+        """
         self._sweep()
         self._guard()
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): give our copies of the descriptors back."""
+        """Give our copies of the descriptors back in a process made by os.fork()."""
         if self.link is not None:
             self.link.abandon()
 
     def _guard(self) -> None:
-        """After the stop: what is left of the program, exit hooks and threads may take their time, but not
-        longer than the parent lives. Nobody else looks at that any more.
+        """Start a thread that ends this process soon after the end of the parent.
+
+        After the stop, what is left of the program, exit hooks and threads may take their time, but not
+        longer than the parent lives. The supervisor, which has watched it until now, has ended.
         """
         supervisor = self.life.supervisor
         assert supervisor is not None
@@ -382,16 +426,19 @@ class ChildRole:
             os.close(parent)
 
     def _sweep(self) -> None:
-        """Where the parent is gone, remove what it has left, its locks with it."""
+        """Remove the directories, with their locks, that a dead parent has left."""
         supervisor = self.life.supervisor
         if self.orphaned and supervisor is not None:
             if supervisor.sentinels.parent_is_gone(LAST_SECONDS):
                 private_directory.sweep()
             else:
-                self.failed = True  # it lives, and has cut us off without a stop
+                self.failed = True  # the parent lives, and has cut the link off without a stop
 
 
 def _user_threads() -> list[threading.Thread]:
-    """What the interpreter waits for at its end; all threads of the library are daemons."""
+    """Return the threads that the interpreter waits for at its end.
+
+    All threads of the library are daemons.
+    """
     main = threading.main_thread()
     return [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]

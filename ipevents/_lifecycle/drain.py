@@ -1,7 +1,7 @@
-"""How the links of a process that stops end: written to their end, said goodbye to, closed, joined.
+"""How the links of a process that stops end: written out, said goodbye to, closed, joined.
 
-In the supervisor's thread, behind the last event that may come in. Every wait is for another thread of the
-library or for the kernel, holds no lock meanwhile, and ends at a deadline.
+All of this runs in the supervisor's thread, when nothing new can come in any more. Every wait is for another
+thread of the library or for the kernel, holds no lock meanwhile, and ends at a deadline.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ LAST_SECONDS = 0.1  # for the same, where nobody is left who reads
 
 
 def flush(node: Node, deadline: Deadline) -> None:
-    """Wait until the kernel has all that is queued, or the deadline. Takes the state lock."""
+    """Wait until the kernel has taken all that is queued, or until the deadline. Takes the state lock."""
     with node.lock:
         for link in _links(node):
             link.flush(deadline)
 
 
 def run_notices(node: Node, deadline: Deadline) -> None:
-    """Wait until the listeners of all that was noticed so far have run: they may still send."""
+    """Wait until the listeners of all notices queued so far have run, or until the deadline.
+
+    They may still send.
+    """
     notices = node.notices
     if notices is not None:
         told = Latch()
@@ -37,14 +40,17 @@ def run_notices(node: Node, deadline: Deadline) -> None:
 
 
 def end_notices(node: Node, deadline: Deadline) -> None:
-    """Wait until the listeners of all that was noticed have run, or the deadline, and end their thread."""
+    """Wait until the listeners of all notices have run, or until the deadline, and end the notices thread."""
     notices = node.notices
     if notices is not None:
         notices.end(deadline, lambda: node.dispatcher.floor.owner)
 
 
 def say_goodbye(node: Node, deadline: Deadline) -> None:
-    """Take nothing more from anybody, and wait until every neighbour has closed, or the deadline."""
+    """Take nothing more from any neighbour, and wait until each has closed its end, or until the deadline.
+
+    Then all links are ended. Takes the state lock, and not during the wait.
+    """
     with node.lock:
         node.change(Event.GOODBYE)
         links = _links(node)
@@ -58,7 +64,7 @@ def say_goodbye(node: Node, deadline: Deadline) -> None:
 
 
 def end(node: Node, deadline: Deadline) -> None:
-    """Take nothing more from anybody, say nothing, and wait for the threads of the links, or the deadline."""
+    """End all links without a goodbye, and wait for their threads, or until the deadline. After a fault."""
     with node.lock:
         links = _links(node) + node.retired
         node.retired = []
@@ -70,7 +76,7 @@ def end(node: Node, deadline: Deadline) -> None:
 
 
 def join(node: Node, deadline: Deadline) -> None:
-    """Wait for the ends of readers and writers, or the deadline; then count what nobody took."""
+    """Wait for the readers and writers to end, or until the deadline; then count what no peer took."""
     with node.lock:
         links = _links(node) + node.retired
         node.retired = []
@@ -86,4 +92,5 @@ def join(node: Node, deadline: Deadline) -> None:
 
 
 def _links(node: Node) -> list[Link]:
+    """Return the links to all neighbours."""
     return [link for link in node.router.neighbours if isinstance(link, Link)]

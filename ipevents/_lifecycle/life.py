@@ -1,12 +1,13 @@
 """What one emitter consists of, and what is known of the life that it is in.
 
-A base class of ``Lifecycle``, so that ``Opening`` can be given an emitter's parts without knowing what makes,
-starts and stops them: opening.py imports this file, and lifecycle.py imports both.
+``Life`` is a base class of ``Lifecycle`` so that ``Opening`` can be given an emitter's parts without knowing
+what makes, starts and stops them: opening.py imports this file, and lifecycle.py imports both.
 
-A life goes from ``start()``, or the first ``worker()``, to the end of a stop. In a top process another one
-may follow; ``Opening.renew`` then forgets what belongs to the one before: supervisor, public socket, latches,
+A life goes from ``start()``, or the first ``worker()``, to the end of a stop. In a top process another life
+may follow. Then ``Opening.renew`` forgets what belongs to the one before: supervisor, public socket, latches,
 exit.
-No lock of its own: what more than one thread changes is guarded by the state lock, ``node.lock``.
+
+No lock of its own: the state lock, ``node.lock``, guards what more than one thread changes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ JOIN_SECONDS = 0.5  # for the thread that has brought the end about to end itsel
 
 
 class Life:
-    """See the module."""
+    """The parts of one emitter, and the facts of its present life."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -49,7 +50,7 @@ class Life:
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
         self.stop_waiters: set[Latch] = set()  # of waits for stopping, which end once it was emitted
-        self.stopping_said = False  # it was emitted, or will not be: a wait for it is in vain
+        self.stopping_said = False  # stopping was emitted, or will not be: a wait for it ends at once
         self.exit: SystemExit | None = None  # what a listener ended this process with
         self.was_started_by_user = False
         self.ready_said = False
@@ -57,15 +58,15 @@ class Life:
     # What Lifecycle does
 
     def make_supervisor(self) -> Supervisor:
-        """The supervisor of a new life. Its thread is not started yet. Raises OSError."""
+        """Return the supervisor of a new life, whose thread is not started yet. Raises OSError."""
         raise NotImplementedError
 
     def request_stop(self, seconds: float | None) -> None:
-        """Ask for the end; returns at once. A signal handler may call it in the middle of anything."""
+        """Ask for the end, and return at once. A signal handler may call it in the middle of anything."""
         raise NotImplementedError
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): what is open belongs to the parent."""
+        """Give the emitter up in a process made by os.fork(): what is open belongs to the parent."""
         raise NotImplementedError
 
     # What is known
@@ -84,7 +85,7 @@ class Life:
         return self.node.state.state in (State.JOINING, State.STARTING, State.STARTED, State.STOPPING)
 
     def say_ready(self) -> None:
-        """``ready``, once in a life, whatever happens to the connection."""
+        """Deliver ``ready``, once in a life, whatever happens to the connection."""
         if not self.ready_said:
             self.ready_said = True
             self.node.events.deliver("ready")
@@ -96,18 +97,22 @@ class Life:
         return self.supervisor is not None and self.supervisor.resend(number)
 
     def kill_children(self) -> None:
-        """KILL all children now; the process ends next. Takes no lock."""
+        """Kill all children now; the process ends next. Takes no lock."""
         if self.supervisor is not None:
             self.supervisor.kill_all()
 
     def cannot_serve(self) -> bool:
-        """Whether new clients are lost, because this Python starts no threads after the script's body."""
+        """Return whether new clients are lost: this Python starts no threads after the script's body."""
         return self.public_socket is not None and self.public_socket.cannot_serve()
 
     # Waits for the end
 
     def may_wait(self) -> bool:
-        """Whether this thread may wait for the end: nothing that ends needs it."""
+        """Return whether this thread may wait for the end of a stop.
+
+        A thread that the stop needs for its end may not: one that holds the state lock, the floor or the
+        right to write, one of the library, and one in a signal handler.
+        """
         node = self.node
         ident = threading.get_ident()
         if node.inside() or node.dispatcher.runs_here() or in_handler():
@@ -118,7 +123,10 @@ class Life:
         return not any(link.is_written_by(ident) for link in links)
 
     def wait_over(self, timeout: float | None) -> bool:
-        """Wait until this emitter is stopped and the thread that did it has ended as well."""
+        """Wait until this emitter is stopped and the thread that stopped it has ended.
+
+        Returns whether it is stopped.
+        """
         with self.node.lock:
             stopped, supervisor = self.stopped, self.supervisor
         return wait_end(stopped, supervisor, timeout)
@@ -133,5 +141,5 @@ def wait_end(stopped: Latch, supervisor: Supervisor | None, timeout: float | Non
 
 
 def new_incarnation() -> int:
-    """What tells this emitter, in this process, from every other one of the same pid."""
+    """Return a random number that tells this emitter, in this process, from others of the same pid."""
     return int.from_bytes(os.urandom(8), "big")

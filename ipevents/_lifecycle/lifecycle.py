@@ -1,8 +1,8 @@
 """The lives of one emitter: it opens, announces itself, and stops.
 
-Joins node, supervisor and public socket, see life.py. How it opens, and what a stop does to a start, is in
-opening.py, with the locks for that. The stop is ``Lifecycle.carry_out_stop``, step by step. What only a child
-does is in child_main.py.
+``Lifecycle`` joins node, supervisor and public socket, see life.py. opening.py has how it opens, what a stop
+does to a start, and the locks for that. The stop is ``Lifecycle.carry_out_stop``, step by step. What only a
+child does is in child_main.py.
 """
 
 from __future__ import annotations
@@ -32,26 +32,25 @@ from .opening import Opening, Try
 
 log = Log("ipevents.life")
 
-LAST_STEPS_SECONDS = 3.0  # more than all of them take behind the deadline: each has a limit of its own
+LAST_STEPS_SECONDS = 3.0  # more than all steps take after the deadline: each has a limit of its own
 
 
 class _Asked(NamedTuple):
-    """What a stop is about: the latch and the thread of this life, and the start() that it has met, if
-    any."""
+    """What the caller of a stop may wait for: latch and thread of this life, and a start() that it met."""
 
     stopped: Latch
     supervisor: Supervisor | None
     start: Try | None
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for the end of the stop, and of its thread. Returns whether it has come."""
+        """Wait for the end of the stop, and of its thread. Returns whether the stop has ended."""
         return wait_end(self.stopped, self.supervisor, timeout)
 
 
 class Lifecycle(Life):
-    """See the module. One for each emitter; ``stop`` and ``start`` may follow each other in a top process.
+    """The start and the stop of one emitter. In a top process ``start`` may follow ``stop``, and so on.
 
-    ``child_main(launch, ...)`` is what the main thread of a child runs.
+    ``child_main(launch, ...)`` is what the main thread of a child runs. ``reply`` is as for Node.
     """
 
     def __init__(self, pid: str, reply: Callable[..., None], child_main: Callable[..., None]) -> None:
@@ -73,11 +72,14 @@ class Lifecycle(Life):
     # Opening
 
     def open(self) -> None:
-        """Threads and children become possible. Idempotent; errors as for ``Opening.open``."""
+        """Start the threads of a life, so that children become possible.
+
+        Idempotent; errors as for ``Opening.open``.
+        """
         self.opening.open()
 
     def make_supervisor(self) -> Supervisor:
-        """The supervisor of a new life. Its thread is not started yet. Raises OSError."""
+        """Return the supervisor of a new life, whose thread is not started yet. Raises OSError."""
         return Supervisor(
             self.node,
             depth=self.depth,
@@ -90,16 +92,19 @@ class Lifecycle(Life):
         )
 
     def start(self) -> None:
-        """``ready`` and ``online``, and before that the public socket of a top process. Idempotent."""
+        """Deliver ``ready`` and ``online``; in a top process, open the public socket before that.
+
+        Idempotent.
+        """
         self.was_started_by_user = True
         self.opening.start()
 
     def imply_start(self) -> None:
-        """As ``start``, but not by the user's own call."""
+        """Start as ``start`` does, without a call of the user. Such a start does not keep a child alive."""
         self.opening.start()
 
     def first_use(self) -> None:
-        """A send, or a wait: in a child it implies ``start()``."""
+        """Start a child that sends or waits before it has called ``start()``: either implies it."""
         node = self.node
         if self.is_child and node.stage in (Stage.OPEN, Stage.STOPPING):
             self.imply_start()
@@ -111,33 +116,43 @@ class Lifecycle(Life):
     # As somebody's child
 
     def become_child(self, role: Role, *, depth: int, is_worker: bool) -> None:
-        """Another process has started this one. Called once, before anything else."""
+        """Take over the role of a child: another process has started this one.
+
+        Called once, before anything else.
+        """
         self.role = role
         self.depth = depth
         self.is_worker = is_worker
 
     def _control(self, link: Link, record: Record) -> None:
+        """Pass a control record on: the parent's to the role, a child's to the supervisor's children."""
         if link is self.role.link:
             self.role.control(record)
         elif record[0] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
             self.supervisor.children.control(link, record)
 
     def _look_again(self) -> None:
+        """Let the role check again whether anything keeps this process."""
         self.role.look_again()
 
     # Stopping
 
     def request_stop(self, seconds: float | None) -> None:
-        """Ask for the end; returns at once. A signal handler may call it in the middle of anything."""
+        """Ask for the end, and return at once. A signal handler may call it in the middle of anything."""
         self._ask(seconds)
 
     def _ask(self, seconds: float | None) -> _Asked | None:
-        """Ask for the end. Returns what is to be waited for, which is of this life and not of the next
-        one."""
+        """Ask for the end.
+
+        Returns what is to be waited for, which is of this life and not of the next one.
+
+        Returns None where nothing is to be waited for, or where this was called from inside the state lock;
+        then the request is made as far as that is safe, and made again when the lock is released.
+        """
         node = self.node
         if node.inside():
-            # A section of the state lock of this thread was interrupted: no step of the state now. The
-            # supervisor is still that of the life that the section found, or None.
+            # This thread was interrupted while it held the state lock, so the state must not change now. The
+            # supervisor is still that of the life that the interrupted section found, or None.
             supervisor = self.supervisor
             if supervisor is not None and node.stage is not Stage.CLOSED:
                 self.stopping.set()
@@ -150,7 +165,7 @@ class Lifecycle(Life):
                 asked = self._begin_stop(self.options.stop_timeout if seconds is None else seconds)
             if asked is not None and asked.start is not None:
                 asked.start.break_off()
-        except BaseException:  # of a signal handler: a stop is asked for wholly, or not at all
+        except BaseException:  # of a signal handler: the request is made completely, or not at all
             node.let_go(False)
             if self.stopping.is_set():
                 self._ask(seconds)
@@ -159,7 +174,11 @@ class Lifecycle(Life):
         return asked
 
     def _begin_stop(self, seconds: float) -> _Asked | None:
-        """State lock held: what ``_ask`` does. It may be called again where it was interrupted."""
+        """Begin a stop, as this state of the emitter needs it. State lock held.
+
+        A supervisor is asked to carry it out; a start() that has only begun to join its socket is ended at
+        once. May be called again where it was interrupted. Returns as ``_ask`` does.
+        """
         node = self.node
         supervisor = self.supervisor
         if node.stage is Stage.FORKED:
@@ -184,7 +203,7 @@ class Lifecycle(Life):
         return None  # nothing was started
 
     def stop(self, timeout: float | None) -> None:
-        """End this process's part of the tree; waits for it, but from inside only requests it."""
+        """End this process's part of the tree and wait for that; from inside, only request it."""
         if self.node.stage is Stage.FORKED:
             return
         outer = self.node.inside()
@@ -195,6 +214,7 @@ class Lifecycle(Life):
             raise
 
     def _stop(self, timeout: float | None) -> None:
+        """Carry out ``stop``. What a signal handler raises in here is the caller's to clear up after."""
         waits = self.may_wait()
         if self.supervisor is not None:
             self.role.before_stop(waits)
@@ -213,7 +233,10 @@ class Lifecycle(Life):
             raise self.node.stage_error()
 
     def check_join(self) -> None:
-        """Refuse to wait for the end of a child that would never be noticed. WouldDeadlock, ForkedError."""
+        """Refuse to wait for the end of a child that would never be noticed.
+
+        Raises WouldDeadlock, ForkedError.
+        """
         self.check_no_listener("join()")
         if self.node.stage is Stage.FORKED:
             raise self.node.stage_error()
@@ -224,16 +247,19 @@ class Lifecycle(Life):
             raise WouldDeadlock(f"{what} waits, and no event is delivered while a listener runs")
 
     def wait_stopped(self, timeout: float | None) -> bool:
-        """For ``run``: until stopped (in a child: until a stop is asked for), at most ``timeout`` seconds."""
+        """Wait for ``run`` until the stop has ended, at most ``timeout`` seconds.
+
+        In a child, until a stop is asked for.
+        """
         self.check_no_listener("run()")
         return self.role.wait_stop(timeout)
 
     def _listener_exit(self, exc: SystemExit) -> None:
-        """A listener raised SystemExit: this process ends with that code.
+        """End this process with the exit code of a listener, which raised SystemExit.
 
-        Raises it again where it is for the code that emitted: nothing is open that could end.
+        Where nothing is open that could end, the exception is raised again, for the code that emitted.
         """
-        if exc is self.exit:  # it comes by another time, through the listener that emitted
+        if exc is self.exit:  # the same once more, raised through the listener that emitted
             return
         if self.node.state.state in (State.NEW, State.JOINING, State.CLOSED, State.FORKED):
             raise exc
@@ -242,7 +268,7 @@ class Lifecycle(Life):
         self.request_stop(None)
 
     def _supervisor_failed(self, exc: BaseException) -> None:
-        """In the supervisor's thread, which ends all: nobody watches over anything any more."""
+        """Report that the supervisor failed, and that it ends everything. In the supervisor's thread."""
         self.stopping.set()
         if self.exit is None:
             self.exit = SystemExit(HUNG_EXITCODE)
@@ -255,8 +281,8 @@ class Lifecycle(Life):
 
         The numbers are those of the README, "A stop". Step 1 is done: ``request_stop`` was called, or the
         supervisor has failed. Each step ends at the deadline; those that let other processes know what has
-        happened get a little time of their own after it. Whatever fails, the emitter is closed afterwards:
-        somebody may wait for that without a limit.
+        happened get a little time of their own after it. Whatever fails, the emitter is closed afterwards,
+        because threads may wait for that without a limit.
         """
         node, role = self.node, self.role
         try:
@@ -290,7 +316,7 @@ class Lifecycle(Life):
             self._close()
 
     def _close_entrances(self) -> None:
-        """Step 2 of the stop."""
+        """Step 2 of the stop: let nothing new begin, end the waits for events, and announce ``stopping``."""
         node = self.node
         self.stopping.set()
         with self.opening.building:  # a start() has opened all of the socket by now, or will open nothing
@@ -308,21 +334,23 @@ class Lifecycle(Life):
             node.events.notify(self._say_stopping)
 
     def _say_stopping(self) -> None:
-        """In the notices thread."""
+        """Deliver ``stopping``, then end the waits for it. In the notices thread."""
         self.node.events.deliver("stopping")
         self._end_stop_waits()
 
     def _end_stop_waits(self) -> None:
-        """End the waits for ``stopping`` that it has not ended: filtered out, or no listener was called.
+        """End the waits for ``stopping`` that its delivery has not ended.
 
-        The flag comes first: a wait puts its latch into the set, and then looks at the flag.
+        Their filter has refused it, or no listener was called.
+
+        The flag is set first: a wait puts its latch into the set, and then reads the flag.
         """
         self.stopping_said = True
         for waiter in list(self.stop_waiters):
             waiter.set()
 
     def _drop_all(self, supervisor: Supervisor) -> None:
-        """After a fault in the stop: children, links and threads end, and nobody is told."""
+        """End children, links and threads after a fault in the stop, without a word to other processes."""
         node = self.node
         supervisor.kill_all()
         supervisor.children.give_up()
@@ -335,6 +363,7 @@ class Lifecycle(Life):
             self.public_socket.close(Deadline(LAST_SECONDS))
 
     def _close(self) -> None:
+        """Step 12 of the stop: the emitter is CLOSED, and the waits for the end of the stop end."""
         node = self.node
         node.notices = None
         self.is_grand_master = False
@@ -368,10 +397,10 @@ class Lifecycle(Life):
             raise
 
     def abandon(self) -> None:
-        """In a process made by os.fork(): an emitter that is open belongs to the parent; ours is disarmed.
+        """Disarm an emitter that is open, in a process made by os.fork(): what is open belongs to the parent.
 
-        One that is not open is this process's own, under its own name: the parent may be a server that
-        loads the application and forks its workers, or a daemon that forks twice.
+        An emitter that is not open becomes this process's own, under its own name: the parent may be a server
+        that loads the application and forks its workers, or a daemon that forks twice.
         """
         node = self.node
         node.forget_lock_owner()
@@ -382,7 +411,7 @@ class Lifecycle(Life):
             self.opening.renew(f"{os.getpid()}{self._suffix}")
             return
         node.change(Event.FORK)
-        node.notices = None  # its thread is not here: what it would tell is told where it comes up
+        node.notices = None  # its thread does not exist here; errors are delivered where they come up
         if self.supervisor is not None:
             self.supervisor.abandon()
         if self.public_socket is not None:

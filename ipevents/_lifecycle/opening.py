@@ -1,18 +1,18 @@
 """How an emitter opens: ``start()``, the first ``worker()``, and what happens where a ``stop()`` meets them.
 
-The states and the ways between them are the table in ``_core/state.py``; here are the steps. A stop may come
-at any moment, from any thread. Who wins is decided under the state lock:
+The table in ``_core/state.py`` has the states and the ways between them; here are the steps. A stop may come
+at any moment, in any thread. Which of the two wins is decided under the state lock:
 
 - While start() only joins the socket (JOINING), a stop makes the emitter CLOSED at once and breaks the dial
   off. The starting thread finds that its attempt is over, closes what it has joined, and returns.
-- While threads run (STARTING, STARTED) a stop is the supervisor's business. Its first step takes
-  ``building``, which the starting thread holds from its last look at the state until the socket is served
-  and known to the emitter. So the stop finds either nothing of the socket or all of it.
+- While threads run (STARTING, STARTED) the supervisor carries the stop out. Its first step takes
+  ``building``, which the starting thread holds from its last look at the state until the socket is served and
+  known to the emitter. So the stop finds either nothing of the socket or all of it.
 
-Locks, in this order: ``_starting``, the dispatcher's, ``building``, the state lock. ``_starting`` lets one
-thread through ``start`` at a time; its owner may wait for the socket, for listeners and for a stop, so no
-listener waits for it. ``building`` guards the steps between two states; nobody who holds it waits for a
-listener or a peer, only for the start of threads.
+Locks, in this order: ``_starting``, the floor, ``building``, the state lock. ``_starting`` lets one thread
+through ``start`` at a time; its owner may wait for the socket, for listeners and for a stop, so no listener
+waits for it. ``building`` guards the steps between two states; a thread that holds it waits for no listener
+and no peer, only for the start of threads.
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ UNDO_SECONDS = 1.0  # for the threads of a start that failed; they wait for noth
 
 
 class _Overtaken(Exception):
-    """A stop was faster: what was opened is given back, and start() returns."""
+    """A stop was faster than this start: what was opened is given back, and start() returns."""
 
 
 class Try:
-    """One call of start() between START and its outcome. ``over`` is set when nothing of it is left."""
+    """One call of start(), from START to its outcome. ``over`` is set when nothing of it is left.
+
+    A stop that meets it sets ``is_overtaken``; the starting thread reads that under the state lock.
+    """
 
     __slots__ = ("attempt", "has_begun", "has_opened", "is_overtaken", "over")
 
@@ -56,28 +59,33 @@ class Try:
         self.over = Latch()
 
     def break_off(self) -> None:
-        """After ``overtake``, without the state lock: a connect or a handshake that is going on fails at
-        once."""
+        """Let a connect or a handshake that is going on fail at once.
+
+        After ``overtake``, without the state lock.
+        """
         if self.attempt is not None:
             self.attempt.break_off()
 
 
 class Opening:
-    """See the module. One for each emitter."""
+    """The start of one emitter, and its renewal for another life.
+
+    Where a step is interrupted, by Ctrl-C in a signal handler, say, what it has opened is closed again.
+    """
 
     def __init__(self, life: Life) -> None:
         self._life = life
         self._starting = threading.RLock()
         self.building = threading.RLock()
-        self.undoes = False  # the stop that is going on is that of a start that has failed
+        self.undoes = False  # the stop that is going on undoes a start that has failed
         self._try: Try | None = None  # of the start that is going on; guarded by the state lock
 
     # The threads
 
     def open(self) -> None:
-        """Threads and children become possible. Idempotent.
+        """Start the threads of a life, so that children become possible. Idempotent.
 
-        Raises what the system raises where it has no thread or no descriptor, and then nothing was opened;
+        Raises the system's error where it has no thread or no descriptor, and then nothing is open. Raises
         Closed while the emitter stops and afterwards, ForkedError in a forked process.
         """
         node = self._life.node
@@ -97,7 +105,11 @@ class Opening:
             raise
 
     def _open_threads(self) -> None:
-        """``building`` held. A child starts its supervisor later, when it has the link to its parent."""
+        """Start the notices thread and, in a top process, the supervisor. ``building`` held.
+
+        A child starts its supervisor later, when it has the link to its parent. Raises _Overtaken where a
+        stop came first.
+        """
         life = self._life
         node = life.node
         streams.occupy()
@@ -123,7 +135,7 @@ class Opening:
             node.let_go(outer)
             if node.stage is Stage.OPEN and life.supervisor is supervisor:
                 raise  # of a signal handler, when all was open
-            # Nobody else knows of them yet.
+            # No other code has them yet.
             hooks.closed(life)
             node.notices = life.supervisor = None
             if supervisor is not None:
@@ -135,7 +147,7 @@ class Opening:
     # start()
 
     def start(self) -> None:
-        """See ``Emitter.start``."""
+        """Start the emitter, see ``Emitter.start``. One thread at a time."""
         starting = self._starting
         if starting._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
             self._start()  # called by a listener, or a signal handler, in a start() of this thread
@@ -153,6 +165,7 @@ class Opening:
             raise
 
     def _start(self) -> None:
+        """Start the emitter as the role of this process asks for it. ``_starting`` held."""
         node = self._life.node
         outer = node.inside()
         try:
@@ -165,6 +178,7 @@ class Opening:
             raise
 
     def _start_child(self) -> None:
+        """Start a child: announce ``ready`` and ``online``. Its link is open already, since ``connect``."""
         node = self._life.node
         with node.lock:
             if node.state.state is State.OPEN:
@@ -175,7 +189,11 @@ class Opening:
         self._announce(None)
 
     def _begin_start(self, mine: Try) -> bool:
-        """Whether there is anything to start. A stop that is going on is waited for: the last call counts."""
+        """Make ``mine`` the start that is going on. Returns whether there is anything to start.
+
+        A stop that is going on is waited for: the last call counts. Raises Closed where this thread must not
+        wait.
+        """
         life = self._life
         node = life.node
         if life.stopped.is_set() and life.may_wait():
@@ -191,7 +209,7 @@ class Opening:
                 if (state in (State.NEW, State.CLOSED) or not asked) and self._try is None:
                     if asked:
                         self.renew(node.router.pid)
-                    self._try, mine.has_begun = mine, True  # first: what may be interrupted is undone
+                    self._try, mine.has_begun = mine, True  # first: if change() is interrupted, it is undone
                     node.change(Event.START)
                     return True
                 is_within = self._try is not None
@@ -200,7 +218,7 @@ class Opening:
             life.wait_over(None)
 
     def renew(self, pid: str) -> None:
-        """State lock held: forget the life before, all but listeners and options."""
+        """Forget the life before, all but listeners and options. State lock held."""
         life = self._life
         node = life.node
         life.public_socket = life.supervisor = None  # first: see request_stop() in a signal handler
@@ -213,7 +231,12 @@ class Opening:
         self.undoes = False
 
     def _start_top(self, outer: bool) -> None:
-        """``outer``: a signal handler calls it in the middle of a section of the state lock."""
+        """Start a top process.
+
+        ``outer``: a signal handler calls this in the middle of a section of the state lock.
+
+        Where it fails, what this call has opened is closed again. Where a stop was faster, it just returns.
+        """
         mine = Try()
         try:
             if self._begin_start(mine):
@@ -230,6 +253,11 @@ class Opening:
             raise
 
     def _join(self, mine: Try) -> None:
+        """Join the public socket if the options want one, build on it, and announce this process.
+
+        The floor is held from before the socket is served until our own ``ready`` and ``online`` were
+        delivered.
+        """
         life = self._life
         node = life.node
         public_socket = joined = arrival = None
@@ -243,11 +271,11 @@ class Opening:
 
                 streams.occupy()
                 mine.attempt = Attempt()
-                if self._is_over(mine):  # looked at after the line above: the stop breaks off what it finds
+                if self._is_over(mine):  # read after the line above: a stop breaks off the attempt it finds
                     return
                 public_socket = PublicSocket(node, life.options, life.incarnation, say_ready=life.say_ready)
                 joined = public_socket.join(mine.attempt)
-            node.dispatcher.enter()  # whoever connects now is heard after our own ready and online
+            node.dispatcher.enter()  # events of processes that connect now come after our ready and online
             arrival = self._build(mine, public_socket, joined)
             is_built = True
             self._finish(mine)
@@ -258,15 +286,17 @@ class Opening:
             node.let_go(inside)
             node.dispatcher.leave_to(outer)
             if joined is not None and not is_built and life.public_socket is not public_socket:
-                joined.close()  # nobody else has it yet; or _build has closed it already
+                joined.close()  # no other code has it yet; or _build has closed it already
             if public_socket is not None and public_socket.client is not None and arrival is not None:
                 public_socket.client.missed(arrival)
             raise
 
     def _build(self, mine: Try, public_socket: PublicSocket | None, joined: Joined | None) -> Arrival | None:
-        """Open the threads if need be, and serve the socket. Raises _Overtaken where a stop was faster.
+        """Open the threads if need be, and serve the socket.
 
-        What was joined is closed if this raises.
+        Returns the connection to a server if there is one.
+
+        Raises _Overtaken where a stop was faster. If this raises, what was joined is closed.
         """
         life = self._life
         node = life.node
@@ -285,12 +315,12 @@ class Opening:
                     life.public_socket = public_socket
                     life.is_grand_master = public_socket is None or public_socket.client is None
                     if public_socket is not None and public_socket.client is not None and arrival is None:
-                        node.announced = True  # sends wait in the link; online is said when it is connected
+                        node.announced = True  # sends wait in the link; online follows the connection
                     node.change(Event.JOINED)
         except BaseException:  # a stop, a system that has no thread, or a signal handler
             node.let_go(inside)
             if node.state.state is not State.STARTED or life.public_socket is not public_socket:
-                life.public_socket, life.is_grand_master = None, False  # nobody else has it yet
+                life.public_socket, life.is_grand_master = None, False  # no other code has it yet
                 if public_socket is not None and joined is not None:
                     public_socket.give_up(joined, arrival)
             elif public_socket is not None and public_socket.client is not None and arrival is not None:
@@ -299,19 +329,25 @@ class Opening:
         return arrival
 
     def _finish(self, mine: Try) -> None:
-        """Nothing is left of a start that a stop would have to wait for; listeners may still be told."""
+        """Note that nothing is left of a start that a stop would have to wait for.
+
+        Listeners may still be running.
+        """
         with self._life.node.lock:
             if self._try is mine:
                 self._try = None
         mine.over.set()
 
     def _is_over(self, mine: Try) -> bool:
-        """Whether a stop has put an end to this start."""
+        """Return whether a stop has ended this start. Takes the state lock."""
         with self._life.node.lock:
             return mine.is_overtaken
 
     def _fail(self, mine: Try) -> None:
-        """This start has failed: the emitter is again as it was before."""
+        """Put the emitter back into the state that it had before this start, which has failed.
+
+        Threads that this start has opened are ended by a stop of its own. What ``worker()`` has opened stays.
+        """
         life = self._life
         node = life.node
         with node.lock:
@@ -332,9 +368,11 @@ class Opening:
     # The stop, as far as it concerns a start
 
     def overtake(self) -> Try | None:
-        """State lock held: a stop ends the start that is going on, if there is one; returns that.
+        """End the start that is going on, because of a stop, and return it; None if there is none.
 
-        The caller breaks it off when it has let go of the lock.
+        State lock held.
+
+        The caller breaks it off after the release of the lock.
         """
         mine = self._try
         if mine is not None:
@@ -344,10 +382,10 @@ class Opening:
     # Forks
 
     def belongs_to_a_fork(self) -> bool:
-        """In a process made by os.fork(): whether the emitter is this process's own, because nothing of it
-        ran.
+        """Return whether the emitter is a forked process's own, because nothing of it ran.
 
-        A start() that another thread was about to make does not go on in this process.
+        In a process made by os.fork(). A start() that another thread was about to make does not go on in this
+        process.
         """
         life = self._life
         node = life.node
@@ -365,11 +403,12 @@ class Opening:
     # ready and online
 
     def _announce(self, arrival: Arrival | None) -> None:
-        """``ready`` to our listeners, then our interest and ``online`` upwards, then ``online`` to ours.
+        """Deliver ``ready`` here, send our interest and ``online`` upwards, then deliver ``online`` here.
 
-        The dispatcher is ours meanwhile, so the parent's answer is not told before our own online. A stop may
-        begin in between, in a listener of ready or elsewhere: a child still says its online then, because
-        what waits for that is delivered; a top process, which has nobody waiting, says no more.
+        The floor is held meanwhile, so the parent's answer is delivered after our own online. A stop may
+        begin in between, in a listener of ready or elsewhere. A child still announces its online then,
+        because what waits for that is delivered. A top process announces nothing more: no process waits for
+        its online.
         """
         life = self._life
         node = life.node
@@ -387,7 +426,7 @@ class Opening:
             raise
 
     def _say(self, client: Client | None, arrival: Arrival | None) -> None:
-        """The dispatcher is entered: what ``_announce`` has to tell, in its order."""
+        """Carry out the steps of ``_announce``, in that order. The floor is held."""
         life = self._life
         node = life.node
         life.say_ready()
