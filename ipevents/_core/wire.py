@@ -66,10 +66,13 @@ def is_large(record: Record) -> bool:
 
     By its form and not by its kind: it may come from a peer, and PROGRAM has a payload, too.
     """
-    if len(record) != MESSAGE_ITEMS:
-        return False
-    payloads = record[PAYLOADS]
-    return type(payloads) is list and len(payloads) == 1 and type(payloads[0]) is list
+    payloads = record[-1]  # the likeliest answer first: a message with small payloads
+    return (
+        type(payloads) is list
+        and type(payloads[0] if payloads else None) is list
+        and len(payloads) == 1
+        and len(record) == MESSAGE_ITEMS
+    )
 
 
 def encode_large(record: Record) -> tuple[bytes, list[Any]]:

@@ -187,7 +187,7 @@ class Outgoing:
         """
         node = self._node
         lock = node.lock
-        if lock.inside():
+        if lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
             lock.defer(self.send_to_process, child, event, args, kwargs)
             return
         try:

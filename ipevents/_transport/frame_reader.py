@@ -144,7 +144,7 @@ class _Reading:
                 frame = chunk[at : at + size]
                 at += size
             records = decode(frame)
-            self.is_exact = bool(records) and is_large(records[0])
+            self.is_exact = is_large(records[0]) if records else False
             if self.is_exact:
                 at, total = self._take_buffers(records, chunk, at)
                 size = LOST if total == LOST else size + total

@@ -98,3 +98,10 @@ def test_the_workloads_use_nothing_private():
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not {attr for attr in names if attr.startswith("_") and attr != "__name__"}
         assert not {module for module in modules if module and module.startswith("ipevents.")}
+
+
+def test_two_checkouts_take_turns():
+    root = str(HERE.parents[1])
+    lines = run("paired.py", root, root, "--rounds", 1).splitlines()
+    assert [line.split()[0] for line in lines] == ["pingpong", "oneway"]
+    assert all(" speed x " in line for line in lines)
