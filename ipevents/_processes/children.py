@@ -59,6 +59,7 @@ class Children:
         self._on_empty = on_empty
         self._states: list[ChildState] = []  # guarded by the state lock
         self.restarts = 0
+        self._is_forking = False  # by the fork server, which stays for that
         self._socket = ChildSocket(node, incarnation=incarnation, on_attached=ring)
 
     def __len__(self) -> int:
@@ -119,6 +120,11 @@ class Children:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
         )
+        if child.start_method == "forkserver" and not self._is_forking:
+            from .fork_server import fork_server  # late: a process without children does without
+
+            fork_server.retain(self)
+            self._is_forking = True
         process = None
         try:
             inherited = child.inherited.passed(child.start_method)
@@ -216,7 +222,6 @@ class Children:
 
         Let no child in.
         """
-        self._socket.close()
         for child in self._all():
             process = child.process
             if process is not None:
@@ -226,12 +231,17 @@ class Children:
                 self._states.remove(child)
                 child.ends()
             child.ended.set()
+        self.close_socket()
 
     # The socket
 
     def close_socket(self) -> None:
-        """Let no child in any more, and remove the directory."""
+        """Let no child in any more, and remove the directory. There are no children any more."""
         self._socket.close()
+        if self._is_forking:
+            from .fork_server import fork_server
+
+            fork_server.release(self)
 
     def remove_socket(self) -> None:
         """Remove the directory only. Idempotent. Takes no lock, so a signal handler may call it."""
@@ -244,6 +254,10 @@ class Children:
             if child.process is not None:
                 child.process.abandon()
         self._socket.abandon()
+        if self._is_forking:
+            from .fork_server import fork_server
+
+            fork_server.abandon()
 
     # What is due
 

@@ -13,7 +13,10 @@ import time
 import pytest
 
 from ipevents._processes import process
-from ipevents._processes.process import ChildProcess, Launch, missing_options, open_pidfd
+from ipevents._processes.fork_server import fork_server
+from ipevents._processes.pidfds import open_pidfd
+from ipevents._processes.preparation import missing_options
+from ipevents._processes.process import ChildProcess, Launch
 
 LAUNCH = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn")
 CEILING_SECONDS = 30.0
@@ -43,6 +46,7 @@ def started():
             child.send_signal(signal.SIGKILL)
             child.process.join(CEILING_SECONDS)
         child.close()
+    fork_server.release(None)
 
 
 def wait_end(child: ChildProcess) -> None:

@@ -643,7 +643,8 @@ def test_a_stopped_child_does_not_hold_up_a_stop():
     with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
         child = ipem.worker(ipem.run)
     os.kill(int(child.pid), signal.SIGSTOP)
-    os.waitid(os.P_PID, int(child.pid), os.WSTOPPED | os.WNOWAIT)  # all its threads stand still
+    while "State:\tT" not in open(f"/proc/{child.pid}/status").read():  # until all its threads stand still
+        os.sched_yield()
     begun = time.monotonic()
     ipem.stop()
     say("stopped", child.alive, time.monotonic() - begun < 1.7)

@@ -1,0 +1,18 @@
+"""Descriptors for processes: they become readable at the end, and stand for no other process after it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a descriptor for a process, or None where the system has none. Raises ProcessLookupError."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+            return None
+        raise
