@@ -32,7 +32,7 @@ DEFAULTS = {
     "stop_timeout": 8.0,
     "stop_grace": 1.0,
     "leave_timeout": None,
-    "start_method": "spawn",
+    "start_method": os.environ.get("IPEVENTS_START") or "spawn",
     "socket_path": None,
     "port": 7100,
     "host": "localhost",
