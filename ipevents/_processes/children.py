@@ -21,6 +21,7 @@ from .._exceptions import LinkError, StartFailed, Unpicklable
 from .._links.link import Link
 from .._node.node import Node
 from .._payload.inheritance import Inheritance
+from .._platform import streams
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.signal_resend import AGAIN_SECONDS
@@ -75,6 +76,7 @@ class Children:
         If this raises, there is no such child: what was started of it is taken back or killed.
         """
         node = self._node
+        streams.occupy()  # the user may have closed them only now, and the socket would get such a number
         self._socket.open()
         outer = node.inside()
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
