@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from .._platform.logs import Log
 from .._platform.threads import Deadline, for_poll
 from . import moment
-from .forking import REPORT, REQUEST, UNFIT, Request
+from .forking import REPORT, REQUEST, STALE, UNFIT, Request
 from .preparation import check_interpreter
 
 log = Log("ipevents.supervisor")
@@ -58,7 +58,7 @@ class Forked(NamedTuple):
 class _Server:
     """A process that serves, or is about to. ``end`` can be called in any state of it."""
 
-    def __init__(self, fingerprint: moment.Fingerprint) -> None:
+    def __init__(self, fingerprint: object) -> None:
         self.fingerprint = fingerprint
         self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # One item each, once it runs. ``map`` has it in the list before a signal handler can raise.
@@ -125,7 +125,8 @@ class ForkServer:
         self._server: _Server | None = None  # the one that forks at the moment
         self._servers: list[_Server] = []  # with it, those that were replaced and are not reaped yet
         self._users: set[int] = set()
-        self._unavailable = ""
+        self._failure: str | None = None  # why servers fail here, whatever this process does; "": they do not
+        self._is_told = False  # that children are started by spawn
 
     def retain(self, user: object) -> None:
         """Keep a server that runs until ``release`` was called with the same object."""
@@ -147,35 +148,35 @@ class ForkServer:
             server.end(deadline)
 
     def check(self) -> None:
-        """Raise Unavailable if no fork server can serve this process."""
-        if not self._unavailable:
-            why = moment.unfit()
-            if why is not None:
-                self._give_up(why)
-        if self._unavailable:
-            raise Unavailable(self._unavailable)
+        """Raise Unavailable if no fork server can serve this process as it is now."""
+        if self._failure is None:
+            self._failure = moment.unfit() or ""
+        why = self._failure or moment.unfit_now()
+        if why:
+            if not self._is_told:
+                self._is_told = True
+                log.info("= children are started by spawn, as there can be no fork server: %s", why)
+            raise Unavailable(why)
 
-    def _give_up(self, why: str) -> None:
-        """Start no server any more in this process. Logged, as children take longer to start now."""
-        self._unavailable = why
-        log.info("= children are started by spawn, as there can be no fork server: %s", why)
-
-    def fork(self, inherited: list[int]) -> Forked:
+    def fork(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked:
         """Fork a child, which waits for what it is to do. ``inherited`` are descriptors for it.
+
+        ``fingerprint`` is that of the calling thread.
 
         Blocks for some milliseconds, with the start of a server for some tens of them. Raises OSError where
         the system refuses it, WorkerRefused where there is no interpreter, and Unavailable.
         """
         for _ in range(_TRIES):
             self.check()
-            forked = self._try(inherited)
+            forked = self._try(inherited, fingerprint)
             if forked is not None:
                 return forked
-        self._give_up("its process ends at once")
-        raise Unavailable(self._unavailable)
+        self._failure = "its process ends at once"
+        self.check()
+        raise AssertionError  # check() has raised
 
-    def _try(self, inherited: list[int]) -> Forked | None:
-        """Ask the server for one fork. Returns None where it has ended in the middle."""
+    def _try(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked | None:
+        """Ask the server for one fork. Returns None where another server is needed."""
         from multiprocessing import resource_tracker
 
         tracker: Any = resource_tracker
@@ -189,9 +190,14 @@ class ForkServer:
                 their_data.fileno(), their_report.fileno(), directory[0], tracker.getfd(), 0, 1, 2
             )
             with self._lock:
-                server = self._current()
+                server = self._current(fingerprint)
                 try:
-                    socket.send_fds(server.control, [REQUEST], [*request, *inherited], socket.MSG_NOSIGNAL)
+                    socket.send_fds(
+                        server.control,
+                        [REQUEST.pack(threading.get_native_id())],
+                        [*request, *inherited],
+                        socket.MSG_NOSIGNAL,
+                    )
                 except (BrokenPipeError, ConnectionResetError):
                     self._replace()
                     return None
@@ -203,7 +209,7 @@ class ForkServer:
         return self._reply(report, data, server)
 
     def _reply(self, report: socket.socket, data: socket.socket, server: _Server) -> Forked | None:
-        """Wait for the pid of a child and a pidfd. Returns None where the server has ended without them."""
+        """Wait for the pid of a child and a pidfd. Returns None where another server is needed."""
         poll = select.poll()
         poll.register(report, select.POLLIN)
         if not poll.poll(for_poll(_REPLY_SECONDS)):
@@ -223,8 +229,8 @@ class ForkServer:
                 for _, _, packed in ancillary:
                     os.close(_INT.unpack(packed)[0])
             raise
-        if content:
-            (number,) = REPORT.unpack(content)
+        number = REPORT.unpack(content)[0] if content else STALE
+        if number != STALE:
             raise OSError(-number, os.strerror(-number))
         with self._lock:
             if self._server is server:
@@ -233,13 +239,12 @@ class ForkServer:
 
     # The server. All of this is called with the lock held.
 
-    def _current(self) -> _Server:
+    def _current(self, fingerprint: moment.Fingerprint) -> _Server:
         """Return a server that can fork a child for the process as it is now; it is started if need be."""
         check_interpreter()
         command = _command()
-        found = moment.fingerprint(command)
-        server = self._server
-        if server is not None and (server.fingerprint != found or server.has_ended()):
+        found = (command, fingerprint)
+        if self._server is not None and self._server.fingerprint != found:
             self._replace()
         if self._server is None:
             server = _Server(found)
@@ -258,7 +263,7 @@ class ForkServer:
             if server.has_ended():
                 self._servers.remove(server)
                 if server.end(Deadline(_END_SECONDS)) == UNFIT:
-                    self._give_up("it would import another ipevents, or is traced from its beginning")
+                    self._failure = "it would import another ipevents, or is traced from its beginning"
 
     def abandon(self) -> None:
         """In a process made by os.fork(): the servers are the parent's. Close our copies, start afresh."""

@@ -20,6 +20,7 @@ from .._platform.threads import for_poll
 from . import moment
 from .fork_server import Forked, fork_server
 from .forking import REPORT, Inherited
+from .preparation import is_starting
 
 UNKNOWN_EXITCODE = 255  # multiprocessing uses the same where it does not know the code
 
@@ -34,11 +35,13 @@ class Popen:
         """Start the process. Raises what ``ForkServer.fork`` raises; then there is none."""
         private: Any = util
         private._flush_std_streams()
+        fork_server.check()
         self.returncode: int | None = None  # after the end an int in any case, as multiprocessing wants it
         self.code: int | None = None  # the exit code; None where the fork server had ended before it
         self._passed: list[int] = []
-        content = self._pickled(process)
-        self._forked: Forked = fork_server.fork(self._passed)
+        own = moment.status()
+        content = self._pickled(process, moment.now(own))
+        self._forked: Forked = fork_server.fork(self._passed, moment.fingerprint(own))
         self.pid = self._forked.pid
         self.pidfd = self._forked.pidfd  # the owner of the process closes it, after the end
         self.sentinel = self._forked.report.fileno()
@@ -50,10 +53,10 @@ class Popen:
             os.close(self.pidfd)
             raise
 
-    def _pickled(self, process: BaseProcess) -> memoryview:
+    def _pickled(self, process: BaseProcess, inherits: moment.Moment) -> memoryview:
         """Return what the child reads: what it inherits of this moment, its preparation, the process."""
         file = io.BytesIO()
-        reduction.dump(tuple(moment.now()), file)
+        reduction.dump(tuple(inherits), file)
         private: Any = spawn
         preparation = private.get_preparation_data(process.name)
         setter: Any = context
@@ -78,7 +81,13 @@ class Popen:
         return len(self._passed) - 1
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """Return the exit code, None as long as there is none; ``flag=0`` waits for the end first."""
+        """Return the exit code, None as long as there is none; ``flag=0`` waits for the end first.
+
+        At each start of a process multiprocessing asks all others for their ends. In our own starts it is not
+        told: the supervisor notices them, and to look at each takes longer than the start.
+        """
+        if is_starting():
+            return self.returncode
         return self.wait(0.0 if flag == os.WNOHANG else None)
 
     def wait(self, timeout: float | None = None) -> int | None:

@@ -13,6 +13,7 @@ The server ends when its owner does, or when the owner has closed the control so
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import importlib.util
@@ -32,9 +33,10 @@ from typing import Any, NamedTuple, NoReturn
 from . import moment
 
 MAX_DESCRIPTORS = 240  # of the user's, in one request; the kernel takes 253 in one message
-REQUEST = b"fork"
+REQUEST = struct.Struct("!q")  # the thread that starts the child, beside the descriptors
 # A report of the server: the pid of a child, or the negative errno of why there is none; later its exit code.
 REPORT = struct.Struct("!q")
+STALE = -(1 << 32)  # in place of an errno: the owner is not any more where this server is
 UNFIT = 3  # exit status of a server that cannot serve this owner, and no other one could
 _FAILED = 1  # exit status of a child whose start was given up
 
@@ -126,9 +128,10 @@ class _Server:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two descriptors for each child
         self._control: socket.socket | None = control
-        self._owner = os.pidfd_open(owner)
+        self._owner, self._owner_pid = os.pidfd_open(owner), owner
         if os.getppid() != owner:  # it has ended, and its pid may be another's by now
             os._exit(_FAILED)
+        self._starter = 0  # the owner's thread that has sent the request that is at work
         self._inherited: list[int] = []  # the user's, of the request that is at work
         self._children: dict[int, tuple[int, int]] = {}  # by pidfd: pid, and the socket to report to
         self._poll = select.poll()
@@ -152,11 +155,12 @@ class _Server:
         """Return the next request; None, and no further one is expected, where the owner has closed."""
         assert self._control is not None
         data, descriptors, _, _ = socket.recv_fds(
-            self._control, len(REQUEST), MAX_DESCRIPTORS + 13, socket.MSG_CMSG_CLOEXEC
+            self._control, REQUEST.size, MAX_DESCRIPTORS + 13, socket.MSG_CMSG_CLOEXEC
         )
         if data:
             fixed = len(Request._fields)
             self._inherited = descriptors[fixed:]
+            (self._starter,) = REQUEST.unpack(data)
             return Request(*descriptors[:fixed])
         self._poll.unregister(self._control)
         self._control.close()
@@ -166,36 +170,46 @@ class _Server:
     def _fork(self, request: Request) -> bool:
         """Fork a child for this request, and report its pid. Returns whether this process is the child."""
         report = socket.socket(fileno=request.report)
-        try:
-            pid = os.fork()
-        except OSError as exc:
-            self._report(report, REPORT.pack(-(exc.errno or 1)))
+        theirs = moment.surroundings(self._owner_pid, self._starter)
+        if theirs != moment.surroundings("self", os.getpid()):
+            self._report(report, STALE)
         else:
-            if not pid:
-                report.detach()
-                self._forget()
-                _inherited[:] = self._inherited
-                return True
             try:
-                pidfd = os.pidfd_open(pid)
-            except OSError as exc:  # no descriptor left: the child ends, as its pipe does
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                self._report(report, REPORT.pack(-(exc.errno or 1)))
+                pid = os.fork()
+            except OSError as exc:
+                self._report(report, -(exc.errno or errno.EAGAIN))
             else:
-                self._report(report, REPORT.pack(pid), pidfd)
-                self._children[pidfd] = (pid, report.detach())
-                self._poll.register(pidfd, select.POLLIN)
-        report.close()
+                if not pid:
+                    report.detach()
+                    self._forget()
+                    _inherited[:] = self._inherited
+                    return True
+                self._started(pid, report)
+        report.close()  # unless a child has it
         for descriptor in (*request, *self._inherited):
             if descriptor != request.report:
                 os.close(descriptor)
         return False
 
-    def _report(self, report: socket.socket, data: bytes, pidfd: int | None = None) -> None:
+    def _started(self, pid: int, report: socket.socket) -> None:
+        """Report a child and watch it. Without a descriptor for that there is no child."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as exc:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._report(report, -(exc.errno or errno.EMFILE))
+            return
+        self._report(report, pid, pidfd)
+        self._children[pidfd] = (pid, report.detach())
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _report(self, report: socket.socket, number: int, pidfd: int | None = None) -> None:
         """Send something about a child to the owner, if that still wants to know."""
         try:
-            socket.send_fds(report, [data], [] if pidfd is None else [pidfd], socket.MSG_NOSIGNAL)
+            socket.send_fds(
+                report, [REPORT.pack(number)], [] if pidfd is None else [pidfd], socket.MSG_NOSIGNAL
+            )
         except OSError:  # the owner has given the start up; the child's pipe has ended as well
             return
 
@@ -206,7 +220,7 @@ class _Server:
         os.close(pidfd)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         with socket.socket(fileno=report) as told:
-            self._report(told, REPORT.pack(code))
+            self._report(told, code)
 
     def _forget(self) -> None:
         """In a child: close what belongs to the server."""

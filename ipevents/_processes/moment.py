@@ -1,12 +1,14 @@
 """What a child inherits from the process that starts it, where a fork server forks it.
 
 A child of ``spawn`` inherits all of this from its starter through ``fork`` and ``exec``. The fork server has
-what its owner had when the server was started. What has changed since comes in two kinds:
+what its owner had when the server was started. What has changed since comes in three kinds:
 
 - A ``Moment`` is what the child can take over by itself: ``now()`` in the starter, ``apply()`` in the child.
 - A ``Fingerprint`` is what no process can give itself (an identity that was left, a limit that was lowered),
   or what the interpreter reads only when it begins. If it differs from that of the running server, children
-  need another server.
+  need another server. The starter compares it.
+- ``surroundings()`` are of the same kind. The server compares its own with the starter's before each fork,
+  because all these files take the starter longer: with each it may lose its turn to another of its threads.
 
 No state of its own, no lock.
 """
@@ -18,7 +20,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .pidfds import open_pidfd
@@ -40,7 +42,7 @@ _STATUS_LINES = (
     "Cpus_allowed",
     "Mems_allowed",
 )
-_FILES = ("cgroup", "coredump_filter", "oom_score_adj", "personality", "timerslack_ns", "attr/current")
+_FILES = ("cgroup", "coredump_filter", "oom_score_adj", "attr/current")
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
 # Read by the interpreter, the loader or the C library only when a process begins.
 _READ_AT_START = (b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_", b"LC_", b"LANG")
@@ -62,14 +64,19 @@ class Moment(NamedTuple):
     limits: tuple[tuple[int, tuple[int, int]], ...]  # number of the limit, soft and hard
 
 
-def now() -> Moment:
-    """Return what a child that is started now by this thread inherits. Raises OSError without ``/proc``."""
-    status = _status()
+def status() -> Mapping[str, str]:
+    """Return the lines of the calling thread's status by their names. Raises OSError without ``/proc``."""
+    with open(_STATUS) as file:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
+
+def now(own: Mapping[str, str]) -> Moment:
+    """Return what a child that is started now by this thread inherits; ``own`` is its ``status()``."""
     return Moment(
         dict(os.environb),
-        int(status["Umask"], 8),
+        int(own["Umask"], 8),
         tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
-        numbers_in(status["SigIgn"]),
+        numbers_in(own["SigIgn"]),
         tuple((number, resource.getrlimit(number)) for number in _LIMITS),
     )
 
@@ -104,39 +111,52 @@ def _dispose(number: int, ignored: bool) -> None:
         signal.signal(number, signal.SIG_IGN if ignored else default)
 
 
-def fingerprint(command: Iterable[str]) -> Fingerprint:
-    """Return what a running server can give no child of its own; ``command`` starts its interpreter.
+def fingerprint(own: Mapping[str, str]) -> Fingerprint:
+    """Return what a running server can give no child of its own; ``own`` is the thread's ``status()``.
 
-    Only for comparison with another one. Raises OSError where it cannot be told.
+    Only for comparison with another one.
     """
-    status = _status()
     return (
-        tuple(command),
-        tuple(status.get(name) for name in _STATUS_LINES),
-        tuple(_text(f"/proc/self/{name}") for name in _FILES),
-        tuple(_link(f"/proc/thread-self/ns/{name}") for name in _NAMESPACES),
+        tuple(own.get(name) for name in _STATUS_LINES),
+        _text("/proc/self/timerslack_ns"),
         os.getsid(0),
         os.getpgrp(),
         os.getpriority(os.PRIO_PROCESS, 0),
         (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority),
         tuple(resource.getrlimit(number)[1] for number in _LIMITS),
-        os.stat("/")[1:3],  # inode and device: another one after chroot
         sorted(item for item in os.environb.items() if item[0].startswith(_READ_AT_START)),
     )
 
 
+def surroundings(pid: object, thread: int) -> tuple[Any, ...]:
+    """Return more of a thread of a process that its children inherit."""
+    place = f"/proc/{pid}/task/{thread}"
+    try:
+        root: object = os.stat(f"{place}/root/")[1:3]  # inode and device: another one after chroot
+    except OSError:
+        root = None
+    return (
+        root,
+        [_link(f"{place}/ns/{name}") for name in _NAMESPACES],
+        [_text(f"/proc/{pid}/{name}") for name in _FILES],
+    )
+
+
 def unfit() -> str | None:
-    """Return why no fork server can serve this process, in words; None if one can."""
+    """Return why no fork server can serve any process here, in words; None if one can."""
     if sys.platform != "linux" or not os.path.exists(_STATUS):
         return "there is no /proc, which tells what a child would inherit"
     own = open_pidfd(os.getpid())
     if own is None:
         return "the system has no pidfds, by which the ends of children are noticed"
     os.close(own)
-    if getattr(sys, "frozen", False):
-        return "the program is frozen into one file"
-    if _link("/proc/self/ns/pid") != _link("/proc/thread-self/ns/pid_for_children"):
-        return "children live in another pid namespace"
+    return "the program is frozen into one file" if getattr(sys, "frozen", False) else None
+
+
+def unfit_now() -> str | None:
+    """Return why no fork server can serve this process as it is now, in words; None if one can."""
+    if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
+        return "the effective user or group is not the real one, so a new program does not get all variables"
     measured = [name for name in _MEASURED if name in os.environ]
     if measured:
         return f"{measured[0]} is set, so each process is measured from its very beginning"
@@ -151,12 +171,6 @@ def numbers_in(mask: str) -> tuple[int, ...]:
     """
     bits = int(mask, 16)
     return tuple(number for number in range(1, bits.bit_length() + 1) if bits >> (number - 1) & 1)
-
-
-def _status() -> Mapping[str, str]:
-    """Return the lines of the calling thread's status by their names."""
-    with open(_STATUS) as file:
-        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
 
 
 def _text(path: str) -> str | None:

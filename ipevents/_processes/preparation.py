@@ -60,6 +60,11 @@ def quiet_start() -> Iterator[None]:
         _ours.starting = False
 
 
+def is_starting() -> bool:
+    """Return whether this thread is within ``quiet_start``."""
+    return getattr(_ours, "starting", False)
+
+
 class _Blocked:
     """An object that blocks SIGINT in the process that unpickles it.
 
@@ -85,11 +90,11 @@ def _patch_preparation() -> None:
             return
 
         def get_preparation_data(name: str) -> dict[str, Any]:
-            return _preparation_data(name) if getattr(_ours, "starting", False) else original(name)
+            return _preparation_data(name) if is_starting() else original(name)
 
         def get_command_line(**kwds: Any) -> list[str]:
             line = command(**kwds)
-            if getattr(_ours, "starting", False) and not getattr(sys, "frozen", False):
+            if is_starting() and not getattr(sys, "frozen", False):
                 line[1:1] = missing_options(line, sys._xoptions, sys.orig_argv)
             return line
 
