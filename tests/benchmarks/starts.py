@@ -12,20 +12,10 @@ a listener of its parent; a pool's worker counts when it has returned the result
 
 from __future__ import annotations
 
-import argparse
-import json
+# Only what children need: they import this file, and all else is imported late.
 import os
-import statistics
-import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from multiprocessing.connection import Client, Listener
-
-import psutil
-from running import has, number, table
 
 SINGLES = 5
 COLUMNS = ("first", "one", "all", "memory")
@@ -41,6 +31,8 @@ def listens():
 
 def connects(address):
     """What a bare child does."""
+    from multiprocessing.connection import Client
+
     connection = Client(address)
     connection.send(os.getpid())
     connection.recv()
@@ -56,6 +48,8 @@ class Ours:
     """Children of an emitter."""
 
     def __init__(self, method):
+        import threading
+
         from ipevents import Emitter
 
         self.emitter = Emitter().options(useSocket=False, startMethod=method, restart=False).start()
@@ -80,6 +74,9 @@ class Bare:
     """Processes of multiprocessing."""
 
     def __init__(self, method):
+        from multiprocessing import get_context
+        from multiprocessing.connection import Listener
+
         self.context = get_context(method)
         self.listener = Listener(family="AF_UNIX", backlog=256)
         self.connections = []
@@ -115,7 +112,10 @@ class Pool:
 
 
 def executor(method):
-    return lambda: Pool(lambda count: ProcessPoolExecutor(count, get_context(method)))
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    return Pool(lambda count: ProcessPoolExecutor(count, get_context(method)))
 
 
 def loky():
@@ -129,8 +129,8 @@ SYSTEMS = {
     "ipevents, spawn": lambda: Ours("spawn"),
     "bare, spawn": lambda: Bare("spawn"),
     "bare, forkserver": lambda: Bare("forkserver"),
-    "pool, spawn": executor("spawn"),
-    "pool, forkserver": executor("forkserver"),
+    "pool, spawn": lambda: executor("spawn"),
+    "pool, forkserver": lambda: executor("forkserver"),
     "loky": loky,
 }
 
@@ -143,11 +143,16 @@ def timed(call, *args):
 
 def pss():
     """The memory of all processes below this one, in bytes; shared pages are counted once in all."""
+    import psutil
+
     return sum(child.memory_full_info().pss for child in psutil.Process().children(recursive=True))
 
 
 def measure(name, children):
     """Print the figures of one system, measured in this process."""
+    import json
+    import statistics
+
     system = SYSTEMS[name]()
     first = timed(system.start, 1)
     one = statistics.median(timed(system.start, 1) for _ in range(SINGLES))
@@ -158,6 +163,13 @@ def measure(name, children):
 
 
 def main():
+    import argparse
+    import json
+    import statistics
+    import subprocess
+
+    from running import has, number, table
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--children", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
@@ -178,16 +190,11 @@ def main():
         for name, runs in results.items()
     }
     base = medians.get("bare, spawn", medians[names[0]])
-    rows = [
-        [
-            name,
-            *(
-                f"{number(1000 * v) if i < 3 else number(v)} ({v / base[i]:.2f})"
-                for i, v in enumerate(values)
-            ),
-        ]
-        for name, values in medians.items()
-    ]
+    rows = []
+    for name, values in medians.items():
+        shown = [*(1000 * seconds for seconds in values[:3]), values[3]]
+        ratios = [value / least for value, least in zip(values, base, strict=True)]
+        rows.append([name, *(f"{number(v)} ({r:.2f})" for v, r in zip(shown, ratios, strict=True))])
     table(rows, ["", "first, ms", "one, ms", f"{given.children} at once, ms", "MB a child"])
 
 
