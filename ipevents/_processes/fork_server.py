@@ -39,7 +39,15 @@ _INT = struct.Struct("i")  # a descriptor in a message
 _TRIES = 3  # starts of a child, of which each found a server that ended in the middle
 _REPLY_SECONDS = 30.0  # for a fork; a server that takes longer is stopped or stuck
 _END_SECONDS = 1.0  # for the end of a server that has no children; it takes a millisecond
-_MODULES = ("blinker", "cloudpickle", "multiprocessing.connection", "ipevents._dispatch.event_signal")
+# What children import, beside what ``import ipevents`` does: a function of the script needs most of it.
+_MODULES = (
+    "blinker",
+    "cloudpickle",
+    "ipevents._dispatch.event_signal",
+    "ipevents._payload.by_value",
+    "ipevents._payload.main_names",
+    "ipevents._processes.forked",
+)
 
 
 class Unavailable(Exception):
@@ -180,33 +188,32 @@ class ForkServer:
         from multiprocessing import resource_tracker
 
         tracker: Any = resource_tracker
-        report, their_report = socket.socketpair()
-        data, their_data = socket.socketpair()
+        forked = None
         directory: list[int] = []
+        sockets = (*socket.socketpair(), *socket.socketpair())
+        report, their_report, data, their_data = sockets
         try:
             # ``map`` has the number in the list before a signal handler can raise.
             directory += map(os.open, (".",), (os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,))
             request = Request(
                 their_data.fileno(), their_report.fileno(), directory[0], tracker.getfd(), 0, 1, 2
             )
+            content = REQUEST.pack(threading.get_native_id())
             with self._lock:
                 server = self._current(fingerprint)
                 try:
-                    socket.send_fds(
-                        server.control,
-                        [REQUEST.pack(threading.get_native_id())],
-                        [*request, *inherited],
-                        socket.MSG_NOSIGNAL,
-                    )
+                    socket.send_fds(server.control, [content], [*request, *inherited], socket.MSG_NOSIGNAL)
                 except (BrokenPipeError, ConnectionResetError):
                     self._replace()
                     return None
+            their_report.close()  # or its end would not be seen
+            forked = self._reply(report, data, server)
+            return forked
         finally:
-            their_report.close()
-            their_data.close()
             for descriptor in directory:
                 os.close(descriptor)
-        return self._reply(report, data, server)
+            for each in sockets if forked is None else (their_data,):
+                each.close()
 
     def _reply(self, report: socket.socket, data: socket.socket, server: _Server) -> Forked | None:
         """Wait for the pid of a child and a pidfd. Returns None where another server is needed."""
