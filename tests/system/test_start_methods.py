@@ -74,7 +74,7 @@ CHANGES = {
     "sys.path": "sys.path.insert(0, '/nowhere'); sys.path.append('')",
     "sys.argv": "sys.argv[:] = ['other', 'words']",
     "warnings": "sys.warnoptions.append('ignore::UserWarning')",
-    "options": "sys._xoptions['dev'] = True",
+    "options": "sys._xoptions['own'] = True",
     "faulthandler": "import faulthandler; faulthandler.enable()",
     "a timer": "signal.setitimer(signal.ITIMER_REAL, 1000)",
     "authkey": "import multiprocessing as m; m.current_process().authkey = b'another'",
