@@ -495,14 +495,16 @@ def test_a_child_that_waits_for_its_restart_can_be_ended(end):
 
 def test_stop_of_a_child_in_a_listener_does_not_wait():
     text = """
-    child = ipem.worker(ipem.run)
-
     @ipem.on("online")
     def online(message):
-        if message.from_ == child.pid:
+        if message.from_ != ipem.pid:
+            started.wait()
             child.stop()
             say("asked")
 
+    started = threading.Event()
+    child = ipem.worker(ipem.run)
+    started.set()
     say("ended", child.join(), child.exitcode)
     ipem.stop()
     """
