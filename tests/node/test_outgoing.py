@@ -1,4 +1,6 @@
-"""What ``Child.send`` does between two processes of a child; with processes see system/test_restart.py."""
+"""What ``Child.send`` does between two processes of a child (with processes see system/test_restart.py), and
+when it is written what listeners send.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,23 @@ import queue
 import threading
 
 import pytest
+from places import CEILING
 
 from ipevents import Child, Closed, Emitter, InvalidEvent, OutboxFull, UnknownProcess, Unpicklable
 from ipevents._core import outbox
-from ipevents._core.messages import EVENT, PAYLOADS, PROGRAM, TO_CHILD
+from ipevents._core.messages import (
+    EVENT,
+    PAYLOADS,
+    PROGRAM,
+    TO_CHILD,
+    TO_PARENTS,
+)
 from ipevents._core.restarts import RestartPolicy
+from ipevents._links import writer as writer_module
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
 from ipevents._processes.child_state import ChildState
-
-CEILING = 20.0  # reached only in a deadlock
 
 
 class Running:
@@ -240,3 +248,60 @@ def test_a_send_from_within_the_library_is_done_on_leaving(between):
         between.child.send("x", 1)
         assert between.state.next_outbox().count_messages() == 0
     assert between.waiting() == [("x", (1,))]
+
+
+# When it is written what listeners send
+
+
+def _echoing(places, raw, monkeypatch):
+    """A place with a raw child, and the links whose writers were asked to look after what listeners sent."""
+    top = places("top")
+    child = raw(top)
+    top.node.announced = True
+    looks = []
+    monkeypatch.setattr(Link, "defer", lambda link: looks.append(link))
+    return top, child, looks
+
+
+def _frame_of(*numbers):
+    return (TO_PARENTS, ("raw",), "x", None, [(number,) for number in numbers])
+
+
+def test_the_answer_to_a_single_event_is_written_while_the_listener_runs(places, raw, monkeypatch):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    answered = threading.Event()
+
+    def listener(message, number):
+        message.reply("y", number)
+        assert answered.wait(CEILING)
+
+    top.on("x", listener)
+    for number in range(3):
+        child.send(_frame_of(number))
+        assert child.next_event() == ("y", [(number,)])
+        answered.set()
+    assert looks == []
+
+
+@pytest.mark.parametrize("frame", [[_frame_of(1, 2)], [_frame_of(1), _frame_of(2)]])
+def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw, monkeypatch, frame):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    top.on("x", lambda message, number: message.reply("y", number))
+    child.send(*frame)
+    assert child.next_event() == ("y", [(1,), (2,)])
+    assert looks == [child.link] * 2
+
+
+def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    monkeypatch.setattr(writer_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
+
+    def listener(message, number):
+        for answer in range(3):
+            message.reply("y", answer)
+
+    top.on("x", listener)
+    child.send(_frame_of(1))
+    assert child.next_event() == ("y", [(0,)])
+    assert child.next_event() == ("y", [(1,), (2,)])
+    assert looks == [child.link] * 2
