@@ -233,3 +233,37 @@ except ImportError as error:
 
 def test_nothing_is_printed_by_importing():
     assert run("import ipevents") == ""
+
+
+# Modules without a test module of their own, and where their contract is tested.
+TESTED_ELSEWHERE = {
+    "_child": "system/test_restart.py: it only hands on what Children do, and a child needs a process",
+    "_expectation": "test_emitter.py: the waits of an emitter",
+    "_lifecycle.drain": "system/test_stopping.py: the last steps of a stop of a real tree",
+    "_lifecycle.life": "lifecycle/test_opening.py: a base class of Lifecycle, which walks all its states",
+    "_lifecycle.lifecycle": "lifecycle/test_opening.py: it joins opening and stop",
+    "_network.server": "network/test_public_socket.py: the socket as a server",
+    "_payload.inheritance": "system/test_inheritance.py: what is inherited shows in another process only",
+    "_platform.hooks": "system/test_exits.py, system/test_forked.py: an end, or a fork, of a process",
+    "_processes.forking": "processes/test_fork_server.py, system/test_start_methods.py: another process",
+    "_transport.frame_reader": "links/test_link.py: frames over a real connection",
+    "_transport.stream": "links/test_writer.py, links/test_link.py: what is sent of a frame",
+}
+
+
+def module_of_tests(file: Path) -> Path:
+    *rooms, module = name_of(file)
+    tests = Path(__file__).parent
+    return tests.joinpath(*(room.lstrip("_") for room in rooms), f"test_{module.lstrip('_')}.py")
+
+
+def test_every_module_has_its_test_module():
+    modules = {".".join(name_of(file)): file for file in FILES if file.name != "__init__.py"}
+    without = {name for name, file in modules.items() if not module_of_tests(file).exists()}
+    assert without == set(TESTED_ELSEWHERE)
+
+
+def test_what_is_tested_elsewhere_is_tested_there():
+    for why in TESTED_ELSEWHERE.values():
+        for place in why.partition(":")[0].split(", "):
+            assert (Path(__file__).parent / place).exists()
