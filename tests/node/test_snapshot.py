@@ -12,7 +12,7 @@ def test_it_has_the_counters_of_one_moment(line):
     settle(*line)
     before = snapshot(middle.node, 3)
     top.send(TO_CHILDS, "x", 1)
-    assert middle.next() == ("x", (1,), ("top",))
+    assert middle.next() == ("x", (1,), ("top", "middle"))
     settle(*line)
     seen = snapshot(middle.node, 3)
     assert (seen["pid"], seen["restarts"], seen["delivered"]) == ("middle", 3, before["delivered"] + 1)
