@@ -27,6 +27,7 @@ import threading
 from multiprocessing import spawn, util
 from typing import Any, NamedTuple
 
+from .._exceptions import Closed
 from .._platform.logs import Log
 from .._platform.threads import Deadline, for_poll
 from . import moment
@@ -143,12 +144,18 @@ class ForkServer:
 
     def release(self, user: object) -> None:
         """End the server if no other object retains it. Waits for its end, some milliseconds."""
-        with self._lock:
+        # A signal handler may have interrupted a start, which holds the lock, to wait for the stop that calls
+        # this. Then this goes on without the lock; the start finds its server gone.
+        has_lock = self._lock.acquire(timeout=_END_SECONDS)
+        try:
             self._users.discard(id(user))
             if self._users:
                 return
             self._server = None
             ended, self._servers = self._servers, []
+        finally:
+            if has_lock:
+                self._lock.release()
         for server in ended:
             server.hang_up()
         deadline = Deadline(_END_SECONDS)
@@ -172,7 +179,7 @@ class ForkServer:
         ``fingerprint`` is that of the calling thread.
 
         Blocks for some milliseconds, with the start of a server for some tens of them. Raises OSError where
-        the system refuses it, WorkerRefused where there is no interpreter, and Unavailable.
+        the system refuses it, WorkerRefused where there is no interpreter, Closed, and Unavailable.
         """
         for _ in range(_TRIES):
             self.check()
@@ -257,6 +264,8 @@ class ForkServer:
             server = _Server(found)
             self._servers += (server,)
             server.start(command)
+            if server not in self._servers:
+                raise Closed("the emitter was stopped in the middle of the start of a child")
             self._server = server
         assert self._server is not None
         return self._server

@@ -125,6 +125,7 @@ class _Server:
     def __init__(self, control: socket.socket, owner: int) -> None:
         # From here on for good; each child gets the signal mask and the limits of its starter.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would leave no exit code to report
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two descriptors for each child
         self._control: socket.socket | None = control

@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from ipevents._exceptions import WorkerRefused
+from ipevents._exceptions import Closed, WorkerRefused
 from ipevents._processes import fork_server as module
 from ipevents._processes import moment
 from ipevents._processes.fork_server import ForkServer, Unavailable
@@ -246,3 +246,32 @@ def test_in_a_forked_process_it_is_another_ones(server):
     in_child(own)
     end_of(fork(server))
     assert pid_of(server) == before
+
+
+def test_an_owner_that_ignores_the_ends_of_children_learns_their_codes(server):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        end_of(fork(server))
+        assert end_of(fork(server)) == 1
+        server.release(None)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_stop_that_a_handler_waits_for_in_the_middle_of_a_start_comes_to_its_end(server, monkeypatch):
+    right = module._Server.start
+    ended = []
+
+    def stopped(self, command):
+        right(self, command)
+        if not ended:  # as if a signal handler called stop() here, and waited
+            thread = threading.Thread(target=lambda: ended.append(server.release(None)))
+            thread.start()
+            thread.join(CEILING_SECONDS)
+
+    monkeypatch.setattr(module._Server, "start", stopped)
+    with pytest.raises(Closed):
+        fork(server)
+    assert ended == [None]
+    assert server._servers == []
+    end_of(fork(server))
