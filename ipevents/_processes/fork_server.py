@@ -32,6 +32,7 @@ from .._platform.logs import Log
 from .._platform.threads import Deadline, for_poll
 from . import moment
 from .forking import REPORT, REQUEST, STALE, UNFIT, Request
+from .pidfds import Held
 from .preparation import check_interpreter
 
 log = Log("ipevents.supervisor")
@@ -59,7 +60,7 @@ class Forked(NamedTuple):
     """A process that the server has forked: it waits for what it is to do, see forking.py."""
 
     pid: int
-    pidfd: int
+    pidfd: Held
     report: socket.socket  # where its exit code will come; ends without one where the server is gone
     data: socket.socket  # to the child
 
@@ -228,21 +229,25 @@ class ForkServer:
         poll.register(report, select.POLLIN)
         if not poll.poll(for_poll(_REPLY_SECONDS)):
             server.kill()  # it is stopped, or stuck
+        # ``map`` has both in their lists before a signal handler can raise.
         replies: list[tuple[bytes, Any, int, Any]] = []
+        held: list[Held] = []
         try:
             size = socket.CMSG_SPACE(_INT.size)
             replies += map(report.recvmsg, (REPORT.size,), (size,), (socket.MSG_CMSG_CLOEXEC,))
             content, ancillary, _, _ = replies[0]
-            if ancillary:
-                (pid,) = REPORT.unpack(content)
-                return Forked(pid, _INT.unpack(ancillary[0][2])[0], report, data)
+            numbers = [_INT.unpack(packed)[0] for _, _, packed in ancillary]
+            held += map(Held, numbers)
         except ConnectionResetError:
             content = b""
         except BaseException:  # of a signal handler: no other code knows the descriptor
-            for _, ancillary, _, _ in replies:
-                for _, _, packed in ancillary:
-                    os.close(_INT.unpack(packed)[0])
+            if not held:
+                for _, ancillary, _, _ in replies:
+                    for _, _, packed in ancillary:
+                        os.close(_INT.unpack(packed)[0])
             raise
+        if held:
+            return Forked(REPORT.unpack(content)[0], held[0], report, data)
         number = REPORT.unpack(content)[0] if content else STALE
         if number != STALE:
             raise OSError(-number, os.strerror(-number))

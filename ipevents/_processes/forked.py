@@ -43,14 +43,14 @@ class Popen:
         content = self._pickled(process, moment.now(own))
         self._forked: Forked = fork_server.fork(self._passed, moment.fingerprint(own))
         self.pid = self._forked.pid
-        self.pidfd = self._forked.pidfd  # the owner of the process closes it, after the end
+        self.pidfd = self._forked.pidfd.number  # closed by release(), after the end
         self.sentinel = self._forked.report.fileno()
         try:
             self._write(content)
         except BaseException:  # of a signal handler: the pipe ends now, and so does the child
             self.kill()
             self.close()
-            os.close(self.pidfd)
+            self.release()
             raise
 
     def _pickled(self, process: BaseProcess, inherits: moment.Moment) -> memoryview:
@@ -135,6 +135,10 @@ class Popen:
         if self._forked.report.fileno() >= 0:
             self._forked.report.close()
             self._forked.data.close()
+
+    def release(self) -> None:
+        """Close the pidfd."""
+        self._forked.pidfd.close()
 
 
 def _is_ready(descriptor: int, timeout: float | None) -> bool:

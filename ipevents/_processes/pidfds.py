@@ -16,3 +16,23 @@ def open_pidfd(pid: int) -> int | None:
         if exc.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
             return None
         raise
+
+
+class Held:
+    """A descriptor that is closed with its object, at the latest.
+
+    A signal handler may raise where no code would close it otherwise.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        """Close it, once."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close

@@ -190,7 +190,11 @@ class ChildProcess:
 
     def _close_descriptors(self) -> None:
         if self._pidfd is not None:
-            os.close(self._pidfd)
+            popen = self._popen()
+            if not self._is_forked:
+                os.close(self._pidfd)
+            elif popen is not None:  # or the pidfd is gone with it
+                popen.release()
             self._pidfd = None
         if self._ending is not None:
             self._ending.close()

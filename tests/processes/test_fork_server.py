@@ -38,9 +38,9 @@ def fork(server: ForkServer, inherited=()):
 def end_of(forked) -> int | None:
     """Give a start up, wait for the end of the process, and return its exit code, None if none came."""
     forked.data.close()
-    assert select.select([forked.pidfd], [], [], CEILING_SECONDS)[0]
+    assert select.select([forked.pidfd.number], [], [], CEILING_SECONDS)[0]
     code = forked.report.recv(REPORT.size)
-    os.close(forked.pidfd)
+    forked.pidfd.close()
     forked.report.close()
     return REPORT.unpack(code)[0] if code else None
 
@@ -125,7 +125,7 @@ def test_a_server_that_does_not_answer_is_killed_and_replaced(server, monkeypatc
 def test_a_child_outlives_its_server_and_its_code_is_not_known_then(server):
     forked = fork(server)
     kill(server)
-    assert not select.select([forked.pidfd], [], [], 0)[0]
+    assert not select.select([forked.pidfd.number], [], [], 0)[0]
     assert end_of(forked) is None
 
 
