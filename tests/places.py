@@ -95,6 +95,20 @@ class Place:
         self.links.append(link)
         return link
 
+    def make_child(self, pid):
+        """A link without a connection to a child that has yet to say ``online``."""
+        link = self.make_link(pid)
+        with self.node.lock:
+            self.node.router.add_child(link, pid)
+        return link
+
+    def make_parent(self, pid, up=Up.OPEN):
+        """A link without a connection to a parent."""
+        link = self.make_link(pid)
+        with self.node.lock:
+            self.node.router.set_parent(link, pid, up)
+        return link
+
     def _link_closed(self, link, error):
         node = self.node
         with node.lock:
@@ -186,6 +200,12 @@ class Raw:
             for record in self.next_records():
                 if record[0] <= SEND_TO:
                     return record[2], record[4]
+
+
+def queued(place, link):
+    """The records that wait in a link, in order."""
+    with place.node.lock:
+        return list(link.outbox._all())
 
 
 def settle(*line):
