@@ -1,4 +1,4 @@
-"""Dispatchers that note what they are told, for tests."""
+"""A dispatcher that keeps what it reports, and listeners that note that they were called."""
 
 from __future__ import annotations
 
@@ -37,71 +37,3 @@ def hears(heard, name):
         heard.append(name)
 
     return listener
-
-
-class Thing:
-    """Its methods are made anew at each look; two of them are equal if they are of the same thing."""
-
-    def method(self, message):
-        """Nothing."""
-
-
-class Named:
-    """Equal ones need not be the same."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __call__(self, message):
-        """Nothing."""
-
-    def __eq__(self, other):
-        return isinstance(other, Named) and self.name == other.name
-
-    def __hash__(self):
-        return hash(self.name)
-
-
-class Walked(dict):
-    """A table that counts how many of its entries somebody walked over."""
-
-    steps = 0
-
-    def _walk(self):
-        Walked.steps += len(self)
-
-    def __iter__(self):
-        self._walk()
-        return super().__iter__()
-
-    def __reversed__(self):
-        self._walk()
-        return super().__reversed__()
-
-    def keys(self):
-        self._walk()
-        return super().keys()
-
-    def values(self):
-        self._walk()
-        return super().values()
-
-    def items(self):
-        self._walk()
-        return super().items()
-
-
-def methods(count):
-    things = [Thing() for _ in range(count)]
-    return [thing.method for thing in things]
-
-
-def exits(code):
-    def listener(message, *args, **kwargs):
-        raise SystemExit(code)
-
-    return listener
-
-
-def holds_nothing(dispatcher):
-    return (dispatcher._signals, dispatcher.kept) == ({}, {})

@@ -1,4 +1,4 @@
-"""Nodes joined by real links in one process, for tests; what starts and ends processes is left out."""
+"""Nodes joined by real links in one process; what starts and ends processes is left out."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from scripts import wait_until
 from watched import WatchedLink
 
 from ipevents._core import wire
 from ipevents._core.link_state import Right
-from ipevents._core.messages import (
-    SEND_TO,
-    TO_CHILDS,
-)
+from ipevents._core.messages import SEND_TO
 from ipevents._core.router import Up
 from ipevents._core.state import Stage
 from ipevents._dispatch.floor import Floor
@@ -27,12 +23,9 @@ from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
 
 CEILING = 20.0  # reached only in a deadlock
-
-
 BY_JAMS = {(Right.FREE, Right.WRITING)}  # a step that jam() takes and the library does not
-
-
 JAMMED = -2  # as the owner of the right to write: no thread that exists
+FULL = 5
 
 
 class Place:
@@ -100,6 +93,20 @@ class Place:
     def make_link(self, name):
         link = WatchedLink(name, self.node.lock, self.node.incoming.receive, self._link_closed)
         self.links.append(link)
+        return link
+
+    def make_child(self, pid):
+        """A link without a connection to a child that has yet to say ``online``."""
+        link = self.make_link(pid)
+        with self.node.lock:
+            self.node.router.add_child(link, pid)
+        return link
+
+    def make_parent(self, pid, up=Up.OPEN):
+        """A link without a connection to a parent."""
+        link = self.make_link(pid)
+        with self.node.lock:
+            self.node.router.set_parent(link, pid, up)
         return link
 
     def _link_closed(self, link, error):
@@ -195,6 +202,12 @@ class Raw:
                     return record[2], record[4]
 
 
+def queued(place, link):
+    """The records that wait in a link, in order."""
+    with place.node.lock:
+        return list(link.outbox._all())
+
+
 def settle(*line):
     """Until everything that is on its way between these neighbours has arrived, both ways."""
     for _ in range(2):
@@ -203,9 +216,6 @@ def settle(*line):
             other.on("mark", lambda message, arrived=arrived: arrived.set())
             one.send_to([other.pid], "mark")
             assert arrived.wait(CEILING)
-
-
-FULL = 5
 
 
 def jam(place, link):
@@ -224,6 +234,13 @@ def free(place, link):
     with place.node.lock:
         link._right = Right.FREE
         link.prompt()
+
+
+def stall(place, link):
+    """It took nothing for longer than a peer may."""
+    with place.node.lock:
+        link.progress = -1000.0
+        link.wake_waiters()
 
 
 def watch_waits(monkeypatch, link):
@@ -263,23 +280,6 @@ def in_thread(call, *args):
 def expect_old(place):
     for number in range(FULL):
         assert place.next()[:2] == ("old", (number,))
-
-
-SEVERAL = ["a", "b", "b", "c", "a"], None, [(1,), b"2", (3,), (4,), (5,)]
-
-
-def full(top, child, monkeypatch):
-    """A child that may hold two events, has two, and whose reader waits with a third one."""
-    from ipevents._node import held
-
-    monkeypatch.setattr(held, "_MAX_MESSAGES", 2)
-    incoming = child.node.incoming
-    incoming.holding = True
-    join(top, child, online=False)
-    for number in range(3):
-        top.send(TO_CHILDS, "a", number)
-        wait_until(lambda: child.node.router.parent.received == number + 1)  # noqa: B023  # called at once
-    return incoming
 
 
 def inside(place, call):

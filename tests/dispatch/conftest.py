@@ -1,5 +1,3 @@
-"""Dispatchers that note what they are told, for tests."""
-
 from __future__ import annotations
 
 import pytest
@@ -14,8 +12,3 @@ def dispatcher():
 @pytest.fixture
 def heard():
     return []
-
-
-@pytest.fixture
-def other():
-    return Recording()

@@ -1,4 +1,4 @@
-"""The listeners of an emitter: registered, found, called one at a time, and what follows if one raises."""
+"""Which listeners are called, in which thread, and what their ends and failures lead to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import sys
 import threading
 
 import pytest
-from dispatching import CEILING, Recording, exits, hears, holds_nothing
+from dispatching import CEILING, Recording, hears
 
 from ipevents import Emitter
 from ipevents._dispatch import dispatcher as module
+from ipevents._dispatch import event_signal
+from ipevents._dispatch.dispatcher import Dispatcher
+
+# Calling
 
 
 def test_a_listener_gets_the_message_and_its_arguments(dispatcher):
@@ -102,6 +106,9 @@ def test_who_is_added_by_another_listener_is_called_next_time(dispatcher, heard)
     assert heard == ["new"]
 
 
+# Removing
+
+
 def test_all_of_an_event_go_or_all(dispatcher, heard):
     for event in ("x", "x", "y"):
         dispatcher.add(event, hears(heard, event))
@@ -124,6 +131,9 @@ def test_removing_a_stranger_changes_nothing(dispatcher, heard):
     dispatcher.remove("x", print)
     dispatcher.remove("y", None)
     assert dispatcher.count("x") == 1
+
+
+# Waits of the library
 
 
 def test_a_wait_hears_like_a_listener_in_its_turn(dispatcher, heard):
@@ -158,11 +168,33 @@ def test_only_the_one_that_waits_can_end_a_wait(dispatcher, heard):
     assert heard == ["wait"]
 
 
+# Weak receivers
+
+
 def test_a_listener_of_on_is_kept_alive(dispatcher, heard):
     dispatcher.add("x", hears(heard, "x"))
     gc.collect()
     dispatcher.emit("x")
     assert heard == ["x"]
+
+
+def test_a_weak_receiver_is_collected_in_a_thread_that_holds_a_lock_that_interest_needs(heard):
+    lock = threading.RLock()
+    changes = []
+
+    def on_interest(event):
+        changes.append((event, lock._is_owned()))
+
+    dispatcher = Dispatcher(on_interest=on_interest, on_failure=print, on_exit=print, on_idle=lambda: None)
+    receiver = hears(heard, "weak")
+    dispatcher.signal("x").connect(receiver)
+    with lock:
+        del receiver
+        gc.collect()
+    assert changes == [("x", False), ("x", True)]
+
+
+# Failures
 
 
 def test_a_listener_that_raises_spares_the_others(dispatcher, heard):

@@ -1,19 +1,17 @@
-"""The signals of events: what connects to them, in which order, and how it is found again."""
+"""The signal of an event by way of a dispatcher: what is connected, found, and let go of."""
 
 from __future__ import annotations
 
-import functools
 import gc
-import sys
 import threading
 
 import blinker
 import pytest
-from dispatching import CEILING, Named, Thing, Walked, hears, holds_nothing, methods
+from dispatching import CEILING, hears
 
-from ipevents._dispatch import event_signal
-from ipevents._dispatch.dispatcher import Dispatcher
 from ipevents._exceptions import InvalidListener
+
+# Finding one of many
 
 
 def test_the_newest_registration_goes_first(dispatcher, heard):
@@ -35,6 +33,29 @@ def test_a_bound_method_is_found_again(dispatcher):
     dispatcher.add("x", thing.method)
     dispatcher.remove("x", thing.method)
     assert dispatcher.count("x") == 0
+
+
+class Thing:
+    """Its methods are made anew at each look; two of them are equal if they are of the same thing."""
+
+    def method(self, message):
+        """Nothing."""
+
+
+class Named:
+    """Equal ones need not be the same."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, message):
+        """Nothing."""
+
+    def __eq__(self, other):
+        return isinstance(other, Named) and self.name == other.name
+
+    def __hash__(self):
+        return hash(self.name)
 
 
 class Unhashable(Named):
@@ -85,6 +106,35 @@ def test_the_newest_goes_first_however_it_was_connected(dispatcher, heard, first
     assert dispatcher.listeners("x") == [other, other]
 
 
+class Walked(dict):
+    """A table that counts how many of its entries somebody walked over."""
+
+    steps = 0
+
+    def _walk(self):
+        Walked.steps += len(self)
+
+    def __iter__(self):
+        self._walk()
+        return super().__iter__()
+
+    def __reversed__(self):
+        self._walk()
+        return super().__reversed__()
+
+    def keys(self):
+        self._walk()
+        return super().keys()
+
+    def values(self):
+        self._walk()
+        return super().values()
+
+    def items(self):
+        self._walk()
+        return super().items()
+
+
 class WalkedSenders(Walked):
     def __missing__(self, key):
         self[key] = bucket = set()
@@ -93,6 +143,11 @@ class WalkedSenders(Walked):
 
 def functions(count):
     return [hears([], number) for number in range(count)]
+
+
+def methods(count):
+    things = [Thing() for _ in range(count)]
+    return [thing.method for thing in things]
 
 
 def callables(count):
@@ -210,6 +265,9 @@ def test_a_receiver_that_is_removed_while_it_is_connected_leaves_nothing(dispatc
     assert signal._same == {}
 
 
+# As a signal of blinker
+
+
 def test_who_connects_to_the_signal_is_called_like_a_listener(dispatcher, heard):
     def receiver(message, *args, **kwargs):
         heard.append((message.event, args, kwargs))
@@ -292,22 +350,6 @@ def test_a_weak_method_is_called_while_its_object_lives(dispatcher, heard):
     assert heard == ["method", "method"]
 
 
-def test_a_weak_receiver_is_collected_in_a_thread_that_holds_a_lock_that_interest_needs(heard):
-    lock = threading.RLock()
-    changes = []
-
-    def on_interest(event):
-        changes.append((event, lock._is_owned()))
-
-    dispatcher = Dispatcher(on_interest=on_interest, on_failure=print, on_exit=print, on_idle=lambda: None)
-    receiver = hears(heard, "weak")
-    dispatcher.signal("x").connect(receiver)
-    with lock:
-        del receiver
-        gc.collect()
-    assert changes == [("x", False), ("x", True)]
-
-
 def test_a_muted_signal_calls_nobody(dispatcher, heard):
     dispatcher.add("x", hears(heard, "x"))
     dispatcher.emit("x")
@@ -346,138 +388,3 @@ def test_threads_that_connect_and_disconnect_disturb_nobody_who_emits(dispatcher
     assert failures == []
     assert dispatcher.failures == []
     assert heard == ["x"] * 500
-
-
-def test_kept_receivers_are_forgotten_at_every_change(dispatcher, heard):
-    dispatcher.add("x", hears(heard, 1))
-    dispatcher.emit("x")
-    assert "x" in dispatcher.kept
-    dispatcher.add("x", hears(heard, 2))
-    assert "x" not in dispatcher.kept
-    dispatcher.emit("x")
-    dispatcher.remove("x", None)
-    assert "x" not in dispatcher.kept
-
-
-def test_an_event_whose_weak_receiver_is_collected_is_forgotten(dispatcher, heard):
-    receiver = hears(heard, "weak")
-    dispatcher.signal("x").connect(receiver)
-    dispatcher.emit("x")
-    assert heard == ["weak"]
-    del receiver
-    gc.collect()
-    assert holds_nothing(dispatcher)
-
-
-def test_a_signal_that_somebody_holds_is_the_signal_of_its_event(dispatcher, heard):
-    signal = dispatcher.signal("x")
-    listener = hears(heard, "on")
-    dispatcher.add("x", listener)
-    dispatcher.remove("x", listener)
-    gc.collect()
-    assert dispatcher.signal("x") is signal
-    signal.connect(hears(heard, "connected"), weak=False)
-    dispatcher.add("x", listener)
-    assert dispatcher.emit("x")
-    assert heard == ["connected", "on"]
-    assert dispatcher.events() == ["x"]
-
-
-def test_a_muted_signal_stays_so_although_nobody_holds_it(dispatcher, heard):
-    dispatcher.signal("x").is_muted = True
-    dispatcher.add("x", hears(heard, "x"))
-    dispatcher.emit("x")
-    assert heard == []
-    dispatcher.signal("x").is_muted = False
-    dispatcher.remove("x", None)
-    assert holds_nothing(dispatcher)
-
-
-def between_look_and_write(signal, *calls):
-    """Have the next looks at whether it is of use followed by what another thread does just then."""
-    look = signal.is_used
-    left = list(calls)
-
-    def is_used():
-        used = look()
-        if left:
-            left.pop(0)()
-        return used
-
-    signal.is_used = is_used
-
-
-def test_who_connects_while_the_last_one_leaves_is_heard(dispatcher, heard):
-    first, second = hears(heard, "first"), hears(heard, "second")
-    dispatcher.add("x", first)
-    signal = dispatcher.signal("x")
-    between_look_and_write(signal, lambda: dispatcher.add("x", second))
-    dispatcher.remove("x", first)
-    assert dispatcher.emit("x")
-    assert heard == ["second"]
-    assert dispatcher.signal("x") is signal
-
-
-def test_who_has_connected_while_the_last_one_leaves_is_heard_at_once(dispatcher, heard):
-    first, second = hears(heard, "first"), hears(heard, "second")
-    dispatcher.add("x", first)
-    signal = dispatcher.signal("x")
-    connect = functools.partial(signal.connect, second)
-    # The third look is that after the writing, and both looks of connect come before it.
-    between_look_and_write(signal, connect, int, int, functools.partial(dispatcher.emit, "x"))
-    dispatcher.remove("x", first)
-    assert heard == ["second"]
-
-
-def test_who_leaves_while_it_connects_leaves_nothing(dispatcher, heard):
-    signal, listener = dispatcher.signal("x"), hears(heard, "x")
-    between_look_and_write(signal, functools.partial(signal.disconnect, listener))
-    signal.connect(listener)
-    assert not dispatcher.listens_to("x")
-    del signal.is_used, signal
-    gc.collect()
-    assert holds_nothing(dispatcher)
-
-
-def test_two_threads_that_make_the_signal_of_an_event_at_once_get_the_same(dispatcher, monkeypatch):
-    real, found = event_signal.EventSignal, []
-
-    def slow(event, on_changed):
-        made = real(event, on_changed)
-        if not found:  # another thread is faster
-            found.append(None)
-            found.append(dispatcher.signal(event))
-        return made
-
-    monkeypatch.setattr(event_signal, "EventSignal", slow)
-    assert dispatcher.signal("x") is found[1]
-
-
-def test_threads_that_come_and_go_at_one_event_are_heard_while_they_are_there(dispatcher):
-    failures = []
-
-    def use(number):
-        for turn in range(300):
-            calls = []
-            listener = hears(calls, turn)
-            if turn % 3:
-                dispatcher.add("x", listener)
-            else:
-                dispatcher.signal("x").connect(listener, weak=False)
-            if not dispatcher.emit("x") or not calls:
-                failures.append((number, turn))
-            dispatcher.remove("x", listener)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(CEILING)
-    finally:
-        sys.setswitchinterval(interval)
-    gc.collect()
-    assert failures == []
-    assert holds_nothing(dispatcher)

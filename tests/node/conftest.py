@@ -1,5 +1,3 @@
-"""Places and what joins them, see tests/places.py."""
-
 from __future__ import annotations
 
 import pytest

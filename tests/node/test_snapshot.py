@@ -1,41 +1,80 @@
+"""What ``Emitter.stats`` returns of a node."""
+
 from __future__ import annotations
 
-import itertools
+import json
 
 from places import settle
 
-from ipevents._core.messages import TO_CHILDS
-from ipevents._node.snapshot import snapshot
+from ipevents._core.messages import PARENT, TO_CHILDS
+from ipevents._node.snapshot import of_link, snapshot
 
 
-def counted(line):
-    """The counters of the middle one, when all that is on its way has arrived."""
-    settle(*line)
-    seen = snapshot(line[1].node, 3)
-    assert (seen["pid"], seen["restarts"]) == ("middle", 3)
-    link = seen["links"]["top"]
-    return seen["delivered"], link["received"], link["delivered"]
-
-
-def test_it_has_the_counters_of_one_moment(line):
+def test_the_counters_of_one_moment_are_plain_values(line):
     top, middle, _ = line
     middle.listen("x")
-    counts = [counted(line), counted(line)]
-    top.send(TO_CHILDS, "x", 1)
-    assert middle.next() == ("x", (1,), ("top", "middle"))
-    counts.append(counted(line))
-    first, second = ([b - a for a, b in zip(*pair, strict=True)] for pair in itertools.pairwise(counts))
-    assert second == [more + 1 for more in first]  # what settle() sends is counted as well
+    settle(*line)
+    top.send(TO_CHILDS, "x")
+    middle.next()
+    top.node.incoming.count("undeliverable", 2)
+    top.node.incoming.count_refused("wrong-key")
+    link = top.link_to(middle)
+    with top.node.lock:
+        link.drop("full", 3)
+    stats = snapshot(top.node, 7)
+    assert json.loads(json.dumps(stats)) == stats
+    assert (stats["pid"], stats["restarts"], stats["undeliverable"]) == ("top", 7, 2)
+    assert (stats["sent"], stats["delivered"]) == (top.node.outgoing.sent, top.node.incoming.delivered)
+    assert stats["refused"] == {"wrong-key": 1}
+    assert list(stats["links"]) == ["middle"]
+    assert stats["links"]["middle"]["dropped"] == {"full": 3}
+    assert stats["links"]["middle"]["sent"] == link.sent > 0
+    assert stats["past"] == {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
 
 
-def test_it_belongs_to_the_caller(line):
-    top, *_ = line
-    seen = snapshot(top.node, 0)
-    seen["links"].clear()
-    seen["refused"]["x"] = 1
-    seen["past"]["dropped"]["x"] = 1
-    seen["past"]["sent"] = 17
+def test_the_caller_may_change_what_it_got(places):
+    top = places("top")
+    link = top.make_child("child")
+    with top.node.lock:
+        link.drop("full")
+        top.node.presence.remember(link)
+    stats = snapshot(top.node, 0)
+    for part in (
+        stats["refused"],
+        stats["past"],
+        stats["past"]["dropped"],
+        stats["links"]["child"]["dropped"],
+    ):
+        part.clear()
     again = snapshot(top.node, 0)
-    assert again["links"]
-    assert again["refused"] == again["past"]["dropped"] == {}
-    assert again["past"]["sent"] == 0
+    assert again["past"]["dropped"] == again["links"]["child"]["dropped"] == {"full": 1}
+
+
+def test_the_way_to_a_server_that_is_not_connected_yet_is_among_the_links_by_its_name(places):
+    client = places("client")
+    link = client.make_parent("server")
+    client.send(TO_CHILDS, "x")
+    with client.node.lock:
+        link.tell((PARENT, "client"))
+    assert snapshot(client.node, 0)["links"]["server"]["queued"] == 1
+
+
+def test_a_neighbour_that_is_no_link_is_left_out(places):
+    top = places("top")
+    with top.node.lock:
+        top.node.router.add_child("no link", "child")
+    assert snapshot(top.node, 0)["links"] == {}
+
+
+def test_what_waits_now_counts_for_the_peak_although_nothing_was_taken_yet(places):
+    top = places("top")
+    link = top.make_child("child")
+    for number in range(3):
+        top.send_child("child", "x", number)
+    with top.node.lock:
+        assert link.outbox.peak == 0
+        found = of_link(link)
+        assert (found["queued"], found["peak"], found["queuedBytes"]) == (3, 3, link.outbox.size)
+        link.outbox.take()
+        found = of_link(link)
+        assert (found["queued"], found["peak"], found["queuedBytes"]) == (0, 3, 0)
