@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import signal
 import sys
@@ -219,6 +220,13 @@ def test_a_once_listener_that_raises_is_named_itself(dispatcher):
     assert dispatcher.failures[0][2] is listener
 
 
+def exits(code):
+    def listener(message, *args, **kwargs):
+        raise SystemExit(code)
+
+    return listener
+
+
 @pytest.mark.parametrize("kwargs", [{}, {"key": 1}])
 def test_after_system_exit_no_listener_is_called(dispatcher, heard, kwargs):
     dispatcher.add("x", exits(3))
@@ -334,6 +342,9 @@ def test_arguments_that_the_listener_does_not_take_are_its_failure(dispatcher):
     assert isinstance(dispatcher.failures[0][0], TypeError)
 
 
+# One at a time
+
+
 def test_one_listener_runs_at_a_time(dispatcher):
     running = []
     overlaps = []
@@ -436,6 +447,14 @@ def test_who_gathers_is_not_told(dispatcher):
     assert dispatcher.idle == 0
 
 
+# Several emitters
+
+
+@pytest.fixture
+def other():
+    return Recording()
+
+
 def test_a_listener_of_one_emitter_is_a_listener_for_the_other(dispatcher, other):
     seen = []
     dispatcher.add("x", lambda message: seen.append(other.runs_here()))
@@ -509,6 +528,9 @@ def test_what_is_sent_by_another_emitter_goes_when_the_outermost_listener_has_ru
     assert (dispatcher.idle, other.idle) == (0, 1)
 
 
+# Interest
+
+
 def test_interest_begins_with_the_first_and_ends_with_the_last(dispatcher, heard):
     first, second = hears(heard, 1), hears(heard, 2)
     dispatcher.add("x", first)
@@ -524,6 +546,24 @@ def test_a_once_listener_that_fired_does_not_count(dispatcher, heard):
     assert dispatcher.interest == [("x", True), ("x", False)]
 
 
+def test_kept_receivers_are_forgotten_at_every_change(dispatcher, heard):
+    dispatcher.add("x", hears(heard, 1))
+    dispatcher.emit("x")
+    assert "x" in dispatcher.kept
+    dispatcher.add("x", hears(heard, 2))
+    assert "x" not in dispatcher.kept
+    dispatcher.emit("x")
+    dispatcher.remove("x", None)
+    assert "x" not in dispatcher.kept
+
+
+# What is kept of an event
+
+
+def holds_nothing(dispatcher):
+    return (dispatcher._signals, dispatcher.kept) == ({}, {})
+
+
 def test_an_event_that_nobody_uses_any_more_is_forgotten(dispatcher, heard):
     dispatcher.add("x", hears(heard, "x"))
     dispatcher.add("x", hears(heard, "once"), sender="me", once=True)
@@ -531,6 +571,16 @@ def test_an_event_that_nobody_uses_any_more_is_forgotten(dispatcher, heard):
     dispatcher.remove("x", None)
     dispatcher.signal("y")
     assert heard == ["x", "once"]
+    assert holds_nothing(dispatcher)
+
+
+def test_an_event_whose_weak_receiver_is_collected_is_forgotten(dispatcher, heard):
+    receiver = hears(heard, "weak")
+    dispatcher.signal("x").connect(receiver)
+    dispatcher.emit("x")
+    assert heard == ["weak"]
+    del receiver
+    gc.collect()
     assert holds_nothing(dispatcher)
 
 
@@ -564,6 +614,90 @@ def test_what_was_kept_of_an_event_goes_with_its_signal(dispatcher, heard):
     assert dispatcher.kept == {}
 
 
+def test_a_signal_that_somebody_holds_is_the_signal_of_its_event(dispatcher, heard):
+    signal = dispatcher.signal("x")
+    listener = hears(heard, "on")
+    dispatcher.add("x", listener)
+    dispatcher.remove("x", listener)
+    gc.collect()
+    assert dispatcher.signal("x") is signal
+    signal.connect(hears(heard, "connected"), weak=False)
+    dispatcher.add("x", listener)
+    assert dispatcher.emit("x")
+    assert heard == ["connected", "on"]
+    assert dispatcher.events() == ["x"]
+
+
+def test_a_muted_signal_stays_so_although_nobody_holds_it(dispatcher, heard):
+    dispatcher.signal("x").is_muted = True
+    dispatcher.add("x", hears(heard, "x"))
+    dispatcher.emit("x")
+    assert heard == []
+    dispatcher.signal("x").is_muted = False
+    dispatcher.remove("x", None)
+    assert holds_nothing(dispatcher)
+
+
+def between_look_and_write(signal, *calls):
+    """Have the next looks at whether it is of use followed by what another thread does just then."""
+    look = signal.is_used
+    left = list(calls)
+
+    def is_used():
+        used = look()
+        if left:
+            left.pop(0)()
+        return used
+
+    signal.is_used = is_used
+
+
+def test_who_connects_while_the_last_one_leaves_is_heard(dispatcher, heard):
+    first, second = hears(heard, "first"), hears(heard, "second")
+    dispatcher.add("x", first)
+    signal = dispatcher.signal("x")
+    between_look_and_write(signal, lambda: dispatcher.add("x", second))
+    dispatcher.remove("x", first)
+    assert dispatcher.emit("x")
+    assert heard == ["second"]
+    assert dispatcher.signal("x") is signal
+
+
+def test_who_has_connected_while_the_last_one_leaves_is_heard_at_once(dispatcher, heard):
+    first, second = hears(heard, "first"), hears(heard, "second")
+    dispatcher.add("x", first)
+    signal = dispatcher.signal("x")
+    connect = functools.partial(signal.connect, second)
+    # The third look is that after the writing, and both looks of connect come before it.
+    between_look_and_write(signal, connect, int, int, functools.partial(dispatcher.emit, "x"))
+    dispatcher.remove("x", first)
+    assert heard == ["second"]
+
+
+def test_who_leaves_while_it_connects_leaves_nothing(dispatcher, heard):
+    signal, listener = dispatcher.signal("x"), hears(heard, "x")
+    between_look_and_write(signal, functools.partial(signal.disconnect, listener))
+    signal.connect(listener)
+    assert not dispatcher.listens_to("x")
+    del signal.is_used, signal
+    gc.collect()
+    assert holds_nothing(dispatcher)
+
+
+def test_two_threads_that_make_the_signal_of_an_event_at_once_get_the_same(dispatcher, monkeypatch):
+    real, found = event_signal.EventSignal, []
+
+    def slow(event, on_changed):
+        made = real(event, on_changed)
+        if not found:  # another thread is faster
+            found.append(None)
+            found.append(dispatcher.signal(event))
+        return made
+
+    monkeypatch.setattr(event_signal, "EventSignal", slow)
+    assert dispatcher.signal("x") is found[1]
+
+
 def test_a_signal_that_is_gone_is_replaced_before_its_end_was_told(dispatcher, heard):
     signal = dispatcher.signal("x")
     dispatcher._signals["x"] = module._Reference(signal, lambda reference: None)  # just before its callback
@@ -573,6 +707,39 @@ def test_a_signal_that_is_gone_is_replaced_before_its_end_was_told(dispatcher, h
     assert dispatcher.emit("x")
     dispatcher.remove("x", None)
     assert holds_nothing(dispatcher)
+
+
+def test_threads_that_come_and_go_at_one_event_are_heard_while_they_are_there(dispatcher):
+    failures = []
+
+    def use(number):
+        for turn in range(300):
+            calls = []
+            listener = hears(calls, turn)
+            if turn % 3:
+                dispatcher.add("x", listener)
+            else:
+                dispatcher.signal("x").connect(listener, weak=False)
+            if not dispatcher.emit("x") or not calls:
+                failures.append((number, turn))
+            dispatcher.remove("x", listener)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(CEILING)
+    finally:
+        sys.setswitchinterval(interval)
+    gc.collect()
+    assert failures == []
+    assert holds_nothing(dispatcher)
+
+
+# Signal handlers that raise
 
 
 class Alarm(BaseException):
