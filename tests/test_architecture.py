@@ -237,17 +237,9 @@ def test_nothing_is_printed_by_importing():
 
 # Modules without a test module of their own, and where their contract is tested.
 TESTED_ELSEWHERE = {
-    "_child": "system/test_restart.py: it only hands on what Children do, and a child needs a process",
-    "_expectation": "test_emitter.py: the waits of an emitter",
     "_lifecycle.drain": "system/test_stopping.py: the last steps of a stop of a real tree",
     "_lifecycle.life": "lifecycle/test_opening.py: a base class of Lifecycle, which walks all its states",
-    "_lifecycle.lifecycle": "lifecycle/test_opening.py: it joins opening and stop",
-    "_network.server": "network/test_public_socket.py: the socket as a server",
-    "_payload.inheritance": "system/test_inheritance.py: what is inherited shows in another process only",
-    "_platform.hooks": "system/test_exits.py, system/test_forked.py: an end, or a fork, of a process",
     "_processes.forking": "processes/test_fork_server.py, system/test_start_methods.py: another process",
-    "_transport.frame_reader": "links/test_link.py: frames over a real connection",
-    "_transport.stream": "links/test_writer.py, links/test_link.py: what is sent of a frame",
 }
 
 
