@@ -1,36 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from places import FULL, Place, Raw, jam, join, settle
+from places import FULL, jam, join, settle
 
 from ipevents._core import outbox
-
-
-@pytest.fixture
-def places():
-    made = []
-
-    def make(pid):
-        made.append(Place(pid))
-        return made[-1]
-
-    yield make
-    for place in made:
-        place.end()
-
-
-@pytest.fixture
-def raw(places):
-    made = []
-
-    def make(*args, **kwargs):
-        made.append(Raw(*args, **kwargs))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.socket.close()
-        item._ours.close()
 
 
 @pytest.fixture
