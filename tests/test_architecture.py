@@ -190,7 +190,9 @@ def test_there_is_no_circle_of_imports():
 
 
 # Modules without a test module of their own, each with the reason and the test that shows what it does.
-WITHOUT_TESTS: dict[str, str] = {}
+WITHOUT_TESTS: dict[str, str] = {
+    "_processes.forking": "another process: test_fork_server.py and system/test_start_methods.py",
+}
 
 TESTS = Path(__file__).parent
 
@@ -250,29 +252,3 @@ except ImportError as error:
 
 def test_nothing_is_printed_by_importing():
     assert run("import ipevents") == ""
-
-
-# Modules without a test module of their own, and where their contract is tested.
-TESTED_ELSEWHERE = {
-    "_lifecycle.drain": "system/test_stopping.py: the last steps of a stop of a real tree",
-    "_lifecycle.life": "lifecycle/test_opening.py: a base class of Lifecycle, which walks all its states",
-    "_processes.forking": "processes/test_fork_server.py, system/test_start_methods.py: another process",
-}
-
-
-def module_of_tests(file: Path) -> Path:
-    *rooms, module = name_of(file)
-    tests = Path(__file__).parent
-    return tests.joinpath(*(room.lstrip("_") for room in rooms), f"test_{module.lstrip('_')}.py")
-
-
-def test_every_module_has_its_test_module():
-    modules = {".".join(name_of(file)): file for file in FILES if file.name != "__init__.py"}
-    without = {name for name, file in modules.items() if not module_of_tests(file).exists()}
-    assert without == set(TESTED_ELSEWHERE)
-
-
-def test_what_is_tested_elsewhere_is_tested_there():
-    for why in TESTED_ELSEWHERE.values():
-        for place in why.partition(":")[0].split(", "):
-            assert (Path(__file__).parent / place).exists()

@@ -125,8 +125,8 @@ class Children:
         if child.start_method == "forkserver" and not self._is_forking:
             from .fork_server import fork_server  # late: a process without children does without
 
+            self._is_forking = True  # first: a signal handler may raise between the two
             fork_server.retain(self)
-            self._is_forking = True
         process = None
         try:
             inherited = child.inherited.passed(child.start_method)

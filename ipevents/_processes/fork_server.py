@@ -268,7 +268,14 @@ class ForkServer:
         if self._server is None:
             server = _Server(found)
             self._servers += (server,)
-            server.start(command)
+            try:
+                server.start(command)
+            except BaseException:  # of the system, or of a signal handler
+                if server in self._servers:
+                    self._servers.remove(server)
+                    server.hang_up()
+                    server.end(Deadline(_END_SECONDS))
+                raise
             if server not in self._servers:
                 raise Closed("the emitter was stopped in the middle of the start of a child")
             self._server = server
