@@ -24,7 +24,7 @@ class Held:
     A signal handler may raise where no code would close it otherwise.
     """
 
-    __slots__ = ("number",)
+    number = -1  # where a handler raises before __init__ has begun
 
     def __init__(self, number: int) -> None:
         self.number = number
