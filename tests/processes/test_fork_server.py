@@ -137,6 +137,7 @@ def test_a_replaced_server_still_reports_the_ends_of_its_children(server):
     assert pid_of(server) != before
     assert end_of(forked) == 1
     assert end_of(other) == 1
+    assert server._servers[0].has_ended(CEILING_SECONDS)
     end_of(fork(server))
     assert before not in [item._pids[0] for item in server._servers]
 
