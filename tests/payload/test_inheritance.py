@@ -81,6 +81,8 @@ def in_the_child(monkeypatch):
 
     def rebuild(inheritance, *payloads):
         numbers = [os.dup(number) for passed in inheritance.passed("spawn") for number in passed._descriptors]
+        for number in numbers:
+            os.set_inheritable(number, True)  # as those of a start are
         module.receive(numbers)
         return [decode(payload)[0] for payload in payloads]
 
