@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import struct
+import sys
 from multiprocessing.connection import Connection
 
 import pytest
@@ -170,10 +171,12 @@ def test_hostile_frames_are_protocol_errors(name):
 
 def test_the_names_in_a_frame_are_never_looked_up(monkeypatch):
     looked_up = []
-    monkeypatch.setattr("sys.modules", {**__import__("sys").modules})
-    monkeypatch.setattr("builtins.__import__", lambda name, *rest: looked_up.append(name))
-    with pytest.raises(ProtocolError):
-        decode(b"\x80\x05](cthis_module_does_not_exist\nname\ne.")
+    # For these lines only: pytest itself imports while it takes the result of a test.
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.modules", dict(sys.modules))
+        patched.setattr("builtins.__import__", lambda name, *rest: looked_up.append(name))
+        with pytest.raises(ProtocolError):
+            decode(b"\x80\x05](cthis_module_does_not_exist\nname\ne.")
     assert looked_up == []
 
 
