@@ -82,12 +82,12 @@ class Expectation:
 
     def _wait(self) -> None:
         deadline = Deadline(self._timeout)
-        self._came.wait(deadline.left())
+        is_over = self._came.wait(deadline.left())
         if self._failure is not None:
             raise self._failure
         if self._message is not None:
             return
-        if self._life.stopping.is_set():
+        if is_over or self._life.stopping.is_set():  # a stop has ended the wait; another life may have begun
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
         raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout:g} s")
 

@@ -331,17 +331,25 @@ class Lifecycle(Life):
         if public_socket is not None:
             public_socket.begin_close()
         if not self.opening.undoes:
-            node.events.notify(self._say_stopping)
+            stopped = self.stopped
+            node.events.notify(lambda: self._say_stopping(stopped))
 
-    def _say_stopping(self) -> None:
-        """Deliver ``stopping``, then end the waits for it. In the notices thread."""
+    def _say_stopping(self, stopped: Latch) -> None:
+        """Deliver ``stopping``, then end the waits for it. In the notices thread.
+
+        ``stopped`` is the latch of the life that stops. Where a listener has lasted longer than the stop, and
+        another life has begun, the waits are those of that life.
+        """
         self.node.events.deliver("stopping")
-        self._end_stop_waits()
+        with self.node.lock:
+            if self.stopped is stopped:
+                self._end_stop_waits()
 
     def _end_stop_waits(self) -> None:
         """End the waits for ``stopping`` that its delivery has not ended.
 
-        Their filter has refused it, or no listener was called.
+        Their filter has refused it, or no listener was called. State lock held, under which another life
+        begins.
 
         The flag is set first: a wait puts its latch into the set, and then reads the flag.
         """
@@ -375,6 +383,7 @@ class Lifecycle(Life):
             for event in (Event.STOP, Event.GOODBYE, Event.ENDED):  # the last; after a fault what is missing
                 if node.state.allows(event):
                     node.change(event)
+            self._end_stop_waits()
             self.stopped.set()
         self._end_stop_waits()
 
