@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._core.messages import Message
 from ._exceptions import Closed
 from ._platform.latches import Latch
+from ._platform.signal_exceptions import interrupts_main
 from ._platform.threads import Deadline
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Expectation:
                 if not self._where(message, *args, **kwargs):
                     return
             except BaseException as exc:  # the filter is the waiter's code: it fails there
+                if interrupts_main(exc):
+                    raise  # what a signal has raised concerns the main thread, and nothing here may keep it
                 self._failure = exc
                 self._came.set()
                 return
