@@ -109,7 +109,10 @@ class ChildProcess:
         if self._pidfd is not None:
             with contextlib.suppress(OSError):  # reaped by somebody else; or the system knows no P_PIDFD
                 code = code_of(os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT))
-        seen = self._seen(code is None)
+        try:
+            seen = self._seen(code is None)
+        except ValueError:  # other code in this process has closed the Process
+            seen = None
         self._is_over = True
         self.exitcode = code if seen is None else seen
         return self.exitcode
@@ -319,8 +322,8 @@ def _quiet_start(start_method: str) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
+        _ours.starting = False  # first: with the next line a handler may run, and raise
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        _ours.starting = False
 
 
 class _Blocked:

@@ -76,6 +76,39 @@ def test_its_end_is_told_though_somebody_else_took_the_status(started):
     assert child.reap() is None
 
 
+def test_the_end_of_a_process_that_somebody_else_has_closed_is_told(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    child.process.join()
+    child.process.close()
+    assert child.reap() is None
+
+
+def test_a_handler_that_raises_as_sigint_is_unblocked_leaves_no_mark_of_our_start(started, monkeypatch):
+    """Other starts of this thread would skip the main module."""
+
+    class Raised(Exception):
+        pass
+
+    def interrupt(number, frame):
+        raise Raised
+
+    def start_and_interrupt(self):
+        start(self)
+        signal.raise_signal(signal.SIGINT)  # blocked here
+
+    started(exit_with_three)
+    start = multiprocessing.process.BaseProcess.start
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start_and_interrupt)
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with pytest.raises(Raised):
+            started(sleep_for_ever)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not process._ours.starting
+
+
 def test_a_signal_to_what_has_ended_is_no_error(started):
     child = started(exit_with_three)
     wait_end(child)
