@@ -22,6 +22,7 @@ from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.threads import Deadline
 from .._processes.child_state import ChildState
+from .._processes.children import refused_here
 from .._processes.process import HUNG_EXITCODE
 from .._processes.role import Role
 from .._processes.supervisor import Supervisor
@@ -385,13 +386,17 @@ class Lifecycle(Life):
                     node.change(event)
             self._end_stop_waits()
             self.stopped.set()
-        self._end_stop_waits()
 
     # Children
 
     def add_child(self, child: ChildState) -> None:
-        """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed."""
+        """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed.
+
+        Raises WorkerRefused for code that has interrupted a section of the state lock in its own thread.
+        """
         outer = self.node.inside()
+        if outer:
+            raise refused_here(child)
         try:
             if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
                 raise self.node.stage_error()
