@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._core.messages import Message
 from ._exceptions import Closed
 from ._platform.latches import Latch
+from ._platform.signal_exceptions import interrupts_main
 from ._platform.threads import Deadline
 
 if TYPE_CHECKING:
@@ -82,12 +83,12 @@ class Expectation:
 
     def _wait(self) -> None:
         deadline = Deadline(self._timeout)
-        self._came.wait(deadline.left())
+        is_over = self._came.wait(deadline.left())
         if self._failure is not None:
             raise self._failure
         if self._message is not None:
             return
-        if self._life.stopping.is_set():
+        if is_over or self._life.stopping.is_set():  # a stop has ended the wait; another life may have begun
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
         raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout:g} s")
 
@@ -99,6 +100,8 @@ class Expectation:
                 if not self._where(message, *args, **kwargs):
                     return
             except BaseException as exc:  # the filter is the waiter's code: it fails there
+                if interrupts_main(exc):
+                    raise  # what a signal has raised concerns the main thread, and nothing here may keep it
                 self._failure = exc
                 self._came.set()
                 return

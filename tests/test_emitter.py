@@ -651,7 +651,7 @@ def test_a_wait_for_stopping_that_begins_just_after_it_was_emitted_ends(started,
 
     def late(event, heard):
         life.stopping.set()
-        life._say_stopping()
+        life._say_stopping(life.stopped)
         return begin(event, heard)
 
     monkeypatch.setattr(life.node.dispatcher, "begin_wait", late)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
 import pytest
 
 from ipevents import Closed, Emitter, InvalidListener, WouldDeadlock
+from ipevents import ipem as default
 
 CEILING = 30.0  # reached only in a deadlock
 
@@ -222,3 +224,47 @@ def test_a_stop_ends_a_wait(started):
     thread.join(CEILING)
     with pytest.raises(Closed):
         started.waitFor("x")
+
+
+# Another life, a signal
+
+
+@pytest.mark.parametrize("event", ["x", "stopping"])
+@pytest.mark.parametrize("timeout", [None, CEILING])
+def test_a_wait_that_a_stop_has_ended_is_closed_also_where_another_life_has_begun(started, event, timeout):
+    def wait():
+        with started.expecting(event, timeout, where=lambda message: False):
+            started.stop()
+            started.start()
+
+    with pytest.raises(Closed):
+        wait()
+
+
+def test_ctrl_c_in_the_filter_of_another_threads_wait_interrupts_the_main_thread():
+    """The filter runs in the main thread, because that emits; the exception is not meant for the waiter."""
+    came = []
+
+    def interrupted(message, number):
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+    def wait():
+        with default.expecting("x", CEILING, interrupted) as got:
+            listens.set()
+        came.append(got.message.args)
+
+    default.options(useSocket=False).start()
+    try:
+        listens = threading.Event()
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        listens.wait(CEILING)
+        with pytest.raises(KeyboardInterrupt):
+            default.emit("x", 1)
+        default.emit("x", 2)
+        waiter.join(CEILING)
+        assert came == [(2,)]
+    finally:
+        default.stop()

@@ -12,7 +12,6 @@ and signal handlers do so in the middle of anything. Each step is one operation 
 
 from __future__ import annotations
 
-import threading
 import weakref
 from _thread import get_ident
 
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.messages import Message
 from .._platform.latches import let_go
-from .._platform.signal_exceptions import is_from_signal
+from .._platform.signal_exceptions import interrupts_main
 from .._platform.threads import library_threads
 from .floor import Floor, process_floor
 from .listeners import Listener, Receivers, Registration, Wait, check_listener, listener_of
@@ -366,8 +365,7 @@ class Dispatcher:
         thread of the library has no such code, so there a KeyboardInterrupt is only reported.
         """
         kind = type(exc)  # an exception may claim to be of another __class__
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and (issubclass(kind, KeyboardInterrupt) or is_from_signal(exc)):
+        if interrupts_main(exc):
             try:
                 raise exc
             finally:

@@ -73,7 +73,9 @@ def run(launch: Launch, descriptors: list[int] | None = None) -> None:
     program = role.connect()
     try:
         role.run(program)
-    except Exception:  # of the program: multiprocessing prints it under this name, so this names the process
+    except SystemExit:
+        raise
+    except BaseException:  # of the program: multiprocessing prints it under this name
         multiprocessing.current_process().name += f" ({_default.node.router.pid})"
         raise
 
@@ -168,7 +170,7 @@ class ChildRole:
             if life.exit is None or not isinstance(exc, signal_exceptions.Terminated):
                 raise
             # Raised here because a listener ended the process: the listener's code counts.
-        except Exception as exc:  # the program's own: reported to the parent, then raised on
+        except BaseException as exc:  # the program's own, CancelledError say: reported, then raised on
             stopping = life.stopping.is_set()
             if not (isinstance(exc, Closed) and stopping):  # that would be a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping

@@ -22,6 +22,7 @@ from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.threads import Deadline
 from .._processes.child_state import ChildState
+from .._processes.children import refused_here
 from .._processes.process import HUNG_EXITCODE
 from .._processes.role import Role
 from .._processes.supervisor import Supervisor
@@ -331,17 +332,25 @@ class Lifecycle(Life):
         if public_socket is not None:
             public_socket.begin_close()
         if not self.opening.undoes:
-            node.events.notify(self._say_stopping)
+            stopped = self.stopped
+            node.events.notify(lambda: self._say_stopping(stopped))
 
-    def _say_stopping(self) -> None:
-        """Deliver ``stopping``, then end the waits for it. In the notices thread."""
+    def _say_stopping(self, stopped: Latch) -> None:
+        """Deliver ``stopping``, then end the waits for it. In the notices thread.
+
+        ``stopped`` is the latch of the life that stops. Where a listener has lasted longer than the stop, and
+        another life has begun, the waits are those of that life.
+        """
         self.node.events.deliver("stopping")
-        self._end_stop_waits()
+        with self.node.lock:
+            if self.stopped is stopped:
+                self._end_stop_waits()
 
     def _end_stop_waits(self) -> None:
         """End the waits for ``stopping`` that its delivery has not ended.
 
-        Their filter has refused it, or no listener was called.
+        Their filter has refused it, or no listener was called. State lock held, under which another life
+        begins.
 
         The flag is set first: a wait puts its latch into the set, and then reads the flag.
         """
@@ -375,14 +384,19 @@ class Lifecycle(Life):
             for event in (Event.STOP, Event.GOODBYE, Event.ENDED):  # the last; after a fault what is missing
                 if node.state.allows(event):
                     node.change(event)
+            self._end_stop_waits()
             self.stopped.set()
-        self._end_stop_waits()
 
     # Children
 
     def add_child(self, child: ChildState) -> None:
-        """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed."""
+        """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed.
+
+        Raises WorkerRefused for code that has interrupted a section of the state lock in its own thread.
+        """
         outer = self.node.inside()
+        if outer:
+            raise refused_here(child)
         try:
             if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
                 raise self.node.stage_error()

@@ -32,6 +32,7 @@ from .._transport import private_directory
 if TYPE_CHECKING:
     from .._network.client import Arrival, Client
     from .._network.public_socket import PublicSocket
+    from .._processes.supervisor import Supervisor
     from .._transport.dial import Attempt
     from .._transport.join import Joined
     from .life import Life
@@ -125,29 +126,45 @@ class Opening:
                 supervisor.begin()
                 hooks.opened(life)
             with node.lock:
-                if not node.state.allows(Event.OPENED):  # a stop() has met start(), which opens nothing now
+                if node.state.allows(Event.OPENED):
+                    node.announced = False
+                    node.notices = notices
+                    life.supervisor = supervisor
+                    node.change(Event.OPENED)
+                elif node.stage is not Stage.OPEN:  # a stop() has met start(), which opens nothing now
                     raise _Overtaken
-                node.announced = False
-                node.notices = notices
-                life.supervisor = supervisor
-                node.change(Event.OPENED)
+            if life.supervisor is not supervisor:  # a signal handler has opened the emitter meanwhile
+                self._discard(notices, supervisor)
         except BaseException:  # no thread, no descriptor, or Ctrl-C
             node.let_go(outer)
             if node.stage is Stage.OPEN and life.supervisor is supervisor:
                 raise  # of a signal handler, when all was open
-            # No other code has them yet.
-            hooks.closed(life)
-            node.notices = life.supervisor = None
-            if supervisor is not None:
-                supervisor.discard(Deadline(UNDO_SECONDS))
-            if notices is not None:
-                notices.close(Deadline(UNDO_SECONDS))
+            if life.supervisor is supervisor:
+                node.notices = life.supervisor = None
+            if life.supervisor is None:
+                hooks.closed(life)
+            self._discard(notices, supervisor)
             raise
+
+    def _discard(self, notices: Notices | None, supervisor: Supervisor | None) -> None:
+        """End threads that no other code has yet."""
+        if supervisor is not None:
+            supervisor.discard(Deadline(UNDO_SECONDS))
+        if notices is not None:
+            notices.close(Deadline(UNDO_SECONDS))
 
     # start()
 
     def start(self) -> None:
-        """Start the emitter, see ``Emitter.start``. One thread at a time."""
+        """Start the emitter, see ``Emitter.start``. One thread at a time.
+
+        A signal handler that finds the state lock held by its own thread has the start made when that is
+        released.
+        """
+        node = self._life.node
+        if node.inside():
+            node.defer(self.start)
+            return
         starting = self._starting
         if starting._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
             self._start()  # called by a listener, or a signal handler, in a start() of this thread
@@ -155,7 +172,7 @@ class Opening:
         try:
             # A listener does not wait for the thread that starts, which may wait for listeners to end.
             if not starting.acquire(blocking=False):
-                if self._life.node.dispatcher.runs_here():
+                if node.dispatcher.runs_here():
                     return
                 acquire_from_user(starting)
             self._start()

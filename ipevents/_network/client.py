@@ -188,18 +188,31 @@ class Client:
         """
         node = self._node
         with node.lock:
-            if node.stage is not Stage.OPEN or self.link.session is not None:
-                arrival.stream.socket.close()
+            if not self._is_wanted(arrival):
                 return
             self.take_name(arrival)
         self._say_ready()
         node.dispatcher.enter()
         try:
-            with node.lock:
-                self.attach(arrival.stream)
-            node.events.deliver("online")
+            with node.lock:  # the listeners of ready may have asked for a stop, or have lasted longer than it
+                is_wanted = self._is_wanted(arrival)
+                if is_wanted:
+                    self.attach(arrival.stream)
+            if is_wanted:
+                node.events.deliver("online")
         finally:
             node.dispatcher.leave()
+
+    def _is_wanted(self, arrival: Arrival) -> bool:
+        """Return whether the link still has use for this connection; close it if not. State lock held.
+
+        It has none in a stop, after it (another life may have begun), and while another connection serves it.
+        """
+        link = self.link
+        if self._node.stage is Stage.OPEN and link.session is None and not link.ended:
+            return True
+        arrival.stream.socket.close()
+        return False
 
     # In the link's reader
 

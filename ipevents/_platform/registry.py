@@ -61,8 +61,9 @@ def know(emitter: Emitter) -> None:
 
 
 def opened(emitter: Emitter) -> None:
-    """Note that an emitter of a top process has opened."""
-    _open.append(emitter)
+    """Note that an emitter of a top process has opened. A second call changes nothing."""
+    if emitter not in _open:
+        _open.append(emitter)
 
 
 def closed(emitter: Emitter) -> None:

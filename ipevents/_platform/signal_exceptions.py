@@ -8,6 +8,7 @@ turn.
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -53,6 +54,15 @@ def is_from_signal(exc: BaseException) -> bool:
     """Whether a signal handler of the library has raised this in the program."""
     kind = type(exc)
     return issubclass(kind, Terminated) or (kind in (KeyboardInterrupt, SystemExit) and _MARK in exc.__dict__)
+
+
+def interrupts_main(exc: BaseException) -> bool:
+    """Whether code of the user has let an exception through that concerns the main thread, which runs it.
+
+    That is Ctrl-C, and what a signal handler of the library has raised. In every other thread it is False.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and (issubclass(type(exc), KeyboardInterrupt) or is_from_signal(exc))
 
 
 def is_at_work() -> bool:

@@ -204,9 +204,16 @@ class ChildState:
     def _attach(self, connection: Connection) -> None:
         """Give the link its connection.
 
-        A stop that waits in the outbox is sent again, with the time that is left by now.
+        A stop that waits in the outbox is sent again, with the time that is left by now. Where the system has
+        no descriptor for it, this hangs up, which ends the process, and nothing comes from this start.
         """
-        self.link.attach(Stream(connection, None))
+        try:
+            stream = Stream(connection, None)
+        except BaseException:
+            self.contact = next_contact(self.contact, ContactEvent.READ)
+            connection.close()
+            raise
+        self.link.attach(stream)
         if (
             self.stop_sent and self.kill_at is not None
         ):  # it has waited in the outbox: less time is left by now

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 
 from .._core.callable_names import failure
 from .._core.child_states import Phase
 from .._core.messages import Record
 from .._core.state import Stage
-from .._exceptions import LinkError, StartFailed, Unpicklable
+from .._exceptions import LinkError, StartFailed, Unpicklable, WorkerRefused
 from .._links.link import Link
 from .._node.node import Node
 from .._payload.inheritance import Inheritance
@@ -34,6 +35,8 @@ log = Log("ipevents.supervisor")
 
 SILENT_SECONDS = 10.0  # until a warning names the events that wait for an online (README, Guarantees)
 GIVE_BACK_SECONDS = 1.0  # for threads that wait for nothing
+
+_here = threading.local()  # is_starting: this thread is in the first start of a child, see Children.add
 
 
 class Children:
@@ -73,8 +76,20 @@ class Children:
 
         Raises OSError where the system refuses it.
 
-        If this raises, there is no such child: what was started of it is taken back or killed.
+        If this raises, there is no such child: what was started of it is taken back or killed. Raises
+        WorkerRefused for a signal handler, or a finalizer, that has interrupted such a start in its own
+        thread: locks of multiprocessing and of the library are held there.
         """
+        if getattr(_here, "is_starting", False):
+            raise refused_here(child)
+        try:
+            _here.is_starting = True
+            self._add(child)
+        finally:
+            _here.is_starting = False
+
+    def _add(self, child: ChildState) -> None:
+        """Start a child for the first time. Errors as for ``add``."""
         node = self._node
         streams.occupy()  # the user may have closed them only now, and the socket would get such a number
         self._socket.open()
@@ -393,3 +408,12 @@ class Children:
                 self._announce_end(child)
             return
         self.restarts += 1
+
+
+def refused_here(child: ChildState) -> WorkerRefused:
+    """Return the error for a start by code that runs in the middle of the library, in the same thread."""
+    return WorkerRefused(
+        f"child {child.name} cannot be started here: this code has interrupted the library in its own "
+        "thread, in the start of another child for example, as a signal handler or a finalizer does; let it "
+        "note what it wants, in a queue say, and start the child outside of it"
+    )

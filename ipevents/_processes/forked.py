@@ -20,9 +20,7 @@ from .._platform.threads import for_poll
 from . import moment
 from .fork_server import Forked, fork_server
 from .forking import REPORT, Inherited
-from .preparation import is_starting
-
-UNKNOWN_EXITCODE = 255  # multiprocessing uses the same where it does not know the code
+from .preparation import UNKNOWN_EXITCODE, is_starting
 
 
 class Popen:
@@ -43,14 +41,14 @@ class Popen:
         content = self._pickled(process, moment.now(own))
         self._forked: Forked = fork_server.fork(self._passed, moment.fingerprint(own))
         self.pid = self._forked.pid
-        self.pidfd = self._forked.pidfd.number  # closed by release(), after the end
+        self.pidfd = self._forked.pidfd  # closed by who starts the process, after the end
         self.sentinel = self._forked.report.fileno()
         try:
             self._write(content)
         except BaseException:  # of a signal handler: the pipe ends now, and so does the child
             self.kill()
             self.close()
-            self.release()
+            self.pidfd.close()
             raise
 
     def _pickled(self, process: BaseProcess, inherits: moment.Moment) -> memoryview:
@@ -105,14 +103,14 @@ class Popen:
             if data:
                 (self.code,) = REPORT.unpack(data)
                 self.returncode = self.code
-            elif _is_ready(self.pidfd, timeout):  # the server has ended: this tells the end of the process
+            elif _is_ready(self.pidfd.number, timeout):  # no report any more: the server is gone
                 self.returncode = UNKNOWN_EXITCODE
         return self.returncode
 
     def _send(self, number: int) -> None:
         if self.returncode is None:
             try:
-                signal.pidfd_send_signal(self.pidfd, number)
+                signal.pidfd_send_signal(self.pidfd.number, number)
             except PermissionError:  # some sandboxes allow the one and not the other
                 os.kill(self.pid, number)
             except ProcessLookupError:
@@ -135,10 +133,6 @@ class Popen:
         if self._forked.report.fileno() >= 0:
             self._forked.report.close()
             self._forked.data.close()
-
-    def release(self) -> None:
-        """Close the pidfd."""
-        self._forked.pidfd.close()
 
 
 def _is_ready(descriptor: int, timeout: float | None) -> bool:

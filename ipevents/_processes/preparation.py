@@ -22,6 +22,8 @@ from typing import Any
 
 from .._exceptions import WorkerRefused
 
+UNKNOWN_EXITCODE = 255  # of a process; multiprocessing uses the same where it does not know the code
+
 _ours = threading.local()
 _patch_lock = threading.Lock()
 
@@ -56,23 +58,13 @@ def quiet_start() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
+        _ours.starting = False  # first: with the next line a handler may run, and raise
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        _ours.starting = False
 
 
 def is_starting() -> bool:
     """Return whether this thread is within ``quiet_start``."""
     return getattr(_ours, "starting", False)
-
-
-class _Blocked:
-    """An object that blocks SIGINT in the process that unpickles it.
-
-    Each child unpickles one at its very beginning; its main function unblocks SIGINT when it can handle it.
-    """
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return signal.pthread_sigmask, (int(signal.SIG_BLOCK), [int(signal.SIGINT)])
 
 
 def _patch_preparation() -> None:
@@ -104,10 +96,7 @@ def _patch_preparation() -> None:
 
 
 def _preparation_data(name: str) -> dict[str, Any]:
-    """Return what multiprocessing sends to a new process, but nothing of the main module.
-
-    SIGINT is blocked there by the first entry.
-    """
+    """Return what multiprocessing sends to a new process, but nothing of the main module."""
     from multiprocessing import spawn, util
 
     private: Any = spawn  # not in typeshed, nor what follows
@@ -116,7 +105,6 @@ def _preparation_data(name: str) -> dict[str, Any]:
     began_in = process.ORIGINAL_DIR  # type: ignore[attr-defined]
     current = process.current_process()
     data = {
-        "ipevents": _Blocked(),  # first: a fork server starts processes with its own mask
         "name": name,
         "log_to_stderr": private._log_to_stderr,
         "authkey": current.authkey,

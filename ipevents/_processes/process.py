@@ -19,14 +19,13 @@ from .._exceptions import WorkerRefused
 from .._platform import streams
 from .._platform.clock import sleep
 from .._platform.threads import start_thread
-from .pidfds import open_pidfd
-from .preparation import check_interpreter, quiet_start
+from .pidfds import Held, open_pidfd
+from .preparation import UNKNOWN_EXITCODE, check_interpreter, quiet_start
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 _EXITCODE_SECONDS = 5.0  # how long after an exit its code may come, where a fork server reaps the child
 _EXITCODE_TRIES = 20
 _EXITCODE_STEP_SECONDS = 0.001
-UNKNOWN_EXITCODE = 255  # multiprocessing uses the same where it does not know the code
 
 
 class Launch(NamedTuple):
@@ -61,7 +60,7 @@ class ChildProcess:
         """
         _check_place()
         streams.occupy()  # the user may have closed them only now; multiprocessing opens pipes
-        self._pidfd: int | None = None
+        self._pidfd: Held | None = None
         self._ending: Ending | None = None
         self._is_forked = launch.start_method == "forkserver"  # by the fork server, which reaps it
         options = {"target": main, "args": (launch, *passed), "name": name, "daemon": False}
@@ -108,7 +107,7 @@ class ChildProcess:
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when the process has ended."""
         if self._pidfd is not None:
-            return self._pidfd
+            return self._pidfd.number
         return self.process.sentinel if self._ending is None else self._ending.fileno()
 
     def reap(self) -> int | None:
@@ -119,8 +118,11 @@ class ChildProcess:
         code = None if self._ending is None else self._ending.code
         if self._pidfd is not None:
             with contextlib.suppress(OSError):  # reaped by somebody else; or the system knows no P_PIDFD
-                code = code_of(os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT))
-        seen = self._seen(code is None)
+                code = code_of(os.waitid(os.P_PIDFD, self._pidfd.number, os.WEXITED | os.WNOWAIT))
+        try:
+            seen = self._seen(code is None)
+        except ValueError:  # closed in this very moment
+            seen = None
         self._is_over = True
         self.exitcode = code if seen is None else seen
         return self.exitcode
@@ -131,9 +133,12 @@ class ChildProcess:
         If ``waits``, it is asked several times. Not by ``multiprocessing.connection.wait``, whose timeout
         never ends while something (a test library, say) has frozen the clock.
         """
+        popen = self._popen()
+        if popen is None:  # other code in this process has closed the Process
+            return None
         if self._is_forked:  # the fork server sends the code a moment later
-            self._popen().wait(_EXITCODE_SECONDS)
-            return self._popen().code  # type: ignore[no-any-return]
+            popen.wait(_EXITCODE_SECONDS)
+            return popen.code  # type: ignore[no-any-return]
         seen = self.process.exitcode
         tries = _EXITCODE_TRIES if waits else 0
         while seen is None and tries:
@@ -151,7 +156,7 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError):
             if self._pidfd is not None:
                 try:
-                    signal.pidfd_send_signal(self._pidfd, number)
+                    signal.pidfd_send_signal(self._pidfd.number, number)
                     return
                 except PermissionError:  # some sandboxes allow the one and not the other
                     if not self._is_over:
@@ -180,8 +185,9 @@ class ChildProcess:
         process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
         if self._ending is not None:
             self._ending.abandon()
-        if self._is_forked:
-            self._popen().close()
+        popen = self._popen()
+        if popen is not None and self._is_forked:
+            popen.close()
         self._close_descriptors()
 
     def _popen(self) -> Any:
@@ -190,11 +196,7 @@ class ChildProcess:
 
     def _close_descriptors(self) -> None:
         if self._pidfd is not None:
-            popen = self._popen()
-            if not self._is_forked:
-                os.close(self._pidfd)
-            elif popen is not None:  # or the pidfd is gone with it
-                popen.release()
+            self._pidfd.close()
             self._pidfd = None
         if self._ending is not None:
             self._ending.close()
@@ -278,12 +280,13 @@ def code_of(result: Any) -> int | None:
     return int(-result.si_status if killed else result.si_status)
 
 
-def _pidfd_of_child(pid: int) -> int | None:
+def _pidfd_of_child(pid: int) -> Held | None:
     """Return a pidfd for a child that was just started; None where there is none, or it is reaped already."""
     try:
-        return open_pidfd(pid)
+        number = open_pidfd(pid)
     except ProcessLookupError:  # it has ended, and was reaped: by somebody else, or SIGCHLD is ignored
         return None
+    return None if number is None else Held(number)
 
 
 def _check_place() -> None:

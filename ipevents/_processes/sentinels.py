@@ -100,15 +100,19 @@ class Sentinels:
 
     def close(self) -> None:
         """Close the descriptors. Called by the thread that waited, when no thread will wait any more."""
-        if self._parent_fd is not None:
-            os.close(self._parent_fd)
+        self._close_parent()
         self._wakeup.close()
 
     def abandon(self) -> None:
-        """Close our copies of the descriptors in a process made by os.fork()."""
+        """Close our copies of the descriptors in a process made by os.fork(), if they are still open."""
         self._wakeup.abandon()
-        if self._parent_fd is not None:
-            os.close(self._parent_fd)
+        self._close_parent()
+
+    def _close_parent(self) -> None:
+        """Close the descriptor for the end of the parent, once: its number may then be another file's."""
+        descriptor, self._parent_fd = self._parent_fd, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _sentinel_of_parent(pid: int) -> int | None:

@@ -28,6 +28,7 @@ from .._core.handshake import (
 )
 from .._exceptions import LinkError
 from .._platform.clock import monotonic
+from .._platform.guards import patient
 from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.threads import Deadline, join_thread, start_thread
@@ -217,19 +218,27 @@ class Acceptor:
             self._unclaimed.pop()
         except IndexError:
             return
+        faults = 0  # in a row
         try:
-            while not self._closing:
-                for key, _events in self._selector.select(self._patience_seconds()):
-                    pending: Pending | None = key.data
-                    if pending is None:
-                        self._accept(key.fd)
-                    elif self._pending.get(key.fd) is pending:  # it was not evicted in this very round
-                        self._guarded(pending)
-                self._expire(monotonic())
-        except Exception:  # a fault of the library: it is logged, and what the thread holds is given back
-            log.exception("! %r ends", self)
+            while not self._closing and (not faults or patient(faults)):
+                try:
+                    self._round()
+                    faults = 0
+                except Exception:  # of the library, or of a system without memory: the next round may succeed
+                    faults += 1
+                    log.exception("! a round of %r failed", self)
         finally:
             self._release()
+
+    def _round(self) -> None:
+        """Wait for the next connection, for something to read, or for a time that is over, and handle it."""
+        for key, _events in self._selector.select(self._patience_seconds()):
+            pending: Pending | None = key.data
+            if pending is None:
+                self._accept(key.fd)
+            elif self._pending.get(key.fd) is pending:  # it was not evicted in this very round
+                self._guarded(pending)
+        self._expire(monotonic())
 
     def _patience_seconds(self) -> float | None:
         """How long ``select`` may wait: until the first deadline, the end of a pause, or the next look."""

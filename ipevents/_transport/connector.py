@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._core.handshake import Welcomed
 from .._platform.clock import monotonic
+from .._platform.guards import patient
 from .._platform.logs import Log
 from .._platform.threads import Deadline, join_thread, start_thread
 from .dial import Attempt
@@ -137,13 +138,26 @@ class Connector:
 
     def _run(self) -> None:
         """The thread: dial whenever it is time, until the close."""
-        while (attempt := self._next_attempt()) is not None:
+        faults = 0  # in a row
+        while not self._closing and (not faults or patient(faults)):
             try:
-                connection, welcomed = self._dial(attempt)
-            except Exception as error:  # any kind: it is reported, and the next try may succeed
-                self._failed(error)
-            else:
-                self._succeeded(connection, welcomed)
+                self._try_once()
+                faults = 0
+            except Exception:  # of the library, or of a system without memory: the next round may succeed
+                faults += 1
+                log.exception("! a round of %r failed", self)
+
+    def _try_once(self) -> None:
+        """Wait until it is time to dial, dial once, and handle what comes of it."""
+        attempt = self._next_attempt()
+        if attempt is None:
+            return
+        try:
+            connection, welcomed = self._dial(attempt)
+        except Exception as error:  # any kind: it is reported, and the next try may succeed
+            self._failed(error)
+        else:
+            self._succeeded(connection, welcomed)
 
     def _next_attempt(self) -> Attempt | None:
         """Wait until it is time to dial; returns the attempt, or None after ``begin_close``."""

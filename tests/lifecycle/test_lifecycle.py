@@ -324,3 +324,29 @@ def test_an_emitter_that_never_ran_is_the_forks_own_and_another_incarnation():
     life.abandon()
     assert life.node.stage is Stage.NEW
     assert life.incarnation != before
+
+
+# The next life
+
+
+def notices_thread(emitter: Emitter) -> threading.Thread:
+    (found,) = (t for t in threading.enumerate() if t.name == f"ipevents-notices-{emitter.pid}")
+    return found
+
+
+def test_a_listener_of_stopping_that_outlives_its_stop_ends_no_wait_of_the_next_life():
+    emitter = Emitter().options(useSocket=False)
+    goes_on = threading.Event()
+    emitter.once("stopping", lambda message: goes_on.wait(CEILING_SECONDS))
+    emitter.start()
+    former = notices_thread(emitter)
+    emitter.stop(0.0)
+    starter = threading.Thread(target=emitter.start)  # it waits for that listener to return
+    starter.start()
+    goes_on.set()
+    starter.join(CEILING_SECONDS)
+    former.join(CEILING_SECONDS)
+    with emitter.expecting("stopping", CEILING_SECONDS) as got:
+        assert not got._came.is_set()
+        emitter.stop()
+    assert got.message.event == "stopping"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from ipevents import Emitter
+from ipevents import Emitter, Message
+from ipevents._dispatch.floor import Floor
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
 
@@ -127,3 +130,38 @@ def test_what_a_server_took_is_still_told_after_the_stop(pair):
     client.stop()
     past = client.stats()["past"]
     assert (past["sent"], past["dropped"], client.parentPid) == (1, {}, None)
+
+
+@pytest.mark.parametrize("is_again", [False, True], ids=["stopped", "started again"])
+def test_a_late_connection_is_not_served_when_ready_has_lasted_longer_than_the_stop(place, is_again):
+    path = str(place / "s")
+    client = Emitter().options(socket={"socketPath": path, "onlyConnect": True, "delayReconnect": 50})
+    client._node.dispatcher.floor = Floor()  # it stands for a process
+    server = Emitter().options(socket={"socketPath": path})
+    heard: list[str] = []
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def ready(message: Message) -> None:
+        begun.set()
+        goes_on.wait(CEILING_SECONDS)
+
+    client.once("ready", ready)
+    for event in ("online", "error"):
+        client.on(event, lambda message, *args: heard.append(message.event))
+    client.start()
+    server.start()
+    try:
+        assert begun.wait(CEILING_SECONDS)
+        (notices,) = (t for t in threading.enumerate() if t.name == f"ipevents-notices-{client.pid}")
+        client.stop(0.0)
+        client.options(useSocket=False)
+        starter = threading.Thread(target=client.start if is_again else ignore)  # it waits for that listener
+        starter.start()
+        goes_on.set()
+        notices.join(CEILING_SECONDS)
+        starter.join(CEILING_SECONDS)
+        assert heard == ["online"] * is_again
+        assert client.stats()["links"] == {}
+    finally:
+        client.stop()
+        server.stop()

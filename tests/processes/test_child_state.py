@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -13,6 +14,7 @@ from ipevents._core.messages import FAILED, FINISHED, ONLINE, STOP, TO_CHILD
 from ipevents._core.restarts import GiveUp, NoRestart, Restart, RestartPolicy
 from ipevents._options import Options, child_options
 from ipevents._platform.threads import Deadline
+from ipevents._processes import child_state as module
 from ipevents._processes import programs
 from ipevents._processes.child_state import ADMITTED_SECONDS, ChildState
 from ipevents._transport.stream import Stream
@@ -100,6 +102,21 @@ def test_a_start_that_was_attached_is_read_when_its_link_is():
     assert one.times() == []
     one.leaves(2.0)
     assert one.is_read(0.0)
+
+
+def test_nothing_comes_from_a_start_for_whose_connection_there_is_no_descriptor(monkeypatch):
+    """Otherwise the end of its process would never be announced, nor another one started."""
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "refused")
+
+    one, ours = running(), connection()
+    one.admitted(0.0)
+    monkeypatch.setattr(module, "Stream", refuse)
+    with pytest.raises(OSError, match="refused"):
+        one.connected(ours)
+    one.exited(1, 1.0)
+    assert (ours.closed, one.is_read(1.0)) == (True, True)
 
 
 def test_a_connection_that_comes_before_the_start_has_returned_waits_for_that():

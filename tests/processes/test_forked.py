@@ -9,42 +9,16 @@ import signal
 import threading
 
 import pytest
+from raw_children import CEILING_SECONDS, exit_with_three, launch, sleep_for_ever, starting, wait_end
 
 from ipevents._processes.fork_server import fork_server
-from ipevents._processes.process import ChildProcess, Launch
-
-LAUNCH = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "forkserver")
-CEILING_SECONDS = 30.0
-
-
-def sleep_for_ever(launch: object) -> None:
-    signal.pause()
-
-
-def exit_with_three(launch: object) -> None:
-    os._exit(3)
+from ipevents._processes.process import ChildProcess
 
 
 @pytest.fixture
 def started():
-    children = []
-
-    def start(target, *passed):
-        child = ChildProcess(target, LAUNCH, "test", passed)
-        children.append(child)
-        return child
-
-    yield start
-    for child in children:
-        if child.exitcode is None and child.process._popen.returncode is None:
-            child.send_signal(signal.SIGKILL)
-            wait_end(child)
-        child.close()
-    fork_server.release(None)
-
-
-def wait_end(child: ChildProcess) -> None:
-    assert select.select([child.fileno()], [], [], CEILING_SECONDS)[0]
+    with starting("forkserver") as start:
+        yield start
 
 
 def kill_server() -> None:
@@ -111,7 +85,7 @@ def test_it_lives_on_without_its_server_and_then_its_exit_code_is_unknown(starte
 
 def test_discarding_ends_it_with_and_without_its_server(started):
     for killed in (False, True):
-        child = ChildProcess(sleep_for_ever, LAUNCH, "test")
+        child = ChildProcess(sleep_for_ever, launch("forkserver"), "test")
         if killed:
             kill_server()
         child.exitcode = -signal.SIGKILL
@@ -120,6 +94,15 @@ def test_discarding_ends_it_with_and_without_its_server(started):
         child.discard()
         assert select.select([pidfd], [], [], 0.0)[0]
         os.close(pidfd)
+
+
+def test_its_end_is_told_where_other_code_has_closed_it(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    child.process.join()
+    child.process.close()
+    assert child.reap() is None
+    child.abandon()
 
 
 def test_a_descriptor_is_passed_on(started):

@@ -10,49 +10,21 @@ import sys
 import time
 
 import pytest
+from raw_children import exit_with_three, launch, sleep_for_ever, starting, wait_end
 
-from ipevents._processes import process
-from ipevents._processes.fork_server import fork_server
-from ipevents._processes.process import ChildProcess, Launch
-
-LAUNCH = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn")
-CEILING_SECONDS = 30.0
-
-
-def sleep_for_ever(launch: object) -> None:
-    signal.pause()
-
-
-def exit_with_three(launch: object) -> None:
-    os._exit(3)
+from ipevents._processes import preparation, process
 
 
 @pytest.fixture
 def started():
-    """Start children that run a function of ours instead of the library's; all are ended afterwards."""
-    children = []
-
-    def start(target, launch=LAUNCH):
-        child = ChildProcess(target, launch, "test")
-        children.append(child)
-        return child
-
-    yield start
-    for child in children:
-        if child.exitcode is None and child.process._popen is not None:
-            child.send_signal(signal.SIGKILL)
-            child.process.join(CEILING_SECONDS)
-        child.close()
-    fork_server.release(None)
-
-
-def wait_end(child: ChildProcess) -> None:
-    assert select.select([child.fileno()], [], [], CEILING_SECONDS)[0]
+    with starting("spawn") as start:
+        yield start
 
 
 def test_a_launch_shows_no_token_and_is_small():
-    assert "token" not in repr(LAUNCH)
-    assert len(pickle.dumps(LAUNCH)) < 32 * 1024
+    one = launch("spawn")
+    assert "token" not in repr(one)
+    assert len(pickle.dumps(one)) < 32 * 1024
 
 
 def test_an_exit_code_is_told(started):
@@ -75,6 +47,39 @@ def test_its_end_is_told_though_somebody_else_took_the_status(started):
     wait_end(child)
     os.waitpid(child.pid, 0)
     assert child.reap() is None
+
+
+def test_the_end_of_a_process_that_somebody_else_has_closed_is_told(started):
+    child = started(exit_with_three)
+    wait_end(child)
+    child.process.join()
+    child.process.close()
+    assert child.reap() is None
+
+
+def test_a_handler_that_raises_as_sigint_is_unblocked_leaves_no_mark_of_our_start(started, monkeypatch):
+    """Other starts of this thread would skip the main module."""
+
+    class Raised(Exception):
+        pass
+
+    def interrupt(number, frame):
+        raise Raised
+
+    def start_and_interrupt(self):
+        start(self)
+        signal.raise_signal(signal.SIGINT)  # blocked here
+
+    started(exit_with_three)
+    start = multiprocessing.process.BaseProcess.start
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start_and_interrupt)
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with pytest.raises(Raised):
+            started(sleep_for_ever)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not preparation.is_starting()
 
 
 def test_a_signal_to_what_has_ended_is_no_error(started):
@@ -142,12 +147,13 @@ def test_a_start_that_the_system_refuses_leaves_nothing(started, monkeypatch, al
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_an_exit_code_is_told_though_the_clock_stands_still(started, monkeypatch, start_method):
+def test_an_exit_code_is_told_though_the_clock_stands_still(monkeypatch, start_method):
     """multiprocessing.connection.wait() with a timeout would not return."""
-    child = started(exit_with_three, LAUNCH._replace(start_method=start_method))
-    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    assert select.select([child.fileno()], [], [], CEILING_SECONDS)[0]
-    assert child.reap() == 3
+    with starting(start_method) as start:
+        child = start(exit_with_three)
+        monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+        wait_end(child)
+        assert child.reap() == 3
 
 
 def test_without_a_pidfd_its_end_and_exit_code_are_told_by_a_thread(started, monkeypatch):

@@ -81,3 +81,15 @@ def test_any_number_of_seconds_can_be_waited_for(watch, seconds):
 
 def test_without_a_parent_none_is_gone(watch):
     assert not watch.parent_is_gone(0.0)
+
+
+def test_a_fork_after_the_close_closes_no_descriptor_that_is_another_files_by_then():
+    watch = Sentinels()
+    assert watch.add_parent(os.getppid())
+    number = watch._parent_fd
+    watch.close()
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(5)]
+    assert number in others  # the system gives the lowest number that is free
+    watch.abandon()
+    for descriptor in others:
+        os.close(descriptor)

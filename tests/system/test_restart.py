@@ -307,6 +307,35 @@ def test_what_a_program_raises_after_its_online_is_told_to_the_parent_after_its_
     assert ended.err.count("Traceback") == 1  # of the child
 
 
+@pytest.mark.parametrize(
+    ("before", "error"), [("pass", "StartFailed"), ("ipem.start()", "TargetFailed")], ids=["early", "late"]
+)
+@pytest.mark.parametrize("kind", ["asyncio.CancelledError", "KeyboardInterrupt", "BaseException"])
+def test_what_is_no_exception_is_told_to_the_parent_as_well(kind, before, error):
+    text = f"""
+    import asyncio
+
+    def work():
+        {before}
+        raise {kind}("mine")
+
+    def failed(message, error):
+        say(type(error).__name__, error.exitcode, error.traceback.splitlines()[-1])
+
+    ipem.on("error", failed)
+    ipem.start()
+    child = ipem.worker(work, name="resize", restart=False)
+    child.join()
+    say(child.pid)
+    ipem.stop()
+    """
+    with running(text) as script:
+        ended = script.ended(20.0)
+    what, pid = sorted(ended.lines, reverse=True)
+    assert re.fullmatch(rf"{error} 1 (asyncio\.exceptions\.)?{kind.rpartition('.')[2]}: mine", what)
+    assert ended.err.startswith(f"Process resize ({pid}):\n")
+
+
 @pytest.mark.parametrize("how", ["sys.exit(3)", "os._exit(4)", "os.kill(os.getpid(), 9)"])
 def test_an_end_without_an_exception_is_no_failed_target(how):
     text = f"""

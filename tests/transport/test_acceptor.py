@@ -390,3 +390,20 @@ def test_no_handshake_leaves_a_descriptor(host):
         server.dial().connection.close()
         server.accepted.get(timeout=CEILING)[0].close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_fault_of_one_round_ends_no_acceptor(host, monkeypatch):
+    server = host()
+    faults = [MemoryError(), OSError(errno.ENOMEM, "no memory")]
+    expire = Acceptor._expire
+
+    def fail(self, now):
+        if faults:
+            raise faults.pop()
+        expire(self, now)
+
+    monkeypatch.setattr(Acceptor, "_expire", fail)
+    for _ in range(4):
+        server.dial().connection.close()
+        server.accepted.get(timeout=CEILING)[0].close()
+    assert faults == []

@@ -222,3 +222,18 @@ def test_it_reconnects_to_a_server_that_came_back(tmp_path, family):
                 connection.close()
     finally:
         connector.close(CEILING)
+
+
+def test_a_fault_before_a_try_ends_no_connector(monkeypatch):
+    faults = [MemoryError(), MemoryError()]
+
+    def fail(*_):
+        if faults:
+            raise faults.pop()
+        return object()
+
+    monkeypatch.setattr(module, "Attempt", fail)
+    with Recorder(pair()) as recorder:
+        recorder.connector.begin()
+        recorder.connected.get(timeout=CEILING)
+    assert faults == []
