@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, Record
+from .._core.messages import FAILED, FAULT, FINISHED, KIND, ONLINE, Record, control
 from .._core.state import Event, Stage, State
 from .._exceptions import ProcessError, WouldDeadlock
 from .._links.link import Link
@@ -128,7 +128,7 @@ class Lifecycle(Life):
         """Pass a control record on: the parent's to the role, a child's to the supervisor's children."""
         if link is self.role.link:
             self.role.control(record)
-        elif record[0] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
+        elif record[KIND] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
             self.supervisor.children.control(link, record)
 
     def _look_again(self) -> None:
@@ -273,7 +273,7 @@ class Lifecycle(Life):
         if self.exit is None:
             self.exit = SystemExit(HUNG_EXITCODE)
         self.node.error(ProcessError(f"the supervisor failed, and everything is ended: {told(exc)}"))
-        self.role.report((FAULT, f"its supervisor failed: {told(exc)}"))
+        self.role.report(control(FAULT, text=f"its supervisor failed: {told(exc)}"))
         self._look_again()
 
     def carry_out_stop(self, supervisor: Supervisor, deadline: Deadline) -> None:

@@ -132,7 +132,7 @@ def test_only_its_own_online_is_the_childs_online():
 def test_what_a_child_says_of_its_end_is_kept_until_the_next_start():
     one = connected()
     one.heard((FAILED, "a traceback", True))
-    one.heard((FINISHED,))
+    one.heard((FINISHED, False))
     assert (one.failure, one.refused, one.finished) == ("a traceback", True, True)
     one.exited(1, 1.0)
     one.goes_next(Restart(0.0), 1.0)
