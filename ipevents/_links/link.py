@@ -2,13 +2,13 @@
 
 A link outlives its connections: the successor of a child that has ended, and a server that is connected
 again, get the same link with the same two threads. (A Python whose script has ended may be unable to start
-new ones.) One connection is a ``Stream``; the link holds the present one in ``session``.
+new ones.) One connection is a ``Stream``; the link holds the present one in ``stream``.
 
-Locks. The state lock of the emitter guards ``session`` and ``state``, and what writer.py names. No thread
+Locks. The state lock of the emitter guards ``stream`` and ``state``, and what writer.py names. No thread
 waits for anything while it holds that lock.
 
 How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in
-``close_session``. ``_sessions.get`` is ended by the None that ``end`` puts there. ``on_records`` runs
+``disconnect``. ``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs
 listeners of the user or waits for room in another link; that wait ends with the other link or with progress
 there.
 """
@@ -38,7 +38,7 @@ from .writer import Writer
 log = Log("ipevents.link")
 
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
-_FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
+_FLUSH_STEP_SECONDS = 0.25  # a look at the stream while flushing, in case it ended unnoticed
 
 
 class Link(Writer):
@@ -76,7 +76,7 @@ class Link(Writer):
         self.last_words: Callable[[str], Record] | None = None
         self._closed = Latch()
         self._closed.set()
-        self._sessions: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
+        self._streams: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
         try:
             self._reader = start_thread(f"reader-{name}", self._read_loop)
             self._start_writer()
@@ -86,7 +86,7 @@ class Link(Writer):
             raise
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "open" if self.session else "unconnected"
+        state = "ended" if self.ended else "open" if self.stream else "unconnected"
         return f"<Link to {self.title} {state}, {len(self.outbox)} queued>"
 
     # Connections
@@ -100,24 +100,24 @@ class Link(Writer):
         with self._lock:
             return self.sent - before + self.outbox.count_messages()
 
-    def attach(self, session: Stream) -> None:
+    def attach(self, stream: Stream) -> None:
         """Serve this connection from now on, and write to it what waits in the outbox. State lock held.
 
         The link may have ended while the connection was being made; then the connection is closed.
         """
-        if self.ended and self.session is None:
-            session.socket.close()
+        if self.ended and self.stream is None:
+            stream.socket.close()
             return
         closed, now = Latch(), monotonic()
         self.state.change(LinkEvent.ATTACHED)
         # No calls from here until the reader gets the stream: between assignments no signal handler runs.
-        self.session = session
+        self.stream = stream
         self._closed = closed
-        if session.max_message is not None:
-            self.limit = session.max_message
-        self.is_limited = session.max_message is not None
+        if stream.max_message is not None:
+            self.limit = stream.max_message
+        self.is_limited = stream.max_message is not None
         self.progress = now
-        self._sessions.put(session)
+        self._streams.put(stream)
         if self.outbox.count:
             self.prompt()
 
@@ -128,8 +128,8 @@ class Link(Writer):
         the connection, or at the deadline.
         """
         while (
-            self.session is not None
-            and not self.session.failed
+            self.stream is not None
+            and not self.stream.failed
             and (self.outbox.count or self._right is not Right.FREE)
         ):
             left = deadline.left()
@@ -144,20 +144,20 @@ class Link(Writer):
 
         The peer reads what was written, then the end, and ends its own.
         """
-        session = self.session
-        if session is not None:
-            shut_down(session.socket, socket.SHUT_WR)
+        stream = self.stream
+        if stream is not None:
+            shut_down(stream.socket, socket.SHUT_WR)
 
-    def close_session(self) -> None:
+    def disconnect(self) -> None:
         """End the connection in both directions.
 
         The reader thread reads what has arrived and calls ``on_closed``.
 
         May be called in any thread and under any lock.
         """
-        session = self.session
-        if session is not None:
-            shut_down(session.socket, socket.SHUT_RDWR)
+        stream = self.stream
+        if stream is not None:
+            shut_down(stream.socket, socket.SHUT_RDWR)
 
     def end(self) -> None:
         """End the link for good: close its connection, and let both threads end.
@@ -168,8 +168,8 @@ class Link(Writer):
         if self.ended:
             return
         self.ended = True
-        self.close_session()
-        self._sessions.put(None)
+        self.disconnect()
+        self._streams.put(None)
         self.wake_waiters()
         self.prompt()
 
@@ -197,9 +197,9 @@ class Link(Writer):
 
         Touches nothing else.
         """
-        session = self.session
-        if session is not None:
-            session.socket.close()
+        stream = self.stream
+        if stream is not None:
+            stream.socket.close()
 
     def _read_loop(self) -> None:
         """Read one connection after the other until ``end()``. This is the body of the reader thread.
@@ -208,12 +208,12 @@ class Link(Writer):
         possible, and ``on_closed`` gets the error.
         """
         while True:
-            session = self._sessions.get()
-            if session is None:
+            stream = self._streams.get()
+            if stream is None:
                 return
             error: Exception | None = None
             try:
-                read_frames(session, self.name, self.turn, partial(self._on_records, self))
+                read_frames(stream, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:
                 log.debug("! %s", exc)
             except ProtocolError as exc:
@@ -228,11 +228,11 @@ class Link(Writer):
                 error.__cause__ = exc
             if isinstance(error, LinkError) and self.last_words is not None:
                 self._say_last_words(self.last_words(told(error)))
-            shut_down(session.socket, socket.SHUT_RDWR)
+            shut_down(stream.socket, socket.SHUT_RDWR)
             with self._lock:
                 self.state.change(LinkEvent.READ)
-                self.session = None
-                self._dead.append(session)
+                self.stream = None
+                self._dead.append(stream)
                 self.wake_waiters()
                 self._close_dead()
                 closed = self._closed

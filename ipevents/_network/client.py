@@ -103,7 +103,7 @@ class Client:
         """
         node = self._node
         with node.lock:
-            is_served = self.link.session is arrival.stream
+            is_served = self.link.stream is arrival.stream
             if not is_served and node.stage is Stage.OPEN:
                 node.announced = True  # sends wait in the link
         if not is_served:
@@ -188,7 +188,7 @@ class Client:
         """
         node = self._node
         with node.lock:
-            if node.stage is not Stage.OPEN or self.link.session is not None:
+            if node.stage is not Stage.OPEN or self.link.stream is not None:
                 arrival.stream.socket.close()
                 return
             self.take_name(arrival)

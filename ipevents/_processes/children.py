@@ -273,7 +273,7 @@ class Children:
                     child.exited(code, monotonic())
             log.debug("= %s ended with %s", child.title, code)
         # What it wrote is read first, also where a forked helper keeps its end open.
-        child.link.close_session()
+        child.link.disconnect()
 
     def _due(self, child: ChildState, now: float, deadline: Deadline | None) -> None:
         """Do what is due for one child: finish its last process, restart it, or send its signals."""

@@ -329,7 +329,7 @@ def test_online_is_told_to_all_above_and_parent_to_the_child(places):
 def test_who_goes_is_told_deepest_first(line):
     top, middle, _ = line
     top.listen("offline")
-    middle.link_to(top).close_session()
+    middle.link_to(top).disconnect()
     assert top.next() == ("offline", ("leaf",), ("top",))
     assert top.next() == ("offline", ("middle",), ("top",))
     assert top.node.router.netmap.as_dict() == {}
@@ -338,7 +338,7 @@ def test_who_goes_is_told_deepest_first(line):
 def test_who_goes_further_down_is_told_by_who_noticed(line):
     top, _, leaf = line
     top.listen("offline")
-    leaf.links[0].close_session()
+    leaf.links[0].disconnect()
     assert top.next() == ("offline", ("leaf",), ("middle", "top"))
 
 
@@ -608,7 +608,7 @@ def test_rule_1_the_end_of_the_link_ends_the_wait_and_is_decided_again(pair, mon
     waiting = watch_waits(monkeypatch, link)
     result = in_thread(parent.send_child, "first", "x")
     assert waiting.wait(CEILING)
-    first.links[0].close_session()
+    first.links[0].disconnect()
     assert isinstance(result(), UnknownProcess)
     assert link.dropped == {"link-cut": FULL}
 
@@ -717,7 +717,7 @@ def test_rule_3_a_fanout_skips_a_link_that_goes_while_it_waits(pair, monkeypatch
     waiting = watch_waits(monkeypatch, link)
     result = in_thread(parent.send, BROADCAST, "x", 1)
     assert waiting.wait(CEILING)
-    first.links[0].close_session()
+    first.links[0].disconnect()
     assert result() is None
     assert second.next()[:2] == ("x", (1,))
     assert link.dropped == {"link-cut": FULL + 1}

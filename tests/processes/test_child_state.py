@@ -49,9 +49,9 @@ class Told:
         self.connections: list[object] = []
         self.tell = self.records.append
 
-    def attach(self, session: Stream) -> None:
-        self.connections.append(session.socket)
-        session.socket.close()
+    def attach(self, stream: Stream) -> None:
+        self.connections.append(stream.socket)
+        stream.socket.close()
 
 
 def starting(**options: float) -> ChildState:
