@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .._core.link_state import LinkEvent, LinkState, Right
+from .._core.link_state import Connection, LinkEvent, LinkState, Right
 from .._core.messages import Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
 from .._exceptions import LinkError, ProtocolError
@@ -60,7 +60,7 @@ class Link(Writer):
     ) -> None:
         super().__init__(name, lock)
         self.child: Any = None  # the Child of a peer that was started here, for message.child
-        self.state = LinkState()
+        self.state = LinkState()  # changed by _change() only
         # What incoming.py has decided for messages that come here, as long as the topology has this version.
         self.decisions: dict[Any, Any] = {}
         self.decided = -1
@@ -86,8 +86,18 @@ class Link(Writer):
             raise
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "open" if self.stream else "unconnected"
+        state = "ended" if self.state.ended else "open" if self.stream else "unconnected"
         return f"<Link to {self.title} {state}, {len(self.outbox)} queued>"
+
+    def _change(self, event: LinkEvent) -> None:
+        """Go on to the next state.
+
+        State lock held. Raises RuntimeError where there is none, see ``link_state.py``.
+        """
+        try:
+            self.state.change(event)
+        finally:  # also where a signal handler raises after it
+            self.ended = self.state.ended
 
     # Connections
 
@@ -105,11 +115,11 @@ class Link(Writer):
 
         The link may have ended while the connection was being made; then the connection is closed.
         """
-        if self.ended and self.stream is None:
+        if self.state.connection is Connection.ENDED:
             stream.socket.close()
             return
         closed, now = Latch(), monotonic()
-        self.state.change(LinkEvent.ATTACHED)
+        self._change(LinkEvent.ATTACHED)
         # No calls from here until the reader gets the stream: between assignments no signal handler runs.
         self.stream = stream
         self._closed = closed
@@ -162,12 +172,10 @@ class Link(Writer):
     def end(self) -> None:
         """End the link for good: close its connection, and let both threads end.
 
-        State lock held; idempotent.
+        State lock held. May be called again, also where a signal handler has broken the call before it off:
+        then all steps are done once more.
         """
-        self.state.change(LinkEvent.END)
-        if self.ended:
-            return
-        self.ended = True
+        self._change(LinkEvent.END)
         self.disconnect()
         self._streams.put(None)
         self.wake_waiters()
@@ -230,7 +238,7 @@ class Link(Writer):
                 self._say_last_words(self.last_words(told(error)))
             shut_down(stream.socket, socket.SHUT_RDWR)
             with self._lock:
-                self.state.change(LinkEvent.READ)
+                self._change(LinkEvent.READ)
                 self.stream = None
                 self._dead.append(stream)
                 self.wake_waiters()

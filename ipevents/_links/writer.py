@@ -65,7 +65,7 @@ class Writer:
         self.given_name = ""
         self.outbox = Outbox()
         self.stream: Stream | None = None
-        self.ended = False  # for good; each frame asks for it, see Link.state
+        self.ended = False  # a copy of ``Link.state.ended``, because each frame asks for it; see Link._change
         # True while a thread is bound to look into the outbox again: the one with the right to write, or the
         # prompted writer. While False, the thread that puts a record calls claim() or defer().
         self.attended = False

@@ -8,6 +8,7 @@ import time
 from multiprocessing.connection import Connection
 
 import pytest
+from interrupting import Interruption
 from watched import WatchedLink
 
 from ipevents._core import link_state
@@ -408,6 +409,25 @@ def test_a_link_that_was_ended_closes_the_connection_that_was_on_its_way(ends):
         theirs.settimeout(CEILING)
         assert theirs.recv(1) == b""
     assert ends[0].link.state.connection is link_state.Connection.ENDED
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_an_end_that_a_signal_handler_has_broken_off_can_be_repeated(attached):
+    place, was_there = 0, True
+    while was_there:
+        end = End("a")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            if attached:
+                end.attach(ours)
+            interruption = Interruption(place)
+            with end.lock:
+                was_there = interruption.run(end.link.end)
+                assert end.link.ended is end.link.state.ended, interruption.where
+            end.end()
+        ours.close()
+        place += 1
+    assert place > 10
 
 
 def test_ending_does_not_wait_for_a_peer_that_does_not_read(ends):
