@@ -24,6 +24,7 @@ _MAX_SECONDS = float(2**31)  # 68 years: nobody sees the end of a longer wait
 _MIN_MESSAGE_BYTES = 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
+START_VARIABLE = "IPEVENTS_START"
 _SOCKET_PATH = "socket.socketPath"
 
 _WRONG = object()
@@ -84,6 +85,14 @@ def _milliseconds(value: object) -> object:
 
 def _start_method(value: object) -> object:
     return str(value) if isinstance(value, str) and value in ("spawn", "forkserver") else _WRONG
+
+
+def _first_start_method(given: str | None) -> str:
+    """Return the start method where no option sets one: that of the environment, if there is one."""
+    if given and _start_method(given) is _WRONG:
+        text = f'the environment variable {START_VARIABLE} must be "spawn" or "forkserver", not '
+        raise OptionsError(text + shown(given))
+    return given or "spawn"
 
 
 def _text(value: object) -> object:
@@ -197,7 +206,7 @@ _TABLE = (
     _Option(
         "startMethod",
         "start_method",
-        "spawn",
+        _first_start_method(os.environ.get(START_VARIABLE)),
         _start_method,
         '"spawn" or "forkserver" ("fork" copies a process whose threads hold locks: such children hang)',
     ),

@@ -186,3 +186,36 @@ def tree(place):
     tree = Tree(place)
     yield tree
     tree.close()
+
+
+@pytest.fixture
+def places():
+    """Makes nodes that a test joins by real links, see places.py."""
+    from places import Place
+
+    made = []
+
+    def make(pid):
+        made.append(Place(pid))
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.end()
+
+
+@pytest.fixture
+def raw(places):
+    """Makes children of a place that are only sockets, see places.py."""
+    from places import Raw
+
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(Raw(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.socket.close()
+        item._ours.close()

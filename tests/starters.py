@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
+import warnings
 from pathlib import Path
 
 STARTERS = 8
@@ -63,3 +65,22 @@ def in_processes(code: str) -> list[str]:
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * STARTERS
     return outputs
+
+
+def in_child(function):
+    """Run ``function`` in a process forked here, and raise AssertionError with its traceback if it raises."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # this process has threads, which wait
+        pid = os.fork()
+    if not pid:
+        try:
+            function()
+            os._exit(0)
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode())
+            os._exit(1)
+    os.close(writer)
+    with open(reader) as file:
+        text = file.read()
+    assert (os.waitpid(pid, 0)[1], text) == (0, ""), text

@@ -189,6 +189,25 @@ def test_there_is_no_circle_of_imports():
     assert circles() == set()
 
 
+# Modules without a test module of their own, each with the reason and the test that shows what it does.
+WITHOUT_TESTS: dict[str, str] = {
+    "_processes.forking": "another process: test_fork_server.py and system/test_start_methods.py",
+}
+
+TESTS = Path(__file__).parent
+
+
+def its_test_module(module: str) -> Path:
+    *rooms, name = module.split(".")
+    return TESTS.joinpath(*(room.lstrip("_") for room in rooms), f"test_{name.lstrip('_')}.py")
+
+
+def test_every_module_has_a_test_module_or_a_reason_why_not():
+    modules = {".".join(name_of(file)): file for file in FILES if file.name != "__init__.py"}
+    untested = {module for module in modules if not its_test_module(module).exists()}
+    assert untested == set(WITHOUT_TESTS)
+
+
 def test_the_exceptions_import_nothing():
     assert imports(PACKAGE / "_exceptions.py") == [("", "__future__")]
 

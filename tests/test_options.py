@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipevents import _options
 from ipevents._exceptions import OptionsError
 from ipevents._options import Options, child_options, seconds
 
@@ -32,7 +33,7 @@ DEFAULTS = {
     "stop_timeout": 8.0,
     "stop_grace": 1.0,
     "leave_timeout": None,
-    "start_method": "spawn",
+    "start_method": os.environ.get("IPEVENTS_START") or "spawn",
     "socket_path": None,
     "port": 7100,
     "host": "localhost",
@@ -532,3 +533,13 @@ def test_a_wrong_restart_of_a_child_is_refused(wrong):
 def test_a_wrong_delay_of_a_child_is_refused(wrong):
     with pytest.raises(OptionsError, match="^option 'delayRestart' must be "):
         child_options(None, wrong, Options())
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "spawn"), ("", "spawn"), ("forkserver", "forkserver")])
+def test_the_environment_sets_the_first_start_method(given, used):
+    assert _options._first_start_method(given) == used
+
+
+def test_a_wrong_start_method_of_the_environment_is_named():
+    with pytest.raises(OptionsError, match=r'IPEVENTS_START must be "spawn" or "forkserver", not .fork.'):
+        _options._first_start_method("fork")

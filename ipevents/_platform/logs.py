@@ -31,6 +31,11 @@ class Log:
         if "logging" in sys.modules:
             self._say("debug", text, args)
 
+    def info(self, text: str, *args: object) -> None:
+        """Log a line of information, if the program has imported ``logging``, as for ``debug``."""
+        if "logging" in sys.modules:
+            self._say("info", text, args)
+
     def warning(self, text: str, *args: object) -> None:
         self._say("warning", text, args)
 

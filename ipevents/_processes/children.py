@@ -21,6 +21,7 @@ from .._exceptions import LinkError, StartFailed, Unpicklable
 from .._links.link import Link
 from .._node.node import Node
 from .._payload.inheritance import Inheritance
+from .._platform import streams
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.signal_resend import AGAIN_SECONDS
@@ -59,6 +60,7 @@ class Children:
         self._on_empty = on_empty
         self._states: list[ChildState] = []  # guarded by the state lock
         self.restarts = 0
+        self._is_forking = False  # by the fork server, which stays for that
         self._socket = ChildSocket(node, incarnation=incarnation, on_attached=ring)
 
     def __len__(self) -> int:
@@ -74,6 +76,7 @@ class Children:
         If this raises, there is no such child: what was started of it is taken back or killed.
         """
         node = self._node
+        streams.occupy()  # the user may have closed them only now, and the socket would get such a number
         self._socket.open()
         outer = node.inside()
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
@@ -119,6 +122,11 @@ class Children:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
         )
+        if child.start_method == "forkserver" and not self._is_forking:
+            from .fork_server import fork_server  # late: a process without children does without
+
+            self._is_forking = True  # first: a signal handler may raise between the two
+            fork_server.retain(self)
         process = None
         try:
             inherited = child.inherited.passed(child.start_method)
@@ -216,7 +224,6 @@ class Children:
 
         Let no child in.
         """
-        self._socket.close()
         for child in self._all():
             process = child.process
             if process is not None:
@@ -226,12 +233,17 @@ class Children:
                 self._states.remove(child)
                 child.ends()
             child.ended.set()
+        self.close_socket()
 
     # The socket
 
     def close_socket(self) -> None:
-        """Let no child in any more, and remove the directory."""
+        """Let no child in any more, and remove the directory. There are no children any more."""
         self._socket.close()
+        if self._is_forking:
+            from .fork_server import fork_server
+
+            fork_server.release(self)
 
     def remove_socket(self) -> None:
         """Remove the directory only. Idempotent. Takes no lock, so a signal handler may call it."""
@@ -244,6 +256,10 @@ class Children:
             if child.process is not None:
                 child.process.abandon()
         self._socket.abandon()
+        if self._is_forking:
+            from .fork_server import fork_server
+
+            fork_server.abandon()
 
     # What is due
 

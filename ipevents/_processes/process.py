@@ -1,20 +1,16 @@
 """One child process: how it is started, how its end is noticed, how it is made to end.
 
-Processes are started by ``multiprocessing``, changed in two ways: SIGINT is blocked until the child is ready
-for it, and the child does not import the main module. Ends are noticed by a pidfd where the system has one.
+Processes are started by ``multiprocessing`` with a few changes (preparation.py), or forked by the fork server
+of this process (forked.py). Ends are noticed by a pidfd where the system has one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import multiprocessing
 import os
-import select
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -23,15 +19,14 @@ from .._exceptions import WorkerRefused
 from .._platform import streams
 from .._platform.clock import sleep
 from .._platform.threads import start_thread
+from .pidfds import open_pidfd
+from .preparation import check_interpreter, quiet_start
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
-_EXITCODE_SECONDS = 0.5  # how long after an exit its code may come, where a fork server reaps the child
+_EXITCODE_SECONDS = 5.0  # how long after an exit its code may come, where a fork server reaps the child
 _EXITCODE_TRIES = 20
 _EXITCODE_STEP_SECONDS = 0.001
-_UNKNOWN_EXITCODE = 255  # multiprocessing uses the same where it does not know the code
-
-_ours = threading.local()
-_patch_lock = threading.Lock()
+UNKNOWN_EXITCODE = 255  # multiprocessing uses the same where it does not know the code
 
 
 class Launch(NamedTuple):
@@ -66,25 +61,41 @@ class ChildProcess:
         """
         _check_place()
         streams.occupy()  # the user may have closed them only now; multiprocessing opens pipes
-        context: Any = multiprocessing.get_context(launch.start_method)
-        self.process: BaseProcess = context.Process(target=main, args=(launch, *passed), name=name)
-        self.process.daemon = False  # a daemon may have no children
-        self._is_ours = launch.start_method == "spawn"  # whether we reap it, and not a fork server
         self._pidfd: int | None = None
         self._ending: Ending | None = None
+        self._is_forked = launch.start_method == "forkserver"  # by the fork server, which reaps it
+        options = {"target": main, "args": (launch, *passed), "name": name, "daemon": False}
+        self.process = _made(self._is_forked, options)
         self._is_over = False
         self.exitcode: int | None = None
         try:
-            with _quiet_start(launch.start_method):
-                self.process.start()
+            with quiet_start():
+                self._start(options)
             assert self.process.pid is not None
             self.pid: int = self.process.pid
-            self._pidfd = _pidfd_of_child(self.pid)
-            if self._pidfd is None and self._is_ours:
-                self._ending = Ending.of(self.pid)
+            if self._is_forked:
+                self._pidfd = self._popen().pidfd
+            else:
+                self._pidfd = _pidfd_of_child(self.pid)
+                if self._pidfd is None:
+                    self._ending = Ending.of(self.pid)
         except BaseException:  # no descriptor left, or Ctrl-C: the exception means that there is no child
             self.discard()
             raise
+
+    def _start(self, options: dict[str, Any]) -> None:
+        """Start the process; by spawn where it cannot be had by the fork server."""
+        if self._is_forked:
+            from .fork_server import Unavailable
+
+            try:
+                self.process.start()
+                return
+            except Unavailable:
+                self._is_forked = False
+                self.process = _made(False, options)
+        check_interpreter()
+        self.process.start()
 
     def discard(self) -> None:
         """Kill the process if it runs, wait for its end, and close all descriptors."""
@@ -120,10 +131,9 @@ class ChildProcess:
         If ``waits``, it is asked several times. Not by ``multiprocessing.connection.wait``, whose timeout
         never ends while something (a test library, say) has frozen the clock.
         """
-        if not self._is_ours:  # the fork server sends the code a moment later
-            poll = select.poll()
-            poll.register(self.process.sentinel, select.POLLIN)
-            return self.process.exitcode if poll.poll(_EXITCODE_SECONDS * 1000) else None
+        if self._is_forked:  # the fork server sends the code a moment later
+            self._popen().wait(_EXITCODE_SECONDS)
+            return self._popen().code  # type: ignore[no-any-return]
         seen = self.process.exitcode
         tries = _EXITCODE_TRIES if waits else 0
         while seen is None and tries:
@@ -155,11 +165,13 @@ class ChildProcess:
         The ``Process`` object stays usable for code that holds it, with an exit code to ask for.
         """
         self._close_descriptors()
-        popen: Any = self.process._popen  # type: ignore[attr-defined]  # not in typeshed
+        popen = self._popen()
         if popen is not None and popen.returncode is None:
             # Reaped by other code. multiprocessing would take it for alive, and signal a process that has
             # got the same pid since.
-            popen.returncode = _UNKNOWN_EXITCODE if self.exitcode is None else self.exitcode
+            popen.returncode = UNKNOWN_EXITCODE if self.exitcode is None else self.exitcode
+        if popen is not None and self._is_forked:
+            popen.close()
         process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
 
     def abandon(self) -> None:
@@ -168,14 +180,33 @@ class ChildProcess:
         process._children.discard(self.process)  # type: ignore[attr-defined]  # not in typeshed
         if self._ending is not None:
             self._ending.abandon()
+        if self._is_forked:
+            self._popen().close()
         self._close_descriptors()
+
+    def _popen(self) -> Any:
+        """Return what multiprocessing handles the started process with."""
+        return self.process._popen  # type: ignore[attr-defined]  # not in typeshed
 
     def _close_descriptors(self) -> None:
         if self._pidfd is not None:
-            os.close(self._pidfd)
+            popen = self._popen()
+            if not self._is_forked:
+                os.close(self._pidfd)
+            elif popen is not None:  # or the pidfd is gone with it
+                popen.release()
             self._pidfd = None
         if self._ending is not None:
             self._ending.close()
+
+
+def _made(forked: bool, options: dict[str, Any]) -> BaseProcess:
+    """Return a process that is not started yet. No daemon, because that may have no children."""
+    if forked:
+        from .forked import ForkedProcess  # late: a process without children does without
+
+        return ForkedProcess(**options)
+    return multiprocessing.get_context("spawn").Process(**options)
 
 
 class Ending:
@@ -255,18 +286,6 @@ def _pidfd_of_child(pid: int) -> int | None:
         return None
 
 
-def open_pidfd(pid: int) -> int | None:
-    """Return a descriptor for a process, or None where the system has none. Raises ProcessLookupError."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError as exc:
-        if exc.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
-            return None
-        raise
-
-
 def _check_place() -> None:
     """Refuse to start a child where multiprocessing would fail in an unclear way. Raises WorkerRefused."""
     if multiprocessing.current_process().daemon:
@@ -281,143 +300,3 @@ def _check_place() -> None:
             f"a child starts in the working directory of this process, and that is gone: {exc.strerror}; "
             "os.chdir() to one that is there"
         ) from exc
-
-
-def _check_interpreter() -> None:
-    """Refuse to start a child if there is no interpreter for it: multiprocessing would not notice.
-
-    Raises WorkerRefused.
-    """
-    from multiprocessing import spawn
-
-    found = spawn.get_executable()
-    path = os.fsdecode(found) if found else ""
-    if not os.path.isfile(path) or not os.access(path, os.X_OK):
-        raise WorkerRefused(
-            f"there is no Python interpreter to run a child: sys.executable is {path!r} for multiprocessing; "
-            "multiprocessing.set_executable(path) names another one"
-        )
-
-
-@contextlib.contextmanager
-def _quiet_start(start_method: str) -> Iterator[None]:
-    """Block SIGINT during a start, and keep the child from importing our main module."""
-    _patch_preparation()
-    from multiprocessing import resource_tracker  # late: a process without children needs neither
-
-    _check_interpreter()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    _ours.starting = True
-    try:
-        # Both would inherit a blocked SIGINT, and the second hand it on to processes of the application. The
-        # first one leaves SIGINT and SIGTERM unblocked here, whatever they were.
-        resource_tracker.ensure_running()
-        if start_method == "forkserver":
-            from multiprocessing import forkserver
-
-            forkserver.ensure_running()  # which would import our main module, from Python 3.14 on
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        _ours.starting = False
-
-
-class _Blocked:
-    """An object that blocks SIGINT in the process that unpickles it.
-
-    Each child unpickles one at its very beginning; its main function unblocks SIGINT when it can handle it.
-    """
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return signal.pthread_sigmask, (int(signal.SIG_BLOCK), [int(signal.SIGINT)])
-
-
-def _patch_preparation() -> None:
-    """Replace what multiprocessing sends to a new process, once; it has an effect on our own starts only.
-
-    Our children get nothing about the main module. So a child does not import it, and a script needs no ``if
-    __name__ == "__main__"`` guard. multiprocessing itself would look at the main module in any case, and fail
-    where that has no ``__spec__`` (under pdb before Python 3.13) or is gone.
-    """
-    with _patch_lock:
-        from multiprocessing import spawn
-
-        original, command = spawn.get_preparation_data, spawn.get_command_line
-        if getattr(original, "_is_ipevents", False):
-            return
-
-        def get_preparation_data(name: str) -> dict[str, Any]:
-            return _preparation_data(name) if getattr(_ours, "starting", False) else original(name)
-
-        def get_command_line(**kwds: Any) -> list[str]:
-            line = command(**kwds)
-            if getattr(_ours, "starting", False) and not getattr(sys, "frozen", False):
-                line[1:1] = missing_options(line, sys._xoptions, sys.orig_argv)
-            return line
-
-        get_preparation_data._is_ipevents = True  # type: ignore[attr-defined]  # a mark for the test above
-        spawn.get_preparation_data = get_preparation_data
-        spawn.get_command_line = get_command_line
-
-
-def _preparation_data(name: str) -> dict[str, Any]:
-    """Return what multiprocessing sends to a new process, but nothing of the main module.
-
-    SIGINT is blocked there by the first entry.
-    """
-    from multiprocessing import spawn, util
-
-    private: Any = spawn  # not in typeshed, nor what follows
-    private._check_not_importing_main()
-    private = util
-    began_in = process.ORIGINAL_DIR  # type: ignore[attr-defined]
-    current = process.current_process()
-    data = {
-        "ipevents": _Blocked(),  # first: a fork server starts processes with its own mask
-        "name": name,
-        "log_to_stderr": private._log_to_stderr,
-        "authkey": current.authkey,
-        "sys_path": [began_in if entry == "" else entry for entry in sys.path],
-        "sys_argv": sys.argv,
-        "orig_dir": began_in,
-        "dir": os.getcwd(),
-        "start_method": multiprocessing.get_start_method(allow_none=True),
-    }
-    if private._logger is not None:
-        data["log_level"] = private._logger.getEffectiveLevel()
-    return data
-
-
-def missing_options(line: list[str], given: Mapping[str, str | bool], typed: list[str]) -> list[str]:
-    """Return the ``-X`` options and the ``-u`` of this interpreter that the command line ``line`` lacks.
-
-    ``line`` is for another interpreter, ``typed`` is the command line of this one, ``given`` has its ``-X``
-    options. multiprocessing passes on all ``-X`` options in the newest Pythons only, in others those of a
-    short list, and never ``-u``.
-    """
-    there = {after.partition("=")[0] for option, after in zip(line, line[1:], strict=False) if option == "-X"}
-    found = []
-    for name, value in given.items():
-        if name not in there:
-            found += ["-X", name if value is True else f"{name}={value}"]
-    return ["-u", *found] if _is_unbuffered(typed) else found
-
-
-def _is_unbuffered(typed: list[str]) -> bool:
-    """Return whether ``-u`` is among the options of a command line, before the script, ``-c`` or ``-m``."""
-    words = iter(typed[1:])
-    for word in words:
-        if not word.startswith("-") or word in ("-", "--"):
-            return False
-        if word.startswith("--"):  # --check-hash-based-pycs always
-            next(words, None)
-            continue
-        for at, letter in enumerate(word[1:], 2):
-            if letter in "ucm":
-                return letter == "u"
-            if letter in "WX":  # with a value: the rest of the word, else the next one
-                if at == len(word):
-                    next(words, None)
-                break
-    return False

@@ -13,7 +13,7 @@ import select
 from .._platform.latches import Wakeup
 from .._platform.threads import for_poll
 from .child_state import ChildState
-from .process import open_pidfd
+from .pidfds import open_pidfd
 
 
 class Sentinels:

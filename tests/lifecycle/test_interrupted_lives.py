@@ -24,8 +24,11 @@ Latch().wait(0.0)  # the main thread's first wait makes a pipe that stays for al
 
 # Where a descriptor is a number that the system has just returned and nobody can know of yet: a handler that
 # raises there takes it along.
-# A socket object that a handler takes along is closed by its own finalizer, with a warning.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+# A socket or file object that a handler takes along is closed by its own finalizer, with a warning.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
 FRESH = ("open_pidfd",)
 
 

@@ -11,30 +11,18 @@ import sys
 import threading
 
 import pytest
+from lives import CEILING_SECONDS, KEY, InThread, state_of, threads
 
 from ipevents import AuthenticationFailed, Closed, Emitter, IPEventsError
 from ipevents._core.state import State
 from ipevents._dispatch import notices
-from ipevents._lifecycle import drain
 from ipevents._links import link, writer
-from ipevents._platform.latches import Latch
 from ipevents._platform.threads import start_thread
 from ipevents._processes import supervisor
 from ipevents._transport import acceptor
 
-CEILING_SECONDS = 30.0
-KEY = "a key for these tests only"
 INTERLEAVINGS = [100, pytest.param(1000, marks=pytest.mark.slow)]
-Latch().wait(0.0)  # the main thread's first wait makes a pipe that stays for all others
 WHERE_THREADS_START = (acceptor, link, writer, notices, supervisor)
-
-
-def state_of(emitter: Emitter) -> State:
-    return emitter._life.node.state.state
-
-
-def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ipevents-")]
 
 
 def listens(port: int) -> bool:
@@ -73,32 +61,6 @@ def silent(port):
     silent = Silent(port)
     yield silent
     silent.close()
-
-
-@pytest.fixture
-def emitter(port):
-    return Emitter().options(socket={"port": port, "host": "127.0.0.1", "authkey": KEY})
-
-
-class InThread:
-    """A call in a thread of its own; ``result()`` waits and returns what it raised, or None."""
-
-    def __init__(self, call):
-        self._raised: BaseException | None = None
-        self._call = call
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self):
-        try:
-            self._call()
-        except BaseException as exc:  # whatever it is, the test looks at it
-            self._raised = exc
-
-    def result(self):
-        self._thread.join(CEILING_SECONDS)
-        assert not self._thread.is_alive(), "it does not return"
-        return self._raised
 
 
 # A stop in the middle of a start
@@ -255,12 +217,6 @@ def test_a_start_in_a_listener_cannot_wait_for_the_stop_and_says_so(emitter):
     assert raised == ["the emitter is stopping; start() can follow when it is stopped"]
 
 
-def test_a_stop_before_any_start_changes_nothing(emitter):
-    emitter.stop()
-    assert not emitter.stopping
-    assert state_of(emitter) is State.NEW
-
-
 # A start that fails
 
 
@@ -373,114 +329,6 @@ def scripted():
             return script.ended()
 
     return run
-
-
-# What is still running when the stop is over
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_no_listener_begins_after_the_stop_although_one_has_kept_its_reader(again):
-    def work():
-        for number in range(200):
-            ipem.sendToParents("x", number)
-
-    from ipevents import ipem
-
-    emitter = Emitter().options(useSocket=False, restart=False).start()
-    heard = []
-    runs = threading.Event()
-    may_end = threading.Event()
-
-    @emitter.on("x")
-    def keeps(message, number):
-        heard.append(number)
-        runs.set()
-        assert may_end.wait(CEILING_SECONDS)
-
-    emitter.on("offline", lambda message, pid: heard.append("offline"))
-    emitter.worker(work)
-    assert runs.wait(CEILING_SECONDS)
-    readers = [thread for thread in threading.enumerate() if thread.name.startswith("ipevents-reader")]
-    emitter.stop(timeout=0.1)
-    assert state_of(emitter) is State.CLOSED
-    if again:
-        start = InThread(emitter.start)
-    may_end.set()
-    for reader in readers:
-        reader.join(CEILING_SECONDS)
-    if again:
-        assert start.result() is None
-        emitter.stop()
-    assert heard == [0]
-    assert emitter.stats()["stopped"] > 0
-
-
-@pytest.mark.parametrize("step", ["run_notices", "flush", "say_goodbye", "end_notices", "join"])
-def test_a_stop_whose_last_steps_fail_comes_to_its_end_and_start_works_again(emitter, monkeypatch, step):
-    def fails(*args):
-        raise MemoryError
-
-    emitter.start()
-    with monkeypatch.context() as patch:
-        patch.setattr(drain, step, fails)
-        emitter.stop()
-    assert state_of(emitter) is State.CLOSED
-    assert threads() == []
-    emitter.start()
-    assert state_of(emitter) is State.STARTED
-    emitter.stop()
-
-
-def test_a_stop_whose_first_step_fails_leaves_no_child_and_comes_to_its_end(emitter, monkeypatch):
-    def fails():
-        raise MemoryError
-
-    emitter.options(useSocket=False).start()
-    child = emitter.worker(lambda: threading.Event().wait())
-    with monkeypatch.context() as patch:
-        patch.setattr(emitter._life, "_close_entrances", fails)
-        emitter.stop()
-    assert child.join(0.0)
-    assert child.exitcode == -signal.SIGKILL
-    assert state_of(emitter) is State.CLOSED
-    assert threads() == []
-    emitter.start().stop()
-
-
-def test_a_supervisor_that_fails_for_good_ends_the_emitter_and_who_waits_for_it(emitter, monkeypatch):
-    class Lasting(Exception):
-        pass
-
-    def fails(*args):
-        raise Lasting
-
-    monkeypatch.setattr(supervisor, "patient", lambda faults: False)
-    emitter.options(useSocket=False).start()
-    child = emitter.worker(lambda: threading.Event().wait())
-    monkeypatch.setattr(emitter._life.supervisor, "_step", fails)
-    emitter._life.supervisor.sentinels.ring()
-    with pytest.raises(SystemExit):
-        emitter.run(CEILING_SECONDS)
-    assert child.join(0.0)
-    assert child.exitcode == -signal.SIGKILL
-    assert state_of(emitter) is State.CLOSED
-    assert threads() == []
-    monkeypatch.undo()
-    emitter.start().stop()
-
-
-# Waits after the end
-
-
-def test_join_knows_the_end_of_a_child_also_after_the_stop():
-    def work():
-        pass
-
-    emitter = Emitter().options(useSocket=False, restart=False).start()
-    child = emitter.worker(work)
-    emitter.stop()
-    assert child.join()
-    assert child.join(0.0)
 
 
 # Everything at once, on the real thing

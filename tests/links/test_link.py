@@ -1,3 +1,8 @@
+"""Two whole links joined by a socket: what is sent arrives, and how each end comes about.
+
+What is made of the bytes: transport/test_frame_reader.py.
+"""
+
 from __future__ import annotations
 
 import queue
@@ -94,16 +99,6 @@ def ends():
 def joined(ends):
     join(*ends)
     return ends
-
-
-@pytest.fixture
-def raw(ends):
-    """One end, and the socket that its peer would have."""
-    ours, theirs = socket.socketpair()
-    ends[0].attach(ours)
-    theirs.settimeout(CEILING)
-    with theirs:
-        yield ends[0], theirs
 
 
 def join(one, other, limit=None):
@@ -268,29 +263,6 @@ def test_frames_of_every_size_arrive(joined):
     assert [len(payload[0]) for _, payload in b.next_messages(len(sizes))] == sizes
 
 
-def test_a_frame_may_come_in_pieces(raw):
-    a, theirs = raw
-    frame = encode([(BROADCAST, ("b",), "x", None, [(1,)])])
-    data = (frame_header(len(frame)) + frame) * 3
-    for index in range(len(data)):
-        theirs.send(data[index : index + 1])
-    assert a.next_messages(3) == [("x", (1,))] * 3
-
-
-def test_a_frame_without_records_is_none_to_speak_of(raw):
-    a, theirs = raw
-    frames = [encode(records) for records in ([], [(BROADCAST, ("b",), "x", None, [(1,)])])]
-    theirs.sendall(b"".join(frame_header(len(frame)) + frame for frame in frames))
-    assert a.next_messages(1) == [("x", (1,))]
-
-
-def test_a_large_frame_may_be_followed_by_others_in_one_piece(raw):
-    a, theirs = raw
-    frames = [encode([(BROADCAST, ("b",), "x", None, [(bytes(size),)])]) for size in (200_000, 5, 400_000, 5)]
-    theirs.sendall(b"".join(frame_header(len(frame)) + frame for frame in frames))
-    assert [len(payload[0]) for _, payload in a.next_messages(4)] == [200_000, 5, 400_000, 5]
-
-
 # What a listener sends
 
 
@@ -377,7 +349,7 @@ def test_a_link_may_be_ended_twice_and_before_it_was_connected():
 
 
 def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joined, monkeypatch):
-    """At every place: tests/test_interrupts.py."""
+    """At every place: test_interrupted_sends.py."""
     a, b = joined
     real = writer_module.wire_parts
     calls = []

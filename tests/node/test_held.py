@@ -1,4 +1,4 @@
-"""The store of what waits for our ``online``. Its part in a node: test_node.py."""
+"""The store of what waits for our ``online``. Its part in a node: test_incoming.py."""
 
 from __future__ import annotations
 

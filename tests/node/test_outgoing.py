@@ -1,22 +1,26 @@
-"""What ``Child.send`` does between two processes of a child; with processes see system/test_restart.py."""
+"""What user code sends: over links, from within the library, and to a child that has no process just now."""
 
 from __future__ import annotations
 
+import gc
 import queue
+import signal
 import threading
 
 import pytest
+from places import CEILING, inside, settle
 
 from ipevents import Child, Closed, Emitter, InvalidEvent, OutboxFull, UnknownProcess, Unpicklable
 from ipevents._core import outbox
-from ipevents._core.messages import EVENT, PAYLOADS, PROGRAM, TO_CHILD
+from ipevents._core.messages import BROADCAST, EVENT, PAYLOADS, PROGRAM, TO_CHILD, TO_PARENTS
 from ipevents._core.restarts import RestartPolicy
+from ipevents._links import writer as writer_module
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
 from ipevents._processes.child_state import ChildState
 
-CEILING = 20.0  # reached only in a deadlock
+# Between two processes of a child; with processes see system/test_restart.py
 
 
 class Running:
@@ -240,3 +244,133 @@ def test_a_send_from_within_the_library_is_done_on_leaving(between):
         between.child.send("x", 1)
         assert between.state.next_outbox().count_messages() == 0
     assert between.waiting() == [("x", (1,))]
+
+
+# From within the library
+
+
+def test_a_send_from_inside_is_queued_and_done_on_leaving(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+
+    def call():
+        top.send(BROADCAST, "x", 1)
+        top.send_child("middle", "x", 2)
+        top.send_to(["middle"], "x", 3)
+        assert top.node.outgoing.sent == sent
+
+    sent = top.node.outgoing.sent
+    inside(top, call)
+    assert [middle.next()[1] for _ in range(3)] == [(1,), (2,), (3,)]
+
+
+def test_what_is_queued_from_inside_is_done_also_if_a_handler_raises_while_a_batch_is_written(
+    line, monkeypatch
+):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+    heard = []
+    top.on("local", lambda message: heard.append(message.event))
+    claim = Link.claim_now
+
+    def interrupted(link):
+        monkeypatch.setattr(Link, "claim_now", claim)
+        top.node.events.emit("local", (), {})
+        raise KeyboardInterrupt
+
+    with top.node.lock:
+        top.node.outgoing.mark_dirty(top.link_to(middle))
+    monkeypatch.setattr(Link, "claim_now", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        top.node.outgoing.write_dirty()
+    assert heard == ["local"]
+    assert top.node.lock.deferred == {}
+
+
+def test_a_destructor_may_send_while_the_state_lock_is_held(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+
+    class Sends:
+        def __del__(self):
+            top.send_child("middle", "x", 1)
+
+    with top.node.lock:
+        cycle = [Sends()]
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+    assert middle.next()[:2] == ("x", (1,))
+
+
+def test_a_signal_handler_may_send_while_the_state_lock_is_held(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+    before = signal.signal(signal.SIGUSR1, lambda *_: top.send_child("middle", "x", 1))
+    try:
+        with top.node.lock:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert middle.next()[:2] == ("x", (1,))
+
+
+# When it is written what listeners send
+
+
+def _echoing(places, raw, monkeypatch):
+    """A place with a raw child, and the links whose writers were asked to look after what listeners sent."""
+    top = places("top")
+    child = raw(top)
+    top.node.announced = True
+    looks = []
+    monkeypatch.setattr(Link, "defer", lambda link: looks.append(link))
+    return top, child, looks
+
+
+def _frame_of(*numbers):
+    return (TO_PARENTS, ("raw",), "x", None, [(number,) for number in numbers])
+
+
+def test_the_answer_to_a_single_event_is_written_while_the_listener_runs(places, raw, monkeypatch):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    answered = threading.Event()
+
+    def listener(message, number):
+        message.reply("y", number)
+        assert answered.wait(CEILING)
+
+    top.on("x", listener)
+    for number in range(3):
+        child.send(_frame_of(number))
+        assert child.next_event() == ("y", [(number,)])
+        answered.set()
+    assert looks == []
+
+
+@pytest.mark.parametrize("frame", [[_frame_of(1, 2)], [_frame_of(1), _frame_of(2)]])
+def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw, monkeypatch, frame):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    top.on("x", lambda message, number: message.reply("y", number))
+    child.send(*frame)
+    assert child.next_event() == ("y", [(1,), (2,)])
+    assert looks == [child.link] * 2
+
+
+def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
+    top, child, looks = _echoing(places, raw, monkeypatch)
+    monkeypatch.setattr(writer_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
+
+    def listener(message, number):
+        for answer in range(3):
+            message.reply("y", answer)
+
+    top.on("x", listener)
+    child.send(_frame_of(1))
+    assert child.next_event() == ("y", [(0,)])
+    assert child.next_event() == ("y", [(1,), (2,)])
+    assert looks == [child.link] * 2

@@ -1,11 +1,15 @@
-"""What waits for the release of the state lock. From signal handlers and in a whole node: test_node.py."""
+"""What waits for the release of the state lock. What that may be is in the tests of the parts of a node."""
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections import deque
 
 import pytest
+from places import inside, settle
 
+from ipevents._core.messages import BROADCAST
 from ipevents._exceptions import Closed
 from ipevents._node.state_lock import StateLock
 
@@ -76,3 +80,42 @@ def test_after_a_fork_nothing_waits_for_the_lock_of_before(lock):
         lock.defer(ran.append, 1)
         lock.forget()
     assert ran == []
+
+
+# In a whole node
+
+
+def test_a_signal_handler_may_run_what_is_queued_before_who_was_about_to(line):
+    node = line[0].node
+    done = []
+
+    class Interrupted(deque):
+        """A signal comes whenever it is asked whether something is in it: its handler runs all of it."""
+
+        def __bool__(self):
+            there = len(self) > 0
+            while len(self):
+                self.popleft()[0]()
+            return there
+
+    node.lock.deferred[threading.get_ident()] = Interrupted([(lambda: done.append("once"), ())])
+    node.lock.run_deferred()
+    assert (done, node.lock.deferred) == (["once"], {})
+
+
+def test_however_much_is_queued_from_inside_runs_one_behind_the_other(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+    depths = set()
+    top.on("local", lambda message: depths.add(len(inspect.stack(0))))
+
+    def call():
+        for number in range(1000):
+            top.send(BROADCAST, "x", number)
+            top.node.events.emit("local", (), {})
+
+    inside(top, call)
+    assert [middle.next()[1] for _ in range(1000)] == [(number,) for number in range(1000)]
+    assert len(depths) == 1
+    assert top.node.lock.deferred == {}

@@ -6,14 +6,14 @@ import os
 import pickle
 import select
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
 from ipevents._processes import process
-from ipevents._processes.process import ChildProcess, Launch, missing_options, open_pidfd
+from ipevents._processes.fork_server import fork_server
+from ipevents._processes.process import ChildProcess, Launch
 
 LAUNCH = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn")
 CEILING_SECONDS = 30.0
@@ -43,6 +43,7 @@ def started():
             child.send_signal(signal.SIGKILL)
             child.process.join(CEILING_SECONDS)
         child.close()
+    fork_server.release(None)
 
 
 def wait_end(child: ChildProcess) -> None:
@@ -108,42 +109,6 @@ def test_only_our_own_starts_skip_the_main_module(started, monkeypatch):
     foreign = spawn.get_preparation_data("foreign")
     assert getattr(spawn.get_preparation_data, "_is_ipevents", False)
     assert foreign["init_main_from_path"] == "/a/script.py"
-
-
-def test_a_pidfd_tells_the_end_of_any_process():
-    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-        descriptor = open_pidfd(process.pid)
-        assert descriptor is not None
-        assert select.select([descriptor], [], [], CEILING_SECONDS)[0]
-        os.close(descriptor)
-    with pytest.raises(ProcessLookupError):
-        open_pidfd(process.pid)
-
-
-def test_options_of_the_interpreter_that_multiprocessing_does_not_pass_on_are_added():
-    line = ["python", "-X", "dev", "-X", "utf8=1", "-c", "code"]
-    given = {"dev": True, "utf8": "1", "own": True, "pycache_prefix": "/a"}
-    assert missing_options(line, given, ["python"]) == ["-X", "own", "-X", "pycache_prefix=/a"]
-    assert missing_options(line, {"dev": True}, ["python", "script.py"]) == []
-
-
-@pytest.mark.parametrize(
-    ("typed", "is_unbuffered"),
-    [
-        (["-u", "script.py"], True),
-        (["-Bu", "-c", "code"], True),
-        (["-W", "ignore", "-Xdev", "-uO", "-m", "module"], True),
-        (["--check-hash-based-pycs", "always", "-u", "x"], True),
-        (["-c", "-u"], False),
-        (["-Wu", "script.py", "-u"], False),
-        (["-X", "u", "script.py"], False),
-        (["-mu", "-u"], False),
-        (["-", "-u"], False),
-        ([], False),
-    ],
-)
-def test_unbuffered_streams_are_passed_on(typed, is_unbuffered):
-    assert missing_options(["python"], {}, ["python", *typed]) == (["-u"] if is_unbuffered else [])
 
 
 def test_a_start_that_gets_no_pidfd_leaves_no_process(started, monkeypatch):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ipevents._processes.process import open_pidfd
+from ipevents._processes.pidfds import open_pidfd
 from ipevents._processes.sentinels import Sentinels
 
 CEILING_SECONDS = 20.0

@@ -418,8 +418,10 @@ def test_an_end_that_somebody_else_waits_for_is_told_once(wait):
     assert ended.err == ""
 
 
-def test_ends_are_told_where_the_system_reaps_by_itself():
+@pytest.mark.parametrize(("method", "codes"), [("spawn", "[None, None]"), ("forkserver", "[0, 3]")])
+def test_ends_are_told_where_the_system_reaps_by_itself(method, codes):
     text = """
+    ipem.options(startMethod=METHOD)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with ipem:
         say([ended(end) for end in (sys.exit, lambda: sys.exit(3))])
@@ -429,9 +431,9 @@ def test_ends_are_told_where_the_system_reaps_by_itself():
         again.stop()
     say(multiprocessing.active_children())
     """
-    with running(ENDS, text) as script:
+    with running(ENDS, text.replace("METHOD", repr(method))) as script:
         ended = script.ended()
-    assert ended.lines == ["[None, None]", "[]"], ended
+    assert ended.lines == [codes, "[]"], ended
     assert (ended.status, ended.err) == (0, "")
 
 

@@ -815,9 +815,9 @@ def test_several_emitters_stay_until_the_last_is_stopped():
     other = Emitter().options(useSocket=False, stopTimeout=3000)
     other.start()
     ipem.start()
-    pids = [other.worker(ipem.run), ipem.worker(ipem.run)]
     ipem.on("online", lambda message: message.from_ != ipem.pid and ipem.stop())
-    other.on("online", lambda message: say("other has", message.from_ == pids[0].pid))
+    other.on("online", lambda message: message.from_ != other.pid and say("other has", True))
+    pids = [other.worker(ipem.run), ipem.worker(ipem.run)]
     """
     with running(text) as script:
         script.wait_line("other has")

@@ -495,14 +495,16 @@ def test_a_child_that_waits_for_its_restart_can_be_ended(end):
 
 def test_stop_of_a_child_in_a_listener_does_not_wait():
     text = """
-    child = ipem.worker(ipem.run)
-
     @ipem.on("online")
     def online(message):
-        if message.from_ == child.pid:
+        if message.from_ != ipem.pid:
+            started.wait()
             child.stop()
             say("asked")
 
+    started = threading.Event()
+    child = ipem.worker(ipem.run)
+    started.set()
     say("ended", child.join(), child.exitcode)
     ipem.stop()
     """
@@ -643,7 +645,8 @@ def test_a_stopped_child_does_not_hold_up_a_stop():
     with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
         child = ipem.worker(ipem.run)
     os.kill(int(child.pid), signal.SIGSTOP)
-    os.waitid(os.P_PID, int(child.pid), os.WSTOPPED | os.WNOWAIT)  # all its threads stand still
+    while "State:\tT" not in open(f"/proc/{child.pid}/status").read():  # until all its threads stand still
+        os.sched_yield()
     begun = time.monotonic()
     ipem.stop()
     say("stopped", child.alive, time.monotonic() - begun < 1.7)

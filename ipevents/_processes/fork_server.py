@@ -1,0 +1,333 @@
+"""The fork server of this process: a helper process that forks its children, started when it is needed.
+
+There is one for each process that starts children. It has imported what a child needs, so that a child comes
+into being in a few milliseconds. What the server's own process does is in forking.py.
+
+A server is replaced where it has ended, and where a child must not be forked from it any more: this process
+has changed its user, say, and the server has not (see moment.py). A replaced server gets no request, and ends
+when the children that it forked have.
+
+Locks. ``_lock`` guards all fields. It is held while a server is started, which takes a millisecond, and never
+while something is awaited from one. It is re-entrant: a signal handler that starts a child in the middle of
+another start goes on with what it finds, and starts another server in the worst case, which then serves.
+
+No thread. A server ends when this process does, when ``release`` was called by the last that had called
+``retain``, and when it is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+from multiprocessing import spawn, util
+from typing import Any, NamedTuple
+
+from .._exceptions import Closed
+from .._platform.logs import Log
+from .._platform.threads import Deadline, for_poll
+from . import moment
+from .forking import REPORT, REQUEST, STALE, UNFIT, Request
+from .pidfds import Held
+from .preparation import check_interpreter
+
+log = Log("ipevents.supervisor")
+
+_INT = struct.Struct("i")  # a descriptor in a message
+_TRIES = 3  # starts of a child, of which each found a server that ended in the middle
+_REPLY_SECONDS = 30.0  # for a fork; a server that takes longer is stopped or stuck
+_END_SECONDS = 1.0  # for the end of a server that has no children; it takes a millisecond
+# What children import, beside what ``import ipevents`` does: a function of the script needs most of it.
+_MODULES = (
+    "blinker",
+    "cloudpickle",
+    "ipevents._dispatch.event_signal",
+    "ipevents._payload.by_value",
+    "ipevents._payload.main_names",
+    "ipevents._processes.forked",
+)
+
+
+class Unavailable(Exception):
+    """No fork server can serve this process. The text says why."""
+
+
+class Forked(NamedTuple):
+    """A process that the server has forked: it waits for what it is to do, see forking.py."""
+
+    pid: int
+    pidfd: Held
+    report: socket.socket  # where its exit code will come; ends without one where the server is gone
+    data: socket.socket  # to the child
+
+
+class _Server:
+    """A process that serves, or is about to. ``end`` can be called in any state of it."""
+
+    def __init__(self, fingerprint: object) -> None:
+        self.fingerprint = fingerprint
+        self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # One item each, once it runs. ``map`` has it in the list before a signal handler can raise.
+        self._pids: list[int] = []
+        self._pidfds: list[int] = []
+
+    def start(self, command: list[str]) -> None:
+        """Start the process. No signal reaches it before it has blocked them all by itself."""
+        private: Any = util
+        number = self._theirs.fileno()
+        line = [*command, "-c", _program(number)]
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._pids += map(private.spawnv_passfds, (os.fsencode(command[0]),), (line,), ([number],))
+            self._pidfds += map(os.pidfd_open, self._pids)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        self._theirs.close()
+        log.debug("= the fork server of %d is %d", os.getpid(), self._pids[0])
+
+    def has_ended(self, seconds: float | None = 0.0) -> bool:
+        """Return whether the process has ended; waits for that at most so long."""
+        if not self._pidfds:
+            return True
+        poll = select.poll()
+        poll.register(self._pidfds[0], select.POLLIN)
+        return bool(poll.poll(for_poll(seconds)))
+
+    def kill(self) -> None:
+        """Kill it. Its children live on."""
+        signal.pidfd_send_signal(self._pidfds[0], signal.SIGKILL)
+
+    def hang_up(self) -> None:
+        """Send no request any more: it ends when the children that it has forked have."""
+        self.control.close()
+        self._theirs.close()
+
+    def end(self, deadline: Deadline) -> int:
+        """Wait for the end, and kill it at the deadline. Returns its exit code, 0 where that is unknown."""
+        code = 0
+        if not self.has_ended(deadline.left()):
+            self.kill()
+        for pid in self._pids:
+            try:
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            except ChildProcessError:  # other code of this process has reaped it
+                continue
+        self.abandon()
+        return code
+
+    def abandon(self) -> None:
+        """Close all descriptors."""
+        self.hang_up()
+        for pidfd in self._pidfds:
+            os.close(pidfd)
+        self._pidfds.clear()
+
+
+class ForkServer:
+    """The way to the fork server of this process. See the module."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._server: _Server | None = None  # the one that forks at the moment
+        self._servers: list[_Server] = []  # with it, those that were replaced and are not reaped yet
+        self._users: set[int] = set()
+        self._failure: str | None = None  # why servers fail here, whatever this process does; "": they do not
+        self._is_told = False  # that children are started by spawn
+
+    def retain(self, user: object) -> None:
+        """Keep a server that runs until ``release`` was called with the same object."""
+        with self._lock:
+            self._users.add(id(user))
+
+    def release(self, user: object) -> None:
+        """End the server if no other object retains it. Waits for its end, some milliseconds."""
+        # A signal handler may have interrupted a start, which holds the lock, to wait for the stop that calls
+        # this. Then this goes on without the lock; the start finds its server gone.
+        has_lock = self._lock.acquire(timeout=_END_SECONDS)
+        try:
+            self._users.discard(id(user))
+            if self._users:
+                return
+            self._server = None
+            ended, self._servers = self._servers, []
+        finally:
+            if has_lock:
+                self._lock.release()
+        for server in ended:
+            server.hang_up()
+        deadline = Deadline(_END_SECONDS)
+        for server in ended:
+            server.end(deadline)
+
+    def check(self) -> None:
+        """Raise Unavailable if no fork server can serve this process as it is now."""
+        if self._failure is None:
+            self._failure = moment.unfit() or ""
+        why = self._failure or moment.unfit_now()
+        if why:
+            if not self._is_told:
+                self._is_told = True
+                log.info("= children are started by spawn, as there can be no fork server: %s", why)
+            raise Unavailable(why)
+
+    def fork(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked:
+        """Fork a child, which waits for what it is to do. ``inherited`` are descriptors for it.
+
+        ``fingerprint`` is that of the calling thread.
+
+        Blocks for some milliseconds, with the start of a server for some tens of them. Raises OSError where
+        the system refuses it, WorkerRefused where there is no interpreter, Closed, and Unavailable.
+        """
+        for _ in range(_TRIES):
+            self.check()
+            forked = self._try(inherited, fingerprint)
+            if forked is not None:
+                return forked
+        self._failure = "its process ends at once"
+        self.check()
+        raise AssertionError  # check() has raised
+
+    def _try(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked | None:
+        """Ask the server for one fork. Returns None where another server is needed."""
+        from multiprocessing import resource_tracker
+
+        tracker: Any = resource_tracker
+        forked = None
+        directory: list[int] = []
+        sockets = (*socket.socketpair(), *socket.socketpair())
+        report, their_report, data, their_data = sockets
+        try:
+            # ``map`` has the number in the list before a signal handler can raise.
+            directory += map(os.open, (".",), (os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,))
+            request = Request(
+                their_data.fileno(), their_report.fileno(), directory[0], tracker.getfd(), 0, 1, 2
+            )
+            content = REQUEST.pack(threading.get_native_id())
+            with self._lock:
+                server = self._current(fingerprint)
+                try:
+                    socket.send_fds(server.control, [content], [*request, *inherited], socket.MSG_NOSIGNAL)
+                except (BrokenPipeError, ConnectionResetError):
+                    self._replace()
+                    return None
+            their_report.close()  # or its end would not be seen
+            forked = self._reply(report, data, server)
+            return forked
+        finally:
+            for descriptor in directory:
+                os.close(descriptor)
+            for each in sockets if forked is None else (their_data,):
+                each.close()
+
+    def _reply(self, report: socket.socket, data: socket.socket, server: _Server) -> Forked | None:
+        """Wait for the pid of a child and a pidfd. Returns None where another server is needed."""
+        poll = select.poll()
+        poll.register(report, select.POLLIN)
+        if not poll.poll(for_poll(_REPLY_SECONDS)):
+            server.kill()  # it is stopped, or stuck
+        # ``map`` has both in their lists before a signal handler can raise.
+        replies: list[tuple[bytes, Any, int, Any]] = []
+        held: list[Held] = []
+        try:
+            size = socket.CMSG_SPACE(_INT.size)
+            replies += map(report.recvmsg, (REPORT.size,), (size,), (socket.MSG_CMSG_CLOEXEC,))
+            content, ancillary, _, _ = replies[0]
+            numbers = [_INT.unpack(packed)[0] for _, _, packed in ancillary]
+            held += map(Held, numbers)
+        except ConnectionResetError:
+            content = b""
+        except BaseException:  # of a signal handler: no other code knows the descriptor
+            if not held:
+                for _, ancillary, _, _ in replies:
+                    for _, _, packed in ancillary:
+                        os.close(_INT.unpack(packed)[0])
+            raise
+        if held:
+            return Forked(REPORT.unpack(content)[0], held[0], report, data)
+        number = REPORT.unpack(content)[0] if content else STALE
+        if number != STALE:
+            raise OSError(-number, os.strerror(-number))
+        with self._lock:
+            if self._server is server:
+                self._replace()
+        return None
+
+    # The server. All of this is called with the lock held.
+
+    def _current(self, fingerprint: moment.Fingerprint) -> _Server:
+        """Return a server that can fork a child for the process as it is now; it is started if need be."""
+        check_interpreter()
+        command = _command()
+        found = (command, fingerprint)
+        if self._server is not None and self._server.fingerprint != found:
+            self._replace()
+        if self._server is None:
+            server = _Server(found)
+            self._servers += (server,)
+            try:
+                server.start(command)
+            except BaseException:  # of the system, or of a signal handler
+                if server in self._servers:
+                    self._servers.remove(server)
+                    server.hang_up()
+                    server.end(Deadline(_END_SECONDS))
+                raise
+            if server not in self._servers:
+                raise Closed("the emitter was stopped in the middle of the start of a child")
+            self._server = server
+        assert self._server is not None
+        return self._server
+
+    def _replace(self) -> None:
+        """Use the server no more, and reap those that have ended."""
+        if self._server is not None:
+            self._server.hang_up()
+            self._server = None
+        for server in list(self._servers):
+            if server.has_ended():
+                self._servers.remove(server)
+                if server.end(Deadline(_END_SECONDS)) == UNFIT:
+                    self._failure = "it would import another ipevents, or is traced from its beginning"
+
+    def abandon(self) -> None:
+        """In a process made by os.fork(): the servers are the parent's. Close our copies, start afresh."""
+        for server in self._servers:
+            server.abandon()
+        self.__init__()  # type: ignore[misc]  # every field back to its beginning
+
+
+def _command() -> list[str]:
+    """Return the interpreter and its options for a server, as multiprocessing would start a process."""
+    line = spawn.get_command_line()
+    return list(map(os.fsdecode, line[: line.index("-c")]))
+
+
+def _program(control: int) -> str:
+    """Return what the interpreter of a server runs.
+
+    The working directory is no place to import from: python puts it there for ``-c``, and modules of the
+    user would be found in it. Ours comes last, for the library that is in no other place.
+    """
+    package = sys.modules[__package__.partition(".")[0]]
+    entry = os.path.dirname(package.__path__[0])
+    modules = [(name, file) for name in _MODULES if (file := _file(name)) is not None]
+    return (
+        f"import sys; sys.path[:] = [*filter(None, sys.path), {entry!r}]; "
+        f"from {__package__}.forking import serve; "
+        f"serve({control}, {os.getpid()}, {package.__file__!r}, {modules!r})"
+    )
+
+
+def _file(name: str) -> str | None:
+    """Return the file of a module, imported here or not; None where there is none."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(name)
+    return None if spec is None else spec.origin
+
+
+fork_server = ForkServer()

@@ -1,0 +1,294 @@
+"""The fork server's own process, and the first steps of each child that it forks.
+
+The server is an interpreter that has imported what every child needs and nothing of the user's. It has one
+thread, which waits for requests of its owner, for the ends of its children, and for the end of the owner. It
+forks a child for each request and sends back its pid, a pidfd, and in the end its exit code.
+
+A request is one message on the control socket, with descriptors only (see ``Request``). What the child is to
+do comes through a pipe, once the owner knows its pid. If the owner gives the start up before that, the pipe
+ends, and so does the child.
+
+The server ends when its owner does, or when the owner has closed the control socket and no child is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib
+import importlib.util
+import io
+import os
+import pickle
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from multiprocessing import process, resource_tracker, spawn
+from typing import Any, NamedTuple, NoReturn
+
+from . import moment
+
+MAX_DESCRIPTORS = 240  # of the user's, in one request; the kernel takes 253 in one message
+REQUEST = struct.Struct("!q")  # the thread that starts the child, beside the descriptors
+# A report of the server: the pid of a child, or the negative errno of why there is none; later its exit code.
+REPORT = struct.Struct("!q")
+STALE = -(1 << 32)  # in place of an errno: the owner is not any more where this server is
+UNFIT = 3  # exit status of a server that cannot serve this owner, and no other one could
+_FAILED = 1  # exit status of a child whose start was given up
+
+_inherited: list[int] = []  # in a child: the descriptors that came with the request for it
+
+
+class Request(NamedTuple):
+    """The descriptors of a request, in the order in which they are sent; those of the user follow."""
+
+    data: int  # the child's end of the socket by which it gets what it is to do
+    report: int  # the server's end of the socket for pid and exit code
+    directory: int  # the working directory
+    tracker: int  # of multiprocessing's resource tracker
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class Inherited:
+    """Stands in a child's pickles for a descriptor that came with its request.
+
+    It replaces the ``DupFd`` of ``multiprocessing.reduction``.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def detach(self) -> int:
+        """Return the descriptor, which belongs to the caller from now on."""
+        return _inherited[self._number]
+
+
+def serve(control: int, owner: int, file: str, modules: Iterable[tuple[str, str]]) -> NoReturn:
+    """Serve the process ``owner`` until it ends. The whole program of the server. Raises SystemExit.
+
+    ``file`` is where the owner's own ipevents was imported from, and ``modules`` are names of further ones to
+    import, with their files; what would be imported from elsewhere is left to the children. Returns in no
+    process: the server ends at once, and a child as every interpreter does.
+    """
+    server = _Server(socket.socket(fileno=control), owner)
+    if importlib.import_module(__package__.partition(".")[0]).__file__ != file:
+        os._exit(UNFIT)  # another copy of the library
+    _preload(modules)
+    if _is_changed():
+        os._exit(UNFIT)
+    _be_silent()
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # what was made so far is never looked at again, so its pages stay shared
+    request = server.run()
+    if request is None:
+        os._exit(0)
+    raise SystemExit(_run(request))
+
+
+def _preload(modules: Iterable[tuple[str, str]]) -> None:
+    for name, file in modules:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin == file:
+            importlib.import_module(name)
+
+
+def _is_changed() -> bool:
+    """Return whether a hook of site-packages has started a thread here, or a tool that traces.
+
+    A fork would copy neither in a working state.
+    """
+    threads = len(os.listdir("/proc/self/task"))
+    return threads > 1 or sys.gettrace() is not None or sys.getprofile() is not None
+
+
+def _be_silent() -> None:
+    """Let go of the owner's standard streams: whoever reads them waits for an end that must not be ours."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number, inheritable=True)
+    os.close(null)
+
+
+# The server
+
+
+class _Server:
+    """The loop of the server's only thread, and the children that have not ended."""
+
+    def __init__(self, control: socket.socket, owner: int) -> None:
+        # From here on for good; each child gets the signal mask and the limits of its starter.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would leave no exit code to report
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two descriptors for each child
+        self._control: socket.socket | None = control
+        self._owner, self._owner_pid = os.pidfd_open(owner), owner
+        if os.getppid() != owner:  # it has ended, and its pid may be another's by now
+            os._exit(_FAILED)
+        self._starter = 0  # the owner's thread that has sent the request that is at work
+        self._inherited: list[int] = []  # the user's, of the request that is at work
+        self._children: dict[int, tuple[int, int]] = {}  # by pidfd: pid, and the socket to report to
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._poll.register(self._owner, select.POLLIN)
+
+    def run(self) -> Request | None:
+        """Serve. Returns None in the server, at its end, and in each child the request for it."""
+        while self._control is not None or self._children:
+            ready = [descriptor for descriptor, _ in self._poll.poll()]
+            if self._owner in ready:
+                return None
+            for descriptor in ready:
+                if descriptor in self._children:
+                    self._ended(descriptor)
+                elif (request := self._receive()) is not None and self._fork(request):
+                    return request
+        return None
+
+    def _receive(self) -> Request | None:
+        """Return the next request; None, and no further one is expected, where the owner has closed."""
+        assert self._control is not None
+        data, descriptors, _, _ = socket.recv_fds(
+            self._control, REQUEST.size, MAX_DESCRIPTORS + 13, socket.MSG_CMSG_CLOEXEC
+        )
+        if data:
+            fixed = len(Request._fields)
+            self._inherited = descriptors[fixed:]
+            (self._starter,) = REQUEST.unpack(data)
+            return Request(*descriptors[:fixed])
+        self._poll.unregister(self._control)
+        self._control.close()
+        self._control = None
+        return None
+
+    def _fork(self, request: Request) -> bool:
+        """Fork a child for this request, and report its pid. Returns whether this process is the child."""
+        report = socket.socket(fileno=request.report)
+        theirs = moment.surroundings(self._owner_pid, self._starter)
+        if theirs != moment.surroundings("self", os.getpid()):
+            self._report(report, STALE)
+        else:
+            try:
+                pid = os.fork()
+            except OSError as exc:
+                self._report(report, -(exc.errno or errno.EAGAIN))
+            else:
+                if not pid:
+                    report.detach()
+                    self._forget()
+                    _inherited[:] = self._inherited
+                    return True
+                self._started(pid, report)
+        report.close()  # unless a child has it
+        for descriptor in (*request, *self._inherited):
+            if descriptor != request.report:
+                os.close(descriptor)
+        return False
+
+    def _started(self, pid: int, report: socket.socket) -> None:
+        """Report a child and watch it. Without a descriptor for that there is no child."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as exc:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._report(report, -(exc.errno or errno.EMFILE))
+            return
+        self._report(report, pid, pidfd)
+        self._children[pidfd] = (pid, report.detach())
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _report(self, report: socket.socket, number: int, pidfd: int | None = None) -> None:
+        """Send something about a child to the owner, if that still wants to know."""
+        try:
+            socket.send_fds(
+                report, [REPORT.pack(number)], [] if pidfd is None else [pidfd], socket.MSG_NOSIGNAL
+            )
+        except OSError:  # the owner has given the start up; the child's pipe has ended as well
+            return
+
+    def _ended(self, pidfd: int) -> None:
+        """Reap a child and report its exit code."""
+        pid, report = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with socket.socket(fileno=report) as told:
+            self._report(told, code)
+
+    def _forget(self) -> None:
+        """In a child: close what belongs to the server."""
+        assert self._control is not None
+        self._control.close()
+        os.close(self._owner)
+        for pidfd, (_, report) in self._children.items():
+            os.close(pidfd)
+            os.close(report)
+
+
+# A child
+
+
+def _run(request: Request) -> int:
+    """Become the process that the owner asked for, and run it. Returns its exit status."""
+    os.close(request.report)
+    os.fchdir(request.directory)
+    os.close(request.directory)
+    for number, descriptor in enumerate((request.stdin, request.stdout, request.stderr)):
+        os.dup2(descriptor, number, inheritable=True)
+        os.close(descriptor)
+    resource_tracker._resource_tracker._fd = request.tracker  # type: ignore[attr-defined]  # as spawn_main does
+    sentinel = os.dup(request.data)  # its end is that of the starter, for multiprocessing.parent_process()
+    with open(request.data, "rb") as from_starter:
+        current: Any = process.current_process()
+        try:
+            moment.apply(moment.Moment(*pickle.load(from_starter)))
+        except EOFError:  # the starter has given this start up
+            os._exit(_FAILED)
+        _renew_streams()
+        gc.enable()
+        current._inheriting = True
+        try:
+            spawn.prepare(pickle.load(from_starter))
+            new: Any = pickle.load(from_starter)
+        finally:
+            del current._inheriting
+    status: int = new._bootstrap(parent_sentinel=sentinel)
+    return status
+
+
+def _renew_streams() -> None:
+    """Open the standard streams anew, as the interpreter does at its start: on other files by now.
+
+    Their encodings depend on the environment and on options, which the server shares with the starter.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        before: Any = getattr(sys, f"__{name}__")
+        if before is None:
+            continue
+        raw = io.FileIO(number, mode, closefd=False)
+        raw.name = f"<{name}>"
+        unbuffered = bool(before.write_through)  # by -u
+        buffer: Any = raw
+        if mode == "r":
+            buffer = io.BufferedReader(raw)
+        elif not unbuffered:
+            buffer = io.BufferedWriter(raw)
+        made = io.TextIOWrapper(
+            buffer,
+            before.encoding,
+            before.errors,
+            "\n",
+            line_buffering=not unbuffered and (raw.isatty() or name == "stderr"),
+            write_through=unbuffered,
+        )
+        made.mode = mode  # type: ignore[misc]  # as the interpreter sets it
+        setattr(sys, name, made)
+        setattr(sys, f"__{name}__", made)

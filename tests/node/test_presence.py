@@ -1,0 +1,307 @@
+"""What the neighbours of a node know of it."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from places import CEILING, inside, join, queued, settle
+
+from ipevents._core.interest import Change
+from ipevents._core.messages import (
+    BROADCAST,
+    INTEREST,
+    INTERESTS,
+    OFFLINE,
+    ONLINE,
+    PARENT,
+    RESERVED_EVENTS,
+    TO_CHILDS,
+    TO_GRAND_MASTER,
+    TO_PARENTS,
+)
+from ipevents._core.router import Up
+from ipevents._core.state import Stage
+from ipevents._exceptions import NotConnected, Undeliverable
+from ipevents._node.presence import Presence
+from ipevents._platform.threads import Deadline
+
+
+def test_who_goes_is_told_deepest_first(line):
+    top, middle, _ = line
+    top.listen("offline")
+    middle.link_to(top).disconnect()
+    assert top.next() == ("offline", ("leaf",), ("top",))
+    assert top.next() == ("offline", ("middle",), ("top",))
+    assert top.node.router.netmap.as_dict() == {}
+
+
+def test_interest_is_told_and_withdrawn_over_all_levels(line):
+    top, middle, leaf = line
+    listener = lambda message: None  # noqa: E731
+    leaf.on("x", listener)
+    settle(*line)
+    assert top.node.router.interest.of(top.link_to(middle)) >= {"x"}
+    leaf.node.dispatcher.remove("x", listener)
+    settle(*line)
+    assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+@pytest.mark.parametrize("event", [*sorted(RESERVED_EVENTS), "error"])
+def test_nobody_is_told_of_listeners_for_what_cannot_be_sent(line, event):
+    top, middle, leaf = line
+    leaf.on(event, lambda message, *args: None)
+    settle(*line)
+    assert event not in top.node.router.interest.of(top.link_to(middle))
+
+
+def test_a_weak_receiver_that_is_collected_inside_the_state_lock_withdraws_its_interest(line):
+    top, middle, _ = line
+
+    def receiver(message):
+        """Nothing."""
+
+    middle.node.dispatcher.signal("x").connect(receiver)
+    settle(*line)
+    assert "x" in top.node.router.interest.of(top.link_to(middle))
+    with middle.node.lock:
+        del receiver
+        gc.collect()
+    settle(*line)
+    assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+def test_in_an_outage_the_way_up_is_refused_or_lost_with_one_error(line):
+    _, middle, leaf = line
+    middle.hear_errors().listen("x")
+    leaf.hear_errors()
+    with middle.node.lock:
+        middle.node.router.set_up(Up.AWAY)
+    for _ in range(3):
+        middle.send(TO_PARENTS, "x")
+    error = middle.next_error()
+    assert isinstance(error, NotConnected)
+    here = middle.node.place()
+    assert str(error) == f"the server top is away; what {here} sends upwards is lost until it is back"
+    middle.send(TO_GRAND_MASTER, "x")
+    assert isinstance(middle.next_error(), NotConnected)
+    middle.send_to(["top"], "x")
+    assert isinstance(middle.next_error(), NotConnected)
+    leaf.send(BROADCAST, "x", 5)
+    assert isinstance(leaf.next_error(), Undeliverable)
+    assert middle.next()[1] == (5,), "here it is heard"
+    assert middle.errors.empty()
+    assert middle.link_to(line[0]).dropped == {"disconnected": 4}
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_what_only_a_wait_wants_comes_down_to_it(places, is_early):
+    top, child = places("top"), places("child")
+    if is_early:
+        child.node.dispatcher.begin_wait("x", child.heard.put)
+    join(top, child)
+    if not is_early:
+        child.node.dispatcher.begin_wait("x", child.heard.put)
+    settle(top, child)
+    top.send(TO_CHILDS, "x")
+    assert child.next().event == "x"
+    assert "x" not in child.node.dispatcher.events()
+
+
+def test_on_and_off_from_inside_change_the_interest_on_leaving(line):
+    top, middle, _ = line
+    listener = lambda message: None  # noqa: E731
+    inside(middle, lambda: middle.on("x", listener))
+    settle(*line)
+    assert "x" in top.node.router.interest.of(top.link_to(middle))
+    inside(middle, lambda: middle.node.dispatcher.remove("x", listener))
+    settle(*line)
+    assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+# What goes up, record by record
+
+
+@pytest.fixture
+def relay(places):
+    """A place with a parent, to which nothing is written, and with a child that is online."""
+    relay = places("relay")
+    relay.parent, relay.child = relay.make_parent("top"), relay.make_child("child")
+    online(relay, "child")
+    return relay
+
+
+def online(place, *path):
+    with place.node.lock:
+        place.node.router.online(place.node.router.child_link(path[-1]), path)
+
+
+def up(place):
+    """What waits for the parent; it is taken away."""
+    with place.node.lock:
+        return [tuple(record) for record in place.parent.outbox.clear()]
+
+
+def test_before_its_online_a_process_says_what_is_wanted_here_and_below(relay):
+    relay.listen("x", "error", "ready", "online", "offline", "parent")
+    with relay.node.lock:
+        relay.node.router.peer_interest(relay.child, "y", True)
+        relay.node.presence.announce()
+    interests, last = up(relay)
+    assert (interests[0], sorted(interests[1]), last) == (INTERESTS, ["x", "y"], (ONLINE, ("relay",)))
+    assert relay.node.announced
+
+
+def test_after_a_reconnect_all_that_are_online_below_are_announced_top_down(relay):
+    relay.make_child("not online")
+    online(relay, "leaf", "child")
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    paths = [("relay",), ("child", "relay"), ("leaf", "child", "relay")]
+    assert up(relay) == [(INTERESTS, ()), *((ONLINE, path) for path in paths)]
+
+
+@pytest.mark.parametrize("way", [Up.AWAY, Up.NONE])
+def test_where_no_way_leads_up_nothing_is_said_and_all_of_it_is_noted(relay, way):
+    relay.listen("x")
+    with relay.node.lock:
+        if way is Up.NONE:
+            relay.node.router.remove_parent()
+        else:
+            relay.node.router.set_up(way)
+        presence = relay.node.presence
+        presence.announce()
+        presence.advertise(relay.node.router.own_interest("y", True))
+        presence.tell_up((ONLINE, ("child", "relay")))
+        assert sorted(relay.node.router.interest.all()) == ["x", "y"]
+    assert up(relay) == []
+
+
+def test_a_change_that_changes_nothing_wakes_nobody(relay, monkeypatch):
+    prompted = []
+    monkeypatch.setattr(relay.parent, "prompt", lambda: prompted.append(1))
+    with relay.node.lock:
+        relay.node.presence.advertise(Change())
+        assert prompted == []
+        relay.node.presence.advertise(Change(advertise=("x",)))
+        relay.node.presence.advertise(Change(withdraw=("x",)))
+    assert prompted == [1, 1]
+
+
+def test_a_new_name_is_told_to_the_children_and_not_to_the_parent(relay):
+    with relay.node.lock:
+        relay.node.presence.rename("new")
+    assert queued(relay, relay.child) == [(PARENT, "new")]
+    assert up(relay) == []
+    assert relay.node.router.path == ("new",)
+
+
+def test_interest_is_advertised_from_the_online_to_the_stop(relay):
+    listener = relay.heard.put
+    relay.on("before", listener)
+    assert up(relay) == []
+    relay.node.announced = True
+    relay.on("during", listener).on("error", listener).on("online", listener)
+    assert up(relay) == [(INTEREST, "during", True)]
+    relay.node.stage = Stage.STOPPING
+    relay.on("after", listener)
+    assert up(relay) == []
+
+
+def test_who_looks_after_a_child_is_told_that_an_event_has_no_listener_any_more(relay):
+    unheard = []
+    presence = Presence(relay.node, relay.node.events, lambda: unheard.append(1))
+    for event in ("x", "error"):
+        relay.on(event, relay.heard.put)
+        presence.interest_changed(event)
+        assert unheard == []
+        relay.node.dispatcher.remove(event, None)
+        presence.interest_changed(event)
+        assert unheard == [1]
+        unheard.clear()
+
+
+# Outages
+
+
+def test_each_outage_is_reported_once_and_each_loss_is_counted(relay):
+    relay.hear_errors()
+    with relay.node.lock:
+        relay.node.router.set_up(Up.AWAY)
+    for outage in (1, 2):
+        with relay.node.lock:
+            for count in (1, 2):
+                relay.node.presence.lose_up(count)
+        assert "the server top is away" in str(relay.next_error())
+        assert relay.parent.dropped == {"disconnected": 3 * outage}
+        with relay.node.lock:
+            relay.node.presence.announce_again()
+    assert relay.errors.empty()
+
+
+# Links that are gone
+
+
+def test_the_end_of_a_child_is_told_for_all_below_it_and_its_exit_code_for_itself(relay):
+    got = []
+    relay.on("offline", lambda message, pid: got.append((pid, message.exitcode)))
+    online(relay, "leaf", "child")
+    relay.send_child("child", "x", 1)
+    with relay.node.lock:
+        relay.node.router.peer_interest(relay.child, "y", True)
+        was_online, notices = relay.node.presence.child_gone(relay.child, 3, "closed")
+    assert was_online
+    assert up(relay) == [
+        (INTEREST, "y", False),
+        (OFFLINE, ("relay",), "leaf", None),
+        (OFFLINE, ("relay",), "child", 3),
+    ]
+    for notice in notices:
+        notice()
+    assert got == [("leaf", None), ("child", 3)]
+    assert relay.child.dropped == {"closed": 1}
+    assert len(relay.child.outbox) == 0
+
+
+def test_a_child_that_was_never_online_ends_without_a_word(relay):
+    link = relay.make_child("other")
+    with relay.node.lock:
+        assert relay.node.presence.child_gone(link, 1) == (False, [])
+    assert up(relay) == []
+
+
+def test_a_child_is_gone_only_once(relay):
+    with relay.node.lock:
+        relay.node.presence.child_gone(relay.child, None)
+        assert relay.node.presence.child_gone(relay.child, None) == (False, [])
+    assert up(relay) == [(OFFLINE, ("relay",), "child", None)]
+
+
+def test_whoever_waits_for_room_in_the_link_of_a_child_that_is_gone_goes_on(relay, monkeypatch):
+    woken = []
+    monkeypatch.setattr(relay.child, "wake_waiters", lambda: woken.append(1))
+    with relay.node.lock:
+        relay.node.presence.child_gone(relay.child, None)
+    assert woken == [1]
+
+
+def test_a_link_that_is_retired_leaves_its_counters_and_is_joined_by_the_stop(relay):
+    node, other = relay.node, relay.make_child("other")
+    for number, link in enumerate((relay.child, other), 1):
+        link.sent = link.received = link.forwarded = link.delivered = number
+        link.drop("full", number)
+        link.drop(f"only {number}")
+    with node.lock:
+        node.presence.retire(relay.child)
+    assert relay.child.ended
+    assert relay.child.join(Deadline(CEILING))
+    with node.lock:
+        node.presence.retire(other)
+    assert node.past == {
+        "sent": 3,
+        "received": 3,
+        "forwarded": 3,
+        "delivered": 3,
+        "dropped": {"full": 3, "only 1": 1, "only 2": 1},
+    }
+    assert node.retired == [other], "the first has no thread any more to be waited for"

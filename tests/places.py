@@ -1,0 +1,290 @@
+"""Nodes joined by real links in one process; what starts and ends processes is left out."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import socket
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from watched import WatchedLink
+
+from ipevents._core import wire
+from ipevents._core.link_state import Right
+from ipevents._core.messages import SEND_TO
+from ipevents._core.router import Up
+from ipevents._core.state import Stage
+from ipevents._dispatch.floor import Floor
+from ipevents._dispatch.notices import Notices
+from ipevents._node.node import Node
+from ipevents._platform.threads import Deadline
+from ipevents._transport.stream import Stream
+
+CEILING = 20.0  # reached only in a deadlock
+BY_JAMS = {(Right.FREE, Right.WRITING)}  # a step that jam() takes and the library does not
+JAMMED = -2  # as the owner of the right to write: no thread that exists
+FULL = 5
+
+
+class Place:
+    """A node with its links, and what its listeners heard."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.node = Node(
+            pid,
+            reply=lambda *reply: self.node.outgoing.send_route(*reply),
+            on_control=lambda link, record: self.controls.append(record),
+            on_first_use=lambda: None,
+            on_exit=lambda exc: self.exits.append(exc),
+            floor=Floor(),  # each stands for a process
+        )
+        self.node.notices = Notices(pid)
+        self.node.stage = Stage.OPEN
+        self.heard = queue.Queue()
+        self.errors = queue.Queue()
+        self.closed = queue.Queue()
+        self.controls = []
+        self.exits = []
+        self.links = []
+
+    # Listening
+
+    def listen(self, *events):
+        for event in events:
+            self.node.dispatcher.add(
+                event, lambda message, *args: self.heard.put((message.event, args, message.pids))
+            )
+        return self
+
+    def on(self, event, listener):
+        self.node.dispatcher.add(event, listener)
+        return self
+
+    def hear_errors(self):
+        self.node.dispatcher.add("error", lambda message, exc: self.errors.put(exc))
+        return self
+
+    def next(self):
+        return self.heard.get(timeout=CEILING)
+
+    def next_error(self):
+        return self.errors.get(timeout=CEILING)
+
+    # Sending
+
+    def send(self, kind, event, *args):
+        self.node.outgoing.send(kind, event, args, {})
+
+    def send_to(self, route, event, *args):
+        self.node.outgoing.send_route(tuple(route), event, args, {})
+
+    def send_child(self, pid, event, *args):
+        self.node.outgoing.send_child(pid, event, args, {})
+
+    # Links
+
+    def link_to(self, peer):
+        (link,) = [link for link in self.links if link.name == peer.pid]
+        return link
+
+    def make_link(self, name):
+        link = WatchedLink(name, self.node.lock, self.node.incoming.receive, self._link_closed)
+        self.links.append(link)
+        return link
+
+    def make_child(self, pid):
+        """A link without a connection to a child that has yet to say ``online``."""
+        link = self.make_link(pid)
+        with self.node.lock:
+            self.node.router.add_child(link, pid)
+        return link
+
+    def make_parent(self, pid, up=Up.OPEN):
+        """A link without a connection to a parent."""
+        link = self.make_link(pid)
+        with self.node.lock:
+            self.node.router.set_parent(link, pid, up)
+        return link
+
+    def _link_closed(self, link, error):
+        node = self.node
+        with node.lock:
+            if link is not node.router.parent and link in node.router.neighbours:
+                _, notices = node.presence.child_gone(link, None)
+                node.events.tell_offlines(notices)
+        self.closed.put((link.name, error))
+
+    def next_closed(self):
+        return self.closed.get(timeout=CEILING)
+
+    def end(self):
+        with self.node.lock:
+            self.node.stage = Stage.CLOSED
+            for link in self.links:
+                if link._owner == JAMMED and link._right is Right.WRITING:
+                    link._right = Right.FREE
+                link.wake_waiters()
+                link.end()
+        assert [link for link in self.links if not link.join(Deadline(CEILING))] == [], (
+            "a thread of a link does not end"
+        )
+        assert self.node.notices.close(Deadline(CEILING))
+        for link in self.links:
+            assert link.refused - BY_JAMS == set()
+
+
+def attach(link, sock, limit=None):
+    with link._lock:
+        link.attach(Stream(Connection(sock.detach()), limit))
+
+
+def join(parent, child, limit=None, online=True):
+    """Make ``child`` a child of ``parent``; with ``online`` returns when that is known."""
+    ours, theirs = socket.socketpair()
+    down, up = parent.make_link(child.pid), child.make_link(parent.pid)
+    with parent.node.lock:
+        parent.node.router.add_child(down, child.pid)
+    with child.node.lock:
+        child.node.router.set_parent(up, parent.pid, Up.OPEN)
+    parent_said = threading.Event()
+    child.on("parent", lambda message, pid: parent_said.set())
+    attach(down, ours, limit)
+    attach(up, theirs, limit)
+    if online:
+        with child.node.lock:
+            child.node.presence.announce()
+        assert parent_said.wait(CEILING)
+    return down, up
+
+
+class Raw:
+    """A child of a place that is only a socket, for bytes that no node would send."""
+
+    def __init__(self, parent, pid="raw", limit=None, attached=True):
+        ours, self.socket = socket.socketpair()
+        self.socket.settimeout(CEILING)
+        self.pid = pid
+        self.link = parent.make_link(pid)
+        with parent.node.lock:
+            parent.node.router.add_child(self.link, pid)
+        self._ours = ours
+        self._limit = limit
+        self._data = b""
+        if attached:
+            self.attach()
+
+    def attach(self):
+        attach(self.link, self._ours, self._limit)
+
+    def send(self, *records):
+        frame = wire.encode(list(records))
+        self.socket.sendall(wire.frame_header(len(frame)) + frame)
+
+    def next_records(self):
+        while True:
+            if len(self._data) >= 4:
+                size = wire.frame_size(self._data, 0, 1 << 30)
+                if len(self._data) >= 4 + size:
+                    frame, self._data = self._data[4 : 4 + size], self._data[4 + size :]
+                    return wire.decode(frame)
+            data = self.socket.recv(1 << 20)
+            assert data, "the connection ended"
+            self._data += data
+
+    def next_event(self):
+        """The next message record: its event and payloads."""
+        while True:
+            for record in self.next_records():
+                if record[0] <= SEND_TO:
+                    return record[2], record[4]
+
+
+def queued(place, link):
+    """The records that wait in a link, in order."""
+    with place.node.lock:
+        return list(link.outbox._all())
+
+
+def settle(*line):
+    """Until everything that is on its way between these neighbours has arrived, both ways."""
+    for _ in range(2):
+        for one, other in [*itertools.pairwise(line), *itertools.pairwise(line[::-1])]:
+            arrived = threading.Event()
+            other.on("mark", lambda message, arrived=arrived: arrived.set())
+            one.send_to([other.pid], "mark")
+            assert arrived.wait(CEILING)
+
+
+def jam(place, link):
+    """Nothing is taken out of this outbox any more."""
+    while True:
+        with place.node.lock:
+            if link._right is Right.FREE and not link.outbox.count:
+                link._owner = JAMMED
+                link._right = Right.WRITING
+                link.attended = True
+                link.progress = time.monotonic() + 1000  # it seems to make progress
+                return
+
+
+def free(place, link):
+    with place.node.lock:
+        link._right = Right.FREE
+        link.prompt()
+
+
+def stall(place, link):
+    """It took nothing for longer than a peer may."""
+    with place.node.lock:
+        link.progress = -1000.0
+        link.wake_waiters()
+
+
+def watch_waits(monkeypatch, link):
+    """An event that is set when somebody waits for room in this link."""
+    waiting = threading.Event()
+    original = link.wait_room
+
+    def wait_room(timeout):
+        waiting.set()
+        original(timeout)
+
+    monkeypatch.setattr(link, "wait_room", wait_room)
+    return waiting
+
+
+def in_thread(call, *args):
+    """Run a call; ``result()`` joins and returns what it raised, or None."""
+    raised = []
+
+    def run():
+        try:
+            call(*args)
+        except BaseException as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def result():
+        thread.join(CEILING)
+        assert not thread.is_alive(), "still waits"
+        return raised[0] if raised else None
+
+    return result
+
+
+def expect_old(place):
+    for number in range(FULL):
+        assert place.next()[:2] == ("old", (number,))
+
+
+def inside(place, call):
+    """Run a call as if it came from a signal handler or a destructor while the state lock is held."""
+    node = place.node
+    with node.lock:
+        call()
+        assert node.inside()

@@ -1,0 +1,136 @@
+"""A child is the same whether it was spawned or forked by the fork server, compared point by point."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import PREAMBLE, running
+
+PROGRAMS = Path(__file__).parents[1] / "programs"
+FIRST = f"""
+import sys
+sys.path.append({str(PROGRAMS)!r})
+import observed
+{PREAMBLE}
+from ipevents import Emitter
+
+def look():
+    ipem.sendToParents("seen", observed.observe())
+
+emitters = {{}}
+for method in "spawn", "forkserver":
+    emitters[method] = Emitter().options(useSocket=False, startMethod=method, restart=False).start()
+
+def seen(method):
+    with emitters[method].expecting("seen", timeout=25) as got:
+        emitters[method].worker(look, name="look").join()
+    return got.message.args[0]
+"""
+# The fork server runs before the script changes anything.
+COMPARED = (
+    FIRST
+    + """
+seen("forkserver")
+CHANGE
+spawned, forked = seen("spawn"), seen("forkserver")
+for emitter in emitters.values():
+    emitter.stop()
+say(len(spawned), "points")
+for point in sorted({*spawned, *forked}):
+    if spawned.get(point) != forked.get(point):
+        say(point, "SPAWN", spawned.get(point), "FORKSERVER", forked.get(point))
+"""
+)
+
+CHANGES = {
+    "nothing": "",
+    "environment": "os.environ['NEW'] = 'x\\udc80'; os.environ.pop('HOME', None); os.environ['PATH'] += ':/x'",
+    "putenv of python": "os.environ['PYTHONWARNINGS'] = 'error::UserWarning'",
+    "hash seed": "os.environ['PYTHONHASHSEED'] = '7'",
+    "locale": "os.environ['LC_ALL'] = 'C'",
+    "utf-8 mode": "os.environ['PYTHONUTF8'] = '1'",
+    "encoding of streams": "os.environ['PYTHONIOENCODING'] = 'latin-1:replace'",
+    "time zone": "os.environ['TZ'] = 'Asia/Kathmandu'",
+    "directory": "os.mkdir('below'); os.chdir('below')",
+    "umask": "os.umask(0o137)",
+    "niceness": "os.nice(3)",
+    "affinity": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+    "scheduler": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
+    "soft limit": "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (300, r.getrlimit(r.RLIMIT_NOFILE)[1]))",
+    "hard limit": "import resource as r; r.setrlimit(r.RLIMIT_CORE, (0, 0))",
+    "ignored": "signal.signal(signal.SIGUSR1, signal.SIG_IGN); signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+    "default": "signal.signal(signal.SIGPIPE, signal.SIG_DFL)",
+    "handlers": "signal.signal(signal.SIGUSR2, lambda *args: None)",
+    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGALRM})",
+    "stdin": "os.dup2(os.open('main.py', os.O_RDONLY), 0)",
+    "stdout": "os.dup2(os.open('out', os.O_WRONLY | os.O_CREAT), 1); sys.stdout = os.fdopen(os.dup(KEPT), 'w')",
+    "stderr": "os.dup2(os.open('err', os.O_WRONLY | os.O_CREAT), 2)",
+    "closed": "os.close(0); os.close(2)",
+    "a terminal": "import pty; master, terminal = pty.openpty(); os.dup2(terminal, 2); os.dup2(terminal, 0)",
+    "an inheritable descriptor": "os.set_inheritable(os.open('main.py', os.O_RDONLY), True)",
+    "sys.path": "sys.path.insert(0, '/nowhere'); sys.path.append('')",
+    "sys.argv": "sys.argv[:] = ['other', 'words']",
+    "warnings": "sys.warnoptions.append('ignore::UserWarning')",
+    "options": "sys._xoptions['own'] = True",
+    "faulthandler": "import faulthandler; faulthandler.enable()",
+    "a timer": "signal.setitimer(signal.ITIMER_REAL, 1000)",
+    "authkey": "import multiprocessing as m; m.current_process().authkey = b'another'",
+    "start method": "import multiprocessing as m; m.set_start_method('fork', force=True)",
+    "fork server of the program": "import multiprocessing as m; m.set_forkserver_preload(['json'])",
+    "logging of multiprocessing": "import multiprocessing as m; m.get_logger().setLevel(5)",
+    "oom score": "open('/proc/self/oom_score_adj', 'w').write('17')",
+    "timer slack": "open('/proc/self/timerslack_ns', 'w').write('60000')",
+    "no new privileges": "import ctypes; assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0",
+    "coredump filter": "open('/proc/self/coredump_filter', 'w').write('1')",
+}
+OF_ROOT = {
+    "groups": "os.setgroups([1, 2, 3])",
+    "saved user": "os.setresuid(0, 0, 65534)",
+    "effective group": "os.setegid(65534)",
+    "capabilities": "import ctypes; assert ctypes.CDLL(None).prctl(24, 25, 0, 0, 0) == 0",  # of the bounding set
+    "root directory": "os.chroot('/')",
+    "negative niceness": "os.nice(-3)",
+}
+
+
+# Of a process that leads neither its session nor its group.
+OF_A_MEMBER = {
+    "process group": "os.setpgid(0, 0)",
+    "session": "os.setsid()",
+}
+FORK = """
+import os
+if pid := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def compare(change: str, first: str = "") -> list[str]:
+    text = COMPARED.replace("CHANGE", change).replace(
+        "emitters = {}\n", "KEPT = os.dup(1)\nemitters = {}\n", 1
+    )
+    with running(first + text, preamble="") as script:
+        ended = script.ended()
+    assert ended.status == 0, ended.err
+    number, *differences = ended.lines
+    assert int(number.split()[0]) > 60
+    return differences
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_forked_child_is_as_a_spawned_one_after_a_change_of(change):
+    assert compare(CHANGES[change]) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+@pytest.mark.parametrize("change", OF_ROOT)
+def test_a_forked_child_is_as_a_spawned_one_after_root_has_changed(change):
+    assert compare(OF_ROOT[change]) == []
+
+
+@pytest.mark.parametrize("change", OF_A_MEMBER)
+def test_a_forked_child_is_as_a_spawned_one_after_a_new(change):
+    assert compare(OF_A_MEMBER[change], FORK) == []

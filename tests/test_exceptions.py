@@ -1,0 +1,104 @@
+"""The exceptions: one tree, each with its text and its attributes."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import inspect
+import pickle
+import re
+import types
+
+import pytest
+
+import ipevents
+from ipevents import IPEventsError, _exceptions
+
+EXCEPTIONS = {
+    name: value
+    for name, value in vars(_exceptions).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
+
+
+def test_every_exception_is_exported():
+    assert set(_exceptions.__all__) == set(EXCEPTIONS)
+    assert set(EXCEPTIONS) <= set(ipevents.__all__)
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_every_exception_is_one_of_ours_and_explained(name):
+    assert issubclass(EXCEPTIONS[name], IPEventsError)
+    assert EXCEPTIONS[name].__doc__
+
+
+def drawn() -> dict[str, tuple[str, str | None]]:
+    """The tree in the docstring: name to the name above it, and the builtin in brackets."""
+    found: dict[str, tuple[str, str | None]] = {}
+    above: list[str] = []
+    for line in (_exceptions.__doc__ or "").splitlines():
+        match = re.match(r"    ([│├└─ ]*)(\w+)(?: \((\w+)\))?", line)
+        if match is None or match[2] not in EXCEPTIONS:
+            continue
+        depth = len(match[1]) // 4
+        above[depth:] = [match[2]]
+        found[match[2]] = (above[depth - 1] if depth else "Exception", match[3])
+    return found
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    real = {}
+    for name, exception in EXCEPTIONS.items():
+        first, *rest = (base.__name__ for base in exception.__bases__)
+        assert all(hasattr(builtins, base) for base in rest)
+        real[name] = (first, rest[0] if rest else None)
+    assert drawn() == real
+
+
+def made(cls: type[BaseException]) -> BaseException:
+    """An exception with something else in every attribute; with a text where it has none."""
+    if not isinstance(cls.__init__, types.FunctionType):
+        return cls("a text")
+    names = list(inspect.signature(cls.__init__).parameters)[1:]
+    return cls(*(f"its {name}" for name in names))
+
+
+@pytest.mark.parametrize("copied", [lambda exc: pickle.loads(pickle.dumps(exc)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_an_exception_survives_a_pickle_and_a_copy_with_all_its_attributes(name, copied):
+    exception = made(EXCEPTIONS[name])
+    exception.added = "by the user"  # type: ignore[attr-defined]
+
+    read = copied(exception)
+
+    assert type(read) is type(exception)
+    assert (str(read), read.args, vars(read)) == (str(exception), exception.args, vars(exception))
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_an_attribute_that_an_exception_is_made_with_is_one_that_it_has(name):
+    exception = made(EXCEPTIONS[name])
+    if exception.args != ("a text",):
+        assert exception.args == tuple(vars(exception).values())
+
+
+@pytest.mark.parametrize(
+    ("traceback", "words"),
+    [
+        ("", ""),
+        ("LookupError: mine\n", ": LookupError: mine"),
+        ("Traceback:\n  File x\n    code\n    ^^^\nLookupError: a\nb\na note\n", ": LookupError: a"),
+    ],
+)
+def test_a_failed_start_says_what_was_raised_and_not_where(traceback, words):
+    error = ipevents.StartFailed("1", 3, traceback, name="resize")
+    assert str(error) == f"child resize (1) ended before it was online, exit code 3{words}"
+    assert error.traceback == traceback
+    later = ipevents.TargetFailed("1", 3, traceback, "resize")
+    assert str(later) == f"child resize (1) failed, exit code 3{words}"
+    assert later.traceback == traceback
+
+
+def test_a_start_that_the_system_refused_says_why():
+    error = ipevents.StartFailed("1", None, why="OSError: no more", name="resize")
+    assert str(error) == "child resize (1) could not be started again: OSError: no more"
