@@ -30,6 +30,7 @@ from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.latches import Latch
 from .._platform.logs import Log
+from .._platform.state_lock import StateLock
 from .._platform.threads import Deadline, join_thread, start_thread
 from .._transport.frame_reader import TimeSlice, Truncated, read_frames
 from .._transport.stream import Stream, shut_down
@@ -54,7 +55,7 @@ class Link(Writer):
     def __init__(
         self,
         name: str,
-        lock: Any,
+        lock: StateLock,
         on_records: Callable[[Link, list[Record], int], None],
         on_closed: Callable[[Link, Exception | None], None],
     ) -> None:

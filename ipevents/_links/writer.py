@@ -36,6 +36,7 @@ from .._exceptions import child_title
 from .._platform.clock import monotonic
 from .._platform.latches import Latch, let_go
 from .._platform.logs import Log
+from .._platform.state_lock import StateLock
 from .._platform.threads import main_ident, start_thread
 from .._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts, shut_down
 
@@ -59,7 +60,7 @@ class Writer:
     ``claim``, ``defer`` or ``prompt``, so that the record is written.
     """
 
-    def __init__(self, name: str, lock: Any) -> None:
+    def __init__(self, name: str, lock: StateLock) -> None:
         self.name = name  # the peer's pid
         self.role = ""  # what the peer is to this process, and what a child is called: see title
         self.given_name = ""

@@ -44,7 +44,7 @@ class Presence:
         node = self._node
         router = node.router
         node.announced = True
-        router.own_interests(name for name in node.dispatcher.wanted() if name not in _PRIVATE)
+        router.own_interests([name for name in node.dispatcher.wanted() if name not in _PRIVATE])
         if router.up is Up.OPEN:
             parent: Any = router.parent
             parent.outbox.put_interests(router.interest.all())
