@@ -133,6 +133,7 @@ class ChildRole:
         link = Link(welcomed.server.pid, node.lock, node.incoming.receive, self._closed)
         link.role = "parent"
         self.link = link
+        link.on_control = self._control
         link.last_words = lambda text: control(FAULT, text=text)
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
@@ -249,7 +250,7 @@ class ChildRole:
 
     # The parent
 
-    def control(self, record: Record) -> None:
+    def _control(self, record: Record) -> None:
         """Handle the program, or the request to stop, that the parent has sent. In the reader of ``link``."""
         kind = record[KIND]
         if kind == PROGRAM:

@@ -11,10 +11,9 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .._core.messages import FAILED, FAULT, FINISHED, KIND, ONLINE, Record, control
+from .._core.messages import FAULT, control
 from .._core.state import Event, Stage, State
 from .._exceptions import ProcessError, WouldDeadlock
-from .._links.link import Link
 from .._node.node import Node
 from .._platform import hooks
 from .._platform.guards import told
@@ -58,7 +57,6 @@ class Lifecycle(Life):
             Node(
                 pid,
                 reply=reply,
-                on_control=self._control,
                 on_first_use=self.first_use,
                 on_exit=self._listener_exit,
                 on_unheard=self._look_again,
@@ -87,7 +85,6 @@ class Lifecycle(Life):
             role=self.role,
             child_main=self._child_main,
             on_stop=self.carry_out_stop,
-            on_empty=self._look_again,
             on_fault=self._supervisor_failed,
         )
 
@@ -123,13 +120,6 @@ class Lifecycle(Life):
         self.role = role
         self.depth = depth
         self.is_worker = is_worker
-
-    def _control(self, link: Link, record: Record) -> None:
-        """Pass a control record on: the parent's to the role, a child's to the supervisor's children."""
-        if link is self.role.link:
-            self.role.control(record)
-        elif record[KIND] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
-            self.supervisor.children.control(link, record)
 
     def _look_again(self) -> None:
         """Let the role check again whether anything keeps this process."""

@@ -42,6 +42,10 @@ LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
 _FLUSH_STEP_SECONDS = 0.25  # a look at the stream while flushing, in case it ended unnoticed
 
 
+def _nobody_knows(record: Record) -> None:
+    """Ignore a record about the process of a client or a server, which is of no concern here."""
+
+
 class Link(Writer):
     """The way to one neighbour, over all connections to it. ``lock`` is the emitter's state lock.
 
@@ -72,6 +76,9 @@ class Link(Writer):
         self._on_records = on_records
         self._on_closed = on_closed
         self.turn = TimeSlice()
+        # Gets the control records about the peer's process, see controls.py. In the reader thread. Set before
+        # ``attach`` where the peer is a child that was started here, or has started this process.
+        self.on_control: Callable[[Record], object] = _nobody_knows
         # Makes the record that the peer is sent, with the reason, when this end cannot read on. Set before
         # ``attach``.
         self.last_words: Callable[[str], Record] | None = None

@@ -48,21 +48,20 @@ def put_report(link: Link, record: Record) -> None:
 class Controls:
     """One handler for each kind of control record; it gets the record's items by their names.
 
-    Records about child processes go to ``on_control(link, record)``. ``on_parent()`` is called when the
-    parent has answered our ``online``, ``count(cause)`` for an event that is lost.
+    A record that is in no row of the table is about the peer's process and not about the tree. It goes to
+    ``on_control(record)`` of its link, and so does the ``online`` of a direct child. ``on_parent()`` is
+    called when the parent has answered our ``online``, ``count(cause)`` for an event that is lost.
     """
 
     def __init__(
         self,
         node: NodeState,
         presence: Presence,
-        on_control: Callable[[Link, Record], None],
         on_parent: Callable[[], None],
         count: Callable[[str], None],
     ) -> None:
         self._node = node
         self._presence = presence
-        self._on_control = on_control
         self._on_parent = on_parent
         self._count = count
         self._table: dict[int, Callable[..., None]] = {
@@ -81,7 +80,7 @@ class Controls:
         if handler is not None:
             handler(link, **items_of(record))
         else:
-            self._on_control(link, record)
+            link.on_control(record)
 
     def _take_interest(self, link: Link, event: Any, wanted: Any) -> None:
         """A neighbour began, or ceased, to want one event."""
@@ -117,7 +116,8 @@ class Controls:
             if len(path) == 1:
                 link.tell(control(PARENT, pid=node.router.pid))
             self._presence.tell_up(control(ONLINE, path=pids))
-        self._on_control(link, control(ONLINE, path=path))
+        if len(path) == 1:
+            link.on_control(control(ONLINE, path=path))
         self._deliver_lifecycle(TO_PARENTS, pids, "online")
 
     def _take_offline(self, link: Link, path: Any, pid: Any, exitcode: Any) -> None:

@@ -277,12 +277,17 @@ class ChildState:
         self.kill_at = self.restart_at = monotonic()
 
     def heard(self, record: Record) -> None:
-        """Note what the child has reported of itself: ONLINE, FAILED, FAULT or FINISHED. State lock held."""
-        kind, items = record[KIND], items_of(record)
+        """Note what the child has reported of itself: ONLINE, FAILED, FAULT or FINISHED. State lock held.
+
+        Ignores any other record: there is none that a child sends about its process.
+        """
+        kind = record[KIND]
+        if kind not in (ONLINE, FAILED, FAULT, FINISHED):
+            return
+        items = items_of(record)
         if kind == ONLINE:
-            if len(items["path"]) == 1:  # a longer path is the online of a process below it
-                self.contact = next_contact(self.contact, ContactEvent.ONLINE)
-                self.warn_at = None
+            self.contact = next_contact(self.contact, ContactEvent.ONLINE)
+            self.warn_at = None
         elif kind == FAILED:
             self.failure, self.refused = str(items["text"]), bool(items["refused"])
         elif kind == FAULT:

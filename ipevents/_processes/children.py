@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 from .._core.callable_names import failure
 from .._core.child_states import Phase
@@ -81,6 +82,7 @@ class Children:
         outer = node.inside()
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
         try:
+            link.on_control = partial(self._reported, child)
             link.role, link.given_name, link.child = "child", child.name, child.handle
             child.link = link
             with node.lock:
@@ -156,11 +158,10 @@ class Children:
 
     # What children report: in the readers of their links
 
-    def control(self, link: Link, record: Record) -> None:
-        """Handle ONLINE, FAILED, FAULT and FINISHED of a child. In the reader of its link."""
-        child = self._child_of(link)
-        if child is not None:
-            with self._node.lock:
+    def _reported(self, child: ChildState, record: Record) -> None:
+        """Note what a child reports of itself, unless it has ended for good. In the reader of its link."""
+        with self._node.lock:
+            if child in self._states:
                 child.heard(record)
 
     def _child_of(self, link: Link) -> ChildState | None:

@@ -54,7 +54,6 @@ class Serving:
         self.node = Node(
             "server",
             reply=print,
-            on_control=lambda link, record: None,
             on_first_use=lambda: None,
             on_exit=lambda exc: None,
             floor=Floor(),

@@ -9,7 +9,7 @@ import pytest
 
 from ipevents import OptionsError, StartFailed, TargetFailed, WorkerRefused
 from ipevents._core.child_states import Contact, Phase
-from ipevents._core.messages import FAILED, FINISHED, ONLINE, STOP, TO_CHILD
+from ipevents._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, TO_CHILD
 from ipevents._core.restarts import GiveUp, NoRestart, Restart, RestartPolicy
 from ipevents._options import Options, child_options
 from ipevents._platform.threads import Deadline
@@ -120,13 +120,19 @@ def test_a_program_that_is_too_much_for_the_pipe_travels_over_the_link():
     assert one.program_size > 1_000_000
 
 
-def test_only_its_own_online_is_the_childs_online():
+def test_the_online_of_a_child_ends_the_wait_for_it():
     one = connected()
     one.warn_at = 1.0
-    one.heard((ONLINE, ("grandchild", "child")))
-    assert (one.contact, one.warn_at) == (Contact.CONNECTED, 1.0)
     one.heard((ONLINE, ("child",)))
     assert (one.contact, one.warn_at) == (Contact.ONLINE, None)
+
+
+@pytest.mark.parametrize("record", [(STOP, 1), (PROGRAM, (), "", None, []), (99, "news")])
+def test_what_no_child_says_of_itself_is_ignored(record):
+    one = connected()
+    before = dict(vars(one))
+    one.heard(record)
+    assert vars(one) == before
 
 
 def test_what_a_child_says_of_its_end_is_kept_until_the_next_start():
