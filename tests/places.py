@@ -36,7 +36,6 @@ class Place:
         self.node = Node(
             pid,
             reply=lambda *reply: self.node.outgoing.send_route(*reply),
-            on_control=lambda link, record: self.controls.append(record),
             on_first_use=lambda: None,
             on_exit=lambda exc: self.exits.append(exc),
             floor=Floor(),  # each stands for a process
@@ -92,6 +91,7 @@ class Place:
 
     def make_link(self, name):
         link = WatchedLink(name, self.node.lock, self.node.incoming.receive, self._link_closed)
+        link.on_control = self.controls.append
         self.links.append(link)
         return link
 

@@ -249,6 +249,25 @@ def test_the_files_that_are_named_are_there():
     assert [name for name in named if not ((PACKAGE if name[0] == "_" else ROOT) / name).exists()] == []
 
 
+def test_what_a_change_would_touch_is_there():
+    (_, *changes) = table("Contributing")
+
+    assert [change for change, _ in changes] == [
+        "A heartbeat for a link",
+        "A new option",
+        "A second serializer",
+        "A new lifecycle event",
+    ]
+    for _, text in changes:
+        words = re.findall(r"``([^`]+)``", text)
+        files = [PACKAGE / word for word in words if word.endswith((".py", "/"))]
+        assert files
+        assert [file for file in files if not file.exists()] == []
+        code = "".join(file.read_text() for file in files if file.is_file())
+        names = [word for word in words if word.isidentifier()]
+        assert [name for name in names if not re.search(rf"\b{name}\b", code)] == []
+
+
 def test_the_causes_of_a_loss_are_those_of_the_code():
     shown = {row[0].strip("`") for row in table("Debugging")}
     code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))

@@ -50,12 +50,16 @@ CONNECTIONS: dict[Connection, dict[LinkEvent, Connection]] = {
 
 
 class LinkState:
-    """The state of one link's connection. ``connection`` changes by ``change`` only, under the state lock."""
+    """The state of one link's connection, and whether the link has ended: no other connection will follow.
 
-    __slots__ = ("connection",)
+    Both change by ``change`` only, under the state lock.
+    """
+
+    __slots__ = ("connection", "ended")
 
     def __init__(self) -> None:
         self.connection = Connection.NONE
+        self.ended = False
 
     def allows(self, event: LinkEvent) -> bool:
         """Whether ``change(event)`` is possible now."""
@@ -69,7 +73,10 @@ class LinkState:
         following = CONNECTIONS[self.connection].get(event)
         if following is None:
             raise RuntimeError(f"{event.name} cannot happen to a link that is {self.connection.name}")
+        ended = following is Connection.ENDING or following is Connection.ENDED
+        # Nothing is called between the two: no signal handler may raise there.
         self.connection = following
+        self.ended = ended
         return following
 
     def __repr__(self) -> str:

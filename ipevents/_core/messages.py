@@ -37,24 +37,40 @@ TYPE_NAMES = {
     SEND_TO: "sendTo",
 }
 
-# Kinds of control records, with their further items.
-INTEREST = 16  # event, wanted: the peer's subtree began or ceased to listen to it
-INTERESTS = 17  # events: all that the peer's subtree listens to; replaces what was known
-MORE_INTERESTS = 26  # events: adds to INTERESTS, whose names are too many for one record
-ONLINE = 18  # path: a process says that it is there
-OFFLINE = 19  # path, pid, exitcode: the origin noticed that pid is gone
-PARENT = 20  # pid: the parent's answer to ONLINE, and the news of its new name
-STOP = 21  # milliseconds: end your part of the tree within
-REPORT = 22  # path, event, at, target, cause, route: an event of the route's target broke off
-PROGRAM = 23  # payload: what a child process is to run
-FAILED = 24  # text, refused: the child's traceback; refused means that a restart is pointless
-FINISHED = 25  # the target returned and nothing keeps this process; goes on, if its own main thread stops it
-FAULT = 27  # text: the library or the system fails in this process, which ends for it
+# Kinds of control records. Their further items are in CONTROL_ITEMS.
+INTEREST = 16  # the peer's subtree began or ceased to listen to an event
+INTERESTS = 17  # all that the peer's subtree listens to; replaces what was known
+MORE_INTERESTS = 26  # adds to INTERESTS, whose names are too many for one record
+ONLINE = 18  # the origin of the path says that it is there
+OFFLINE = 19  # the origin of the path noticed that pid is gone
+PARENT = 20  # the parent's answer to ONLINE, and the news of its new name
+STOP = 21  # end your part of the tree within so many milliseconds
+REPORT = 22  # an event that the route's target had sent was lost in the process ``at``
+PROGRAM = 23  # what a child process is to run; has the items of a message record, for it has a payload, too
+FAILED = 24  # the child's traceback; refused means that a restart is pointless
+FINISHED = 25  # the target returned and nothing keeps this process; goes_on if its own main thread stops it
+FAULT = 27  # the library or the system fails in this process, which ends for it
 
-# The items of a message record. PROGRAM is the only control record with as many: it has a payload, too.
+# The items of a control record after its kind: their names, in this order. See control() and items_of().
+CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
+    INTEREST: ("event", "wanted"),
+    INTERESTS: ("events",),
+    MORE_INTERESTS: ("events",),
+    ONLINE: ("path",),
+    OFFLINE: ("path", "pid", "exitcode"),
+    PARENT: ("pid",),
+    STOP: ("milliseconds",),
+    REPORT: ("route", "event", "at", "target", "cause"),
+    FAILED: ("text", "refused"),
+    FINISHED: ("goes_on",),
+    FAULT: ("text",),
+}
+# The place in INTEREST of the item that may still change while the record waits.
+WANTED = 1 + CONTROL_ITEMS[INTEREST].index("wanted")
+
+# The items of a message record.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
 MESSAGE_ITEMS = 5
-WANTED = 2  # the item of INTEREST that may still change while it waits
 Header = tuple[int, tuple[str, ...], Any]  # kind, path, to
 Record = Any  # tuple, or list where a pending record may still change; see outbox.py
 Payload = Any  # tuple | bytes | list; see _payload/forms.py
@@ -115,6 +131,22 @@ def is_message(record: Record) -> bool:
     Where each event comes by, the same is asked without a call: ``record[KIND] <= LAST_MESSAGE``.
     """
     return bool(record[KIND] <= LAST_MESSAGE)
+
+
+def control(kind: int, **items: Any) -> Record:
+    """A control record with these items, which are those of its kind in CONTROL_ITEMS."""
+    names = CONTROL_ITEMS[kind]
+    assert len(items) == len(names)
+    return (kind, *[items[name] for name in names])
+
+
+def items_of(record: Record) -> dict[str, Any]:
+    """The items of a control record by their names.
+
+    Raises KeyError for a kind that CONTROL_ITEMS does not have, and ValueError where there are more items or
+    fewer. The items themselves are whatever the peer has sent.
+    """
+    return dict(zip(CONTROL_ITEMS[record[KIND]], record[1:], strict=True))
 
 
 def count_messages(records: Iterable[Record]) -> int:

@@ -22,6 +22,7 @@ from .messages import (
     Header,
     Payload,
     Record,
+    control,
     count_messages,
     make_record,
 )
@@ -243,7 +244,7 @@ class Outbox:
         if pending is not None:
             pending[WANTED] = wanted
             return
-        record: list[object] = [INTEREST, event, wanted]
+        record: list[object] = [*control(INTEREST, event=event, wanted=wanted)]
         self.put(record, len(event))
         self._pending_interest[event] = record
 
@@ -258,11 +259,11 @@ class Outbox:
         part: list[str] = []
         for event in events:
             if size + len(event) + OVERHEAD > FRAME_BYTES:
-                self.put((kind, tuple(part)), size)
+                self.put(control(kind, events=tuple(part)), size)
                 kind, part, size = MORE_INTERESTS, [], 0
             part.append(event)
             size += len(event) + _NAME_BYTES
-        self.put((kind, tuple(part)), size)
+        self.put(control(kind, events=tuple(part)), size)
 
     def take(self) -> list[Record]:
         """The records of the next frame, taken out; empty if nothing waits."""

@@ -20,7 +20,7 @@ import threading
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
-from .._core.messages import FAILED, FAULT, FINISHED, PAYLOADS, PROGRAM, STOP, Record
+from .._core.messages import FAILED, FAULT, FINISHED, KIND, PAYLOADS, PROGRAM, STOP, Record, control, items_of
 from .._core.router import Up
 from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
@@ -135,7 +135,8 @@ class ChildRole:
         link = Link(welcomed.server.pid, node.lock, node.incoming.receive, self._closed)
         link.role = "parent"
         self.link = link
-        link.last_words = lambda text: (FAULT, text)
+        link.on_control = self._control
+        link.last_words = lambda text: control(FAULT, text=text)
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
                 node.presence.rename(welcomed.pid)
@@ -174,7 +175,7 @@ class ChildRole:
             stopping = life.stopping.is_set()
             if not (isinstance(exc, Closed) and stopping):  # that would be a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping
-                self.report((FAILED, traceback_of(exc), refused))
+                self.report(control(FAILED, text=traceback_of(exc), refused=refused))
                 raise
         finally:
             self._end()
@@ -197,7 +198,7 @@ class ChildRole:
             kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.children
             if not kept and not self._wait_for_threads():
                 if self._kind == programs.FUNCTION:
-                    self.report((FINISHED,))
+                    self.report(control(FINISHED, goes_on=False))
                 return
             recheck.wait()
 
@@ -251,13 +252,14 @@ class ChildRole:
 
     # The parent
 
-    def control(self, record: Record) -> None:
+    def _control(self, record: Record) -> None:
         """Handle the program, or the request to stop, that the parent has sent. In the reader of ``link``."""
-        kind = record[0]
+        kind = record[KIND]
         if kind == PROGRAM:
             self._program.put(record)
         elif kind == STOP:
-            self.life.request_stop(max(int(record[1]) / 1000, LEAST_STEP_SECONDS / 2))
+            seconds = int(items_of(record)["milliseconds"]) / 1000
+            self.life.request_stop(max(seconds, LEAST_STEP_SECONDS / 2))
 
     def _closed(self, link: Link, error: Exception | None) -> None:
         """Note the end of the link to the parent: without it this process has no purpose.
@@ -308,7 +310,7 @@ class ChildRole:
         is_main = threading.current_thread() is threading.main_thread()
         goes_on = waits and is_main and not (self._over or self.life.stopped.is_set())
         if goes_on or not self.life.stopping.is_set():
-            self.report((FINISHED, goes_on))
+            self.report(control(FINISHED, goes_on=goes_on))
         if goes_on:
             self._goes_on = True
             self._left.set()  # this thread waits for the stop, so the stop must not wait for it

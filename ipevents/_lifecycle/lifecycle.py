@@ -11,10 +11,9 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, Record
+from .._core.messages import FAULT, control
 from .._core.state import Event, Stage, State
 from .._exceptions import ProcessError, WouldDeadlock
-from .._links.link import Link
 from .._node.node import Node
 from .._platform import hooks
 from .._platform.guards import told
@@ -59,7 +58,6 @@ class Lifecycle(Life):
             Node(
                 pid,
                 reply=reply,
-                on_control=self._control,
                 on_first_use=self.first_use,
                 on_exit=self._listener_exit,
                 on_unheard=self._look_again,
@@ -88,7 +86,6 @@ class Lifecycle(Life):
             role=self.role,
             child_main=self._child_main,
             on_stop=self.carry_out_stop,
-            on_empty=self._look_again,
             on_fault=self._supervisor_failed,
         )
 
@@ -124,13 +121,6 @@ class Lifecycle(Life):
         self.role = role
         self.depth = depth
         self.is_worker = is_worker
-
-    def _control(self, link: Link, record: Record) -> None:
-        """Pass a control record on: the parent's to the role, a child's to the supervisor's children."""
-        if link is self.role.link:
-            self.role.control(record)
-        elif record[0] in (ONLINE, FAILED, FAULT, FINISHED) and self.supervisor is not None:
-            self.supervisor.children.control(link, record)
 
     def _look_again(self) -> None:
         """Let the role check again whether anything keeps this process."""
@@ -274,7 +264,7 @@ class Lifecycle(Life):
         if self.exit is None:
             self.exit = SystemExit(HUNG_EXITCODE)
         self.node.error(ProcessError(f"the supervisor failed, and everything is ended: {told(exc)}"))
-        self.role.report((FAULT, f"its supervisor failed: {told(exc)}"))
+        self.role.report(control(FAULT, text=f"its supervisor failed: {told(exc)}"))
         self._look_again()
 
     def carry_out_stop(self, supervisor: Supervisor, deadline: Deadline) -> None:

@@ -2,13 +2,13 @@
 
 A link outlives its connections: the successor of a child that has ended, and a server that is connected
 again, get the same link with the same two threads. (A Python whose script has ended may be unable to start
-new ones.) One connection is a ``Stream``; the link holds the present one in ``session``.
+new ones.) One connection is a ``Stream``; the link holds the present one in ``stream``.
 
-Locks. The state lock of the emitter guards ``session`` and ``state``, and what writer.py names. No thread
+Locks. The state lock of the emitter guards ``stream`` and ``state``, and what writer.py names. No thread
 waits for anything while it holds that lock.
 
 How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in
-``close_session``. ``_sessions.get`` is ended by the None that ``end`` puts there. ``on_records`` runs
+``disconnect``. ``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs
 listeners of the user or waits for room in another link; that wait ends with the other link or with progress
 there.
 """
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .._core.link_state import LinkEvent, LinkState, Right
+from .._core.link_state import Connection, LinkEvent, LinkState, Right
 from .._core.messages import Record
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
 from .._exceptions import LinkError, ProtocolError
@@ -30,6 +30,7 @@ from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.latches import Latch
 from .._platform.logs import Log
+from .._platform.state_lock import StateLock
 from .._platform.threads import Deadline, join_thread, start_thread
 from .._transport.frame_reader import TimeSlice, Truncated, read_frames
 from .._transport.stream import Stream, shut_down
@@ -38,7 +39,11 @@ from .writer import Writer
 log = Log("ipevents.link")
 
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
-_FLUSH_STEP_SECONDS = 0.25  # a look at the session while flushing, in case it ended unnoticed
+_FLUSH_STEP_SECONDS = 0.25  # a look at the stream while flushing, in case it ended unnoticed
+
+
+def _nobody_knows(record: Record) -> None:
+    """Ignore a record about the process of a client or a server, which is of no concern here."""
 
 
 class Link(Writer):
@@ -54,13 +59,13 @@ class Link(Writer):
     def __init__(
         self,
         name: str,
-        lock: Any,
+        lock: StateLock,
         on_records: Callable[[Link, list[Record], int], None],
         on_closed: Callable[[Link, Exception | None], None],
     ) -> None:
         super().__init__(name, lock)
         self.child: Any = None  # the Child of a peer that was started here, for message.child
-        self.state = LinkState()
+        self.state = LinkState()  # changed by _change() only
         # What incoming.py has decided for messages that come here, as long as the topology has this version.
         self.decisions: dict[Any, Any] = {}
         self.decided = -1
@@ -71,12 +76,15 @@ class Link(Writer):
         self._on_records = on_records
         self._on_closed = on_closed
         self.turn = TimeSlice()
+        # Gets the control records about the peer's process, see controls.py. In the reader thread. Set before
+        # ``attach`` where the peer is a child that was started here, or has started this process.
+        self.on_control: Callable[[Record], object] = _nobody_knows
         # Makes the record that the peer is sent, with the reason, when this end cannot read on. Set before
         # ``attach``.
         self.last_words: Callable[[str], Record] | None = None
         self._closed = Latch()
         self._closed.set()
-        self._sessions: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
+        self._streams: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
         try:
             self._reader = start_thread(f"reader-{name}", self._read_loop)
             self._start_writer()
@@ -86,8 +94,18 @@ class Link(Writer):
             raise
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "open" if self.session else "unconnected"
+        state = "ended" if self.state.ended else "open" if self.stream else "unconnected"
         return f"<Link to {self.title} {state}, {len(self.outbox)} queued>"
+
+    def _change(self, event: LinkEvent) -> None:
+        """Go on to the next state.
+
+        State lock held. Raises RuntimeError where there is none, see ``link_state.py``.
+        """
+        try:
+            self.state.change(event)
+        finally:  # also where a signal handler raises after it
+            self.ended = self.state.ended
 
     # Connections
 
@@ -100,24 +118,24 @@ class Link(Writer):
         with self._lock:
             return self.sent - before + self.outbox.count_messages()
 
-    def attach(self, session: Stream) -> None:
+    def attach(self, stream: Stream) -> None:
         """Serve this connection from now on, and write to it what waits in the outbox. State lock held.
 
         The link may have ended while the connection was being made; then the connection is closed.
         """
-        if self.ended and self.session is None:
-            session.socket.close()
+        if self.state.connection is Connection.ENDED:
+            stream.socket.close()
             return
         closed, now = Latch(), monotonic()
-        self.state.change(LinkEvent.ATTACHED)
+        self._change(LinkEvent.ATTACHED)
         # No calls from here until the reader gets the stream: between assignments no signal handler runs.
-        self.session = session
+        self.stream = stream
         self._closed = closed
-        if session.max_message is not None:
-            self.limit = session.max_message
-        self.is_limited = session.max_message is not None
+        if stream.max_message is not None:
+            self.limit = stream.max_message
+        self.is_limited = stream.max_message is not None
         self.progress = now
-        self._sessions.put(session)
+        self._streams.put(stream)
         if self.outbox.count:
             self.prompt()
 
@@ -128,8 +146,8 @@ class Link(Writer):
         the connection, or at the deadline.
         """
         while (
-            self.session is not None
-            and not self.session.failed
+            self.stream is not None
+            and not self.stream.failed
             and (self.outbox.count or self._right is not Right.FREE)
         ):
             left = deadline.left()
@@ -144,32 +162,30 @@ class Link(Writer):
 
         The peer reads what was written, then the end, and ends its own.
         """
-        session = self.session
-        if session is not None:
-            shut_down(session.socket, socket.SHUT_WR)
+        stream = self.stream
+        if stream is not None:
+            shut_down(stream.socket, socket.SHUT_WR)
 
-    def close_session(self) -> None:
+    def disconnect(self) -> None:
         """End the connection in both directions.
 
         The reader thread reads what has arrived and calls ``on_closed``.
 
         May be called in any thread and under any lock.
         """
-        session = self.session
-        if session is not None:
-            shut_down(session.socket, socket.SHUT_RDWR)
+        stream = self.stream
+        if stream is not None:
+            shut_down(stream.socket, socket.SHUT_RDWR)
 
     def end(self) -> None:
         """End the link for good: close its connection, and let both threads end.
 
-        State lock held; idempotent.
+        State lock held. May be called again, also where a signal handler has broken the call before it off:
+        then all steps are done once more.
         """
-        self.state.change(LinkEvent.END)
-        if self.ended:
-            return
-        self.ended = True
-        self.close_session()
-        self._sessions.put(None)
+        self._change(LinkEvent.END)
+        self.disconnect()
+        self._streams.put(None)
         self.wake_waiters()
         self.prompt()
 
@@ -197,9 +213,9 @@ class Link(Writer):
 
         Touches nothing else.
         """
-        session = self.session
-        if session is not None:
-            session.socket.close()
+        stream = self.stream
+        if stream is not None:
+            stream.socket.close()
 
     def _read_loop(self) -> None:
         """Read one connection after the other until ``end()``. This is the body of the reader thread.
@@ -208,12 +224,12 @@ class Link(Writer):
         possible, and ``on_closed`` gets the error.
         """
         while True:
-            session = self._sessions.get()
-            if session is None:
+            stream = self._streams.get()
+            if stream is None:
                 return
             error: Exception | None = None
             try:
-                read_frames(session, self.name, self.turn, partial(self._on_records, self))
+                read_frames(stream, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:
                 log.debug("! %s", exc)
             except ProtocolError as exc:
@@ -228,11 +244,11 @@ class Link(Writer):
                 error.__cause__ = exc
             if isinstance(error, LinkError) and self.last_words is not None:
                 self._say_last_words(self.last_words(told(error)))
-            shut_down(session.socket, socket.SHUT_RDWR)
+            shut_down(stream.socket, socket.SHUT_RDWR)
             with self._lock:
-                self.state.change(LinkEvent.READ)
-                self.session = None
-                self._dead.append(session)
+                self._change(LinkEvent.READ)
+                self.stream = None
+                self._dead.append(stream)
                 self.wake_waiters()
                 self._close_dead()
                 closed = self._closed

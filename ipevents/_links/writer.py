@@ -3,7 +3,7 @@
 ``Writer`` is a base class of ``Link`` and not a part of it. Each send reads ``outbox`` and ``attended``, and
 with a step through ``link.writer`` it took 3 to 4 % longer (CPython 3.11).
 
-Locks. The state lock of the emitter guards the outbox, ``session``, ``_right``, ``_owner``, ``_summons`` and
+Locks. The state lock of the emitter guards the outbox, ``stream``, ``_right``, ``_owner``, ``_summons`` and
 ``_waiters``. No thread waits for anything while it holds that lock.
 
 The right to write. At most one thread writes to the socket: the one that holds this right. A thread takes it
@@ -36,6 +36,7 @@ from .._exceptions import child_title
 from .._platform.clock import monotonic
 from .._platform.latches import Latch, let_go
 from .._platform.logs import Log
+from .._platform.state_lock import StateLock
 from .._platform.threads import main_ident, start_thread
 from .._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts, shut_down
 
@@ -59,13 +60,13 @@ class Writer:
     ``claim``, ``defer`` or ``prompt``, so that the record is written.
     """
 
-    def __init__(self, name: str, lock: Any) -> None:
+    def __init__(self, name: str, lock: StateLock) -> None:
         self.name = name  # the peer's pid
         self.role = ""  # what the peer is to this process, and what a child is called: see title
         self.given_name = ""
         self.outbox = Outbox()
-        self.session: Stream | None = None
-        self.ended = False  # for good; each frame asks for it, see Link.state
+        self.stream: Stream | None = None
+        self.ended = False  # a copy of ``Link.state.ended``, because each frame asks for it; see Link._change
         # True while a thread is bound to look into the outbox again: the one with the right to write, or the
         # prompted writer. While False, the thread that puts a record calls claim() or defer().
         self.attended = False
@@ -77,7 +78,7 @@ class Writer:
         self._lock = lock
         self._right = _FREE
         self._owner = 0  # the thread that has the right to write, while it is CLAIMED or WRITING
-        self._claimed: Stream | None = None  # the connection for which the frame was taken
+        self._claimed_for: Stream | None = None  # the connection for which the frame was taken
         self._rest: list[Part] = []  # what the kernel did not take yet; for the holder of the right to write
         self._sent_now: list[int] = []  # bytes that the kernel has taken and that are still in _rest
         # Connections that were read to their ends and whose sockets are still open. There are several where
@@ -130,8 +131,8 @@ class Writer:
         so the next message of a conversation does not wait for the writer thread. The moment is as long as
         one turn over all ``links`` of the same fan-out takes.
         """
-        session = self.session
-        if session is None or session.failed or self._right is not _FREE:
+        stream = self.stream
+        if stream is None or stream.failed or self._right is not _FREE:
             return None
         if self.received == self._received_then and monotonic() - self._last_write < links * QUIET_SECONDS:
             if prompts:
@@ -144,8 +145,8 @@ class Writer:
 
         For the end of a batch.
         """
-        session = self.session
-        if self._right is not _FREE or session is None or session.failed:
+        stream = self.stream
+        if self._right is not _FREE or stream is None or stream.failed:
             return None
         return self._take_out() or None
 
@@ -192,7 +193,7 @@ class Writer:
         signal handler raises in here, ``give_back`` finds it.
         """
         ident = get_ident()
-        self._claimed = self.session
+        self._claimed_for = self.stream
         self._owner = ident
         self._right = _CLAIMED  # FREE, or in the writer thread WRITING -> CLAIMED
         records = self.outbox.take()
@@ -226,7 +227,7 @@ class Writer:
         self._right = _WRITING  # CLAIMED -> WRITING
         lock = self._lock
         try:
-            session: Any = self._claimed
+            stream: Any = self._claimed_for
             try:
                 parts = wire_parts(records)
                 count = 0
@@ -236,13 +237,13 @@ class Writer:
                 self.sent += count  # as in _encode
                 self._rest = parts
                 outbox.taken = _NOTHING
-                if send_parts(session.socket, parts, AT_ONCE, self._sent_now):
+                if send_parts(stream.socket, parts, AT_ONCE, self._sent_now):
                     self._rest, self._sent_now = _NOTHING, []
                 self._last_write = self.progress = monotonic()
             except OSError as exc:
                 if exc.errno is None:
                     raise  # of a signal handler, TimeoutError, say, and not of the system
-                self._write_failed(session, exc)
+                self._write_failed(stream, exc)
                 self._rest = _NOTHING
             except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
                 if get_ident() == main_ident():
@@ -343,15 +344,15 @@ class Writer:
             self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
             self._dead.pop()
 
-    def _write_failed(self, session: Stream, exc: OSError) -> None:
+    def _write_failed(self, stream: Stream, exc: OSError) -> None:
         """Note that the peer reads no more, and end our direction of the connection.
 
         What the peer wrote before is still read; then the reader thread closes the connection.
         """
-        if not session.failed and exc.errno not in _PEER_IS_GONE:
+        if not stream.failed and exc.errno not in _PEER_IS_GONE:
             log.warning("! writing to %s failed, and the connection ends: %s", self.title, exc)
-        session.failed = True
-        shut_down(session.socket, socket.SHUT_WR)
+        stream.failed = True
+        shut_down(stream.socket, socket.SHUT_WR)
 
     # The writer thread
 
@@ -372,8 +373,8 @@ class Writer:
                 if self.ended:
                     self._end_writer()
                     return
-                session = self.session
-                waits = bool(self.outbox.count) and session is not None and not session.failed
+                stream = self.stream
+                waits = bool(self.outbox.count) and stream is not None and not stream.failed
                 left = LINGER_SECONDS
                 writes = self._right is _LEFT
                 if waits and self._right is _FREE:
@@ -389,7 +390,7 @@ class Writer:
                 wait = left if quiet < LINGER_ROUNDS else None
                 self._summons = _LINGERS if wait is not None else _ASLEEP
             if writes:
-                self._write_all(session)
+                self._write_all(stream)
 
     def _end_writer(self) -> None:
         """Count a frame that was left to the writer thread as lost: the link has ended.
@@ -401,28 +402,28 @@ class Writer:
             self._release_writing()
         self._close_dead()
 
-    def _write_all(self, session: Stream | None) -> None:
+    def _write_all(self, stream: Stream | None) -> None:
         """Write until the outbox is empty, then give the right to write back. The caller holds that right."""
         while True:
-            if session is not None and session is self._claimed and not session.failed:
+            if stream is not None and stream is self._claimed_for and not stream.failed:
                 try:
                     if self.outbox.taken:
                         self._encode()
                     while self._rest:
-                        send_parts(session.socket, self._rest, WAITING, self._sent_now)
+                        send_parts(stream.socket, self._rest, WAITING, self._sent_now)
                         self._note_sent()
                         self.progress = self._last_write = monotonic()
                 except OSError as exc:
-                    self._write_failed(session, exc)
+                    self._write_failed(stream, exc)
                 except Exception:  # no memory for the frame, or a fault of the library
                     log.exception("! writing to %s failed, and the connection ends", self.title)
-                    session.failed = True
-                    shut_down(session.socket, socket.SHUT_RDWR)  # our reader closes it
+                    stream.failed = True
+                    shut_down(stream.socket, socket.SHUT_RDWR)  # our reader closes it
             with self._lock:
                 if self._rest or self.outbox.taken:
                     self._forget_frame()
-                session = self.session
-                if session is None or session.failed or not self.outbox.count or self.ended:
+                stream = self.stream
+                if stream is None or stream.failed or not self.outbox.count or self.ended:
                     self._release_writing()
                     return
                 self._take_out()

@@ -103,7 +103,7 @@ class Client:
         """
         node = self._node
         with node.lock:
-            is_served = self.link.session is arrival.stream
+            is_served = self.link.stream is arrival.stream
             if not is_served and node.stage is Stage.OPEN:
                 node.announced = True  # sends wait in the link
         if not is_served:
@@ -209,7 +209,7 @@ class Client:
         It has none in a stop, after it (another life may have begun), and while another connection serves it.
         """
         link = self.link
-        if self._node.stage is Stage.OPEN and link.session is None and not link.ended:
+        if self._node.stage is Stage.OPEN and link.stream is None and not link.ended:
             return True
         arrival.stream.socket.close()
         return False

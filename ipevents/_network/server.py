@@ -166,7 +166,7 @@ class Server:
                 if stale in self._successors:  # this connection is newer still
                     self._hang_up(self._successors[stale])
                 self._successors[stale] = newcomer
-                stale.close_session()  # what has arrived is read first; then _closed goes on
+                stale.disconnect()  # what has arrived is read first; then _closed goes on
             else:
                 self._arriving.add(newcomer)
         if stale is None:

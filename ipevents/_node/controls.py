@@ -24,6 +24,8 @@ from .._core.messages import (
     Envelope,
     Message,
     Record,
+    control,
+    items_of,
 )
 from .._exceptions import Forged, Undeliverable
 from .._links.link import Link
@@ -44,29 +46,28 @@ def put_report(link: Link, record: Record) -> None:
 
 
 class Controls:
-    """One handler for each kind of control record.
+    """One handler for each kind of control record; it gets the record's items by their names.
 
-    Records about child processes go to ``on_control(link, record)``. ``on_parent()`` is called when the
-    parent has answered our ``online``, ``count(cause)`` for an event that is lost.
+    A record that is in no row of the table is about the peer's process and not about the tree. It goes to
+    ``on_control(record)`` of its link, and so does the ``online`` of a direct child. ``on_parent()`` is
+    called when the parent has answered our ``online``, ``count(cause)`` for an event that is lost.
     """
 
     def __init__(
         self,
         node: NodeState,
         presence: Presence,
-        on_control: Callable[[Link, Record], None],
         on_parent: Callable[[], None],
         count: Callable[[str], None],
     ) -> None:
         self._node = node
         self._presence = presence
-        self._on_control = on_control
         self._on_parent = on_parent
         self._count = count
-        self._table: dict[int, Callable[[Link, Record], None]] = {
+        self._table: dict[int, Callable[..., None]] = {
             INTEREST: self._take_interest,
             INTERESTS: self._take_interests,
-            MORE_INTERESTS: self._take_interests,
+            MORE_INTERESTS: self._take_more_interests,
             ONLINE: self._take_online,
             OFFLINE: self._take_offline,
             PARENT: self._take_parent,
@@ -77,62 +78,63 @@ class Controls:
         """Handle a control record. Raises Forged, or the exception that a malformed record provokes."""
         handler = self._table.get(record[KIND])
         if handler is not None:
-            handler(link, record)
+            handler(link, **items_of(record))
         else:
-            self._on_control(link, record)
+            link.on_control(record)
 
-    def _take_interest(self, link: Link, record: Record) -> None:
+    def _take_interest(self, link: Link, event: Any, wanted: Any) -> None:
         """A neighbour began, or ceased, to want one event."""
-        _, event, wanted = record
         node = self._node
         with node.lock:
             if link in node.router.neighbours:
                 self._presence.advertise(node.router.peer_interest(link, event, bool(wanted)))
 
-    def _take_interests(self, link: Link, record: Record) -> None:
-        """A neighbour wants these events: all that it wants (INTERESTS), or more of them (MORE_INTERESTS)."""
-        kind, events = record
+    def _take_interests(self, link: Link, events: Any) -> None:
+        """A neighbour wants these events, and no other ones."""
         node = self._node
         with node.lock:
             if link in node.router.neighbours:
-                router = node.router
-                take = router.peer_interests if kind == INTERESTS else router.more_peer_interests
-                self._presence.advertise(take(link, events))
+                self._presence.advertise(node.router.peer_interests(link, events))
 
-    def _take_online(self, link: Link, record: Record) -> None:
+    def _take_more_interests(self, link: Link, events: Any) -> None:
+        """A neighbour wants these events as well."""
+        node = self._node
+        with node.lock:
+            if link in node.router.neighbours:
+                self._presence.advertise(node.router.more_peer_interests(link, events))
+
+    def _take_online(self, link: Link, path: Any) -> None:
         """A process below announces its ``online``: note it, pass it on, and deliver it here.
 
         A direct child gets our pid as the answer, which is its event ``parent``.
         """
-        _, path = record
         node = self._node
         with node.lock:
             if link not in node.router.neighbours:
                 return
             pids = node.router.online(link, path)
             if len(path) == 1:
-                link.tell((PARENT, node.router.pid))
-            self._presence.tell_up((ONLINE, pids))
-        self._on_control(link, record)
+                link.tell(control(PARENT, pid=node.router.pid))
+            self._presence.tell_up(control(ONLINE, path=pids))
+        if len(path) == 1:
+            link.on_control(control(ONLINE, path=path))
         self._deliver_lifecycle(TO_PARENTS, pids, "online")
 
-    def _take_offline(self, link: Link, record: Record) -> None:
+    def _take_offline(self, link: Link, path: Any, pid: Any, exitcode: Any) -> None:
         """A process below has ended: note it, pass it on, and deliver ``offline`` here."""
-        _, path, pid, exitcode = record
         node = self._node
         with node.lock:
             if link not in node.router.neighbours:
                 return
             pids = node.router.offline(link, path, pid)
-            self._presence.tell_up((OFFLINE, pids, pid, exitcode))
+            self._presence.tell_up(control(OFFLINE, path=pids, pid=pid, exitcode=exitcode))
         self._deliver_lifecycle(TO_PARENTS, pids, "offline", (pid,), exitcode)
 
-    def _take_parent(self, link: Link, record: Record) -> None:
+    def _take_parent(self, link: Link, pid: Any) -> None:
         """The parent sends its pid: the answer to our ``online``, or a new name.
 
         Only the answer is delivered here, as the event ``parent``.
         """
-        _, pid = record
         node = self._node
         if not isinstance(pid, str) or link is not node.router.parent:
             raise Forged(f"it says that it is the parent of {node.router.pid}")
@@ -146,9 +148,8 @@ class Controls:
         node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
         self._on_parent()
 
-    def _take_report(self, link: Link, record: Record) -> None:
+    def _take_report(self, link: Link, route: Any, event: Any, at: Any, target: Any, cause: Any) -> None:
         """An event was lost on its way. Report the error if it started here, otherwise pass the record on."""
-        _, route, event, at, target, cause = record
         node = self._node
         if not route:
             self._count("undeliverable")
@@ -158,7 +159,8 @@ class Controls:
             next_link, _ = node.router.hop(route)
             found: Any = next_link
             if found is not None:
-                put_report(found, (REPORT, route[:-1], event, at, target, cause))
+                rest = control(REPORT, route=route[:-1], event=event, at=at, target=target, cause=cause)
+                put_report(found, rest)
 
     def _deliver_lifecycle(
         self,

@@ -18,6 +18,7 @@ from .._core.messages import (
     Envelope,
     Record,
     check_received,
+    control,
 )
 from .._links.link import Link
 from .._payload import forms
@@ -156,4 +157,5 @@ class Forwarder:
         if len(self._reported) > _MAX_DECISIONS:
             self._reported.clear()
         self._reported[key] = now
-        put_report(link, (REPORT, path[:-1], event, self._node.router.pid, target, cause))
+        at = self._node.router.pid
+        put_report(link, control(REPORT, route=path[:-1], event=event, at=at, target=target, cause=cause))

@@ -6,7 +6,7 @@ another link, and it never waits for room in the link that it reads from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -54,7 +54,6 @@ class Incoming:
         node: NodeState,
         presence: Presence,
         outgoing: Outgoing,
-        on_control: Callable[[Link, Record], None],
     ) -> None:
         self._node = node
         self._outgoing = outgoing
@@ -65,7 +64,7 @@ class Incoming:
         self.unheard = 0  # messages for us that nobody listened to
         self.counters: dict[str, int] = {}  # rare things by cause
         self.refused: dict[str, int] = {}  # handshakes by cause
-        self._controls = Controls(node, presence, on_control, self._parent_answered, self.count)
+        self._controls = Controls(node, presence, self._parent_answered, self.count)
 
     def receive(self, link: Link, records: list[Record], size: int) -> None:
         """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for a malformed record.

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._core.messages import Record
 from .._dispatch.dispatcher import Dispatcher
 from .._dispatch.floor import Floor, process_floor
-from .._links.link import Link
 from .errors import Errors
 from .incoming import Incoming
 from .local_events import LocalEvents
@@ -30,7 +28,6 @@ from .presence import Presence
 class Node(NodeState):
     """The parts of one node, and the dispatcher that calls its listeners. This class only assembles them.
 
-    - ``on_control(link, record)`` gets the control records about child processes, in the link's reader.
     - ``on_first_use()`` is called before a send of a process that has not announced its ``online``.
     - ``on_exit(exc)`` is called when a listener raised SystemExit.
     - ``on_unheard()`` is called when an event has no listener any more.
@@ -42,7 +39,6 @@ class Node(NodeState):
         pid: str,
         *,
         reply: Callable[..., None],
-        on_control: Callable[[Link, Record], None],
         on_first_use: Callable[[], None],
         on_exit: Callable[[SystemExit], None],
         on_unheard: Callable[[], None] = lambda: None,
@@ -55,7 +51,7 @@ class Node(NodeState):
         self.events = LocalEvents(self)
         self.presence = Presence(self, self.events, on_unheard)
         self.outgoing = Outgoing(self, self.events, self.presence)
-        self.incoming = Incoming(self, self.presence, self.outgoing, on_control)
+        self.incoming = Incoming(self, self.presence, self.outgoing)
         self.dispatcher = Dispatcher(
             on_interest=self.presence.interest_changed,
             on_failure=self.errors.listener_failed,

@@ -21,7 +21,7 @@ from .._dispatch.notices import Notices
 from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .._links.link import Link
 from .._platform.host import process_name
-from .state_lock import StateLock
+from .._platform.state_lock import StateLock
 
 
 class NodeState:

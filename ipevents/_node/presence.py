@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.interest import Change
-from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record, count_messages
+from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record, control, count_messages
 from .._core.router import Up
 from .._core.state import Stage
 from .._exceptions import NotConnected
@@ -35,7 +35,7 @@ class Presence:
         router.rename(pid)
         children: list[Any] = router.child_links()
         for child in children:
-            child.tell((PARENT, pid))
+            child.tell(control(PARENT, pid=pid))
 
     # Upwards
 
@@ -44,11 +44,11 @@ class Presence:
         node = self._node
         router = node.router
         node.announced = True
-        router.own_interests(name for name in node.dispatcher.wanted() if name not in _PRIVATE)
+        router.own_interests([name for name in node.dispatcher.wanted() if name not in _PRIVATE])
         if router.up is Up.OPEN:
             parent: Any = router.parent
             parent.outbox.put_interests(router.interest.all())
-        self.tell_up((ONLINE, router.path))
+        self.tell_up(control(ONLINE, path=router.path))
 
     def announce_again(self) -> None:
         """Announce this process after a reconnect, then all processes that are online below it, top down."""
@@ -56,7 +56,7 @@ class Presence:
         self.announce()
         router = self._node.router
         for path in router.netmap.announced():
-            self.tell_up((ONLINE, (*path, router.pid)))
+            self.tell_up(control(ONLINE, path=(*path, router.pid)))
 
     def advertise(self, change: Change) -> None:
         """Send the parent the events that began or ceased to be wanted, here and below."""
@@ -133,7 +133,7 @@ class Presence:
         notices: list[Callable[[], None]] = []
         for path in gone:
             code = exitcode if len(path) == 1 else None
-            self.tell_up((OFFLINE, router.path, path[0], code))
+            self.tell_up(control(OFFLINE, path=router.path, pid=path[0], exitcode=code))
             notices.append(self._offline_notice(path[0], code))
         return online, notices
 

@@ -166,7 +166,7 @@ class ChildSocket:
         """Give the connection to the child's link, unless that start is over by now."""
         with self._node.lock:
             child = self._expected.get(key)
-            if child is None or child.contact is not Contact.ADMITTED or child.link.session is not None:
+            if child is None or child.contact is not Contact.ADMITTED or child.link.stream is not None:
                 connection.close()
                 return
             child.connected(connection)

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from .._core.child_states import Contact, ContactEvent, Phase, PhaseEvent, next_contact, next_phase
-from .._core.messages import FAILED, FAULT, FINISHED, ONLINE, PROGRAM, STOP, Record
+from .._core.messages import FAILED, FAULT, FINISHED, KIND, ONLINE, PROGRAM, STOP, Record, control, items_of
 from .._core.outbox import Outbox
 from .._core.restarts import GiveUp, Restart, RestartDecision, RestartPolicy
 from .._core.stopping import grace
@@ -264,7 +264,7 @@ class ChildState:
         if not self.alive:
             return
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
-        self.link.tell((STOP, int((left - step) * 1000)))
+        self.link.tell(control(STOP, milliseconds=int((left - step) * 1000)))
         now = monotonic()
         self.stop_sent = True
         if self.term_at is None and not self.term_sent:
@@ -284,20 +284,24 @@ class ChildState:
         self.kill_at = self.restart_at = monotonic()
 
     def heard(self, record: Record) -> None:
-        """Note what the child has reported of itself: ONLINE, FAILED, FAULT or FINISHED. State lock held."""
-        kind = record[0]
+        """Note what the child has reported of itself: ONLINE, FAILED, FAULT or FINISHED. State lock held.
+
+        Ignores any other record: there is none that a child sends about its process.
+        """
+        kind = record[KIND]
+        if kind not in (ONLINE, FAILED, FAULT, FINISHED):
+            return
+        items = items_of(record)
         if kind == ONLINE:
-            if len(record[1]) == 1:  # a longer path is the online of a process below it
-                self.contact = next_contact(self.contact, ContactEvent.ONLINE)
-                self.warn_at = None
+            self.contact = next_contact(self.contact, ContactEvent.ONLINE)
+            self.warn_at = None
         elif kind == FAILED:
-            _, text, refused = record
-            self.failure, self.refused = str(text), bool(refused)
+            self.failure, self.refused = str(items["text"]), bool(items["refused"])
         elif kind == FAULT:
-            self.fault = str(record[1])
+            self.fault = str(items["text"])
         elif kind == FINISHED:
             self.finished = True
-            self.goes_on = len(record) > 1 and bool(record[1])
+            self.goes_on = bool(items["goes_on"])
 
     def failures(self, online: bool, stopping: bool, decision: RestartDecision) -> list[ProcessError]:
         """Return the errors to report for an end.

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from .._core.callable_names import failure
 from .._core.child_states import Phase
@@ -96,6 +97,7 @@ class Children:
         outer = node.inside()
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
         try:
+            link.on_control = partial(self._reported, child)
             link.role, link.given_name, link.child = "child", child.name, child.handle
             child.link = link
             with node.lock:
@@ -171,11 +173,10 @@ class Children:
 
     # What children report: in the readers of their links
 
-    def control(self, link: Link, record: Record) -> None:
-        """Handle ONLINE, FAILED, FAULT and FINISHED of a child. In the reader of its link."""
-        child = self._child_of(link)
-        if child is not None:
-            with self._node.lock:
+    def _reported(self, child: ChildState, record: Record) -> None:
+        """Note what a child reports of itself, unless it has ended for good. In the reader of its link."""
+        with self._node.lock:
+            if child in self._states:
                 child.heard(record)
 
     def _child_of(self, link: Link) -> ChildState | None:
@@ -304,7 +305,7 @@ class Children:
                     child.exited(code, monotonic())
             log.debug("= %s ended with %s", child.title, code)
         # What it wrote is read first, also where a forked helper keeps its end open.
-        child.link.close_session()
+        child.link.disconnect()
 
     def _due(self, child: ChildState, now: float, deadline: Deadline | None) -> None:
         """Do what is due for one child: finish its last process, restart it, or send its signals."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .._core.messages import Record
-from .._links.link import Link
 from .._platform.threads import Deadline
 
 
@@ -19,12 +18,8 @@ class Role(Protocol):
     """What the rest asks and announces to a role. Called in any thread, where the docstring names none."""
 
     is_child: bool
-    link: Link | None  # to the parent, once it is connected
     orphaned: bool  # the parent is gone, or has cut the link off
     ends_at_once: bool  # set by hurry(): its last signal ends this process, so all else has to come first
-
-    def control(self, record: Record) -> None:
-        """Handle a control record that the parent has sent. In the reader of ``link``."""
 
     def report(self, record: Record) -> None:
         """Send a control record to the parent. Signal handlers may call it."""
@@ -85,11 +80,7 @@ class TopRole:
     ends_at_once = False
 
     def __init__(self, wait_end: Callable[[float | None], bool]) -> None:
-        self.link: Link | None = None
         self._wait_end = wait_end
-
-    def control(self, record: Record) -> None:
-        pass
 
     def report(self, record: Record) -> None:
         pass

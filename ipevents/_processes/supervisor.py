@@ -38,7 +38,6 @@ class Supervisor:
     - ``on_stop(supervisor, deadline)`` is the whole stop, once one was asked for. It calls ``end_children``.
       The thread ends after it.
     - ``on_fault(exc)``: this thread has failed too often in a row, and stops everything.
-    - ``on_empty()``: a child has ended for good.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class Supervisor:
         role: Role,
         child_main: Callable[..., None],
         on_stop: Callable[[Supervisor, Deadline], None],
-        on_empty: Callable[[], None],
         on_fault: Callable[[BaseException], None] = lambda exc: None,
     ) -> None:
         self._node = node
@@ -73,7 +71,7 @@ class Supervisor:
                 incarnation=incarnation,
                 child_main=child_main,
                 ring=self.sentinels.ring,
-                on_empty=on_empty,
+                on_empty=role.look_again,
             )
             self._again = Again(self.sentinels.ring)
         except BaseException:  # of a signal handler

@@ -52,6 +52,21 @@ def test_what_is_there_at_the_end_is_read_first():
 
 @pytest.mark.parametrize(
     ("connection", "event"),
+    [(one, event) for one in Connection for event in CONNECTIONS[one]],
+    ids=lambda value: value.name,
+)
+def test_a_link_has_ended_if_no_row_leads_to_another_connection(connection, event):
+    state = LinkState()
+    state.connection = connection
+    reached, new = set(), {state.change(event)}
+    while new:
+        reached |= new
+        new = {following for one in new for following in CONNECTIONS[one].values()} - reached
+    assert state.ended is (Connection.NONE not in reached)
+
+
+@pytest.mark.parametrize(
+    ("connection", "event"),
     [(one, event) for one in Connection for event in LinkEvent if event not in CONNECTIONS[one]],
     ids=lambda value: value.name,
 )
@@ -61,4 +76,4 @@ def test_what_is_in_no_row_is_refused_and_changes_nothing(connection, event):
     assert not state.allows(event)
     with pytest.raises(RuntimeError, match=f"{event.name} cannot happen to a link that is {connection.name}"):
         state.change(event)
-    assert state.connection is connection
+    assert (state.connection, state.ended) == (connection, False)

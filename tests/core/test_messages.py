@@ -10,13 +10,18 @@ import pytest
 from ipevents._core import messages
 from ipevents._core.messages import (
     BROADCAST,
+    CONTROL_ITEMS,
+    INTEREST,
+    LAST_MESSAGE,
     MAX_PID,
     MAX_ROUTE,
     OFFLINE,
+    PROGRAM,
     SEND_TO,
     TO_CHILD,
     TO_PARENTS,
     TYPE_NAMES,
+    WANTED,
     Envelope,
     ErrorEnvelope,
     Message,
@@ -24,8 +29,10 @@ from ipevents._core.messages import (
     check_name,
     check_names,
     check_received,
+    control,
     count_messages,
     is_message,
+    items_of,
 )
 from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
 
@@ -300,3 +307,48 @@ def test_a_record_is_a_message_if_its_kind_has_a_name_for_users(name):
     record = (kind, ("a",), "x", None, [(), ()])
     assert is_message(record) == (kind in TYPE_NAMES)
     assert count_messages([record, record]) == (4 if kind in TYPE_NAMES else 0)
+
+
+# The items of control records
+
+
+def test_each_kind_of_control_records_has_names_for_its_items():
+    kinds = {kind for kind in KINDS.values() if kind > LAST_MESSAGE}
+
+    assert set(CONTROL_ITEMS) == kinds - {PROGRAM}  # which has those of a message record
+    assert all(len(set(names)) == len(names) for names in CONTROL_ITEMS.values())
+
+
+@pytest.mark.parametrize("kind", CONTROL_ITEMS)
+def test_a_control_record_has_the_items_that_it_was_made_of(kind):
+    items = {name: object() for name in CONTROL_ITEMS[kind]}
+    record = control(kind, **items)
+
+    assert type(record) is tuple  # a frame holds plain values only
+    assert record[0] == kind
+    assert items_of(record) == items
+
+
+def test_the_order_in_which_items_are_named_does_not_matter():
+    assert control(OFFLINE, exitcode=1, pid="b", path=("a",)) == (OFFLINE, ("a",), "b", 1)
+
+
+@pytest.mark.parametrize(
+    "items", [{}, {"event": "x"}, {"event": "x", "wanted": True, "more": 1}, {"a": 1, "b": 2}]
+)
+def test_no_control_record_is_made_of_other_items(items):
+    with pytest.raises((AssertionError, KeyError)):
+        control(INTEREST, **items)
+
+
+@pytest.mark.parametrize("record", [(INTEREST,), (INTEREST, "x"), (INTEREST, "x", True, 1), [INTEREST, "x"]])
+def test_a_control_record_with_more_or_fewer_items_is_refused(record):
+    with pytest.raises(ValueError, match="zip"):
+        items_of(record)
+
+
+def test_an_interest_that_waits_changes_at_the_item_that_says_so():
+    record = [*control(INTEREST, event="x", wanted=True)]
+    record[WANTED] = False
+
+    assert items_of(record) == {"event": "x", "wanted": False}

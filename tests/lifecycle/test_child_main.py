@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ipevents import Emitter
+from ipevents._core.messages import FAILED, PROGRAM, STOP
 from ipevents._core.stopping import Handler, Raised
 from ipevents._lifecycle import child_main as module
 from ipevents._lifecycle.child_main import ChildRole
@@ -124,3 +125,13 @@ def test_an_outside_signal_in_a_stop_adds_nothing_to_what_is_being_unwound(role,
     role.life.stopped.set()
     found.append(role.takes_no_signal())  # code after a stop of its own
     assert found == [False, False, True, False]
+
+
+def test_the_parent_sends_the_program_and_the_stop_and_nothing_else_is_listened_to(role):
+    asked = []
+    role.life.request_stop = asked.append
+    program = (PROGRAM, (), "", None, [()])
+    for record in [program, (STOP, 1500), (STOP, 0), (FAILED, "x", False), (99, "news")]:
+        role._control(record)
+    assert (role._program.get_nowait(), role._program.empty()) == (program, True)
+    assert asked == [1.5, module.LEAST_STEP_SECONDS / 2]

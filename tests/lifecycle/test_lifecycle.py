@@ -10,7 +10,7 @@ import pytest
 from lives import CEILING_SECONDS, InThread, state_of, threads
 
 from ipevents import Closed, Emitter, ForkedError, WouldDeadlock
-from ipevents._core.messages import FAILED, FAULT, FINISHED, ONLINE, STOP
+from ipevents._core.messages import FAULT
 from ipevents._core.state import Event, Stage, State
 from ipevents._lifecycle import drain
 from ipevents._processes import supervisor
@@ -159,7 +159,7 @@ class Supervisor:
 class Role:
     """A role that notes what it is told."""
 
-    is_child, link, orphaned, ends_at_once = True, "the parent's link", False, False
+    is_child, orphaned, ends_at_once = True, False, False
 
     def __init__(self):
         self.told = []
@@ -278,26 +278,6 @@ def test_a_supervisor_that_has_failed_says_so_here_and_to_the_parent(life, caplo
     assert report[0] == FAULT
     assert "ZeroDivisionError" in report[1]
     assert "the supervisor failed, and everything is ended" in caplog.text
-
-
-# Control records
-
-
-def test_records_of_the_parent_go_to_the_role_and_those_of_children_to_their_supervisor(life):
-    life.become_child(role := Role(), depth=1, is_worker=False)
-    life._control(role.link, (STOP, 1000))
-    assert role.told == [("control", (STOP, 1000))]
-    for record in [
-        (ONLINE, ("1",)),
-        (FAILED, "x", False),
-        (FAULT, "x"),
-        (FINISHED,),
-        (STOP, 1),
-        (99, "news"),
-    ]:
-        life._control("a child's link", record)
-    assert [record[0] for record in life.supervisor.asked] == [ONLINE, FAILED, FAULT, FINISHED]
-    assert role.told == [("control", (STOP, 1000))]
 
 
 def test_no_child_is_started_while_it_stops(life):

@@ -13,6 +13,7 @@ import time
 from multiprocessing.connection import Connection
 
 import pytest
+from interrupting import Interruption
 from watched import WatchedLink
 
 from ipevents._core import link_state
@@ -332,7 +333,7 @@ def test_flushing_gives_up_at_its_deadline(ends):
 
 def test_closing_ends_the_connection_at_both_ends(joined):
     a, b = joined
-    a.link.close_session()
+    a.link.disconnect()
     assert a.next_closed() is None
     assert b.next_closed() is None
     assert a.link.wait_closed(Deadline(CEILING))
@@ -369,7 +370,7 @@ def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joi
     a.send("y")
     assert [event for event, _ in b.next_messages(2)] == ["x", "y"]
     assert a.link.sent == 2
-    assert b.link.session is not None
+    assert b.link.stream is not None
 
 
 def test_a_link_that_was_ended_closes_the_connection_that_was_on_its_way(ends):
@@ -380,6 +381,25 @@ def test_a_link_that_was_ended_closes_the_connection_that_was_on_its_way(ends):
         theirs.settimeout(CEILING)
         assert theirs.recv(1) == b""
     assert ends[0].link.state.connection is link_state.Connection.ENDED
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_an_end_that_a_signal_handler_has_broken_off_can_be_repeated(attached):
+    place, was_there = 0, True
+    while was_there:
+        end = End("a")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            if attached:
+                end.attach(ours)
+            interruption = Interruption(place)
+            with end.lock:
+                was_there = interruption.run(end.link.end)
+                assert end.link.ended is end.link.state.ended, interruption.where
+            end.end()
+        ours.close()
+        place += 1
+    assert place > 10
 
 
 def test_ending_does_not_wait_for_a_peer_that_does_not_read(ends):
@@ -427,7 +447,7 @@ def test_a_second_connection_is_served_after_the_first_one(joined):
     for _ in range(3):
         a.send("x")
         assert b.next_record()[2] == "x"
-        a.link.close_session()
+        a.link.disconnect()
         a.next_closed()
         b.next_closed()
         join(a, b)
@@ -453,21 +473,21 @@ def test_what_was_half_written_to_the_first_connection_does_not_reach_the_second
 
 def test_all_connections_that_end_while_one_writes_to_the_first_are_closed(ends):
     a, b = ends
-    sessions = []
+    streams = []
     for number in range(3):
         join(a, b)
         with a.lock:
-            sessions.append(a.link.session)
+            streams.append(a.link.stream)
             if number == 0:
                 a.put("x")
                 records = a.link.claim()
-        a.link.close_session()
+        a.link.disconnect()
         a.next_closed()
         b.next_closed()
     a.link.write_now(records)
     a.end()
     assert a.link.join(Deadline(CEILING))
-    assert [session.socket.fileno() for session in sessions] == [-1] * 3
+    assert [stream.socket.fileno() for stream in streams] == [-1] * 3
 
 
 @pytest.mark.parametrize("closing", ["end", "close", "goodbye"])
@@ -476,7 +496,7 @@ def test_a_link_may_be_closed_by_its_own_reader(ends, closing):
 
     def listener(record):
         with b.lock:
-            {"end": b.link.end, "close": b.link.close_session, "goodbye": b.link.say_goodbye}[closing]()
+            {"end": b.link.end, "close": b.link.disconnect, "goodbye": b.link.say_goodbye}[closing]()
 
     b.on_record = listener
     join(a, b)

@@ -48,7 +48,7 @@ class Sending:
 
 
 class _Connection:
-    """As much of a multiprocessing.connection.Connection as a session takes over."""
+    """As much of a multiprocessing.connection.Connection as a stream takes over."""
 
     def __init__(self, sock):
         self._sock = sock

@@ -54,7 +54,6 @@ class Serving:
         self.node = Node(
             "server",
             reply=print,
-            on_control=lambda link, record: None,
             on_first_use=lambda: None,
             on_exit=lambda exc: None,
             floor=Floor(),
@@ -222,7 +221,7 @@ def test_a_client_is_a_child_whose_messages_are_as_large_as_both_ends_take(make,
     serving.connect(max_message=its)
     link = serving.child()
     assert (link.role, link.name, link.is_limited, link.limit) == ("client", "client", True, 2000)
-    assert link.session is not None
+    assert link.stream is not None
 
 
 def test_what_a_client_sends_is_heard_and_its_end_is_told(serving):
@@ -357,10 +356,10 @@ def test_before_it_serves_it_ends_at_once(serving):
 def test_in_a_fork_the_copies_are_closed_and_the_parents_connections_live(serving):
     peer = serving.connect()
     link = serving.child()
-    parents = link.session.socket.dup()  # what the parent still has
+    parents = link.stream.socket.dup()  # what the parent still has
     serving.server.abandon()
     assert serving.acceptor.asked == ["abandon"]
-    assert link.session.socket.fileno() == -1
+    assert link.stream.socket.fileno() == -1
     peer.setblocking(False)
     with pytest.raises(BlockingIOError):  # neither an end nor a reset
         peer.recv(1)

@@ -64,7 +64,7 @@ def test_rule_1_the_end_of_the_link_ends_the_wait_and_is_decided_again(pair, mon
     waiting = watch_waits(monkeypatch, link)
     result = in_thread(parent.send_child, "first", "x")
     assert waiting.wait(CEILING)
-    first.links[0].close_session()
+    first.links[0].disconnect()
     assert isinstance(result(), UnknownProcess)
     assert link.dropped == {"link-cut": FULL}
 
@@ -173,7 +173,7 @@ def test_rule_3_a_fanout_skips_a_link_that_goes_while_it_waits(pair, monkeypatch
     waiting = watch_waits(monkeypatch, link)
     result = in_thread(parent.send, BROADCAST, "x", 1)
     assert waiting.wait(CEILING)
-    first.links[0].close_session()
+    first.links[0].disconnect()
     assert result() is None
     assert second.next()[:2] == ("x", (1,))
     assert link.dropped == {"link-cut": FULL + 1}

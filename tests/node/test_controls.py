@@ -37,11 +37,11 @@ def test_online_is_told_to_all_above_and_parent_to_the_child(places):
 def test_who_goes_further_down_is_told_by_who_noticed(line):
     top, _, leaf = line
     top.listen("offline")
-    leaf.links[0].close_session()
+    leaf.links[0].disconnect()
     assert top.next() == ("offline", ("leaf",), ("middle", "top"))
 
 
-def test_an_unknown_control_record_goes_to_who_knows_processes(places, raw):
+def test_a_record_about_a_process_goes_to_who_has_the_link(places, raw):
     top = places("top").listen("x")
     raw(top).send((99, "news"), (TO_PARENTS, ("raw",), "x", None, [()]))
     top.next()
@@ -115,7 +115,7 @@ def test_an_online_is_passed_on_and_delivered_and_only_a_childs_own_is_answered(
     take(relay, relay.child, (ONLINE, ("child",)))
     assert queued(relay, relay.child) == [(PARENT, "relay")]
     assert [relay.next()[2] for _ in range(2)] == [("leaf", "child", "relay"), ("child", "relay")]
-    assert relay.controls == [(ONLINE, ("leaf", "child")), (ONLINE, ("child",))]
+    assert relay.controls == [(ONLINE, ("child",))]
 
 
 def test_an_offline_is_passed_on_and_delivered_with_its_exit_code(relay):

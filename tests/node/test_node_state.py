@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 
 import pytest
-from places import CEILING, inside
+from places import CEILING, inside, settle
 
+from ipevents._core.messages import BROADCAST
 from ipevents._core.state import Event, Stage, State
 from ipevents._exceptions import Closed, ForkedError, NotStarted, UnknownProcess
 from ipevents._platform.host import process_name
@@ -21,6 +23,24 @@ def test_a_mistake_made_inside_is_an_error_event(line):
     top = line[0].hear_errors()
     inside(top, lambda: top.send_child("nobody", "x"))
     assert isinstance(top.next_error(), UnknownProcess)
+
+
+def test_however_much_is_queued_from_inside_runs_one_behind_the_other(line):
+    top, middle, _ = line
+    middle.listen("x")
+    settle(*line)
+    depths = set()
+    top.on("local", lambda message: depths.add(len(inspect.stack(0))))
+
+    def call():
+        for number in range(1000):
+            top.send(BROADCAST, "x", number)
+            top.node.events.emit("local", (), {})
+
+    inside(top, call)
+    assert [middle.next()[1] for _ in range(1000)] == [(number,) for number in range(1000)]
+    assert len(depths) == 1
+    assert top.node.lock.deferred == {}
 
 
 # Stages

@@ -30,7 +30,7 @@ from ipevents._platform.threads import Deadline
 def test_who_goes_is_told_deepest_first(line):
     top, middle, _ = line
     top.listen("offline")
-    middle.link_to(top).close_session()
+    middle.link_to(top).disconnect()
     assert top.next() == ("offline", ("leaf",), ("top",))
     assert top.next() == ("offline", ("middle",), ("top",))
     assert top.node.router.netmap.as_dict() == {}

@@ -30,7 +30,7 @@ class Children:
     """A private socket that is not open, and children that are expected at it."""
 
     def __init__(self) -> None:
-        self.node = Node("1", reply=ignore, on_control=ignore, on_first_use=ignore, on_exit=ignore)
+        self.node = Node("1", reply=ignore, on_first_use=ignore, on_exit=ignore)
         self.socket = ChildSocket(self.node, incarnation=1, on_attached=ignore)
         self.links: list[Link] = []
 

@@ -10,7 +10,7 @@ import pytest
 
 from ipevents import OptionsError, StartFailed, TargetFailed, WorkerRefused
 from ipevents._core.child_states import Contact, Phase
-from ipevents._core.messages import FAILED, FINISHED, ONLINE, STOP, TO_CHILD
+from ipevents._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, TO_CHILD
 from ipevents._core.restarts import GiveUp, NoRestart, Restart, RestartPolicy
 from ipevents._options import Options, child_options
 from ipevents._platform.threads import Deadline
@@ -51,9 +51,9 @@ class Told:
         self.connections: list[object] = []
         self.tell = self.records.append
 
-    def attach(self, session: Stream) -> None:
-        self.connections.append(session.socket)
-        session.socket.close()
+    def attach(self, stream: Stream) -> None:
+        self.connections.append(stream.socket)
+        stream.socket.close()
 
 
 def starting(**options: float) -> ChildState:
@@ -137,19 +137,25 @@ def test_a_program_that_is_too_much_for_the_pipe_travels_over_the_link():
     assert one.program_size > 1_000_000
 
 
-def test_only_its_own_online_is_the_childs_online():
+def test_the_online_of_a_child_ends_the_wait_for_it():
     one = connected()
     one.warn_at = 1.0
-    one.heard((ONLINE, ("grandchild", "child")))
-    assert (one.contact, one.warn_at) == (Contact.CONNECTED, 1.0)
     one.heard((ONLINE, ("child",)))
     assert (one.contact, one.warn_at) == (Contact.ONLINE, None)
+
+
+@pytest.mark.parametrize("record", [(STOP, 1), (PROGRAM, (), "", None, []), (99, "news")])
+def test_what_no_child_says_of_itself_is_ignored(record):
+    one = connected()
+    before = dict(vars(one))
+    one.heard(record)
+    assert vars(one) == before
 
 
 def test_what_a_child_says_of_its_end_is_kept_until_the_next_start():
     one = connected()
     one.heard((FAILED, "a traceback", True))
-    one.heard((FINISHED,))
+    one.heard((FINISHED, False))
     assert (one.failure, one.refused, one.finished) == ("a traceback", True, True)
     one.exited(1, 1.0)
     one.goes_next(Restart(0.0), 1.0)

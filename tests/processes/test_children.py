@@ -7,6 +7,9 @@ import signal
 import pytest
 
 from ipevents import Emitter, StartFailed
+from ipevents._core.messages import FAILED, STOP
+from ipevents._links.link import Link
+from ipevents._platform.threads import Deadline
 from ipevents._processes import children as module
 from ipevents._processes import supervisor
 
@@ -50,3 +53,25 @@ def test_a_fault_after_the_start_of_a_process_leaves_it_watched(emitter, monkeyp
         child.process.kill()
         assert child.join(CEILING_SECONDS)
     assert [process.exitcode for process in second] == [-signal.SIGKILL]
+
+
+def test_what_a_child_reports_comes_to_its_state_until_it_has_ended_for_good(emitter):
+    child, other = emitter.worker(signal.pause), emitter.worker(signal.pause)
+    state = child._state
+    state.link.on_control((FAILED, "before", False))
+    child.kill()
+    assert child.join(CEILING_SECONDS)
+    state.link.on_control((FAILED, "after", False))
+    assert (state.failure, other._state.failure) == ("before", "")
+
+
+def test_a_client_reports_nothing_of_its_process(emitter):
+    """Nor does a server: only a link to a process that was started here, or that has started this one."""
+    node = emitter._life.node
+    link = Link("client", node.lock, node.incoming.receive, lambda link, error: None)
+    for record in [(STOP, 1), (FAILED, "x", False), (99, "news")]:
+        node.incoming.receive(link, [record], 1)
+    with node.lock:
+        link.end()
+    assert link.join(Deadline(CEILING_SECONDS))
+    assert not emitter.stopping

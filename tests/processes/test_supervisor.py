@@ -32,13 +32,12 @@ class Watched(TopRole):
         self.is_done = True
         self.looks = 0
         self.again_after = 0.0
-        self.node = node = Node("1", reply=ignore, on_control=ignore, on_first_use=ignore, on_exit=ignore)
+        self.node = node = Node("1", reply=ignore, on_first_use=ignore, on_exit=ignore)
         self.supervisor = Supervisor(
             node,
             depth=0,
             incarnation=1,
             on_stop=self.stop,
-            on_empty=lambda: self.called.put("empty"),
             role=self,
             child_main=ignore,
         )

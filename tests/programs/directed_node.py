@@ -133,7 +133,7 @@ class Node:
     def drop_connections(self):
         """The server's end of every client link is cut."""
         for link in list(ipem._life.public_socket.server._clients):
-            link.close_session()
+            link.disconnect()
 
 
 def main():

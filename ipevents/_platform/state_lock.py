@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._exceptions import IPEventsError
-from .._platform.latches import let_go
+from .latches import let_go
 
 _Calls = deque[tuple[Callable[..., Any], tuple[Any, ...]]]
 

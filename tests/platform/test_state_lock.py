@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections import deque
 
 import pytest
-from places import inside, settle
 
-from ipevents._core.messages import BROADCAST
 from ipevents._exceptions import Closed
-from ipevents._node.state_lock import StateLock
+from ipevents._platform.state_lock import StateLock
 
 
 @pytest.fixture
@@ -82,11 +79,7 @@ def test_after_a_fork_nothing_waits_for_the_lock_of_before(lock):
     assert ran == []
 
 
-# In a whole node
-
-
-def test_a_signal_handler_may_run_what_is_queued_before_who_was_about_to(line):
-    node = line[0].node
+def test_a_signal_handler_may_run_what_is_queued_before_who_was_about_to(lock):
     done = []
 
     class Interrupted(deque):
@@ -98,24 +91,6 @@ def test_a_signal_handler_may_run_what_is_queued_before_who_was_about_to(line):
                 self.popleft()[0]()
             return there
 
-    node.lock.deferred[threading.get_ident()] = Interrupted([(lambda: done.append("once"), ())])
-    node.lock.run_deferred()
-    assert (done, node.lock.deferred) == (["once"], {})
-
-
-def test_however_much_is_queued_from_inside_runs_one_behind_the_other(line):
-    top, middle, _ = line
-    middle.listen("x")
-    settle(*line)
-    depths = set()
-    top.on("local", lambda message: depths.add(len(inspect.stack(0))))
-
-    def call():
-        for number in range(1000):
-            top.send(BROADCAST, "x", number)
-            top.node.events.emit("local", (), {})
-
-    inside(top, call)
-    assert [middle.next()[1] for _ in range(1000)] == [(number,) for number in range(1000)]
-    assert len(depths) == 1
-    assert top.node.lock.deferred == {}
+    lock.deferred[threading.get_ident()] = Interrupted([(lambda: done.append("once"), ())])
+    lock.run_deferred()
+    assert (done, lock.deferred) == (["once"], {})
