@@ -40,8 +40,8 @@ from ipevents._core.messages import (
     TO_PARENTS,
     TO_SIBLINGS,
 )
-from ipevents._core.router import Up
 from ipevents._core.state import Stage
+from ipevents._core.topology import Up
 from ipevents._dispatch.floor import Floor
 from ipevents._dispatch.notices import Notices
 from ipevents._exceptions import (
