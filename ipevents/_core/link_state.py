@@ -2,8 +2,8 @@
 
 Three small machines, each with all its transitions as a table. ``Connection`` changes a few times in the
 life of a link, by ``LinkState.change``, which refuses what the table does not have. ``Right`` and ``Summons``
-change with every frame, so ``writer.py`` assigns them and asks nothing; the tests of links look at each of
-these assignments and compare it with the table. Pure: the caller holds the state lock.
+change with every frame, so the code in ``_links`` assigns them and asks nothing; the tests of links look at
+each of these assignments and compare it with the table. Pure: the caller holds the state lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who writes to a link, step by step. What two whole links do is in test_link.py."""
+"""Which thread writes to a link, step by step: outlet.py and writer.py. Two whole links: test_link.py."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ from ipevents._exceptions import (
     UnknownProcess,
     UnreadablePayload,
 )
-from ipevents._links import writer as writer_module
+from ipevents._links import outlet as outlet_module
 from ipevents._links.link import Link
 from ipevents._node import backpressure
 from ipevents._node.node import Node
@@ -1428,7 +1428,7 @@ def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw
 
 def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
     top, child, looks = _echoing(places, raw, monkeypatch)
-    monkeypatch.setattr(writer_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
+    monkeypatch.setattr(outlet_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
 
     def listener(message, number):
         for answer in range(3):
