@@ -1,7 +1,7 @@
 """The routing rules: where one event goes from this process.
 
-Pure values in, a Plan out. A decision depends on the kind of the message, its event, the link it came
-by and the topology only, so it is kept until topology or interest change. Not thread-safe: the
+A message's kind, its event and the link that it came by go in, a ``Plan`` comes out. Nothing but these three
+and the topology decides, so a plan is kept until topology or interest change. Pure and not thread-safe: the
 caller holds its state lock.
 """
 
@@ -23,11 +23,14 @@ from .messages import (
 )
 from .topology import Topology, Up
 
-_MAX_PLANS = 16_384  # kept for messages from here of one kind, and for those that pass; names can be many
+_MAX_PLANS = 16_384  # in each table of kept plans: a program may use any number of event names
 
 
 class Row(NamedTuple):
-    """What one process does with a message of one kind, by where the message comes from."""
+    """What one process does with messages of one kind, by where they come from: here, below, or above.
+
+    ``deliver``: it is for our listeners. ``up`` and ``down``: it goes on to the parent, to the children.
+    """
 
     origin_up: bool
     origin_down: bool
@@ -47,38 +50,44 @@ RULES: dict[int, Row] = {
     TO_GRAND_MASTER: Row(True, False, None, True, False, None, False),
     BROADCAST: Row(True, True, True, True, True, True, True),
 }
-# bubble is a local event and then TO_PARENTS; TO_CHILD and SEND_TO go by their route, see _follow().
+# bubble is a local event and then TO_PARENTS. TO_CHILD and SEND_TO go by their route, see _follow().
 
 
 class Router(Topology):
-    """The part of the tree that one process sees, and what follows from it for each message."""
+    """Decides where messages go from this process, by what it knows of the tree, and keeps what it decided.
+
+    ``plan_here`` is for messages that start here, ``plan`` for those that arrive. ``accept`` checks the path
+    of what arrives, and ``hop`` finds the next link of a route. A caller that keeps decisions of its own
+    compares ``version``: while that is the same, they hold.
+    """
 
     def __init__(self, pid: str, version: int = 0) -> None:
         super().__init__(pid, version)
-        # Kept decisions, all forgotten at each change: for messages from here by kind, and there by event,
-        # or by route and event, ...
+        # Plan caches, cleared by changed(). here[kind][event or (route, event)]: messages that start here.
         self.here: dict[int, dict[Any, Plan]] = {kind: {} for kind in TYPE_NAMES}
-        # ... and for those that arrive by kind, event and link.
+        # _plans[kind, event, link]: messages that arrive.
         self._plans: dict[tuple[int, str, Hashable], Plan] = {}
-        self._headers: dict[tuple[int, Any], Header] = {}  # the same object for as long as we have our name
+        self._headers: dict[tuple[int, Any], Header] = {}  # see header(); cleared when our name changes
 
     def changed(self) -> None:
-        """Forget every kept decision: topology or interest is not what it was."""
+        """Forget every kept plan: topology or interest is not what it was."""
         super().changed()
         self._plans.clear()
         for plans in self.here.values():
             plans.clear()
 
     def rename(self, pid: str) -> None:
-        """This process has agreed on another pid; the old one is still understood."""
+        """Take another pid, as ``Topology.rename`` does, and forget the headers, which name the old one."""
         self._headers.clear()
         super().rename(pid)
 
     def plan_here(self, kind: int, event: str, route: tuple[str, ...] | None = None) -> Plan:
-        """Where a message goes that starts here.
+        """Return where a message goes that starts here.
 
-        ``route`` is ``(pid,)`` or ``(link,)`` of the child for TO_CHILD, for SEND_TO the target first, and at
-        the end a name of ours or not; None for the other kinds. A plan with a report is not kept.
+        ``route`` depends on the kind. TO_CHILD: ``(pid,)`` or ``(link,)`` of the child. SEND_TO: the target
+        first and the next hop last; a name of ours may follow at the end. Other kinds: None.
+
+        A plan with a report is not kept.
         """
         here = self.here[kind]
         key = event if route is None else (route, event)
@@ -92,7 +101,7 @@ class Router(Topology):
         return plan
 
     def plan(self, kind: int, event: str, link: Hashable) -> Plan:
-        """Where a message without a route goes that came by this link."""
+        """Return where a message without a route goes that came by this link."""
         key = (kind, event, link)
         plan = self._plans.get(key)
         if plan is None:
@@ -102,9 +111,10 @@ class Router(Topology):
         return plan
 
     def header(self, kind: int, to: Any = None) -> Header:
-        """What all records of this kind and route that start here begin with.
+        """Return the header of all records of this kind and rest of route (``to``) that start here.
 
-        The same object each time, by which an outbox tells what may travel in one record.
+        It is the same object each time until our name changes. By that object an outbox recognises messages
+        that may travel in one record.
         """
         key = (kind, to)
         header = self._headers.get(key)
@@ -115,7 +125,7 @@ class Router(Topology):
         return header
 
     def _follow(self, kind: int, event: str, route: tuple[str, ...]) -> Plan:
-        """A message from here to a child, or along a route."""
+        """Return the plan for a message that goes from here to a child, or along a route."""
         if kind == TO_CHILD:
             child: Hashable = route[0]
             link = self._links.get(child) if isinstance(child, str) else child
@@ -132,7 +142,7 @@ class Router(Topology):
         return Plan(forward=(link,), header=self.header(kind, to), event=event, only=link)
 
     def hop(self, route: tuple[str, ...]) -> tuple[Hashable | None, Report | None]:
-        """The link towards ``route[-1]``, or why there is none."""
+        """Return the link to the next hop, ``route[-1]``, and None; or None and the report of why not."""
         pid = route[-1]
         if self.parent is not None and pid in self.parent_names:
             if self.up is Up.OPEN:
@@ -144,6 +154,7 @@ class Router(Topology):
         return link, None
 
     def _decide(self, kind: int, event: str, link: Hashable | None) -> Plan:
+        """Return the plan for a message without a route that came by ``link``; None: it starts here."""
         row = RULES[kind]
         if link is None:
             deliver = kind == TO_GRAND_MASTER and self.up is Up.NONE

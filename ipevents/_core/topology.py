@@ -1,6 +1,7 @@
 """What one process knows of the tree: its neighbours, their names, who is below it and wants which event.
 
-Values in, values out. Not thread-safe: the caller holds its state lock.
+Every change that a peer or a child causes is a method here, which checks what the peer claims. ``Router``
+decides by this where messages go. Pure and not thread-safe: the caller holds its state lock.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .interest import Change, Interest
 from .messages import MAX_PATH, check_names, is_pids
 from .netmap import Netmap
 
-_MAX_PATHS = 4096  # paths kept for each link; more are worked out anew
+_MAX_PATHS = 4096  # accepted paths that are kept for each link
 
 
 class Up(Enum):
@@ -25,7 +26,11 @@ class Up(Enum):
 
 
 class Neighbour:
-    """What the router knows of one link."""
+    """The process at the other end of one link.
+
+    ``pid`` is its name here. ``online`` is False for a child until its ``online`` comes. ``paths`` keeps what
+    ``Topology.accept`` has accepted: the path as received, and the same with this process at its end.
+    """
 
     __slots__ = ("is_parent", "online", "paths", "pid")
 
@@ -42,36 +47,40 @@ _HERE = object()  # the source of our own listeners in Interest
 class Topology:
     """The part of the tree that one process sees.
 
-    Links are opaque hashable values; ``up`` tells the state of the link to the parent. ``version`` is the
-    number from which it counts its changes: one that follows another goes on from there, so that nothing
-    decided by the one before it passes for decided by this one.
+    A link is any hashable value here. ``up`` is the state of the way to the parent. ``version`` counts the
+    changes, so a decision that was made at another version may be old. A topology that follows another one
+    (``start()`` after ``stop()``) gets the number from which it counts on: so nothing that was decided by the
+    former one seems valid.
 
-    ``Router`` is a class on top of this one and does not hold one: what is decided for each message reads
-    ``pid``, ``neighbours`` and ``version``, and a step between would cost time with each.
+    ``Router`` derives from this class instead of holding one: for each message ``pid``, ``neighbours`` and
+    ``version`` are read, and a step through another object would make that slower.
     """
 
     def __init__(self, pid: str, version: int = 0) -> None:
         self.pid = pid
-        self.path: tuple[str, ...] = (pid,)  # of what starts here
-        self.names = {pid}  # this process under all names it ever had
+        self.path: tuple[str, ...] = (pid,)  # of messages that start here
+        self.names = {pid}  # all names that this process ever had
         self.parent: Hashable | None = None
-        self.parent_names: set[str] = set()  # what we call this parent, and ever did
-        self._parent_called: dict[str, str] = {}  # by what it calls itself
+        self.parent_names: set[str] = set()  # all names that this parent ever had here
+        self._parent_called: dict[str, str] = {}  # its name here, by the name that it gives itself
         self.up = Up.NONE
         self.netmap = Netmap()
         self.interest = Interest()
         self.neighbours: dict[Hashable, Neighbour] = {}
         self._links: dict[str, Hashable] = {}  # children by pid
-        self.version = version  # counts changes of topology and interest: what was decided before may be old
+        self.version = version
 
     def changed(self) -> None:
-        """Count a change of topology or interest: what was decided before may be old."""
+        """Count a change of topology or interest. Each method that makes one calls this."""
         self.version += 1
 
     # This process and its neighbours
 
     def rename(self, pid: str) -> None:
-        """This process has agreed on another pid; the old one is still understood."""
+        """Take another pid, on which the handshake with the server has agreed.
+
+        The old name stays in ``names``, so routes that contain it still lead here.
+        """
         self.pid = pid
         self.path = (pid,)
         self.names.add(pid)
@@ -80,22 +89,22 @@ class Topology:
         self.changed()
 
     def add_child(self, link: Hashable, pid: str) -> None:
-        """A child was started, or a client connected; it is not online yet."""
+        """Add a child that was started, or a client that has connected. It is not online yet."""
         self.neighbours[link] = Neighbour(pid, is_parent=False)
         self._links[pid] = link
         self.netmap.add((pid,))
         self.changed()
 
     def remove_child(self, link: Hashable) -> tuple[list[tuple[str, ...]], Change]:
-        """The child is gone.
+        """Remove a child and all that is known below it.
 
-        Returns the paths of all that were online there, deepest first, and the change.
+        Returns the paths of the processes that were online there, deepest first, and the change of interest.
         """
         neighbour = self.neighbours.pop(link, None)
         if neighbour is None:
             return [], Change()
         gone: list[tuple[str, ...]] = []
-        if self._links.get(neighbour.pid) == link:  # else another link has the name, and what is below it
+        if self._links.get(neighbour.pid) == link:  # a newer link may have taken over this name and subtree
             del self._links[neighbour.pid]
             gone = self.netmap.remove((neighbour.pid,))
         change = self.interest.forget(link)
@@ -103,33 +112,34 @@ class Topology:
         return gone, change
 
     def set_parent(self, link: Hashable, pid: str, up: Up) -> None:
-        """The link upwards, its peer's name, and whether it carries."""
+        """Set the link to the parent, its name ("" while that is not known), and the state of the way."""
         self.parent = link
         self.up = up
         self.neighbours[link] = Neighbour(self._call_parent(pid) if pid else "", is_parent=True)
         self.changed()
 
     def remove_parent(self) -> None:
-        """The link upwards is gone for good."""
+        """Forget the link to the parent for good."""
         self.neighbours.pop(self.parent, None)
         self.parent = None
         self.up = Up.NONE
         self.changed()
 
     def forget_all(self) -> None:
-        """This process has no neighbours any more: what still arrives by a link of before is not from one."""
+        """Remove all neighbours, so that what still arrives over their links is recognised as stale."""
         self.remove_parent()
         for link in list(self.neighbours):
             self.remove_child(link)
 
     def set_up(self, up: Up) -> None:
+        """Note the state of the way to the parent."""
         self.up = up
         self.changed()
 
     def parent_renamed(self, pid: str) -> str:
-        """The parent calls itself this now; what it was called before is still understood.
+        """Note that the parent calls itself ``pid`` now. Its earlier names are still understood.
 
-        Returns what we call it: the same, or another name where a child of ours has that one.
+        Returns its name here: the same, or another one if a child of ours has that name.
         """
         called = self._call_parent(pid)
         if self.parent is not None:
@@ -138,9 +148,10 @@ class Topology:
         return called
 
     def parent_replaced(self, pid: str, called: str) -> None:
-        """Another process is the parent from now on. It says it is ``pid``, and is ``called`` so here.
+        """Note that another process is the parent now, which calls itself ``pid`` and is ``called`` so here.
 
-        Routes over the one before it are broken: that knew others by these names.
+        Routes that lead over its predecessor lead nowhere from now on. Their names were those that the
+        predecessor used, and may mean other processes to this one.
         """
         assert self.parent is not None
         neighbour = self.neighbours[self.parent]
@@ -153,38 +164,44 @@ class Topology:
         self.changed()
 
     def _call_parent(self, pid: str) -> str:
+        """Return the name here of a parent that calls itself ``pid``, the same each time, and note it."""
         called = self._parent_called.setdefault(pid, f"{pid}-parent" if pid in self._links else pid)
         self.parent_names.add(called)
         if called != self.pid:
-            self.names.discard(called)  # a name that we had once, and that is the parent's alone
+            self.names.discard(called)  # one that we had once: it leads to the parent now
         return called
 
     def is_taken(self, pid: str) -> bool:
-        """Whether this process or a neighbour goes by this name, or did: nobody else may get it."""
+        """Return whether the name belongs to a neighbour, or did to this process or the present parent.
+
+        Then no other process may get it.
+        """
         return pid in self.names or pid in self.parent_names or pid in self._links
 
     def parent_pid(self) -> str | None:
-        """The parent's name while there is a connection to it, else None."""
+        """Return the parent's name, or None while there is no connection to it."""
         if self.parent is None or self.up is not Up.OPEN:
             return None
         return self.neighbours[self.parent].pid or None
 
     def child_links(self) -> list[Hashable]:
+        """Return the links of all children and clients."""
         return list(self._links.values())
 
     def child_link(self, pid: str) -> Hashable | None:
+        """Return the link of the child or client with this name, or None."""
         return self._links.get(pid)
 
     def child_pids(self) -> list[str]:
+        """Return the names of all children and clients."""
         return list(self._links)
 
     # Who is below
 
     def online(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:
-        """``path[0]``, at or below the neighbour, said that it is online. Returns the path with us at its
-        end.
+        """Note that ``path[0]``, which is the neighbour at this link or below it, is online.
 
-        Raises Forged where the path cannot be.
+        Returns the path with this process at its end. Raises Forged if the path cannot be true.
         """
         neighbour = self._below(link)
         if not is_pids(path, MAX_PATH) or path[-1] != neighbour.pid or not self.netmap.knows(path[1:]):
@@ -196,9 +213,9 @@ class Topology:
         return (*path, self.pid)
 
     def offline(self, link: Hashable, path: tuple[str, ...], pid: str) -> tuple[str, ...]:
-        """``path[0]`` noticed that its child ``pid`` is gone. Returns the path with us at its end.
+        """Note that ``pid`` is gone, a child of ``path[0]``, which has noticed that.
 
-        Raises Forged where the path cannot be.
+        Returns the path with this process at its end. Raises Forged if the path cannot be true.
         """
         neighbour = self._below(link)
         pids = self.accept(link, path)
@@ -209,9 +226,10 @@ class Topology:
         return pids
 
     def accept(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:
-        """The path with this process at its end, after checking that it can be true.
+        """Return the path of a record with this process at its end, after a check that it can be true.
 
-        Raises Forged: the last hop is not the peer, or the origin is not known below it.
+        Raises Forged if the last hop is not the peer itself, or the origin is not known below the peer. What
+        is above the parent is not known here, so of the parent's paths only the last hop is checked.
         """
         neighbour = self.neighbours[link]
         try:
@@ -239,9 +257,9 @@ class Topology:
         return pids
 
     def _below(self, link: Hashable) -> Neighbour:
-        """The child at this link.
+        """Return the child at this link.
 
-        Raises Forged where it is the parent, who has no say in what is below us.
+        Raises Forged if that is the parent: what is below us, only children can announce.
         """
         neighbour = self.neighbours[link]
         if neighbour.is_parent:
@@ -251,14 +269,18 @@ class Topology:
     # Interest
 
     def own_interest(self, event: str, wanted: bool) -> Change:
-        """Our own listeners to an event became some, or none."""
+        """Note whether this process has listeners for an event. Returns what to announce to the parent."""
         return self.interest.add(_HERE, event) if wanted else self.interest.remove(_HERE, event)
 
     def own_interests(self, events: Iterable[str]) -> Change:
+        """Note all events for which this process has listeners. Returns what to announce to the parent."""
         return self.interest.replace(_HERE, events)
 
     def peer_interest(self, link: Hashable, event: str, wanted: bool) -> Change:
-        """A child's subtree began or ceased to listen. Raises ProtocolError for what is no event's name."""
+        """Note that a child's subtree began or ceased to listen to an event.
+
+        Returns what to announce to the parent. Raises ProtocolError if ``event`` is not an event's name.
+        """
         self._below(link)
         check_names((event,))
         if wanted:
@@ -269,7 +291,7 @@ class Topology:
         return change
 
     def peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
-        """All that a child's subtree listens to. Raises ProtocolError for what are no names of events."""
+        """Note all events that a child's subtree listens to. Returns and raises as ``peer_interest``."""
         self._below(link)
         check_names(events)
         change = self.interest.replace(link, events)
@@ -277,13 +299,17 @@ class Topology:
         return change
 
     def more_peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
-        """Further names of what a child's subtree listens to. Raises as ``peer_interests``."""
+        """Add to the events that a child's subtree listens to. Returns and raises as ``peer_interest``."""
         self._below(link)
         change = self.interest.add_all(link, check_names(events))
         self.changed()
         return change
 
     def wants(self, link: Hashable, event: str) -> bool:
-        """Whether an event has to go down this link: until it is online its interest is not known."""
+        """Return whether an event has to go down this link.
+
+        It has if somebody there listens to it, and as long as the child is not online: its interest is not
+        known before.
+        """
         neighbour = self.neighbours[link]
         return not neighbour.online or self.interest.wants(link, event)
