@@ -196,7 +196,6 @@ class _Side:
         return fields
 
     def _refused(self, cause: bytes, text: bytes) -> LinkError:
-        """Return the error for a REFUSED frame."""
         # These bytes are not authenticated: only known causes are used, and only printable text gets into an
         # exception or a log.
         why = "".join(c if c.isprintable() else "?" for c in text.decode("utf-8", "replace"))
@@ -213,7 +212,6 @@ class _Side:
         return error
 
     def _identity(self, pid: bytes, incarnation: int, max_message: int, *python: int) -> Identity:
-        """Return the identity that the fields of a frame contain."""
         return Identity(self._decoded(pid), incarnation, (python[0], python[1]), max_message)
 
     def _decoded(self, pid: bytes) -> str:
@@ -343,7 +341,6 @@ class ServerHandshake(_Side):
         return challenge
 
     def _proved(self, frame: bytes, theirs: bytes) -> None:
-        """Check the client's proof, which completes ``authenticated``."""
         if not compare_digest(theirs, _mac(self._key, b"client", *self._transcript)):
             raise self._failed(WRONG_KEY, _wrong_key(), Refusal(WRONG_KEY))
         self._proof = frame
@@ -365,12 +362,10 @@ class ServerHandshake(_Side):
 
 
 def _mac(key: bytes, label: bytes, *parts: bytes) -> bytes:
-    """Return the MAC of a handshake's parts, in the role that the label names."""
     return mac(key, b"ipevents handshake", label, *parts)
 
 
 def _frame(kind: int, *fields: bytes | int) -> bytes:
-    """Return a frame of this kind."""
     return _PREFIX.pack(_MAGIC, _PROTOCOL, kind) + _LAYOUTS[kind].pack(*fields)
 
 
@@ -381,7 +376,6 @@ def _refused_frame(refusal: Refusal) -> bytes:
 
 
 def _who(me: Identity) -> tuple[bytes, int, int, int, int]:
-    """Return an identity as the fields of a frame."""
     return _encoded_pid(me.pid), me.incarnation, me.max_message, *me.python
 
 
@@ -394,14 +388,12 @@ def _encoded_pid(pid: str) -> bytes:
 
 
 def _checked(key: bytes) -> bytes:
-    """Return the key. Raises ValueError if it is too short."""
     if len(key) < MIN_KEY_BYTES:
         raise ValueError(f"a key has at least {MIN_KEY_BYTES} bytes")
     return key
 
 
 def _wrong_key() -> AuthenticationFailed:
-    """Return the error for different keys."""
     return AuthenticationFailed(
         "the two ends hold different keys: let both use the same socket.authkey, IPEVENTS_AUTHKEY or key file"
     )
