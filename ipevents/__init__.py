@@ -1,6 +1,7 @@
-"""ipevents: an inter-process event emitter. ``on`` here, ``emit`` there.
+"""ipevents: an inter-process event emitter. ``on`` in one process, ``emit`` in another.
 
-``from ipevents import ipem`` is this process's emitter; the attributes of the module reach it too.
+``from ipevents import ipem`` gives the emitter of this process. Its attributes are those of the module as
+well.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``import ipevents as ipem`` works as well."""
+    """Look a name up in this process's emitter, so that ``import ipevents as ipem`` works as well."""
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(ipem, name)

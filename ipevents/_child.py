@@ -1,4 +1,4 @@
-"""The handle of a started process."""
+"""``Child``, the handle of a process that ``worker()`` or ``fork()`` has started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Child:
-    """A process started by ``worker()`` or ``fork()``. Valid over its restarts; all of it from any thread."""
+    """A child process, over all its restarts. ``worker()`` and ``fork()`` return it.
+
+    Everything may be used from any thread. Only ``stop``, ``join`` and ``send`` may block.
+    """
 
     __slots__ = ("_life", "_state")
 
@@ -24,40 +27,43 @@ class Child:
 
     @property
     def pid(self) -> str:
-        """The pid of the process that runs now or ran last; a restart changes it."""
+        """The pid of the process that runs now, or ran last. Each restart changes it."""
         return self._state.pid
 
     @property
     def name(self) -> str:
-        """The name it was given, or its target's."""
+        """The name that was given to ``worker()`` or ``fork()``, or that of the function or script."""
         return self._state.name
 
     @property
     def process(self) -> BaseProcess | None:
-        """The ``multiprocessing.Process`` that runs now, None between two of them and after the end."""
+        """The ``multiprocessing.Process`` that runs now. None between two of them and after the end."""
         process = self._state.process
         return None if process is None else process.process
 
     @property
     def alive(self) -> bool:
-        """Whether a process runs now."""
+        """Whether a process of this child runs now."""
         return self._state.alive
 
     @property
     def restarts(self) -> int:
-        """How often it was started again."""
+        """How often the child was started again."""
         return max(0, self._state.starts - 1)
 
     @property
     def exitcode(self) -> int | None:
-        """multiprocessing's exit code of the last process that ended: negative for a signal, None before."""
+        """The exit code of the process that ended last, as multiprocessing has it: -9 after a KILL.
+
+        None before the first end, and if it is not known.
+        """
         return self._state.exitcode
 
     @property
     def restart(self) -> bool | str:
-        """The restart policy: True, False or ``"on-failure"``. May be set; it counts from the next exit.
+        """The restart policy: True (after every exit), False (never) or ``"on-failure"`` (exit code not 0).
 
-        Setting anything else raises OptionsError.
+        May be set, and applies from the next exit on. To set any other value raises OptionsError.
         """
         return self._state.policy.policy
 
@@ -69,20 +75,23 @@ class Child:
             self._state.explicit = policy is True
 
     def send(self, event: str, /, *args: Any, **kwargs: Any) -> None:
-        """As ``sendToChild``, to the process that runs now, whatever its pid.
+        """Send an event to the process that runs now, whatever its pid is.
 
-        Where that has ended and another one is to be started, the event waits for the ``online`` of that one,
-        as before a first start; it is lost, and counted, if that never comes. Errors as for ``sendToChild``.
+        If that has ended and another one is about to be started, the event waits for the ``online`` of the
+        new one, as it does before the first start. If that never comes, the event is lost, and counted in
+        ``stats()``. Blocks and raises as ``Emitter.sendToChild`` does. Returns None.
         """
         self._life.node.outgoing.send_to_process(self._state, event, args, kwargs)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End it gracefully, in the end by KILL, see ``Emitter.stop``; it is not started again.
+        """End the child gracefully, as ``Emitter.stop`` does with all children. It is not started again.
 
-        What was sent to it before is handled first, also where it has yet to say ``online``.
+        What was sent to it before is handled first, even if the child is not online yet. After ``timeout``
+        seconds (None: the option ``stopTimeout``) the process is killed.
 
-        Waits for the end, except in a listener, where it returns at once. ``timeout`` in seconds, None for
-        the option ``stopTimeout``: after it the process is killed.
+        Blocks until the end; in a listener or a signal handler it only asks for the stop and returns. May be
+        called again, and does nothing after the end. Raises TypeError or ValueError for a wrong timeout, and
+        ForkedError in a process made by ``os.fork()``.
         """
         given = seconds(timeout, MAX_STOP_SECONDS)
         self._check_fork()
@@ -95,17 +104,21 @@ class Child:
             self._state.ended.wait(allowed + 1.0)
 
     def kill(self) -> None:
-        """KILL it at once; it is not started again. Does not wait."""
+        """End the child's process at once by KILL. It is not started again.
+
+        Does not wait for the end; ``join`` does. Raises ForkedError in a process made by ``os.fork()``.
+        """
         self._check_fork()
         supervisor = self._life.supervisor
         if supervisor is not None and not self._state.ended.is_set():
             supervisor.children.kill_child(self._state)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for its final end, when it will not be started again; at most ``timeout`` seconds.
+        """Wait for the child's final end, after which it is not started again.
 
-        Returns whether it has come, also when the emitter is stopped by now. Raises WouldDeadlock in a
-        listener, unless it has come already.
+        Waits for at most ``timeout`` seconds (None: without limit), and returns whether the end has come. May
+        still be called after the emitter was stopped. Raises WouldDeadlock in a listener, unless the end has
+        come already, and TypeError or ValueError for a wrong timeout.
         """
         given = seconds(timeout)
         if not self._state.ended.is_set():
@@ -113,6 +126,7 @@ class Child:
         return self._state.ended.wait(given)
 
     def _check_fork(self) -> None:
+        """Raise ForkedError in a process made by ``os.fork()``: the child is not its child."""
         if self._life.node.stage is Stage.FORKED:
             raise self._life.node.stage_error()
 

@@ -1,7 +1,7 @@
-"""The public API. The only place, with ``_options.py``, that knows its spelling.
+"""``Emitter``, the public API. Its camelCase spelling is used only here and in ``_options.py``.
 
-Longer than other files because it is one class with all public names: contracts in docstrings, aliases and
-signatures. What a call does stands in the packages below; only what a caller got wrong is told apart here.
+This file is longer than others because one class has all public names, with their signatures, contracts and
+aliases. The methods check what they are given and then call the folders below, which do the work.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ Listener = Callable[..., Any]
 F = TypeVar("F", bound=Listener)
 Pid = str | int | Child
 
-MAX_DEPTH = 64  # levels of a tree; fork(__file__) without a test would be endless
+MAX_DEPTH = 64  # levels of a tree, so that a script that starts itself without a condition comes to an end
 
 _numbers = itertools.count(1)
 
 
 class _ThisScript:
-    """The default target of ``worker()``, so that a None given by mistake is told from no target at all."""
+    """The default target of ``worker()``. With a mark instead of None, a None given by mistake is noticed."""
 
     def __call__(self) -> None:
-        """Never called; so that the type of a target is that of a function."""
+        """Never called. It makes the mark a callable for type checkers, like every other target."""
 
     def __repr__(self) -> str:
         return "<this script>"
@@ -62,14 +62,16 @@ THIS_SCRIPT = _ThisScript()
 
 
 class Emitter:
-    """One process's end of the tree: listen with ``on``, send with the eight sending functions.
+    """One process's place in the tree: it listens to events with ``on``, and sends them with other methods.
 
-    A process has one that is made for it, ``ipevents.ipem``. Everything may be called from any thread.
-    Listeners are called one at a time, in library threads, as ``listener(message, *args, **kwargs)``.
+    Each process has one that is made for it, ``ipevents.ipem``. Everything may be called from any thread.
+    Listeners are called as ``listener(message, *args, **kwargs)``, one at a time in a process: in threads of
+    the library, and for ``emit`` and ``start`` in the thread that calls these.
 
-    What a send gets wrong (an unknown child, a reserved name, an argument that cannot be pickled, ...) is an
-    ``error`` event if anyone listens to ``error``, else it is raised at the call, and always in a listener
-    of ``error`` itself. Arguments of a wrong type, and whatever other calls get wrong, are always raised.
+    A mistake in a send or an ``emit`` (an unknown child, a reserved name, an argument that cannot be pickled)
+    becomes an ``error`` event if there is a listener for ``error``. Otherwise it is raised by the call; so it
+    is in a listener for ``error`` itself. Arguments of a wrong type, and mistakes in all other calls, are
+    always raised by the call.
     """
 
     def __init__(self) -> None:
@@ -80,67 +82,83 @@ class Emitter:
         if self._is_default:
             child_main.serve_with(self._life)
         self._node = self._life.node
-        self._outgoing = self._node.outgoing  # what a send looks up; through the node it takes longer
+        self._outgoing = self._node.outgoing  # kept here, since a send through the node would take longer
         self._events = self._node.events
 
     # Configuration and life
 
     def options(self, mapping: Mapping[str, Any] | None = None, **options: Any) -> Emitter:
-        """Set options; those not named stay, in ``socket`` as well. Returns the emitter.
+        """Set options, from a mapping or keywords or both. Returns the emitter.
 
-        Times are milliseconds. ``restart`` (True; False, ``"on-failure"``), ``delayRestart`` (1000),
-        ``maxRestarts`` (None), ``useSocket`` (True), ``stopTimeout`` (8000), ``stopGrace`` (1000),
-        ``leaveTimeout`` (None), ``startMethod`` ("spawn"; "forkserver"), ``socket``: ``socketPath`` (None),
-        ``port`` (7100), ``host`` ("localhost"), ``reconnect`` (True), ``delayReconnect`` (3000),
-        ``onlyConnect`` (False), ``authkey`` (None), ``maxMessage`` (16 MiB, in bytes). A relative
-        ``socketPath`` is made absolute here. Of a ``host`` all addresses are used, of IPv4 and IPv6.
+        Options that are not named keep their values. ``socket`` is a mapping of its own, of which likewise
+        only the fields that are named change. These are the options with their defaults and units; README,
+        Options, says what each does.
+
+        - ``restart`` True (or False, ``"on-failure"``), ``delayRestart`` 1000 ms, ``maxRestarts`` None
+        - ``useSocket`` True
+        - ``stopTimeout`` 8000 ms, ``stopGrace`` 1000 ms, ``leaveTimeout`` None or ms
+        - ``startMethod`` ``"spawn"`` (or ``"forkserver"``)
+        - ``socket``: ``socketPath`` None, ``port`` 7100, ``host`` ``"localhost"``, ``reconnect`` True,
+          ``delayReconnect`` 3000 ms, ``onlyConnect`` False, ``authkey`` None, ``maxMessage`` 16 MiB in bytes
+
+        A relative ``socketPath`` is made absolute by this call. Of a ``host`` all addresses are used, IPv4
+        and IPv6.
 
         Raises OptionsError for an unknown name, a wrong value, or a change that comes too late: after
         ``start()`` only restart, delayRestart, maxRestarts, stopTimeout, stopGrace and leaveTimeout may
-        change, for later children.
+        change, and apply to later children. Nothing is changed then.
         """
         life = self._life
         life.options = life.options.merged(mapping, options, started=life.has_started)
         return self
 
     def start(self) -> Emitter:
-        """Take part in the tree; returns the emitter. A second call does nothing.
+        """Take part in the tree from now on. Returns the emitter. A second call does nothing.
 
-        A top process connects to the socket, or listens there if nobody answers; ``useSocket=False`` does
-        neither. ``ready`` and the own ``online`` have been emitted, in this thread, when it returns; a client
-        that has to wait for its server gets them later. Blocks for the connection, for a stop that is going
-        on, and while another thread runs a listener, see ``emit``. A ``stop()`` that meets it, from any
-        thread, listener or signal handler, breaks it off: then it returns, and the emitter is stopped. If it
-        raises, all is as it was before.
+        A process that no other one of the tree has started connects to the socket; if there is no server, it
+        listens there and is the server itself. With ``useSocket=False`` it does neither. Before this returns,
+        ``ready`` and the own ``online`` are emitted in this thread. For a client that has to wait for its
+        server they come later. The script should then end with ``run()``.
 
-        End the script with ``run()``. Raises AddressInUse (a stranger on the port), AuthenticationFailed,
-        LinkError.
+        Blocks until the connection is made, until a stop that is going on has ended, and while another thread
+        runs a listener (see ``emit``). A ``stop()`` from any thread, listener or signal handler breaks it
+        off: it returns, and the emitter is stopped.
+
+        Raises AddressInUse (another kind of program has the port), AuthenticationFailed, LinkError, or
+        OSError; then everything is as it was before the call.
         """
         self._life.start()
         return self
 
     def stop(self, timeout: float | None = None) -> None:
-        """End this process's part of the tree: children first, then what is queued is sent, then the links.
+        """Stop the children, send what is queued, and close the links: end this process's part of the tree.
 
-        ``stopping`` becomes true and is an event, waits for events end. A child's program that does not end
-        after the option ``stopGrace`` gets SIGTERM in its main thread, which raises SystemExit there.
-        Waits for the end, also for listeners to return, at most ``timeout`` seconds (None: the option
-        ``stopTimeout``), after which children are killed. In a listener or a signal handler it only asks for
-        it and returns. A ``start()`` that is going on in another thread is broken off, and returns. May be
-        called several times; afterwards ``start()`` may follow, the listeners are still there.
+        The property ``stopping`` becomes True, the event ``stopping`` is emitted, and waits for events end
+        with Closed. The program of a child that has not ended after the option ``stopGrace`` gets a SIGTERM
+        in its main thread, which raises SystemExit there. After ``timeout`` seconds (None: the option
+        ``stopTimeout``) the children that are left are killed.
+
+        Blocks until all has ended, the listeners that run included. In a listener or a signal handler it only
+        asks for the stop and returns. A ``start()`` in another thread is broken off and returns.
+
+        May be called several times, from any thread. ``start()`` may follow, except in a child; the listeners
+        are still registered. Raises TypeError or ValueError for a wrong timeout.
         """
         self._life.stop(seconds(timeout, MAX_STOP_SECONDS))
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was asked for. ``start()`` sets it back."""
         return self._life.stopping.is_set()
 
     def run(self, timeout: float | None = None) -> bool:
-        """Start, then wait in this thread until stopped: True, or False after ``timeout`` seconds.
+        """Start, then wait in this thread until the emitter is stopped. Meant as the last line of a script.
 
-        The last line of a script. Ctrl-C and SIGTERM stop the tree, then SystemExit(130) or (143) is raised;
-        so is the SystemExit of a listener. Returns at once if it was stopped since it was started.
+        Returns True when it is stopped, at once if that has happened already. Returns False after ``timeout``
+        seconds (None: no limit); then everything still runs.
+
+        Ctrl-C and SIGTERM stop the tree, and then SystemExit(130) or SystemExit(143) is raised here. So is a
+        SystemExit that a listener has raised. Other errors as for ``start``.
         """
         life = self._life
         given = seconds(timeout)
@@ -174,11 +192,14 @@ class Emitter:
     @overload
     def on(self, event: str, listener: None = None, *, sender: Pid | None = None) -> Callable[[F], F]: ...
     def on(self, event: str, listener: Listener | None = None, *, sender: Pid | None = None) -> Any:
-        """Call ``listener(message, *args, **kwargs)`` at every such event; returns the emitter.
+        """Call ``listener(message, *args, **kwargs)`` at every event with this name. Returns the emitter.
 
-        Without a listener it is a decorator. Listeners are called in the order of their registration, the
-        same one as often as it is registered. ``sender``: only events of this origin.
-        Raises InvalidEvent, InvalidListener.
+        Without a listener it is a decorator, which returns the function unchanged. Listeners are called in
+        the order of their registration; one that is registered twice is called twice. With ``sender``, a pid
+        or a Child, only events of this origin count.
+
+        Does not block. Raises InvalidEvent; InvalidListener if the listener cannot be called with a message;
+        TypeError or ValueError for a ``sender`` that is no pid.
         """
         return self._register(event, listener, sender, once=False)
 
@@ -187,14 +208,14 @@ class Emitter:
     @overload
     def once(self, event: str, listener: None = None, *, sender: Pid | None = None) -> Callable[[F], F]: ...
     def once(self, event: str, listener: Listener | None = None, *, sender: Pid | None = None) -> Any:
-        """As ``on``, for the next such event only."""
+        """Call the listener at the next such event only. Otherwise as ``on``."""
         return self._register(event, listener, sender, once=True)
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> Emitter:
-        """Remove the newest registration of a listener, all of an event, or all; returns the emitter.
+        """Remove the newest registration of a listener, all of an event, or all. Returns the emitter.
 
-        A listener that is not registered changes nothing. Raises InvalidEvent; InvalidListener for what could
-        not be one.
+        ``off(event, listener)``, ``off(event)`` and ``off()`` do this, in that order. A listener that is not
+        registered changes nothing. Raises InvalidEvent; InvalidListener for what is not callable.
         """
         name = None if event is None else check_name(event)
         if listener is not None:
@@ -203,39 +224,43 @@ class Emitter:
         return self
 
     def removeAllListeners(self, event: str | None = None) -> Emitter:
-        """Remove all listeners of an event, or of all events; returns the emitter. Waits go on."""
+        """Remove all listeners of an event, or of all events. Returns the emitter.
+
+        ``waitFor`` and ``expecting`` are no listeners and go on waiting.
+        """
         return self.off(event)
 
     def addListener(self, event: str, listener: Listener) -> Emitter:
-        """``on(event, listener)``."""
+        """Do the same as ``on(event, listener)``."""
         _check_callable("addListener()", listener)
         return self.on(event, listener)
 
     def removeListener(self, event: str, listener: Listener) -> Emitter:
-        """``off(event, listener)``."""
+        """Do the same as ``off(event, listener)``."""
         _check_callable("removeListener()", listener)
         return self.off(event, listener)
 
     def listeners(self, event: str) -> list[Listener]:
-        """The listeners of an event, in the order in which they are called; waits are none."""
+        """Return the listeners of an event in the order in which they are called, without waits."""
         return self._node.dispatcher.listeners(check_name(event))
 
     def listenerCount(self, event: str) -> int:
-        """How many listeners an event has."""
+        """Return how many listeners an event has, without waits."""
         return self._node.dispatcher.count(check_name(event))
 
     def eventNames(self) -> list[str]:
-        """The events that have listeners."""
+        """Return the names of the events that have listeners."""
         return self._node.dispatcher.events()
 
     def signal(self, event: str) -> Signal:
-        """The ``blinker.Signal`` behind an event. What is connected to it is called like a listener.
+        """Return the ``blinker.Signal`` of an event. What is connected to it is called like a listener.
 
-        It is the same one as long as something is connected to it, or you hold it.
+        It is the same object as long as something is connected to it or refers to it. Raises InvalidEvent.
         """
         return self._node.dispatcher.signal(check_name(event))
 
     def _register(self, event: str, listener: Listener | None, sender: Pid | None, *, once: bool) -> Any:
+        """Do what ``on`` and ``once`` have in common."""
         event = check_name(event)
         origin = None if sender is None else _pid(sender)
         if origin == "":
@@ -251,10 +276,14 @@ class Emitter:
         return self
 
     def waitFor(self, event: str, timeout: float | None = None, where: Listener | None = None) -> Message:
-        """Block until the next such event comes, and return its message.
+        """Block until the next event with this name comes, and return its message.
 
-        ``where(message, *args, **kwargs)`` says which one will do. ``timeout`` in seconds, None for ever.
-        Raises TimeoutError; WouldDeadlock in a listener; Closed when the emitter is stopped.
+        With ``where``, only an event for which ``where(message, *args, **kwargs)`` returns true counts. It
+        runs like a listener; what it raises is raised here.
+
+        Waits for ``timeout`` seconds (None: no limit), then raises TimeoutError. Raises WouldDeadlock in a
+        listener, Closed when the emitter is stopped meanwhile, NotStarted, InvalidEvent, InvalidListener for
+        a wrong ``where``, TypeError or ValueError for a wrong timeout.
         """
         with self.expecting(event, timeout, where) as expectation:
             pass
@@ -263,10 +292,15 @@ class Emitter:
     def expecting(
         self, event: str, timeout: float | None = None, where: Listener | None = None
     ) -> Expectation:
-        """``waitFor`` as a context manager: listens before the block runs, waits at its end.
+        """Return a context manager that waits for an event at the end of its block.
 
-        Nothing that the block provokes is missed. ``with ipem.expecting("done") as got: ...``, then
-        ``got.message``. Arguments and errors as for ``waitFor``.
+        It listens from before the block runs, so an event that the block causes is not missed::
+
+            with ipem.expecting("done") as got:
+                ipem.sendToChilds("work")
+            print(got.message.args)
+
+        Arguments and errors are those of ``waitFor``.
         """
         name, given = check_name(event), seconds(timeout)
         if where is not None:
@@ -276,22 +310,23 @@ class Emitter:
     # Sending
 
     def emit(self, event: str, /, *args: Any, **kwargs: Any) -> bool:
-        """An event for the listeners of this process only, in this thread. Returns whether there were any.
+        """Call the listeners of this process for an event, in this thread. Returns whether there were any.
 
-        Waits while another thread runs a listener, since one runs at a time in a process: hold no lock that a
-        listener may want. In a listener it does not wait. A SystemExit of a listener is raised here only if
-        this was called by a listener, or nothing is open that could end.
+        Blocks while another thread runs a listener, because one at a time runs in a process. So the caller
+        must hold no lock that a listener may want. In a listener it does not block. A SystemExit of a
+        listener is raised here only if a listener has called this, or if the emitter has not started anything
+        that could be stopped.
 
-        Raises InvalidEvent, ReservedEvent, as the sends do: only where nobody listens to ``error``.
+        Mistakes are InvalidEvent and ReservedEvent, see the class.
         """
         name = self._events.checked(event, sending=False)
         return name is not None and self._events.emit(name, args, kwargs)
 
     def bubble(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """To the listeners here, then to every process between here and the grand master.
+        """Call the listeners here, then send to every process above this one. Returns the emitter.
 
-        Returns the emitter. The listeners here have heard it also where the arguments are then refused. It
-        waits for a listener of another thread as ``emit`` does.
+        Blocks as ``emit`` does, then as ``sendToParents``. If the arguments cannot be sent, the listeners
+        here have been called all the same. Errors as for ``sendToParents``.
         """
         name = self._events.checked(event, sending=True)
         if name is not None:
@@ -301,42 +336,48 @@ class Emitter:
         return self
 
     def sendToParents(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """To every process above this one. Returns the emitter, as all that follow.
+        """Send an event to every process above this one, up to the grand master.
 
-        Returning means: the arguments are pickled and the event is in an outbox. It blocks while that is
-        full and the peer takes something; in a listener OutboxFull is raised instead. Raises NotStarted,
-        Closed, Unpicklable, MessageTooLarge, InvalidEvent, ReservedEvent; so do all that follow.
+        This holds for all sends. They return the emitter as soon as the arguments are pickled and the event
+        is in the outbox of each link that it goes to; nothing is known then of its arrival. They block while
+        an outbox is full (64 MiB or 100,000 records) and the peer still takes something; README, Flow, has
+        the rules. In a listener they never block, and OutboxFull is the error instead. Mistakes are
+        NotStarted, Closed, Unpicklable, MessageTooLarge, InvalidEvent and ReservedEvent, see the class.
         """
         self._outgoing.send(TO_PARENTS, event, args, kwargs)
         return self
 
     def sendToChilds(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """To every process below this one that listens to it."""
+        """Send an event to every process below this one that listens to it. See ``sendToParents``."""
         self._outgoing.send(TO_CHILDS, event, args, kwargs)
         return self
 
     def sendToSiblings(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """To the other children of this process's parent, those that listen to it."""
+        """Send an event to the parent's other children that listen to it. See ``sendToParents``."""
         self._outgoing.send(TO_SIBLINGS, event, args, kwargs)
         return self
 
     def sendToGrandMaster(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """To the process at the very top; from there to its own listeners, as ``emit`` does.
+        """Send an event to the process at the very top. In that process it is the same as ``emit``.
 
-        Raises NotConnected in an outage.
+        Errors as for ``sendToParents``, and NotConnected while the server is away.
         """
         self._outgoing.send(TO_GRAND_MASTER, event, args, kwargs)
         return self
 
     def broadcast(self, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """To every other process of the tree; downwards where it is listened to."""
+        """Send an event to every other process of the tree; downwards only where one listens to it.
+
+        See ``sendToParents``.
+        """
         self._outgoing.send(BROADCAST, event, args, kwargs)
         return self
 
     def sendToChild(self, pid: Pid, event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """To one direct child; what is sent before its ``online`` waits for that. Raises UnknownProcess.
+        """Send an event to one direct child or client. Before its ``online``, the event waits for that.
 
-        A Child is what runs under it now or next, as for ``Child.send``; a pid only that process.
+        A pid means that one process. A Child means the process that runs now, or the next one, as for
+        ``Child.send``. Errors as for ``sendToParents``, and UnknownProcess; TypeError for what is no pid.
         """
         if type(pid) is not str:
             if isinstance(pid, Child) and pid._life is self._life:
@@ -347,12 +388,14 @@ class Emitter:
         return self
 
     def sendTo(self, pids: Pid | Iterable[Pid], event: str, /, *args: Any, **kwargs: Any) -> Emitter:
-        """Along a route, hop by hop: the target first, the next hop last, the own pid at the end or not.
+        """Send an event along a route of pids: the target first and the next hop last.
 
-        That is what ``message.pids`` holds, so ``sendTo(message.pids, ...)`` is the reply. With the own pid
-        alone it is ``emit``. Raises
-        UnknownProcess for an unknown next hop; a hop that is unknown further on comes back as an
-        ``error`` event with Undeliverable. TypeError for what is no pid.
+        The own pid may follow at the end. ``message.pids`` has this order, so ``sendTo(message.pids, ...)``
+        is a reply. With the own pid alone it is ``emit``.
+
+        Errors as for ``sendToParents``, and UnknownProcess if the next hop is unknown, NotConnected if it is
+        a server that is away, TypeError for what is no pid. If a later hop is unknown, there is an ``error``
+        event with Undeliverable.
         """
         kind = type(pids)
         if kind is tuple or kind is list:
@@ -365,7 +408,11 @@ class Emitter:
     def _reply(
         self, pids: tuple[str, ...], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """What a message's ``reply`` calls; ours, so that a pickled message replies by the emitter there."""
+        """Send what ``Message.reply`` is given.
+
+        A method of the emitter, because the default emitter is pickled by name: so a message that was sent to
+        another process replies through the emitter of that process.
+        """
         self._outgoing.send_route(pids, event, args, kwargs)
 
     # Processes
@@ -381,17 +428,20 @@ class Emitter:
         delayRestart: float | None = None,
         stopGrace: float | None = None,
     ) -> Child:
-        """Start a child process that runs ``target(*args, **kwargs)``; without one, this script again.
+        """Start a child process that runs ``target(*args, **kwargs)``, or without a target this script again.
 
-        The target is pickled now, by value where it has to be: lambdas, closures and functions of the script
-        work. multiprocessing's locks, queues, connections and the like are passed on, as by
-        ``Process(args=...)``. ``restart``, ``delayRestart`` and ``stopGrace`` (milliseconds): as the options
-        of that name, for this child. Blocks for the start of the process, some milliseconds, not for its
-        ``online``.
+        The target is pickled by this call, by value if necessary: lambdas, closures and functions of the
+        script are possible. multiprocessing's locks, queues, connections and the like are passed on as
+        ``Process(args=...)`` does. ``name`` is for texts; None takes that of the target. ``restart``,
+        ``delayRestart`` and ``stopGrace`` (both in milliseconds) are the options of these names for this
+        child alone; None takes the option.
 
-        Raises Unpicklable; WorkerRefused without a target inside a worker, where there is no script, or where
-        no process can be started (a daemonic one, no interpreter, no working directory); OptionsError;
-        TypeError for arguments of a wrong type; Closed; OSError where the system has no more processes.
+        Returns the Child. Blocks until the process is started, some milliseconds, and not until it is online.
+
+        Raises Unpicklable; OptionsError; TypeError for arguments of a wrong type; Closed; OSError if the
+        system can start no more processes. Raises WorkerRefused without a target if this process is a worker
+        or there is no script, and if no process can be started here (a daemonic process, no interpreter, no
+        working directory).
         """
         arguments, inherited = programs.arguments(args), Inheritance()
         if target is None:
@@ -427,8 +477,9 @@ class Emitter:
     ) -> Child:
         """Start a child process that runs another script, with ``sys.argv = [path, *args]``.
 
-        Arguments that are no texts become texts. It is a master there (``isMaster``). The rest as for
-        ``worker``. Raises FileNotFoundError for no script, or a directory without a ``__main__.py``.
+        Each argument is converted to a str. In the child ``isMaster`` is true. Everything else is as for
+        ``worker``. Raises FileNotFoundError if there is no such script, or the directory has no
+        ``__main__.py``.
         """
         program = programs.other_script(path, programs.arguments(args))
         name = programs.name(name, os.path.basename(program.argv[0]))
@@ -444,6 +495,7 @@ class Emitter:
         grace: float | None,
         inherited: Inheritance | None = None,
     ) -> Child:
+        """Do what ``worker`` and ``fork`` have in common. ``delay`` and ``grace`` are milliseconds."""
         life = self._life
         options = life.options
         policy, seconds = child_options(restart, delay, options)
@@ -470,22 +522,22 @@ class Emitter:
 
     @property
     def pid(self) -> str:
-        """This process's name in the tree: its OS pid, or what the server calls a TCP client."""
+        """This process's name in the tree: its OS pid; of a TCP client, its address as the server sees it."""
         return self._node.router.pid
 
     @property
     def parentPid(self) -> str | None:
-        """The parent's or server's pid while connected to it, else None."""
+        """The pid of the parent or server; None while there is no connection to it."""
         return self._node.router.parent_pid()
 
     @property
     def childsOnline(self) -> int:
-        """Children started here and clients connected; one that waits for its restart is not counted."""
+        """How many children run and clients are connected, without children that wait for a restart."""
         return len(self._node.router.child_pids())
 
     @property
     def isGrandMaster(self) -> bool:
-        """Whether this is the very top, since ``start()``."""
+        """Whether this process is the top of the tree. False before ``start()``."""
         return self._life.is_grand_master
 
     @property
@@ -500,19 +552,19 @@ class Emitter:
 
     @property
     def netmap(self) -> dict[str, Any]:
-        """What is known of the tree below: nested dicts, pid to what is below it."""
+        """The tree below this process as nested dicts: each pid with a dict of what is below it."""
         with self._node.lock:
             return self._node.router.netmap.as_dict()
 
     def printNetmap(self) -> None:
-        """Print the tree below this process, one pid a line."""
+        """Print this process's pid and the tree below it, one pid in each line."""
         print("\n".join([self.pid, *_indented(self.netmap, 1)]))
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start, as plain dicts: of this process, and by peer under ``links``.
+        """Return counters since the start as plain dicts: of this process and, under ``links``, of each peer.
 
-        Events: sent, received, forwarded, delivered, dropped by cause, queued now and peak. Handshakes:
-        ``refused`` by cause.
+        They count events: sent, received, forwarded, delivered, dropped by cause, queued now and at most.
+        Under ``refused`` are handshakes that failed, by cause. README, Debugging, says how to read them.
         """
         supervisor = self._life.supervisor
         return snapshot(self._node, 0 if supervisor is None else supervisor.children.restarts)
@@ -525,29 +577,35 @@ class Emitter:
         )
 
     def __reduce__(self) -> str:
-        """Inside a function that is sent to another process the default emitter is that process's own."""
+        """Pickle the default emitter by its name, so that in another process it is the emitter there.
+
+        Raises Unpicklable for any other emitter.
+        """
         if not self._is_default:
             raise Unpicklable(f"{self!r} belongs to this process; only ipevents.ipem can be sent")
         return "ipem"
 
 
-# The name under which pickle finds the default emitter, and users the class.
+# The module in which pickle finds the default emitter, and in which users see the class.
 Emitter.__module__ = __package__
 
 
 def _pid(value: object) -> str:
-    """A pid as the tree spells it. Raises TypeError for what is none."""
+    """Return a pid as a plain str. Raises TypeError for what is no pid."""
     if isinstance(value, str):
-        return str.__str__(value)  # plain, whatever it was: headers hold plain values only
+        return str.__str__(value)  # of a subclass, too: headers hold plain values only
     if isinstance(value, int) and not isinstance(value, bool):
-        return int.__repr__(value)  # not the name of a member of an enum
+        return int.__repr__(value)  # of a member of an enum its number, not its name
     if isinstance(value, Child):
         return value.pid
     raise TypeError(f"a pid is a str, an int or a Child, not {shown(value)}")
 
 
 def _route(pids: object) -> tuple[str, ...]:
-    """The route that ``sendTo`` was given in another form than a tuple or a list. Raises TypeError."""
+    """Return the route that was given to ``sendTo`` as neither a tuple nor a list.
+
+    Raises TypeError for what is no route. Mappings and sets have no order, or one of their own.
+    """
     if isinstance(pids, (str, int, Child)):
         return (_pid(pids),)
     if isinstance(pids, Iterable) and not isinstance(pids, (bytes, bytearray, Mapping, Set)):
@@ -556,11 +614,13 @@ def _route(pids: object) -> tuple[str, ...]:
 
 
 def _check_callable(what: str, listener: object) -> None:
+    """Raise InvalidListener if what was given to the method ``what`` as a listener is not callable."""
     if not callable(listener):
         raise InvalidListener(f"{what} takes a listener, a function, not {shown(listener)}")
 
 
 def _indented(tree: Mapping[str, Any], depth: int) -> list[str]:
+    """Return the lines of ``printNetmap`` for a part of the tree."""
     lines = []
     for pid, below in tree.items():
         lines.append("  " * depth + pid)

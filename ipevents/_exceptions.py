@@ -5,7 +5,7 @@
     IPEventsError
     ├── OptionsError (ValueError)         options() got an unknown name or a wrong value
     ├── InvalidEvent (ValueError)         an event name that is no non-empty str
-    │   └── ReservedEvent                 ready, online, offline, parent; error when sent
+    │   └── ReservedEvent                 a name of the library's own
     ├── InvalidListener (TypeError)       a listener that cannot take a message
     ├── NotStarted (RuntimeError)         used before start()
     ├── Closed (RuntimeError)             used after stop()
@@ -34,9 +34,10 @@
     │       └── Forged                    an origin or a path that cannot be
     └── KeyFileError (OSError)            the user's key file cannot be read or made
 
-The second base, in brackets, is the builtin that means the same. What the caller did wrong is
-raised at the call, or is an ``error`` event if somebody listens to ``error``; what goes wrong later
-or elsewhere is always an ``error`` event.
+The second base, in brackets, is the builtin exception with the same meaning, so that code which knows only
+that one can catch it. A mistake in a call is raised by the call, or becomes an ``error`` event if there is a
+listener for ``error`` (``Emitter`` says for which calls). What fails later or elsewhere is always an
+``error`` event.
 """
 
 from __future__ import annotations
@@ -80,28 +81,29 @@ _SHOWN = 80  # characters
 
 
 def shown(value: object, most: int = _SHOWN) -> str:
-    """A value as the text of an error names it: at most so many characters, whatever its ``repr`` does.
+    """Return a value's ``repr`` for the text of an error, cut to ``most`` characters.
 
-    What is no Exception comes out of it: Ctrl-C, perhaps, or what a signal handler raises to end the program.
+    If the ``repr`` fails with an Exception, the class and address of the value are shown instead. Other
+    exceptions pass through: Ctrl-C, or one by which a signal handler ends the program.
     """
     try:
         text = str.__str__(repr(value))  # a plain one: repr may return any subclass of str
-    except Exception:  # the user's code, which raises what it likes
+    except Exception:  # __repr__ is code of the user, which may raise anything
         text = f"<{_class_name(value)} object at {id(value):#x}>"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _class_name(value: object) -> str:
-    """The name of its class, also where a metaclass makes something else of that attribute."""
+    """Return the name of a value's class, even if a metaclass redefines ``__name__``."""
     return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 class IPEventsError(Exception):
-    """Base of everything the library raises or reports."""
+    """The base of all exceptions that the library raises or reports."""
 
 
 class OptionsError(IPEventsError, ValueError):
-    """An option has an unknown name, a wrong type, or can no longer take effect."""
+    """An option has an unknown name or a wrong value, or can no longer take effect."""
 
 
 class InvalidEvent(IPEventsError, ValueError):
@@ -109,19 +111,19 @@ class InvalidEvent(IPEventsError, ValueError):
 
 
 class ReservedEvent(InvalidEvent):
-    """The name belongs to the library: ready, online, offline, parent, and error when sent."""
+    """The event's name is the library's own: ready, online, offline, parent, stopping; error when sent."""
 
 
 class InvalidListener(IPEventsError, TypeError):
-    """The listener is not callable, or cannot be called with a message."""
+    """The listener is not callable, or its parameters cannot take a message."""
 
 
 class NotStarted(IPEventsError, RuntimeError):
-    """The emitter sends only after ``start()``."""
+    """Something was sent before ``start()``."""
 
 
 class Closed(IPEventsError, RuntimeError):
-    """The emitter was stopped, or is stopping."""
+    """The emitter was stopped or is stopping, so it cannot send, wait or start children."""
 
 
 class ForkedError(IPEventsError, RuntimeError):
@@ -129,22 +131,22 @@ class ForkedError(IPEventsError, RuntimeError):
 
 
 class WouldDeadlock(IPEventsError, RuntimeError):
-    """A listener tried to wait for an event; no event is delivered while a listener runs."""
+    """A listener tried to wait for an event or an end. None can come while a listener runs."""
 
     def __str__(self) -> str:
         return f"{super().__str__()}; register a listener for what is to come, or wait in the main thread"
 
 
 class SendError(IPEventsError):
-    """A send that was refused at the call; nothing was sent."""
+    """A send was refused by the call itself. Nothing was sent."""
 
 
 class UnknownProcess(SendError, LookupError):
-    """There is no such child, or no such next hop, at this process."""
+    """This process has no child with this pid, or no neighbour that is the next hop of the route."""
 
 
 class NotConnected(SendError, ConnectionError):
-    """The way up is interrupted: the server is away and may come back."""
+    """There is no connection to the server at this moment; it may come back."""
 
 
 class Unpicklable(SendError, TypeError):
@@ -152,22 +154,22 @@ class Unpicklable(SendError, TypeError):
 
 
 class MessageTooLarge(SendError, ValueError):
-    """The message is larger than ``socket.maxMessage`` of one of the two ends."""
+    """The message is larger than the option ``socket.maxMessage`` of one of the two ends allows."""
 
 
 class OutboxFull(SendError):
-    """A listener sent to a link that has no room; a listener never waits."""
+    """A listener sent over a link whose outbox is full. In a listener a send never waits for room."""
 
 
 class DeliveryError(IPEventsError):
-    """Something that happened to an event after the send had returned."""
+    """An event was lost after the send had returned, here or in another process."""
 
 
 class Undeliverable(DeliveryError):
-    """An event did not arrive.
+    """An event did not arrive. Reported in the process that sent it.
 
-    Attributes: ``event`` its name, ``at`` the pid where it stopped, ``target`` the pid that was
-    wanted there (or None), ``cause`` a short text.
+    Attributes: ``event``, its name; ``at``, the pid of the process where it stopped; ``target``, the pid that
+    it was to go to from there (or None); ``cause``, a short text.
     """
 
     def __init__(self, event: str, at: str, target: str | None, cause: str) -> None:
@@ -183,23 +185,23 @@ class Undeliverable(DeliveryError):
 
 
 class UnreadablePayload(DeliveryError):
-    """The arguments of an event could not be unpickled here; only this event is lost."""
+    """The arguments of an event could not be unpickled in this process. Only this event is lost."""
 
 
 class SlowPeer(DeliveryError):
-    """A peer took nothing for a second while its outbox was full; events to it are dropped."""
+    """A peer took nothing for a second while the outbox to it was full. Events to it are being dropped."""
 
 
 class ProcessError(IPEventsError):
-    """Something that happened to a child process."""
+    """Something went wrong with a child process."""
 
 
 class StartFailed(ProcessError):
     """A child ended before it was online, or could not be started again.
 
-    Attributes: ``pid``, ``exitcode`` (None where it is not known), ``traceback`` the child's own
-    (or ``""``), ``why`` it could not be started again (or ``""``), ``name`` the child's. The child has shown
-    its traceback on stderr itself, so the text of the exception has the last line of it only.
+    Attributes: ``pid``; ``exitcode`` (None if it is not known); ``traceback``, that of the child (or "");
+    ``why`` it could not be started again (or ""); ``name``, the child's. The text of the exception has only
+    the last line of the traceback, because the child itself has printed all of it to stderr.
     """
 
     def __init__(
@@ -220,11 +222,11 @@ class StartFailed(ProcessError):
 
 
 class TargetFailed(ProcessError):
-    """What a child ran, a function or a script, raised an exception after the child was online.
+    """The function or script of a child raised an exception after the child was online.
 
-    Attributes: ``pid``, ``exitcode`` (None where it is not known), ``traceback`` the child's own, ``name``
-    the child's. The child has shown its traceback on stderr itself, so the text of the exception has the last
-    line of it only.
+    Attributes: ``pid``; ``exitcode`` (None if it is not known); ``traceback``, that of the child; ``name``,
+    the child's. The text of the exception has only the last line of the traceback, because the child itself
+    has printed all of it to stderr.
     """
 
     def __init__(self, pid: str, exitcode: int | None, traceback: str = "", name: str = "") -> None:
@@ -239,38 +241,41 @@ class TargetFailed(ProcessError):
 
 
 def child_title(name: str, pid: str) -> str:
-    """A child as texts for people name it: ``child resize (4718)``."""
+    """Return what a child is called in texts for people: ``child resize (4718)``."""
     return f"child {name} ({pid})" if name else f"child {pid}"
 
 
 def _ended(text: str, exitcode: int | None, traceback: str) -> str:
-    # Not the whole traceback: the child has shown it on stderr.
+    """Return the text with the exit code and the last line of the traceback."""
     text = f"{text}, exit code {exitcode}"
     words = _last_words(traceback)
     return f"{text}: {words}" if words else text
 
 
 def _last_words(traceback: str) -> str:
-    """The exception at the end of a traceback, the first line of its text."""
+    """Return the exception at the end of a traceback, and of its text the first line."""
     lines = traceback.splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
     return next(iter(lines[frames[-1] + 1 :] if frames else lines), "")
 
 
 class GaveUp(ProcessError):
-    """A child died young ``maxRestarts`` times and is not started again."""
+    """A child died young ``maxRestarts`` times in a row, and is not started again.
+
+    Young means within 10 s of its start (``_core/restarts.py``).
+    """
 
 
 class WorkerRefused(ProcessError, RuntimeError):
-    """``worker()`` or ``fork()`` was called where it cannot work; the text says what to do."""
+    """``worker()`` or ``fork()`` was called where it cannot work. The text says what to do instead."""
 
 
 class LinkError(IPEventsError, ConnectionError):
-    """Something that happened to a connection."""
+    """Something went wrong with a connection."""
 
 
 class AddressInUse(LinkError):
-    """Something that does not speak this protocol answers at the address."""
+    """A program that does not speak the protocol of ipevents answers at the address."""
 
 
 class AuthenticationFailed(LinkError):
@@ -278,16 +283,16 @@ class AuthenticationFailed(LinkError):
 
 
 class HandshakeTimeout(LinkError, TimeoutError):
-    """The other end connected, or accepted, and did not finish its handshake in time."""
+    """The connection was made, but the other end did not finish the handshake in time (5 s)."""
 
 
 class ProtocolError(LinkError):
-    """A peer sent bytes that are no frame, no record, or do not belong here."""
+    """A peer sent bytes that are no frame or no record, or a record that is not allowed at this point."""
 
 
 class Forged(ProtocolError):
-    """A record names a last hop that is not the peer, or an origin that is not below it."""
+    """A record claims a path that cannot be: its last hop is not the peer, or its origin is not below it."""
 
 
 class KeyFileError(IPEventsError, OSError):
-    """The user's key file cannot be read or made; the text names the ways to do without it."""
+    """The user's key file cannot be read or made. The text names the ways to do without it."""

@@ -1,4 +1,4 @@
-"""Waiting for an event: behind ``waitFor`` and ``expecting``."""
+"""The wait for an event: what ``Emitter.waitFor`` and ``Emitter.expecting`` do."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ Where = Callable[..., Any]
 
 
 class Expectation:
-    """A context manager that listens before its block runs and waits at its end.
+    """What ``Emitter.expecting`` returns: a context manager that waits for an event at the end of its block.
 
-    ``message`` is what came. Leaving the block by an exception does not wait.
+    It listens from before the block runs. After the block, ``message`` is the event that came. If the block
+    raises, it does not wait. It may be entered again, one time after the other.
+
+    No lock: ``_heard`` writes ``_message`` or ``_failure`` and then sets ``_came``, and the waiting thread
+    reads them after that. The wait ends at the latest with a stop of the emitter, which sets the latches of
+    all waits.
     """
 
     def __init__(self, life: Lifecycle, event: str, timeout: float | None, where: Where | None) -> None:
@@ -32,12 +37,12 @@ class Expectation:
         self._timeout = timeout
         self._where = where
         self._came = Latch()
-        self._listens: Wait | None = None  # in between
+        self._listens: Wait | None = None  # from __enter__ to __exit__
         self._failure: BaseException | None = None
 
     @property
     def message(self) -> Message:
-        """The event that came. Raises AttributeError before that."""
+        """The message of the event that came. Raises AttributeError as long as none has come."""
         if self._message is None:
             raise AttributeError(
                 f"no matching event {self._event!r} has come yet; its message is there after the with block"
@@ -47,20 +52,20 @@ class Expectation:
     def __enter__(self) -> Expectation:
         life = self._life
         life.check_wait("waiting for an event")
-        # Anew, for who enters it a second time: what came then has nothing to say now.
+        # Fresh ones: it may have been used before.
         self._came, self._message, self._failure = Latch(), None, None
         try:
             self._listens = life.node.dispatcher.begin_wait(self._event, self._heard)
-            if self._event == "stopping":  # what it waits for comes with the stop itself
+            if self._event == "stopping":  # this event comes only after the stop was asked for
                 life.stop_waiters.add(self._came)
                 is_too_late = life.stopping_said
             else:
                 life.waiters.add(self._came)
                 is_too_late = life.stopping.is_set()
-            if is_too_late:  # the stop may have looked at the waiters already
+            if is_too_late:  # the stop may have set all latches before ours was among them
                 self._came.set()
             life.first_use()
-        except BaseException:  # a listener of ready may raise it, or Ctrl-C: then __exit__ is not called
+        except BaseException:  # from a listener of ready, or Ctrl-C; __exit__ is not called then
             self._end()
             raise
         return self
@@ -75,6 +80,7 @@ class Expectation:
             self._end()
 
     def _end(self) -> None:
+        """Listen no more. May be called twice."""
         self._life.waiters.discard(self._came)
         self._life.stop_waiters.discard(self._came)
         if self._listens is not None:
@@ -82,6 +88,7 @@ class Expectation:
             self._listens = None
 
     def _wait(self) -> None:
+        """Wait until the event comes, and raise if it does not; see ``Emitter.waitFor``."""
         deadline = Deadline(self._timeout)
         is_over = self._came.wait(deadline.left())
         if self._failure is not None:
@@ -93,13 +100,14 @@ class Expectation:
         raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout:g} s")
 
     def _heard(self, message: Message, /, *args: Any, **kwargs: Any) -> None:
+        """End the wait if this event is wanted. The listener of it, in the thread that delivers."""
         if self._came.is_set():
             return
         if self._where is not None:
             try:
                 if not self._where(message, *args, **kwargs):
                     return
-            except BaseException as exc:  # the filter is the waiter's code: it fails there
+            except BaseException as exc:  # raised in the waiting thread, whose code the filter is
                 if interrupts_main(exc):
                     raise  # what a signal has raised concerns the main thread, and nothing here may keep it
                 self._failure = exc

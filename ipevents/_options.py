@@ -1,7 +1,8 @@
-"""The options: names, defaults, what is right, and the units the rest of the package counts in.
+"""The options: their names, defaults and checks, and the conversion to the units of the package.
 
-Everything about an option is one row of ``_TABLE``. In public, names have the original's spelling and
-times are milliseconds; an ``Options`` has snake_case attributes and seconds. Converted here only.
+Everything about an option is one row of ``_TABLE``. In public, options have the spelling of the original for
+Node, and times are milliseconds. An ``Options`` object has snake_case attributes and seconds. Only this file
+converts.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from ._core.handshake import MIN_KEY_BYTES
 from ._exceptions import OptionsError, shown
 from ._platform.system import MAX_SOCKET_PATH_BYTES
 
-# Node's longest timer, 24.8 days; far below what threading can wait for.
+# The longest timer of Node, 24.8 days. It is far below the longest wait of the threading module.
 _MAX_MILLISECONDS = 2**31 - 1
-# The same in seconds: the longest that a stop may take, whatever it was given.
+# The same in seconds. A longer timeout for a stop is cut to this.
 MAX_STOP_SECONDS = _MAX_MILLISECONDS / 1000
-_MAX_SECONDS = float(2**31)  # 68 years: nobody sees the end of a longer wait
-# Below this not even a long path of pids has room; above it multiprocessing has another frame header.
+_MAX_SECONDS = float(2**31)  # 68 years: a longer wait is no different
+# Below the first not even a long path of pids has room. Above the second, multiprocessing.connection uses
+# another frame header.
 _MIN_MESSAGE_BYTES = 1024
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
@@ -30,7 +32,7 @@ _SOCKET_PATH = "socket.socketPath"
 _WRONG = object()
 
 
-# Checks: the public value in, the converted one out, or _WRONG. bool is not a number here.
+# Checks. Each takes a public value and returns the converted one, or _WRONG. A bool is no number here.
 
 
 def _restart(value: object) -> object:
@@ -48,8 +50,8 @@ def _integer(least: int, most: float) -> Callable[[object], object]:
         if isinstance(value, bool):
             return _WRONG
         try:
-            whole = operator.index(value)  # type: ignore[arg-type]  # also of numpy, whose integers are no int
-        except Exception:  # no whole number; what is somebody else's __index__ raises what it likes
+            whole = operator.index(value)  # type: ignore[arg-type]  # accepts the integers of numpy, which are no int
+        except Exception:  # no whole number; an __index__ of the user may raise anything
             return _WRONG
         return whole if least <= whole <= most else _WRONG
 
@@ -57,19 +59,19 @@ def _integer(least: int, most: float) -> Callable[[object], object]:
 
 
 def _number(value: object) -> float | None:
-    """Any real number as a float: also of numpy, a Fraction, a Decimal. None for what is none."""
+    """Return a real number of any kind (numpy, Fraction, Decimal) as a float; None for other values."""
     if isinstance(value, bool):
         return None
     if not isinstance(value, int | float):
-        import numbers  # late, for the uncommon ones
+        import numbers  # late: rarely needed
 
         if not isinstance(value, numbers.Number) or isinstance(value, complex):
             return None
     try:
-        return float(value)  # type: ignore[arg-type]  # complex numbers of other kinds have none
+        return float(value)  # type: ignore[arg-type]  # other complex numbers raise
     except OverflowError:  # a whole number, or a fraction, of more than 300 digits
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # it is one of those
-    except Exception:  # a number that is none (Decimal("sNaN")), or somebody else's that raises what it likes
+    except Exception:  # Decimal("sNaN"), or a type of the user, which may raise anything
         return None
 
 
@@ -78,7 +80,7 @@ def _none_or(check: Callable[[object], object]) -> Callable[[object], object]:
 
 
 def _milliseconds(value: object) -> object:
-    """Milliseconds in, seconds out. The comparison is false for NaN."""
+    """Check a time in milliseconds and convert it to seconds. The comparison is false for NaN."""
     number = _number(value)
     return number / 1000 if number is not None and 0 <= number <= _MAX_MILLISECONDS else _WRONG
 
@@ -100,14 +102,18 @@ def _text(value: object) -> object:
 
 
 def _socket_path(value: object) -> object:
-    """A path in, an absolute one out: the directory may be another one when it is used, in a daemon say."""
+    """Check a path and make it absolute: when it is used, the working directory may be another one.
+
+    A process that becomes a daemon changes it, for example. Raises OptionsError if a relative path cannot be
+    made absolute, or is too long then.
+    """
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str) or _text(path) is _WRONG:
         return _WRONG
     absolute = path
     if not os.path.isabs(path):
         try:
-            # Not abspath(): what ".." means after a symbolic link is the system's to say.
+            # Not abspath(), which removes ".." without regard to symbolic links.
             absolute = os.path.join(os.getcwd(), path)
         except FileNotFoundError as error:
             text = (
@@ -130,14 +136,15 @@ def _authkey(value: object) -> object:
         value = value.encode("utf-8", "surrogateescape")
     if not isinstance(value, bytes | bytearray):
         return _WRONG
-    # bytes() also turns multiprocessing's AuthenticationString into what it holds.
+    # bytes(), because multiprocessing's AuthenticationString is a subclass that refuses to be pickled.
     return bytes(value) if len(value) >= MIN_KEY_BYTES else _WRONG
 
 
 class _Option:
-    """One row: the public name, the attribute, the public default, the check, what is right in words.
+    """One row: public name, attribute of ``Options``, public default, check, and the right values in words.
 
-    ``later``: it may change after ``start()``, for later children. ``secret``: its value is never shown.
+    ``later``: the option may change after ``start()``, for later children. ``secret``: no text shows its
+    value.
     """
 
     __slots__ = ("attribute", "check", "default", "later", "name", "right", "secret")
@@ -162,7 +169,7 @@ class _Option:
         self.secret = secret
 
     def converted(self, value: object) -> object:
-        """Return ``value`` in the package's units; OptionsError if it is wrong."""
+        """Return ``value`` in the units of the package. Raises OptionsError if it is wrong."""
         try:
             result = self.check(value)
         except UnicodeEncodeError:  # a lone surrogate in a path or key
@@ -172,6 +179,7 @@ class _Option:
         return result
 
     def _shown(self, value: object) -> str:
+        """Return a wrong value as the text of an error shows it: of a secret only type and length."""
         if self.secret:
             size = f" of {len(value)}" if isinstance(value, str | bytes | bytearray) else ""
             return f"{type(value).__name__}{size}"
@@ -244,10 +252,10 @@ _SOCKET = "socket"
 
 
 class Options:
-    """All options of one emitter, checked and converted. Immutable; ``merged()`` returns another one.
+    """All options of one emitter, checked and converted: times in seconds, sizes in bytes. Immutable.
 
-    Times are seconds, sizes bytes. ``Options()`` has the defaults. The key is in no repr, and stays
-    behind when the options are pickled.
+    ``Options()`` has the defaults, ``merged()`` returns other options. The key is not in the repr and is left
+    out when the options are pickled.
     """
 
     __slots__ = tuple(option.attribute for option in _TABLE)
@@ -270,18 +278,18 @@ class Options:
     max_message: int
 
     def __init__(self, converted: Mapping[str, object] | None = None) -> None:
-        """``converted``: values by attribute, as this class holds them; for ``merged()`` and pickle."""
+        """Take values that are converted already, by attribute. For ``merged()`` and pickle."""
         for attribute, value in (_DEFAULTS | dict(converted or {})).items():
             object.__setattr__(self, attribute, value)
 
     def merged(
         self, mapping: Mapping[str, object] | None, options: Mapping[str, object], *, started: bool
     ) -> Options:
-        """Return these options with those of ``mapping``, then ``options``, put over them field by field.
+        """Return other options: these, overridden by those in ``mapping``, and then by those in ``options``.
 
-        ``socket`` is merged by field as well. Public names and units. OptionsError for an unknown name
-        or a wrong value, and, if ``started``, for a change that could no longer take effect. Setting an
-        option to the value it has is always allowed. These options are unchanged in any case.
+        Both have public names and units; either may have a mapping ``socket``, which overrides single fields.
+        Raises OptionsError for an unknown name or a wrong value, and if ``started`` for a change that could
+        not take effect any more. An option may always be set to the value that it has.
         """
         given: dict[str, object] = {}
         for layer in (mapping, options):
@@ -321,9 +329,9 @@ class Options:
 
 
 def seconds(value: object, most: float = _MAX_SECONDS) -> float | None:
-    """Return what was given as a ``timeout``: seconds, ``most`` of them, or None for what that means there.
+    """Return a ``timeout`` in seconds, cut to ``most``; None stays None, whose meaning depends on the call.
 
-    Raises TypeError or ValueError, naming the value. bool is not a number here either.
+    Raises TypeError or ValueError with the value in the text. A bool is no number here either.
     """
     right = "a timeout is a number of seconds from 0 on, or None"
     if value is None:
@@ -337,10 +345,10 @@ def seconds(value: object, most: float = _MAX_SECONDS) -> float | None:
 
 
 def child_options(restart: object, delayRestart: object, defaults: Options) -> tuple[bool | str, float]:
-    """Return the restart policy and the delay in seconds of one child.
+    """Return the restart policy of one child and its delay in seconds.
 
-    ``restart`` and ``delayRestart`` (milliseconds) as they were given to ``worker()`` or ``fork()``, or
-    set on the child; None takes that of ``defaults``. OptionsError for a wrong value.
+    ``restart`` and ``delayRestart`` (milliseconds) are what ``worker()`` or ``fork()`` was given; for None
+    the value of ``defaults`` is taken. Raises OptionsError for a wrong value.
     """
     options = {"restart": restart, "delayRestart": delayRestart}
     given = {name: value for name, value in options.items() if value is not None}
@@ -349,23 +357,23 @@ def child_options(restart: object, delayRestart: object, defaults: Options) -> t
 
 
 def child_grace(stopGrace: object, defaults: Options) -> float:
-    """Return the seconds that one child may take to notice a stop.
+    """Return the seconds that the program of one child may take to notice a stop.
 
-    ``stopGrace`` (milliseconds) as it was given to ``worker()`` or ``fork()``; None takes that of
-    ``defaults``. OptionsError for a wrong value.
+    ``stopGrace`` (milliseconds) is what ``worker()`` or ``fork()`` was given; for None the value of
+    ``defaults`` is taken. Raises OptionsError for a wrong value.
     """
     given = {} if stopGrace is None else {"stopGrace": stopGrace}
     return defaults.merged(None, given, started=True).stop_grace
 
 
 def _flat(layer: Mapping[str, object]) -> dict[str, object]:
-    """Return the options of ``layer`` under the names of the table; OptionsError for an unknown one."""
+    """Return the options in ``layer`` by their names in the table. Raises OptionsError for unknown ones."""
     if not isinstance(layer, Mapping):
         raise OptionsError(f"options() takes a mapping and keywords, not {type(layer).__name__}")
     flat: dict[str, object] = {}
     for name, value in layer.items():
         if name != _SOCKET:
-            # A dot is the table's spelling of a nested field, not one the caller may write.
+            # Only the table writes a field of socket with a dot; the caller has to nest it.
             if name not in _BY_NAME or "." in name:
                 raise _unknown(name)
             flat[name] = value
@@ -381,8 +389,8 @@ def _flat(layer: Mapping[str, object]) -> dict[str, object]:
 
 
 def _unknown(name: object) -> OptionsError:
-    """Return the error for a name that is not in the table, with the nearest one that is."""
-    import difflib  # late: slow to import, needed for an error only
+    """Return the error for a name that is not in the table. Its text has the nearest known name."""
+    import difflib  # late: it is slow to import, and only an error needs it
 
     text = str(name)
     field = text.removeprefix(f"{_SOCKET}.")
@@ -391,7 +399,7 @@ def _unknown(name: object) -> OptionsError:
     if field in _BY_NAME:
         return OptionsError(f"unknown option {text!r}, write {field}=... outside of socket")
     folded = {known.casefold(): known for known in _BY_NAME}
-    # A field is as near by its own name, so that a forgotten `socket` is found too.
+    # Fields of socket under their bare names as well, in case the caller has forgotten `socket`.
     folded |= {known.removeprefix(f"{_SOCKET}.").casefold(): known for known in _BY_NAME}
     near = difflib.get_close_matches(text.casefold(), folded, n=1)
     if near:

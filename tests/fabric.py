@@ -7,7 +7,7 @@ what is delivered.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar
 
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
@@ -21,7 +21,22 @@ from ipevents._core.messages import (
     check_received,
     make_record,
 )
-from ipevents._core.router import Router, Up
+from ipevents._core.router import Router
+from ipevents._core.topology import Topology, Up
+
+Part = TypeVar("Part", bound=Topology)
+
+
+def middle_of(part: Part, up: Up = Up.OPEN) -> Part:
+    """A process with a parent and three children that are online: two that want "x", one that does not."""
+    if up is not Up.NONE:
+        part.set_parent("parent link", "parent", up)
+    for pid in ("a", "b", "deaf"):
+        part.add_child(pid + " link", pid)
+        part.online(pid + " link", (pid,))
+    part.peer_interests("a link", ("x",))
+    part.peer_interests("b link", ("x", "y"))
+    return part
 
 
 class Process:

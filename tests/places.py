@@ -14,8 +14,8 @@ from watched import WatchedLink
 from ipevents._core import wire
 from ipevents._core.link_state import Right
 from ipevents._core.messages import SEND_TO
-from ipevents._core.router import Up
 from ipevents._core.state import Stage
+from ipevents._core.topology import Up
 from ipevents._dispatch.floor import Floor
 from ipevents._dispatch.notices import Notices
 from ipevents._node.node import Node

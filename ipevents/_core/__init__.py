@@ -1,1 +1,1 @@
-"""Decides and touches nothing: no thread, lock, clock, socket, process, file, environment or log."""
+"""What can be decided from values: no thread, lock, clock, socket, process, file, environment or log."""

@@ -1,18 +1,19 @@
 """Addresses of sockets as plain values: how they are spelled, and in what order they are used.
 
-A host's name may stand for several addresses. A client tries all of them, in the order in which the system
-gives them. A server listens at all of them that its machine has, in ``listening_order``, which is the same
-for all programs. So programs with the same ``host`` and ``port`` meet, also when they start at once:
+A host name may stand for several addresses. A client tries all of them, in the order in which the system
+returns them. A server listens at all of them that its machine has, in ``listening_order``, which is the same
+for all programs. So programs with the same ``host`` and ``port`` find each other even if they start at once:
 
-- The first address of that order which the machine has is the meeting point. The kernel lets one of them
-  listen there; the others fail at this very address, hold nothing yet, and connect instead. So the one that
-  got it is never in the way of another one, nor another one in its way at the addresses that follow.
-- Programs with different hosts that have an address in common (``localhost`` and ``::1``) may each hold some
-  of what they want. A program that finds an address taken gives back what it holds and connects again, to all
-  of its addresses: what took the address is reached there. All take them in the same order, so they never
-  wait for each other in a circle.
-- What a machine has not got (no IPv6, an address of another machine) is left out. If that changes while two
-  start, one of them still finds taken what the other holds.
+- They all try first to listen at the same address: the first one in that order that the machine has. The
+  kernel lets one program listen there. The others fail there before they hold any address, and connect
+  instead. So none of them is in the way of the one that succeeded when it goes on to the addresses that
+  follow.
+- Programs with different hosts may have an address in common (``localhost`` and ``::1``), and each may hold
+  some of the addresses it wants. A program that finds an address taken closes those that it holds and
+  connects again, to all of its addresses; at the taken one it reaches the program that holds it. All programs
+  take addresses in the same order, so they never wait for each other in a circle.
+- Addresses that the machine does not have (no IPv6, or an address of another machine) are left out. If that
+  changes while two programs start, one of them still finds an address taken that the other holds.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-_MAPPED = "::ffff:"  # an IPv4 client of an IPv6 socket that takes both
+_MAPPED = "::ffff:"  # begins the address of an IPv4 client at an IPv6 socket that accepts both
 
 
 class Address(NamedTuple):
-    """Where a socket is: ``family`` as multiprocessing spells it, AF_UNIX, AF_INET or AF_INET6.
+    """The address of a socket. ``family`` is "AF_UNIX", "AF_INET" or "AF_INET6", as in multiprocessing.
 
-    ``where`` is a path, (host, port), or (host, port, flow, scope).
+    ``where`` is in this order a path, (host, port), or (host, port, flow, scope).
     """
 
     family: str
@@ -34,9 +35,10 @@ class Address(NamedTuple):
 
 
 def spelled(where: str | tuple[Any, ...]) -> str:
-    """An address as texts for users have it, and the pids of TCP clients: ``127.0.0.1:7100``, ``[::1]:7100``.
+    """Return an address as text: ``127.0.0.1:7100``, ``[::1]:7100``, a path.
 
-    The scope of a link-local one is told by number: ``[fe80::1%2]:7100``.
+    Texts for users have it in this form, and so have the pids of TCP clients. The scope of a link-local
+    address is shown as a number: ``[fe80::1%2]:7100``.
     """
     if isinstance(where, str):
         return where
@@ -50,7 +52,10 @@ def spelled(where: str | tuple[Any, ...]) -> str:
 
 
 def to_connect(addresses: Iterable[Address]) -> list[Address]:
-    """Where to look for a server that listens at these: in place of all addresses of a machine, its own."""
+    """Return where to connect to a server that listens at these addresses.
+
+    ``0.0.0.0`` and ``::`` mean all addresses of a machine, and are replaced by the loopback addresses.
+    """
     found: list[Address] = []
     for address in addresses:
         host, port, *_ = address.where
@@ -60,5 +65,8 @@ def to_connect(addresses: Iterable[Address]) -> list[Address]:
 
 
 def listening_order(addresses: Iterable[Address]) -> list[Address]:
-    """In what order a server listens at these; see the module. It does not depend on the order given."""
+    """Return the order in which a server listens at these addresses; see the top of this file.
+
+    It does not depend on the order in which they are given.
+    """
     return sorted(set(addresses))

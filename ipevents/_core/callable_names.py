@@ -1,7 +1,7 @@
-"""What functions, methods and other callables are called in texts for people.
+"""The names of functions, methods and other callables in texts for people.
 
-Targets and listeners are the user's own objects: an attribute may be missing, of any type, or raise. Nothing
-here fails for that; what has no name is shown by its class.
+Targets and listeners are objects of the user: an attribute may be missing, have any type, or raise. None of
+that makes a function here fail. A callable without a name is shown by its class.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Any
 
 from .._exceptions import shown
 
-_DEPTH = 16  # partials and wrapped functions are followed so far; some objects answer for any attribute
+_DEPTH = 16  # steps through partials and wrapped functions; an object may have every attribute, without end
 _LONGEST = 200  # characters of a name in a text
 
 
 def short_name(value: object) -> str:
-    """The bare name of a callable: of a partial that of its function, of an object that of its class."""
+    """Return the bare name of a callable: a partial has that of its function, an object that of its class."""
     inner = _within_partials(value)
     return _text(value, "__name__") or _text(inner, "__name__") or type(inner).__name__
 
 
 def described(value: object) -> str:
-    """A callable as a text names it: module, qualified name, and the place where it is written.
+    """Return module, qualified name and place of a callable: ``tasks.Resizer.job (tasks.py:12)``.
 
-    ``tasks.Resizer.job (tasks.py:12)``; without the module for what belongs to the script itself.
+    Without the module if it belongs to the script itself (``__main__``), and without the place if it is not
+    written in Python.
     """
     inner = _within_partials(value)
     named: object = inner
@@ -48,23 +49,24 @@ def described(value: object) -> str:
 
 
 def failure(exc: BaseException) -> str:
-    """An exception in one line: its type and the first line of its text."""
+    """Return an exception as one line: its type and the first line of its text."""
     try:
         text = next(iter(str(exc).splitlines()), "")
     except KeyboardInterrupt:
         raise
-    except BaseException:  # the exception's own code makes its text, and raises what it likes
+    except BaseException:  # the text is made by code of the user, which may raise anything
         text = "(its text cannot be had)"
     name = type(exc).__name__
     return f"{name}: {text}" if text else name
 
 
 def _qualified_name(value: object) -> str:
+    """Return the ``__qualname__``, or else the ``__name__``, or ""."""
     return _text(value, "__qualname__") or _text(value, "__name__")
 
 
 def _within_partials(value: Any) -> Any:
-    """The function that a partial calls in the end; everything else as it is."""
+    """Return the function that a partial calls in the end; any other value as it is."""
     for _ in range(_DEPTH):
         if not _is(value, partial):
             break
@@ -73,7 +75,10 @@ def _within_partials(value: Any) -> Any:
 
 
 def _place(value: object) -> str:
-    """``file.py:12`` of what is written in Python, else ``""``; the function that a decorator has wrapped."""
+    """Return ``file.py:12`` for a callable that is written in Python, otherwise "".
+
+    For a decorated function it is the place of the function inside, if the decorator has set ``__wrapped__``.
+    """
     for _ in range(_DEPTH):
         wrapped = _attribute(value, "__wrapped__")
         if wrapped is None:
@@ -88,20 +93,24 @@ def _place(value: object) -> str:
 
 
 def _is(value: object, kind: type) -> bool:
-    """As isinstance, which asks the value itself for its class."""
+    """Return whether a value's type is ``kind`` or derived from it.
+
+    Unlike isinstance it does not read ``__class__``, which an object may answer with anything.
+    """
     return issubclass(type(value), kind)
 
 
 def _text(value: object, attribute: str) -> str:
-    """An attribute that is a text; ``""`` for everything else."""
+    """Return an attribute if it is a str, otherwise ""."""
     found = _attribute(value, attribute)
     return str.__str__(found) if _is(found, str) else ""
 
 
 def _attribute(value: object, name: str) -> Any:
+    """Return an attribute, or None if there is none or its code raises."""
     try:
         return getattr(value, name, None)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # the user's own code answers for attributes, and raises what it likes
+    except BaseException:  # attributes may be code of the user, which may raise anything
         return None

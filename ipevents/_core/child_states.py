@@ -1,10 +1,10 @@
 """The states of a child, and every way from one to the next, as two tables.
 
-``Phase`` follows the child over all its restarts: is there a process, will there be another one? ``Contact``
-follows one start: how far has its process come with its link? Two tables and not one, because each goes on
-without the other: a process may connect before the call that starts it has returned, and what a process has
-written is still read after its end. A step that is in no row is a fault of the library and raises. Pure: the
-caller holds the state lock.
+``Phase`` follows a child over all its restarts: whether it has a process, and whether there will be another
+one. ``Contact`` follows one start: how far its process has come with its link. They are two tables because
+neither waits for the other: a process may connect before the call that starts it has returned, and what a
+process has written is still read after its end. A step that is in no row is a fault of the library and raises
+RuntimeError. Pure: the caller holds the state lock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Phase(Enum):
 
 
 class PhaseEvent(Enum):
-    """What moves a child on."""
+    """What takes a child from one phase to the next."""
 
     START = "a process is about to be started"
     STARTED = "the process runs"
@@ -71,7 +71,7 @@ PHASES: dict[Phase, dict[PhaseEvent, Phase]] = {
 
 
 class Contact(Enum):
-    """How far the process of one start has come with its link to us."""
+    """How far the process of one start has come with its link to its parent, this process."""
 
     AWAITED = "it has not connected"
     ADMITTED = "it has proved its token; its link gets the connection in a moment"
@@ -81,7 +81,7 @@ class Contact(Enum):
 
 
 class ContactEvent(Enum):
-    """What moves a start on."""
+    """What takes the contact of one start a step further."""
 
     ADMITTED = "the handshake has succeeded"
     CONNECTED = "the connection is the link's, or will be as soon as the start has returned"
@@ -109,7 +109,7 @@ CONTACTS: dict[Contact, dict[ContactEvent, Contact]] = {
 
 
 def next_phase(phase: Phase, event: PhaseEvent) -> Phase:
-    """What follows. Raises RuntimeError where the table has no such row."""
+    """Return the phase that follows on an event. Raises RuntimeError if the table has no such row."""
     following = PHASES[phase].get(event)
     if following is None:
         raise RuntimeError(f"{event.name} cannot happen to a child that is {phase.name}")
@@ -117,7 +117,7 @@ def next_phase(phase: Phase, event: PhaseEvent) -> Phase:
 
 
 def next_contact(contact: Contact, event: ContactEvent) -> Contact:
-    """What follows. Raises RuntimeError where the table has no such row."""
+    """Return the contact that follows on an event. Raises RuntimeError if the table has no such row."""
     following = CONTACTS[contact].get(event)
     if following is None:
         raise RuntimeError(f"{event.name} cannot happen to a start that is {contact.name}")

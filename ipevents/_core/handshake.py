@@ -1,4 +1,4 @@
-"""Both sides of the handshake, as state machines: a frame in, a frame or a verdict out.
+"""Both sides of the handshake as state machines: a frame goes in, a frame or the outcome comes out.
 
 ::
 
@@ -8,13 +8,13 @@
     PROOF      MAC "client"         ->
                                     <-    WELCOME    your pid, MAC "welcome"    (or REFUSED)
 
-Every MAC covers a label that names its role, and the whole transcript before it: version, key id,
-both identities, both nonces. So no answer serves in another role, direction, handshake or version
-(reflection, replay, downgrade). A REFUSED frame may come instead of any other frame and has no MAC:
-who could forge it could cut the connection as well. Its layout is the same in every version.
+Each MAC covers a label for its role and everything that was sent before it: version, key id, both identities
+and both nonces. So an answer is worth nothing in another role, direction, handshake or version; that excludes
+reflection, replay and downgrade. Instead of any frame a REFUSED frame may come. It has no MAC, since an
+attacker who could forge one could cut the connection as well. Its layout is the same in every version.
 
-The frames are what ``Connection.send_bytes`` carries. No clock and no socket here; the caller keeps
-the deadline and never reads past the end of a frame (:class:`FrameReader`).
+A frame has the form that ``Connection.send_bytes`` gives it. Pure, without clock or socket: the caller keeps
+the deadline, and reads no byte beyond the end of a frame (:class:`FrameReader`).
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ __all__ = [
     "framed",
 ]
 
-HANDSHAKE_SECONDS = 5.0  # for the whole of one, at either end
+HANDSHAKE_SECONDS = 5.0  # for a whole handshake, at either end
 MAX_HANDSHAKE_BYTES = 512
 NONCE_BYTES = 32
 MIN_KEY_BYTES = 16  # of any key: the option, the environment's, a derived one
 
-# Why a handshake failed: a closed list, because refused handshakes are counted by cause. The first
-# two may travel in a REFUSED frame; a runtime may send further ones there, they arrive as REFUSED.
+# Why a handshake failed. Failed handshakes are counted by these causes, so no others occur. The first two may
+# travel in a REFUSED frame; any other cause in such a frame arrives as REFUSED.
 WRONG_KEY = "wrong-key"
 VERSION = "version"
 REFUSED = "refused"
@@ -78,15 +78,15 @@ _LAYOUTS = {
 }
 _KEY_ID_BYTES, _PID_BYTES, _CAUSE_BYTES, _TEXT_BYTES = 16, 64, 16, 200
 
-_LENGTH = struct.Struct("!i")  # multiprocessing.connection's, in front of every frame
+_LENGTH = struct.Struct("!i")  # before every frame, as multiprocessing.connection writes it
 
 
 class Identity(NamedTuple):
-    """What an end says about itself.
+    """What one end states about itself.
 
-    ``pid`` at most 64 bytes of UTF-8; ``""`` from a client asks to be named after its address.
-    ``incarnation`` is random, 64 bits. ``python`` is major and minor. ``max_message`` is the largest
-    record, in bytes, that this end takes.
+    ``pid`` has at most 64 bytes of UTF-8; a client with "" asks to be named after its address.
+    ``incarnation`` is the random 64-bit number of its emitter. ``python`` is the major and minor version.
+    ``max_message`` is the largest record, in bytes, that this end accepts.
     """
 
     pid: str
@@ -96,14 +96,14 @@ class Identity(NamedTuple):
 
 
 class Welcomed(NamedTuple):
-    """A client's outcome: the pid it has from now on, and who the server is."""
+    """The outcome for a client: the pid that it has from now on, and the identity of the server."""
 
     pid: str
     server: Identity
 
 
 class Refusal(NamedTuple):
-    """Why a client is not admitted: a cause of at most 16 bytes of ASCII, a sentence for its user."""
+    """Why a client is not admitted: a cause of at most 16 bytes of ASCII, and a sentence for its user."""
 
     cause: str
     text: str = ""
@@ -115,9 +115,10 @@ def framed(frame: bytes) -> bytes:
 
 
 class FrameReader:
-    """Gathers one frame after the other and never asks for a byte beyond the current one.
+    """Puts frames together from the pieces in which they arrive, and wants no byte beyond the current frame.
 
-    Read at most ``missing`` bytes, hand them to :meth:`feed`.
+    The bytes that follow the handshake belong to another reader. So the caller reads at most ``missing``
+    bytes, and passes them to :meth:`feed`.
     """
 
     __slots__ = ("_gathered", "_size")
@@ -128,13 +129,14 @@ class FrameReader:
 
     @property
     def missing(self) -> int:
-        """How many bytes to read next: always at least one, never beyond the frame."""
+        """How many bytes to read next: at least one, and none beyond the frame."""
         return (_LENGTH.size if self._size is None else self._size) - len(self._gathered)
 
     def feed(self, received: bytes) -> bytes | None:
-        """Take at most ``missing`` bytes; return the frame they complete, or None.
+        """Take at most ``missing`` bytes. Returns the frame that they complete, or None.
 
-        Raises :exc:`ProtocolError` for a length that no handshake frame has; nothing was allocated.
+        Raises :exc:`ProtocolError` for a length that no handshake frame has, before anything is allocated for
+        it.
         """
         assert len(received) <= self.missing
         self._gathered += received
@@ -152,10 +154,10 @@ class FrameReader:
 
 
 class _Side:
-    """What both sides share: which frame may come next, and how a handshake fails.
+    """What both sides have in common: which frame may come next, and how a handshake fails.
 
-    When ``receive`` has raised, ``cause`` is one of this module's causes and ``farewell`` a frame to
-    be sent before closing (or None).
+    After ``receive`` has raised, ``cause`` is one of the causes above, and ``farewell`` is a frame that the
+    caller sends before it closes the connection, or None.
     """
 
     __slots__ = ("_awaited", "_me", "_nonce", "cause", "farewell")
@@ -170,8 +172,8 @@ class _Side:
         self.farewell: bytes | None = None
 
     def _opened(self, frame: bytes) -> tuple[Any, ...]:
-        """Return the fields of the awaited frame, or fail for whatever else it is."""
-        # One frame, one chance: whoever goes on sets what is awaited next.
+        """Return the fields of the awaited frame. Raises if the frame is another one."""
+        # None until the caller sets the next kind: so nothing is accepted after a failure or after the end.
         awaited, self._awaited = self._awaited, None
         if awaited is None:
             raise self._failed(GARBLED, ProtocolError("the handshake had ended"))
@@ -194,8 +196,8 @@ class _Side:
         return fields
 
     def _refused(self, cause: bytes, text: bytes) -> LinkError:
-        # Nobody vouches for these bytes: only known causes are believed, and only printable text
-        # reaches an exception or a log.
+        # These bytes are not authenticated: only known causes are used, and only printable text gets into an
+        # exception or a log.
         why = "".join(c if c.isprintable() else "?" for c in text.decode("utf-8", "replace"))
         if cause == WRONG_KEY.encode():
             return self._failed(WRONG_KEY, _wrong_key())
@@ -204,6 +206,7 @@ class _Side:
         return self._failed(REFUSED, LinkError(why or "the other end refused"))
 
     def _failed(self, cause: str, error: LinkError, farewell: Refusal | None = None) -> LinkError:
+        """Set ``cause`` and ``farewell``, and return the error for the caller to raise."""
         self.cause = cause
         self.farewell = None if farewell is None else _refused_frame(farewell)
         return error
@@ -212,6 +215,7 @@ class _Side:
         return Identity(self._decoded(pid), incarnation, (python[0], python[1]), max_message)
 
     def _decoded(self, pid: bytes) -> str:
+        """Return a pid as text. Raises ProtocolError if it is not UTF-8."""
         try:
             return pid.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -219,13 +223,13 @@ class _Side:
 
 
 class ClientHandshake(_Side):
-    """The side that connected.
+    """The side that has connected.
 
-    Send :meth:`hello`, give every frame that arrives to :meth:`receive` and send what it returns,
-    until ``outcome`` is there.
+    The caller sends :meth:`hello`, passes each frame that arrives to :meth:`receive`, and sends what that
+    returns, until ``outcome`` is set.
 
-    ``key`` is the derived key (at least 16 bytes), ``key_id`` names it to the server: ``b""`` the
-    public socket's, else that of a child's start. ``nonce`` are 32 fresh random bytes.
+    ``key`` is the derived key, of at least 16 bytes. ``key_id`` names it to the server: ``b""`` for the key
+    of the public socket, otherwise the id of the start of a child. ``nonce`` is 32 fresh random bytes.
     """
 
     __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "outcome")
@@ -242,15 +246,15 @@ class ClientHandshake(_Side):
         self.outcome: Welcomed | None = None
 
     def hello(self) -> bytes:
-        """Return the first frame."""
+        """Return the first frame, for the caller to send."""
         return self._hello
 
     def receive(self, frame: bytes) -> bytes | None:
-        """Take the server's next frame; return what to send, or None.
+        """Take the server's next frame. Returns the frame to send, or None.
 
-        Raises :exc:`AuthenticationFailed` (different keys), :exc:`ProtocolError` (not a frame of
-        ours), :exc:`LinkError` (refused, with the server's reason). Then send ``farewell``, if there
-        is one, and close.
+        Raises :exc:`AuthenticationFailed` (different keys), :exc:`ProtocolError` (not the awaited frame) or
+        :exc:`LinkError` (refused, with the server's reason). Then the caller sends ``farewell``, if there is
+        one, and closes the connection.
         """
         fields = self._opened(frame)
         if self._server is None:
@@ -259,6 +263,7 @@ class ClientHandshake(_Side):
         return None
 
     def _challenged(self, frame: bytes, fields: tuple[Any, ...]) -> bytes:
+        """Check the server's MAC, and return the proof that this side has the key as well."""
         *who, _nonce, theirs = fields
         said = (self._hello, frame[:-MAC_BYTES])
         if not compare_digest(theirs, _mac(self._key, b"server", *said)):
@@ -270,6 +275,7 @@ class ClientHandshake(_Side):
         return proof
 
     def _welcomed(self, frame: bytes, pid: bytes, theirs: bytes) -> None:
+        """Check the MAC of the last frame, and set the outcome."""
         said = (*self._transcript, frame[:-MAC_BYTES])
         if not compare_digest(theirs, _mac(self._key, b"welcome", *said)):
             raise self._failed(WRONG_KEY, _wrong_key())
@@ -278,14 +284,15 @@ class ClientHandshake(_Side):
 
 
 class ServerHandshake(_Side):
-    """The side that listened.
+    """The side that has accepted a connection.
 
-    Give every frame to :meth:`receive` and send what it returns. As soon as ``authenticated`` is
-    there (the client's identity and key id), read nothing more, decide, and send :meth:`welcome` or
+    The caller passes each frame to :meth:`receive` and sends what that returns. As soon as ``authenticated``
+    is set (the client's identity and key id), it reads nothing more, decides, and sends :meth:`welcome` or
     :meth:`refuse`.
 
-    ``find_key`` returns the key of a key id, or None; an unknown id looks like a wrong key to the
-    client. ``nonce`` are 32 fresh random bytes, known to nobody.
+    ``find_key`` returns the key for a key id, or None. A client cannot see the difference between an unknown
+    id and a wrong key. ``nonce`` is 32 fresh random bytes, which must stay secret: only hashes of them are
+    sent.
     """
 
     __slots__ = ("_client", "_find_key", "_key", "_key_id", "_proof", "_transcript")
@@ -301,16 +308,15 @@ class ServerHandshake(_Side):
 
     @property
     def authenticated(self) -> tuple[Identity, bytes] | None:
-        """The client's identity and key id once it has proved its key, else None."""
+        """The client's identity and key id. None until it has proved that it has the key."""
         if self._client is None or not self._proof:
             return None
         return self._client, self._key_id
 
     def receive(self, frame: bytes) -> bytes | None:
-        """Take the client's next frame; return what to send, or None.
+        """Take the client's next frame. Returns the frame to send, or None.
 
-        Raises as :meth:`ClientHandshake.receive` does; then send ``farewell``, if there is one, and
-        close.
+        Raises as :meth:`ClientHandshake.receive` does, and the caller then does the same.
         """
         fields = self._opened(frame)
         if self._client is None:
@@ -319,12 +325,13 @@ class ServerHandshake(_Side):
         return None
 
     def _greeted(self, hello: bytes, key_id: bytes, *fields: Any) -> bytes:
+        """Note the client's identity, and return the challenge."""
         *who, _nonce = fields
         self._client = self._identity(*who)
         self._key_id = key_id
         key = self._find_key(key_id)
-        # A client with an unknown key id goes through the same steps against a key that nobody has.
-        # What is sent as the nonce is another hash of the same secret, so it tells nothing of that key.
+        # For an unknown key id the same steps follow with a key that no client has. It is a hash of the
+        # secret nonce; what is sent as the nonce is another hash of it, and reveals nothing about that key.
         self._key = mac(self._nonce, b"decoy") if key is None else _checked(key)
         nonce = mac(self._nonce, b"nonce")
         unsigned = _frame(_CHALLENGE, *_who(self._me), nonce, bytes(MAC_BYTES))[:-MAC_BYTES]
@@ -339,13 +346,13 @@ class ServerHandshake(_Side):
         self._proof = frame
 
     def welcome(self, pid: str) -> bytes:
-        """Return the last frame: the client is admitted and is ``pid`` from now on."""
+        """Return the last frame, by which the client is admitted and has the name ``pid`` from now on."""
         self._assert_authenticated()
         unsigned = _frame(_WELCOME, _encoded_pid(pid), bytes(MAC_BYTES))[:-MAC_BYTES]
         return unsigned + _mac(self._key, b"welcome", *self._transcript, self._proof, unsigned)
 
     def refuse(self, refusal: Refusal) -> bytes:
-        """Return the last frame: the client is not admitted, and why."""
+        """Return the last frame, by which the client learns that it is not admitted, and why."""
         self._assert_authenticated()
         return _refused_frame(refusal)
 
@@ -363,7 +370,7 @@ def _frame(kind: int, *fields: bytes | int) -> bytes:
 
 
 def _refused_frame(refusal: Refusal) -> bytes:
-    # struct cuts what is too long, also inside a character: the reader replaces what it cannot read.
+    # The text may be cut inside a character: the peer replaces what it cannot decode.
     cause = refusal.cause.encode("ascii", "replace")[:_CAUSE_BYTES]
     return _frame(_REFUSED, cause, refusal.text.encode("utf-8", "replace")[:_TEXT_BYTES])
 
@@ -373,6 +380,7 @@ def _who(me: Identity) -> tuple[bytes, int, int, int, int]:
 
 
 def _encoded_pid(pid: str) -> bytes:
+    """Return a pid as bytes. Raises ValueError if it is too long, which struct would cut silently."""
     raw = pid.encode("utf-8")
     if len(raw) > _PID_BYTES:
         raise ValueError(f"a pid has at most {_PID_BYTES} bytes: {pid!r}")

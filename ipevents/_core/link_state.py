@@ -1,9 +1,9 @@
-"""The states of a link: its connection, the right to write to it, and what its writer thread is up to.
+"""The states of a link: its connection, the right to write to it, and what its writer thread was asked for.
 
-Three small machines, each with all its transitions as a table. ``Connection`` changes a few times in the
-life of a link, by ``LinkState.change``, which refuses what the table does not have. ``Right`` and ``Summons``
-change with every frame, so ``writer.py`` assigns them and asks nothing; the tests of links look at each of
-these assignments and compare it with the table. Pure: the caller holds the state lock.
+Three small state machines, each with all its transitions in a table. ``Connection`` changes a few times in
+the life of a link, by ``LinkState.change``, which raises for a step that the table does not have. ``Right``
+and ``Summons`` change with every frame. So the code in ``_links`` assigns them without a check, and the tests
+of links compare each of these assignments with the table. Pure: the caller holds the state lock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Connection(Enum):
 
 
 class LinkEvent(Enum):
-    """What moves a link on."""
+    """What takes a link from one state of its connection to the next."""
 
     ATTACHED = "there is a new connection"
     READ = "the reader has read the connection to its end"
@@ -52,7 +52,7 @@ CONNECTIONS: dict[Connection, dict[LinkEvent, Connection]] = {
 class LinkState:
     """The state of one link's connection, and whether the link has ended: no other connection will follow.
 
-    Both change by ``change`` only, under the state lock.
+    Only ``change`` changes them. The caller holds the state lock.
     """
 
     __slots__ = ("connection", "ended")
@@ -62,13 +62,13 @@ class LinkState:
         self.ended = False
 
     def allows(self, event: LinkEvent) -> bool:
-        """Whether ``change(event)`` is possible now."""
+        """Return whether the table has a row for this event in the present state."""
         return event in CONNECTIONS[self.connection]
 
     def change(self, event: LinkEvent) -> Connection:
-        """Go on by an event, and return the new state.
+        """Go to the state that follows on an event, and return it.
 
-        Raises RuntimeError where the table has no such row.
+        Raises RuntimeError if the table has no such row.
         """
         following = CONNECTIONS[self.connection].get(event)
         if following is None:
@@ -84,7 +84,7 @@ class LinkState:
 
 
 class Right(Enum):
-    """The right to write to a link's socket. One thread at a time has it."""
+    """The right to write to a link's socket. At most one thread has it at a time."""
 
     FREE = "nobody writes"
     CLAIMED = "a thread has taken a frame out of the outbox, and is about to write it"
@@ -115,7 +115,7 @@ RIGHTS: dict[Right, dict[Right, str]] = {
 
 
 class Summons(Enum):
-    """What the writer thread has been asked to do. It owns the step to ASLEEP and LINGERS."""
+    """What the writer thread was asked to do. Only that thread itself sets ASLEEP and LINGERS."""
 
     ASLEEP = "nothing; it waits until it is woken"
     LINGERS = "nothing; it looks by itself in a moment, or is looking now"

@@ -1,11 +1,14 @@
-"""What travels: the kinds of records, the ways a message can go, and what a listener is handed.
+"""What travels between processes, and the ``Message`` that a listener gets.
 
-A *record* is the unit on the wire: a tuple whose first item is its kind. A message record is
-``(kind, path, event, to, payloads)``: one or more messages that follow each other and have everything
-but their arguments in common, or everything but their events and arguments; then ``event`` is a list with
-a name for each. ``path`` names the processes they have left behind, origin first; ``to`` is
-``(target, hops still to go)`` on the way of a ``sendTo``, else None.
-Control records carry what the library says to itself; no user code can make one.
+A *record* is the unit on the wire: a tuple whose first item is its kind. There are two sorts.
+
+A message record is ``(kind, path, event, to, payloads)``. It carries one or more messages that were sent one
+after the other, all of the same kind, path and ``to``. ``path`` has the pids of the processes that they have
+passed, the origin first. ``to`` is ``(target, hops still to go)`` for a ``sendTo`` and None for the other
+kinds. ``payloads`` is a list with the arguments of each message. ``event`` is the one name that all of them
+have, or a list with a name for each.
+
+A control record carries what the library's own processes announce to each other. User code can make none.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ TO_GRAND_MASTER = 4
 BROADCAST = 5
 TO_CHILD = 6
 SEND_TO = 7
-LAST_MESSAGE = SEND_TO  # what is above is the kind of a control record: see is_message
+LAST_MESSAGE = SEND_TO  # a greater kind is that of a control record: see is_message
 
 # What message.type says for each kind: the original's spelling (README, Message).
 TYPE_NAMES = {
@@ -41,15 +44,17 @@ TYPE_NAMES = {
 INTEREST = 16  # the peer's subtree began or ceased to listen to an event
 INTERESTS = 17  # all that the peer's subtree listens to; replaces what was known
 MORE_INTERESTS = 26  # adds to INTERESTS, whose names are too many for one record
-ONLINE = 18  # the origin of the path says that it is there
-OFFLINE = 19  # the origin of the path noticed that pid is gone
+ONLINE = 18  # the origin of the path is online
+OFFLINE = 19  # the origin of the path has noticed that pid is gone
 PARENT = 20  # the parent's answer to ONLINE, and the news of its new name
-STOP = 21  # end your part of the tree within so many milliseconds
-REPORT = 22  # an event that the route's target had sent was lost in the process ``at``
+STOP = 21  # end your part of the tree within this time
+REPORT = 22  # an event that the route's target sent did not arrive; it was lost in the process ``at``
 PROGRAM = 23  # what a child process is to run; has the items of a message record, for it has a payload, too
 FAILED = 24  # the child's traceback; refused means that a restart is pointless
-FINISHED = 25  # the target returned and nothing keeps this process; goes_on if its own main thread stops it
-FAULT = 27  # the library or the system fails in this process, which ends for it
+# This process ends by itself, after its target has returned or by stop(). goes_on: its main thread has called
+# stop() and continues with the program afterwards.
+FINISHED = 25
+FAULT = 27  # the library or the system has failed in this process, which therefore ends
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
 CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -77,7 +82,7 @@ Payload = Any  # tuple | bytes | list; see _payload/forms.py
 
 RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent", "stopping"})
 _NEVER_SENT = RESERVED_EVENTS | {"error"}
-MAX_EVENT_BYTES = 256  # a table of names stays small
+MAX_EVENT_BYTES = 256  # so that tables of names stay small
 MAX_ROUTE = 64  # also the greatest depth of a tree
 MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again
 MAX_PID = 128  # characters; the handshake allows less
@@ -86,9 +91,9 @@ _NO_KWARGS: Mapping[str, Any] = {}
 
 
 def check_name(event: object) -> str:
-    """Refuse what no event can be called; a member of a str enum becomes its plain value.
+    """Return an event's name as a plain str. Raises InvalidEvent for what cannot be one.
 
-    A header holds plain values only, and a member is no plain str. Raises InvalidEvent.
+    A member of an enum of str becomes its value, because headers carry plain values only.
     """
     if not isinstance(event, str) or not event:
         raise InvalidEvent(f"an event name is a non-empty str, not {shown(event)}")
@@ -98,9 +103,10 @@ def check_name(event: object) -> str:
 
 
 def check_event(event: object, *, sending: bool) -> str:
-    """Refuse a name that user code cannot emit; ``sending`` refuses ``error`` as well.
+    """Return the plain name of an event that user code wants to emit, or to send if ``sending``.
 
-    Returns the plain name. Raises InvalidEvent, or ReservedEvent for the library's own names.
+    Raises InvalidEvent as ``check_name`` does, and ReservedEvent for the library's own names. ``error`` is
+    refused only when sending.
     """
     name = check_name(event)
     if name in RESERVED_EVENTS or (sending and name == "error"):
@@ -112,7 +118,10 @@ def check_event(event: object, *, sending: bool) -> str:
 
 
 def check_received(kind: object, event: object, to: object, messages: object) -> None:
-    """Refuse a message record that no router of ours makes. Raises ProtocolError."""
+    """Raise ProtocolError if no router of ours makes a message record with these items.
+
+    ``path`` is checked by ``Topology.accept``, which knows what is below the peer.
+    """
     if type(kind) is not int or kind not in TYPE_NAMES:
         raise ProtocolError(f"a record of the kind {shown(kind)}, which there is not")
     if type(event) is not str or not event or _is_long(event):
@@ -126,9 +135,9 @@ def check_received(kind: object, event: object, to: object, messages: object) ->
 
 
 def is_message(record: Record) -> bool:
-    """Whether a record is one of messages, and no control record.
+    """Return whether this is a message record, as opposed to a control record.
 
-    Where each event comes by, the same is asked without a call: ``record[KIND] <= LAST_MESSAGE``.
+    Code that runs for each event compares without a call: ``record[KIND] <= LAST_MESSAGE``.
     """
     return bool(record[KIND] <= LAST_MESSAGE)
 
@@ -150,19 +159,19 @@ def items_of(record: Record) -> dict[str, Any]:
 
 
 def count_messages(records: Iterable[Record]) -> int:
-    """How many messages there are in these records; control records are none."""
+    """Return how many messages these records carry; control records count 0."""
     return sum(len(record[PAYLOADS]) for record in records if record[KIND] <= LAST_MESSAGE)
 
 
 def make_record(header: Header | None, event: str | list[str], payloads: list[Payload]) -> Record:
-    """A message record from what its messages have in common and what they have not."""
-    assert header is not None  # only the plan of what passes has none, and is not put
+    """Return a message record. ``event`` is a list if the messages have different events."""
+    assert header is not None  # only plans for messages that pass have none, and no record is made from those
     kind, path, to = header
     return (kind, path, event, to, payloads)
 
 
 def runs(record: Record) -> Iterator[Record]:
-    """The messages of a record that has a name for each, in order, as records of one event each."""
+    """Split a record with a name for each message into records of one event each, in the same order."""
     kind, path, events, to, messages = record
     begin = 0
     for index, event in enumerate(events):
@@ -173,7 +182,7 @@ def runs(record: Record) -> Iterator[Record]:
 
 
 def check_names(events: object) -> tuple[str, ...]:
-    """Refuse what a peer cannot listen to. Returns the names. Raises ProtocolError."""
+    """Return the names of events that a peer announces. Raises ProtocolError if they are none."""
     if type(events) is not tuple or any(
         type(event) is not str or not event or _is_long(event) for event in events
     ):
@@ -182,7 +191,7 @@ def check_names(events: object) -> tuple[str, ...]:
 
 
 def is_pids(value: object, most: int) -> bool:
-    """Whether it is a tuple of 1 to ``most`` pids."""
+    """Return whether ``value`` is a tuple of 1 to ``most`` pids."""
     return (
         type(value) is tuple
         and 0 < len(value) <= most
@@ -191,7 +200,7 @@ def is_pids(value: object, most: int) -> bool:
 
 
 def _is_rest(to: object) -> bool:
-    """Whether it is a target and the hops still to go to it."""
+    """Return whether ``to`` is a target and the hops still to go to it."""
     return (
         type(to) is tuple
         and len(to) == 2
@@ -206,9 +215,9 @@ def _is_long(event: str) -> bool:
 
 
 class Envelope:
-    """What all messages of one kind, path and event have in common; made once and kept.
+    """What all messages of one kind, path and event have in common. Made once and kept, for speed.
 
-    ``send_to(pids, event, args, kwargs)`` is what a reply calls.
+    ``Message.reply`` calls ``send_to(pids, event, args, kwargs)``.
     """
 
     __slots__ = ("event", "exitcode", "kind", "pids", "send_to", "to")
@@ -235,10 +244,10 @@ class Envelope:
 
 
 class ErrorEnvelope(Envelope):
-    """Of an ``error`` event: also what the error is about.
+    """The envelope of an ``error`` event, which also has what the error is about.
 
-    What is pickled of it stays readable elsewhere: ``failed`` goes along, a value as any message;
-    ``listener`` and ``child`` belong to this process and are None there.
+    When it is pickled, ``failed`` goes along as any message does. ``listener`` and ``child`` belong to this
+    process, so they are None elsewhere.
     """
 
     __slots__ = ("child", "failed", "listener")
@@ -261,9 +270,10 @@ class ErrorEnvelope(Envelope):
 
 
 class Message:
-    """What a listener gets as its first argument: one event with where it comes from. Immutable.
+    """One event and where it comes from: the first argument of every listener. Immutable.
 
-    Complete for events of this process as well.
+    An event of this process has one as well, whose ``pids`` are the own pid alone and whose ``type`` is "".
+    Messages can be compared, hashed and pickled.
     """
 
     __slots__ = ("_args", "_envelope", "_kwargs")
@@ -277,29 +287,32 @@ class Message:
 
     @property
     def from_(self) -> str:
-        """The pid of the origin."""
+        """The pid of the process that sent the event."""
         return self._envelope.pids[0]
 
     @property
     def pids(self) -> tuple[str, ...]:
-        """Every process passed: the origin first, the receiver last. What ``sendTo`` takes for a reply."""
+        """The pids of all processes on the way: the origin first, this process last.
+
+        ``sendTo`` takes them as the route of a reply.
+        """
         return self._envelope.pids
 
     @property
     def to(self) -> str | None:
-        """The addressed pid, for ``toChild`` and ``sendTo``; else None."""
+        """The pid that the event was addressed to, for ``toChild`` and ``sendTo``; otherwise None."""
         return self._envelope.to
 
     @property
     def route(self) -> tuple[str, ...] | None:
-        """The hops still to go: ``()`` at the target of a ``sendTo``; else None."""
+        """The hops still to go: ``()`` for a ``sendTo``, which has arrived here; otherwise None."""
         return () if self._envelope.kind == SEND_TO else None
 
     @property
     def type(self) -> str:
-        """How it was sent: ``toParents toChilds toSiblings toGM broadcast toChild sendTo``.
+        """How the event was sent: ``toParents toChilds toSiblings toGM broadcast toChild sendTo``.
 
-        ``""`` for an event of this process.
+        ``""`` for an event of this process. The names are those of the original for Node.
         """
         return TYPE_NAMES.get(self._envelope.kind, "")
 
@@ -315,35 +328,37 @@ class Message:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The keyword arguments of the event; a new dict at each look."""
+        """The keyword arguments of the event, in a new dict each time."""
         return dict(self._kwargs)
 
     @property
     def exitcode(self) -> int | None:
-        """multiprocessing's exit code of the process that an ``offline`` is about; None where not known."""
+        """On an ``offline``: the exit code of that process, as multiprocessing has it. None if not known."""
         return self._envelope.exitcode
 
     @property
     def failed(self) -> Message | None:
-        """On an ``error`` about an event: the message in question, such as the one whose listener raised."""
+        """On an ``error`` about an event: its message, for example the one whose listener raised."""
         return self._envelope.failed
 
     @property
     def listener(self) -> Callable[..., Any] | None:
-        """On an ``error`` that a listener raised: that listener. None in a message that was pickled."""
+        """On an ``error`` that a listener raised: that listener. None after the message was pickled."""
         return self._envelope.listener
 
     @property
     def child(self) -> Any:
-        """On an ``error`` about a child: its Child, as ``worker()`` returned it. None in a message that was
-        pickled.
+        """On an ``error`` about a child: the Child that ``worker()`` or ``fork()`` returned.
+
+        None after the message was pickled.
         """
         return self._envelope.child
 
     def reply(self, event: str, /, *args: Any, **kwargs: Any) -> None:
-        """Send an event back to where this one came from: ``sendTo(message.pids, event, ...)``.
+        """Send an event back to the origin of this one, as ``sendTo(message.pids, event, ...)``.
 
-        Returns None. Errors as for ``sendTo``. The answer to an event of this process is a local ``emit``.
+        For an event of this process that is a local ``emit``. Blocks and raises as ``sendTo`` does; in a
+        listener it never blocks.
         """
         self._envelope.send_to(self._envelope.pids, event, args, kwargs)
 

@@ -1,41 +1,46 @@
-"""Which neighbour had which name, so that none is given to another one afterwards.
+"""Which neighbour had which name, so that no name is given to another neighbour later.
 
-A route is made of names. A user may keep ``message.pids`` for as long as he likes, and answer when the sender
-is gone: the answer must not reach another process that has the same address and port, or the same OS pid, by
-then. So a name belongs to the incarnation that had it first; any other one is called otherwise.
+A route is made of names. User code may keep ``message.pids`` for any time, and answer when the sender is
+gone. By then another process may have the same address and port, or the same OS pid, and must not get that
+answer. So a name belongs to the incarnation that had it first; another incarnation gets the name with a
+suffix. (An incarnation is the random number that each emitter chooses when it is made.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# What is remembered. OS pids come again after 32,768 processes (pid_max, as a container has it), the ports of
-# one machine after 28,232 connections; a name of more than that is forgotten when as many others came later.
+# How many names are remembered; the longest unused one is forgotten first. More than there are OS pids
+# (32,768, the kernel's default for pid_max) or ports for outgoing connections (28,232, its
+# ip_local_port_range).
 MAX_NAMES = 65_536
-_MOST_BYTES = 64  # of a name, as the handshake carries it
-_SUFFIXES = (6, 16)  # hexadecimal digits of the incarnation
+_MOST_BYTES = 64  # of a name: the handshake carries no longer one
+_SUFFIXES = (6, 16)  # lengths of the suffix, in hexadecimal digits of the incarnation
 
 
 class Names:
-    """The names of one process's neighbours, over all its lives. The caller holds its state lock."""
+    """The names of one process's neighbours, kept from ``stop()`` to the next ``start()`` as well.
+
+    The caller holds its state lock.
+    """
 
     def __init__(self, most: int = MAX_NAMES) -> None:
         self._most = most
         self._owners: dict[str, int] = {}  # incarnation by name, the longest unused first
 
     def give(self, wanted: str, incarnation: int, is_taken: Callable[[str], bool]) -> str:
-        """Return the name of this incarnation of a neighbour: the wanted one, or that with a suffix.
+        """Return a name for this incarnation of a neighbour: the wanted one, or that with a suffix.
 
-        The same one each time, as long as that is remembered and not taken. ``is_taken`` tells what may not
-        be used just now, whoever had it before.
+        It is the same one each time, as long as it is remembered and not taken. ``is_taken`` returns whether
+        a name may not be used at this moment, no matter which neighbour had it.
         """
         base = wanted.encode()[: _MOST_BYTES - max(_SUFFIXES) - 1].decode(errors="ignore")
         number = f"{incarnation:016x}"
         for name in (wanted, *(f"{base}-{number[-digits:]}" for digits in _SUFFIXES)):
             if self._owners.get(name, incarnation) == incarnation and not is_taken(name):
                 break
-        # Else the last one, for two neighbours whose random numbers agree. Where it is taken just now, the
-        # connection is refused when it is to be used.
+        # If none is free (two neighbours with the same random number), the last one is returned. If that is
+        # taken, the connection is refused when the name is to be used.
         self._owners.pop(name, None)
         self._owners[name] = incarnation
         if len(self._owners) > self._most:

@@ -1,8 +1,8 @@
 """What this process knows of the tree below it.
 
-Nodes are found by their path, not by their pid alone: two containers may use the same pid in two
-branches, and only direct neighbours have to differ (README, Guarantees).
-Paths are as records carry them: origin first, the direct neighbour last.
+A process is found by its path and not by its pid alone. Only direct neighbours must have different pids
+(README, Guarantees); in two branches the same pid may occur, in two containers for example. A path is as
+records carry it: the process itself first, the direct neighbour of this process last.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 
 class _Node:
+    """One process below, with its children by pid."""
+
     __slots__ = ("children", "online")
 
     def __init__(self) -> None:
@@ -20,31 +22,32 @@ class _Node:
 
 
 class Netmap:
-    """A tree of pids below this process."""
+    """The processes below this one, and which of them are online."""
 
     def __init__(self) -> None:
         self._root = _Node()
 
     def add(self, path: tuple[str, ...]) -> None:
-        """Note the neighbour ``path[-1]`` and those below it on the path; none of them is online yet."""
+        """Add the processes on a path that are not known yet. Those are not online."""
         node = self._root
         for pid in reversed(path):
             node = node.children.setdefault(pid, _Node())
 
     def online(self, path: tuple[str, ...]) -> None:
-        """``path[0]`` said that it is online."""
+        """Note that ``path[0]`` has announced that it is online."""
         self.add(path)
         node = self._find(path)
         assert node is not None
         node.online = True
 
     def knows(self, path: tuple[str, ...]) -> bool:
+        """Return whether a process with this path is known, online or not."""
         return self._find(path) is not None
 
     def remove(self, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """Take the process ``path[0]`` and all below it out.
+        """Remove the process ``path[0]`` and all below it.
 
-        Returns the paths of those that were online, deepest first, ``path`` itself last.
+        Returns the paths of those that were online, the deepest first and ``path`` itself last.
         """
         above = self._find(path[1:]) if len(path) > 1 else self._root
         node = above.children.pop(path[0], None) if above is not None else None
@@ -56,14 +59,15 @@ class Netmap:
         return sorted(gone, key=len, reverse=True)
 
     def announced(self) -> list[tuple[str, ...]]:
-        """The paths of all that are online, top down: what a new server has to be told."""
+        """Return the paths of all that are online, top down: what is announced to a new server."""
         return list(_top_down((), self._root))
 
     def as_dict(self) -> dict[str, Any]:
-        """The tree as nested dicts: pid to what is below it."""
+        """Return the tree as nested dicts: each pid with a dict of what is below it."""
         return _nested(self._root)
 
     def _find(self, path: tuple[str, ...]) -> _Node | None:
+        """Return the process with this path, or None."""
         node = self._root
         for pid in reversed(path):
             child = node.children.get(pid)
@@ -74,6 +78,7 @@ class Netmap:
 
 
 def _top_down(path: tuple[str, ...], node: _Node) -> Iterator[tuple[str, ...]]:
+    """Yield the paths of all processes below ``node`` that are online, each before those below it."""
     for pid, child in node.children.items():
         below = (pid, *path)
         if child.online:

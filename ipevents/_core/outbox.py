@@ -1,7 +1,7 @@
 """The outbox of a link: what waits to be written, and what happens when there is too much of it.
 
-The rules are in README, Flow. Pure: no lock, no clock, ``now`` is monotonic seconds; the
-caller holds the state lock.
+The rules are in README, Flow. Pure: the caller holds the state lock, and hands in the time as monotonic
+seconds (``now``).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .wire import FRAME_BYTES, is_large
 
 OUTBOX_BYTES = 64 << 20
 OUTBOX_RECORDS = 100_000  # messages and control records
-STALLED_SECONDS = 1.0  # a peer that takes nothing for so long is slow
-OVERHEAD = 48  # bytes that a message costs beside its payload, for the limit only
-_NAME_BYTES = 8  # that a name costs beside its text
+STALLED_SECONDS = 1.0  # a peer that takes nothing for this long is slow
+OVERHEAD = 48  # bytes that a message counts for beside its payload; an estimate, for the limits only
+_NAME_BYTES = 8  # bytes that a name in a list costs beside its text; an estimate, too
 
 
 class Patience(Enum):
@@ -45,6 +45,8 @@ class Patience(Enum):
 
 
 class Verdict(Enum):
+    """What to do with a message that is to be put."""
+
     TAKE = "there is room"
     WAIT = "wait for room, then ask again"
     REFUSE = "tell the caller"
@@ -52,13 +54,15 @@ class Verdict(Enum):
 
 
 class Outbox:
-    """Messages and control records in order, gathered into records and frames, with the limits of one link.
+    """The messages and control records that wait for one link, in order, gathered into frames.
 
-    Sizes are those of the payloads in bytes. A message that has its header in common with the one before it
-    joins that one's record.
+    Full frames wait in ``_frames``; the last one, the *tail*, is still being filled. A message with the same
+    header as the one before it joins the record of that one; the last record of the tail, which others may
+    still join, is called the *run*. Sizes are bytes of payloads, with OVERHEAD for each message.
 
-    A signal handler may raise after any call in here, and at the beginning of any function, but not between
-    plain assignments (see threads.py). So each change is a row of those: done, or not begun.
+    A signal handler may raise after any call in this class, and at the beginning of any function, but not
+    between plain assignments (see threads.py). So each change is a series of plain assignments: it is done
+    as a whole, or not begun.
     """
 
     __slots__ = (
@@ -82,56 +86,59 @@ class Outbox:
 
     def __init__(self) -> None:
         self._frames: deque[tuple[list[Record], int, int]] = deque()  # full ones: records, count, bytes
-        self._framed = 0  # messages and control records in them
-        self._framed_size = 0  # bytes in them
+        self._framed = 0  # messages and control records in _frames
+        self._framed_size = 0  # bytes in _frames
         self._tail: list[Record] = []  # the frame that is being filled
-        self._tail_count = 0  # messages and control records in it, those of the run apart
+        self._tail_count = 0  # messages and control records in the tail, without those of the run
         self._tail_size = 0
-        # The last record of the tail, if messages may still join it: what all of them have in common, the
-        # event of all or a name for each, and their payloads.
+        # The run: the header and payloads of its messages, their one event, or a list with a name for each.
+        # The header is None while there is no run.
         self._header: Header | None = None
         self._event = ""
         self._events: list[str] | None = None
         self._run: list[Payload] = []
-        # Up to this size of the tail a message can be taken without a look at any limit: far below them all,
-        # while it is the only frame and there is no episode.
+        # Fast path: below this tail size no limit can be reached, so offer() checks none. 0 while frames are
+        # queued or messages are being dropped.
         self._simple_up_to = FRAME_BYTES
         self._pending_interest: dict[str, list[object]] = {}
-        self.taken: list[Record] = []  # the frame that was taken last, until whoever took it has its bytes
-        self.being_written = 0  # bytes of the frame that was taken last, until whoever took it sets 0
-        self.peak = 0
-        self.dropping = False  # an episode of a slow peer, until half empty
+        self.taken: list[Record] = []  # the frame that was taken last, until it is encoded
+        self.being_written = 0  # bytes of the frame that was taken last; the thread that writes sets it to 0
+        self.peak = 0  # the greatest count so far
+        self.dropping = False  # fan-outs are dropped for a slow peer, until the outbox is half empty
 
     def __len__(self) -> int:
         return self.count
 
     @property
     def count(self) -> int:
-        """Messages and control records in it."""
+        """How many messages and control records wait."""
         return self._framed + self._tail_count + len(self._run)
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """How many bytes wait."""
         return self._framed_size + self._tail_size
 
     def has_room(self, size: int, count: int = 1) -> bool:
-        """Whether ``count`` messages of ``size`` bytes in all fit; an empty outbox takes any."""
+        """Return whether ``count`` messages of ``size`` bytes in all fit. An empty outbox takes any."""
         there = self.count
         return not there or (
             there + count <= OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
         )
 
     def has_room_for_large(self, size: int) -> bool:
-        """Whether a message with large buffers fits beside what is queued and what is just being written."""
+        """Return whether a message with large buffers fits beside what waits and what is being written.
+
+        The latter counts here because a frame with large buffers stays in memory until it is written.
+        """
         there = self._framed_size + self._tail_size + self.being_written
         return not there or there + size <= OUTBOX_BYTES
 
     def offer(self, plan: Plan, payload: Payload, size: int) -> bool:
-        """Take a message if there is room and no episode; otherwise ``decide`` says what to do with it.
+        """Put a message if there is room and nothing is being dropped. Returns whether it was put.
 
-        ``plan`` says where its record begins. It joins the record before it if that was made from the very
-        same header.
+        If it was not, the caller asks ``decide`` what to do. The header and the event are those of ``plan``.
+        The message joins the run if both have the same header object, see ``Router.header``.
         """
         tail_size = self._tail_size + size + OVERHEAD
         if tail_size > self._simple_up_to or type(payload) is list:
@@ -151,16 +158,17 @@ class Outbox:
                 self._run.append(payload)
             else:
                 self._begin_run(header, event, payload)
-        except BaseException:  # of a signal handler, after any of these calls
+        except BaseException:  # a signal handler may raise after any of these calls
             self._undo(payload)
             raise
         self._tail_size = tail_size
         return True
 
     def _undo(self, payload: Payload) -> None:
-        """A message was interrupted on its way in: it is not sent, and neither is its name.
+        """Remove a message, and its name, if a signal handler has interrupted its ``offer``.
 
-        But () may stay: it is the same object for all messages without arguments.
+        A message without arguments may stay: its payload () is the same object for all of these, so the last
+        one in the run may be another message.
         """
         if payload and self._run and self._run[-1] is payload:
             if len(self._run) == 1:
@@ -172,9 +180,9 @@ class Outbox:
             del self._events[len(self._run) :]
 
     def _begin_run(self, header: Header | None, event: str, payload: Payload) -> None:
-        """A record for a message and those that may join it.
+        """Begin a run: put a record with this message, which others may join.
 
-        It comes into being with the message in it.
+        The record has the message in it from the beginning, so no interruption leaves an empty one.
         """
         run = [payload]
         record = make_record(header, event, run)
@@ -183,12 +191,12 @@ class Outbox:
         self._tail += (record,)
 
     def _end_run(self) -> None:
-        """No message joins the last record of the tail any more."""
+        """End the run: no message joins the last record of the tail any more."""
         self._tail_count += len(self._run)
         self._run, self._header, self._events = [], None, None
 
     def _mix(self, event: str) -> None:
-        """The run goes on with a message of perhaps another event: from then on it has a name for each."""
+        """Give each message of the run a name of its own, if ``event`` is not the event of all before it."""
         if event != self._event:
             assert self._header is not None
             events = [self._event] * len(self._run) + [event]
@@ -196,15 +204,20 @@ class Outbox:
             self._events = events
 
     def begin_dropping(self) -> None:
-        """An episode of a slow peer begins."""
+        """Drop fan-outs from now on, because the peer is slow. ``decide`` ends that."""
         self.dropping = True
         self._limits_changed()
 
     def _limits_changed(self) -> None:
+        """Set the fast path of ``offer`` to what the present state allows."""
         self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
 
     def decide(self, size: int, patience: Patience, now: float, progress: float, count: int = 1) -> Verdict:
-        """What to do with ``count`` messages; ``progress`` is when the peer last took something."""
+        """Return what to do with ``count`` messages of ``size`` bytes in all.
+
+        ``progress`` is the time at which the peer last took something. The first DROP of a slow peer leaves
+        the call of ``begin_dropping`` to the caller, who reports it.
+        """
         if self.dropping:
             self.dropping = self.size > OUTBOX_BYTES // 2 or self.count > OUTBOX_RECORDS // 2
             self._limits_changed()
@@ -217,11 +230,14 @@ class Outbox:
         return _FULL[patience]
 
     def put_message(self, header: Header | None, event: str, payload: Payload, size: int) -> None:
-        """Take a message at the end, in a record of its own, whatever the limits say."""
+        """Put a message, in a record of its own. Checks no limits."""
         self.put(make_record(header, event, [payload]), size)
 
     def put(self, record: Record, size: int) -> None:
-        """Take a record at the end, whatever the limits say; control records are exempt from them."""
+        """Put a record. Checks no limits, from which control records are exempt.
+
+        A record with large buffers gets a frame of its own, see wire.py.
+        """
         count = len(record[PAYLOADS]) if record[KIND] <= LAST_MESSAGE else 1
         size += OVERHEAD * count
         large = is_large(record)
@@ -239,7 +255,10 @@ class Outbox:
             self._tail_size += size
 
     def put_interest(self, event: str, wanted: bool) -> None:
-        """Tell the peer of interest; news of the same event that still waits is replaced in its place."""
+        """Put an announcement of interest. One about the same event that still waits is changed instead.
+
+        So an event whose last listener comes and goes many times needs one record.
+        """
         pending = self._pending_interest.get(event)
         if pending is not None:
             pending[WANTED] = wanted
@@ -249,10 +268,10 @@ class Outbox:
         self._pending_interest[event] = record
 
     def put_interests(self, events: tuple[str, ...]) -> None:
-        """Tell the peer all interest at once. What is told later is not put in a place before this.
+        """Put all interest at once. Later announcements do not change records that wait before this one.
 
-        In several records, each with a frame of its own, where the names are too many for one frame: the
-        peer refuses what is longer than its limits.
+        Names that are too many for one frame are put into several records, each with a frame of its own,
+        because the peer refuses longer ones.
         """
         self._pending_interest = {}
         kind, size = INTERESTS, 0
@@ -266,7 +285,11 @@ class Outbox:
         self.put(control(kind, events=tuple(part)), size)
 
     def take(self) -> list[Record]:
-        """The records of the next frame, taken out; empty if nothing waits."""
+        """Take the next frame out, and return its records; an empty list if nothing waits.
+
+        The caller writes them. Until it has encoded them they are in ``taken`` as well, so that they can be
+        counted if it is interrupted.
+        """
         there = self._framed + self._tail_count + len(self._run)
         if there > self.peak:
             self.peak = there
@@ -288,21 +311,23 @@ class Outbox:
         return records
 
     def count_messages(self) -> int:
-        """Messages of users in it, control records apart. Looks at every record."""
+        """Return how many messages of users wait, without control records. Looks at every record."""
         return count_messages(self._all())
 
     def clear(self) -> list[Record]:
-        """Empty it; returns what was in it."""
+        """Remove everything, and return the records that waited."""
         records = list(self._all())
         self.__init__()  # type: ignore[misc]  # every field back to its beginning
         return records
 
     def _all(self) -> Iterator[Record]:
+        """Yield all records that wait, in order."""
         for frame, _, _ in self._frames:
             yield from frame
         yield from self._tail
 
     def _close_tail(self) -> None:
+        """Queue the tail as a full frame, and begin an empty one."""
         self._end_run()
         self._frames += ((self._tail, self._tail_count, self._tail_size),)
         self._framed += self._tail_count
@@ -311,7 +336,7 @@ class Outbox:
         self._simple_up_to = 0
 
 
-_FULL = {
+_FULL = {  # what to do where there is no room and the peer is not known to be slow
     Patience.APPLICATION: Verdict.WAIT,
     Patience.LISTENER: Verdict.REFUSE,
     Patience.FANOUT: Verdict.WAIT,

@@ -1,26 +1,30 @@
-"""When a child that ended is started again.
+"""Whether and when a child that has ended is started again.
 
-``RestartPolicy`` keeps the history of one child: the supervisor tells it starts and exits, it
-answers with ``Restart``, ``GiveUp`` or ``NoRestart``. Times are monotonic seconds and are handed in.
+``RestartPolicy`` keeps the history of one child. The supervisor reports each start and each exit to it, and
+gets ``Restart``, ``GiveUp`` or ``NoRestart`` for the latter. Times are monotonic seconds and are handed in.
 
-A death is *young* within ``YOUNG_SECONDS`` of its start. What keeps dying young is restarted ever
-later, so that a program that cannot run does not eat the machine; one long life clears the record.
+A death within ``YOUNG_SECONDS`` of the start is called *young*. After each further young death in a row the
+child waits longer, so that a program that cannot run does not keep the machine busy. A longer life resets
+that.
 """
 
 from __future__ import annotations
 
 YOUNG_SECONDS = 10.0
-# The first four young deaths wait just the delay that was asked for: a child that crashes now and
-# then while somebody works on it comes back as promptly as the option says.
+# After each of the first four young deaths in a row, the child waits no longer than ``delayRestart`` says: so
+# one that crashes several times while its code is being worked on comes back promptly.
 PATIENT_DEATHS = 4
 BACKOFF_MIN_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 30.0
-# 0.1 s doubled nine times is above 30 s; a larger exponent would only overflow some day.
+# 0.1 s doubled nine times is more than 30 s. A limit for the exponent, which would grow without end.
 _DOUBLINGS_MAX = 9
 
 
 class RestartDecision:
-    """What to do about a child that ended. A frozen value: compares by type and fields."""
+    """What to do about a child that has ended. Immutable; equal if type and fields are.
+
+    Not a dataclass: that module imports ``inspect``, which takes a tenth of the time in which a child starts.
+    """
 
     __slots__: tuple[str, ...] = ()
 
@@ -46,7 +50,7 @@ class RestartDecision:
 
 
 class Restart(RestartDecision):
-    """Start it again ``after`` seconds, counted from the exit."""
+    """Start it again ``after`` seconds, counted from its exit."""
 
     __slots__ = ("after",)
     __match_args__ = ("after",)
@@ -57,7 +61,7 @@ class Restart(RestartDecision):
 
 
 class GiveUp(RestartDecision):
-    """Do not start it again, and report: it died young ``deaths`` times in a row."""
+    """Do not start it again, and report that: it has died young ``deaths`` times in a row."""
 
     __slots__ = ("deaths",)
     __match_args__ = ("deaths",)
@@ -68,17 +72,18 @@ class GiveUp(RestartDecision):
 
 
 class NoRestart(RestartDecision):
-    """Do not start it again; that is in order."""
+    """Do not start it again. There is nothing to report."""
 
     __slots__ = ()
 
 
 class RestartPolicy:
-    """The restarts of one child. Not thread-safe: the caller's lock guards it.
+    """The restarts of one child. Not thread-safe: the caller holds its state lock.
 
-    ``policy`` True (after every exit), False (never) or ``"on-failure"``; ``delay`` seconds from exit
-    to restart; ``max_restarts`` the young death in a row that is the last, None for no end.
-    All three may be set at any time and count from the next exit. Values are validated by the caller.
+    ``policy``: True (restart after every exit), False (never) or ``"on-failure"``. ``delay``: seconds from
+    the exit to the restart. ``max_restarts``: after so many young deaths in a row it gives up; None for
+    never. All three may be set at any time and apply from the next exit on. The caller has checked the
+    values.
     """
 
     __slots__ = ("_started", "delay", "max_restarts", "policy", "young_deaths")
@@ -91,7 +96,7 @@ class RestartPolicy:
         self._started: float | None = None
 
     def started(self, now: float) -> None:
-        """Note a start at ``now``. Call it before each ``exited()``, also when the start itself failed."""
+        """Note a start at ``now``. To be called before each ``exited()``, also if the start itself failed."""
         self._started = now
 
     def exited(
@@ -106,12 +111,12 @@ class RestartPolicy:
     ) -> RestartDecision:
         """Note an exit at ``now`` and decide what follows.
 
-        ``exitcode`` is multiprocessing's, None where it is not known (that counts as a failure).
-        ``finished``: a function target returned and nothing kept the child. ``wanted``: the end was
-        asked for (``Child.stop``, ``Child.kill``). ``refused``: the child reported that it cannot work
-        where it is. ``explicit``: this child was given ``restart=True`` itself.
+        ``exitcode`` is multiprocessing's; None if it is not known, which counts as a failure.
+        ``finished``: the child's function returned, and nothing kept the process. ``wanted``: the end was
+        asked for (``Child.stop``, ``Child.kill``). ``refused``: the child reported that it cannot work where
+        it is. ``explicit``: ``restart=True`` was given for this child itself, not by the option.
 
-        An exit without a start before it never lived, so it is a young death.
+        An exit without a ``started`` before it counts as a young death.
         """
         lived = 0.0 if self._started is None else now - self._started
         self._started = None
@@ -131,7 +136,7 @@ class RestartPolicy:
         return Restart(self._wait())
 
     def _wait(self) -> float:
-        """Seconds to wait after the latest death; never less than ``delay``."""
+        """Return the seconds to wait after the latest death; never less than ``delay``."""
         doublings = self.young_deaths - PATIENT_DEATHS - 1
         if doublings < 0:
             return self.delay

@@ -1,10 +1,11 @@
 """The states of one emitter, and every way from one to the next, as a table.
 
 Two threads may call ``start()`` and ``stop()`` at the same moment, a listener or a signal handler may call
-``stop()`` in the middle of a ``start()``, and a start may fail at each of its steps. What happens then is a
-row of ``TRANSITIONS``; a step that is in no row is a fault of the library and raises. Pure: the caller holds
-the state lock. The usual way is ``NEW JOINING STARTING STARTED STOPPING ENDING CLOSED``, and from there to
-JOINING again; ``worker()`` before ``start()`` leads over OPEN instead of JOINING.
+``stop()`` in the middle of a ``start()``, and a start may fail at each of its steps. ``TRANSITIONS`` has a
+row for each of these cases. A step that is in no row is a fault of the library and raises RuntimeError.
+
+The usual way is ``NEW JOINING STARTING STARTED STOPPING ENDING CLOSED``, and from there to JOINING again.
+``worker()`` before ``start()`` leads through OPEN instead of JOINING. Pure: the caller holds the state lock.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Event(Enum):
 
 
 class Stage(Enum):
-    """What the state means for a send, a listener and a link."""
+    """What the state means for a send, a listener and a link, which need to know less."""
 
     NEW = "not started"
     OPEN = "running: threads, links, children"
@@ -100,7 +101,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.FORK: State.FORKED,
     },
     State.CLOSED: {
-        Event.START: State.JOINING,  # of a top process; a child ends with its emitter
+        Event.START: State.JOINING,  # only in a top process; a child ends with its emitter
         Event.UNDONE: State.NEW,
         Event.FORK: State.FORKED,
     },
@@ -111,7 +112,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 
 class LifeState:
-    """The state of one emitter, and what it means. Both change by ``change`` only, under the state lock."""
+    """The state of one emitter and its stage. Only ``change`` changes them, under the state lock."""
 
     __slots__ = ("stage", "state")
 
@@ -120,19 +121,19 @@ class LifeState:
         self.stage = STAGES[self.state]
 
     def allows(self, event: Event) -> bool:
-        """Whether ``change(event)`` is possible now."""
+        """Return whether the table has a row for this event in the present state."""
         return event in TRANSITIONS[self.state]
 
     def change(self, event: Event) -> State:
-        """Go on by an event, and return the new state.
+        """Go to the state that follows on an event, and return it.
 
-        Raises RuntimeError where the table has no such row.
+        Raises RuntimeError if the table has no such row.
         """
         following = TRANSITIONS[self.state].get(event)
         if following is None:
             raise RuntimeError(f"{event.name} cannot happen to an emitter that is {self.state.name}")
         stage = STAGES[following]
-        # Nothing is called between the two: no signal handler may raise there.
+        # Two plain assignments, between which no signal handler can run and raise.
         self.state = following
         self.stage = stage
         return following

@@ -1,19 +1,19 @@
 """How the program of a stopping child is brought to its end: what to do now, and when to look again.
 
-A program that notices the stop by itself is left alone for a grace. After that it gets one SIGTERM in its
-main thread, as from any supervisor. Where the library's own handler takes it, that raises an exception in
-the program. Such an exception may be swallowed (by a finalizer, a C callback, a bare ``except``), and then it
-is raised again; as long as it lives, ``finally`` blocks and other cleanup are at work, which nobody hurries.
-How long that takes tells nothing: only whether the exception is still there does.
+First a program has a grace period in which it may notice the stop by itself. After that it gets a SIGTERM in
+its main thread, as from any supervisor. The library's own handler for that raises an exception in the
+program. A finalizer, a C callback or a bare ``except`` may swallow the exception; then it is raised again. As
+long as the exception object exists, ``finally`` blocks and other cleanup are at work, and are not disturbed.
+(How long that takes says nothing about it, so there is no time limit here.)
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
-ORPHAN_GRACE_SECONDS = 0.1  # without a parent everything is to be over within a second
-# How often a program that was to be signalled is looked at. Nothing tells that a handler was changed, that a
-# wait of the library is over, or that an exception was swallowed.
+ORPHAN_GRACE_SECONDS = 0.1  # of a child without a parent, which has to end within a second altogether
+# How often a program is looked at after its grace. There is no event to wait for when a handler is changed, a
+# wait of the library ends, or an exception is swallowed.
 LOOK_SECONDS = 0.1
 
 
@@ -27,7 +27,7 @@ class Handler(Enum):
 
 
 class Raised(Enum):
-    """What became of the last exception that the library's handler raised."""
+    """What has become of the exception that the library's handler raised last."""
 
     NEVER = "none was raised yet"
     ALIVE = "it is on its way through the program"
@@ -35,7 +35,7 @@ class Raised(Enum):
 
 
 class Act(Enum):
-    """What is to be done now."""
+    """What to do now."""
 
     NOTHING = "leave the program alone"
     SIGNAL = "send the main thread SIGTERM"
@@ -43,13 +43,17 @@ class Act(Enum):
 
 
 def grace(stop_grace: float, left: float, *, orphaned: bool) -> float:
-    """How many seconds a program may take to notice a stop that has ``left`` seconds in all."""
+    """Return how many seconds a program may take to notice a stop that has ``left`` seconds in all.
+
+    At most a third of them, so that enough is left for its cleanup. ``orphaned``: there is no parent any
+    more.
+    """
     most = min(stop_grace, left / 3)
     return min(most, ORPHAN_GRACE_SECONDS) if orphaned else most
 
 
 class Ending:
-    """The end of one program. Times are monotonic seconds."""
+    """The end of one program, step by step. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._signal_at: float | None = None
@@ -57,23 +61,23 @@ class Ending:
         self._not_before = float("-inf")  # after a signal, until the next look
 
     def signal_by(self, at: float) -> None:
-        """The grace ends at that time, unless it ends earlier already."""
+        """Let the grace end at this time, unless it ends earlier already."""
         if self._signal_at is None or at < self._signal_at:
             self._signal_at = at
 
     def next(
         self, now: float, *, runs: bool, alone: bool, handler: Handler, raised: Raised
     ) -> tuple[Act, float | None]:
-        """What to do, and when to ask again; None for not before anything else happens.
+        """Return what to do, and when to ask again; None: only when something else happens.
 
         ``runs``: the main thread is in the program, and not in a wait of the library, which ends by itself.
-        ``alone``: all children of this process have ended. The answer SIGNAL is taken as done.
+        ``alone``: all children of this process have ended. A caller that gets SIGNAL must send it.
         """
         if self._signal_at is None:
             return Act.NOTHING, None
         if now < self._signal_at:
             return Act.NOTHING, self._signal_at
-        if now < self._not_before:  # asked for another reason: the last signal may be on its way
+        if now < self._not_before:  # asked early, for another reason: the last signal may be on its way
             return Act.NOTHING, self._not_before
         again = now + LOOK_SECONDS
         if not runs or raised is Raised.ALIVE or handler is Handler.IGNORED:
@@ -84,6 +88,7 @@ class Ending:
             if self._users_was_called:
                 return Act.NOTHING, again
             self._users_was_called = True
-        # Ours is sent until it has raised: a signal that comes just before a system call does not end that.
+        # With our handler it is repeated until an exception is raised: a signal just before a system call
+        # does not end that call.
         self._not_before = again
         return Act.SIGNAL, again

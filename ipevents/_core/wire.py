@@ -1,9 +1,11 @@
-"""Records and frames to bytes and back. Headers only: a payload stays the bytes it is.
+"""Lists of records to frames of bytes, and back. Payloads are bytes or plain values here and are not opened.
 
-A frame is what ``multiprocessing.connection`` sends at once: a length and that many bytes, here the
-pickle of a list of records. It is read by an unpickler that can make nothing but plain values.
-A payload with large buffers is ``[meta, buffers]`` in memory; it travels alone in its record and its frame,
-on the wire as ``[meta, [(size, readonly), ...]]``, and the buffers follow as raw bytes.
+A frame is what ``multiprocessing.connection`` sends at once: a length and that many bytes. Here the bytes are
+the pickle of a list of records. An unpickler reads it that can make nothing but plain values, so a peer
+cannot have code run by it.
+
+A payload with large buffers is ``[meta, buffers]`` in memory. It travels alone in its record, and that alone
+in its frame, as ``[meta, [(size, readonly), ...]]``; the buffers follow the frame as raw bytes.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ from typing import Any, NoReturn
 from .._exceptions import ProtocolError
 from .messages import MESSAGE_ITEMS, PAYLOADS, Record
 
-MAX_FRAME_BYTES = 0x7FFFFFFF  # what a short header can say, and so the largest record between relatives
+MAX_FRAME_BYTES = 0x7FFFFFFF  # the largest number in a short header
 FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (README, Wire)
-_JOIN_BYTES = 16 * 1024  # a frame up to this size is copied behind its header and sent at once
+_JOIN_BYTES = 16 * 1024  # up to this size header and frame are joined into one part, by a copy
 
-Part = bytes | memoryview  # of what is written; large ones are views, so that a rest is not copied
+Part = bytes | memoryview  # a piece to be written; a view if large, whose rest needs no copy
 
 _SHORT = struct.Struct("!i")
 _LONG = struct.Struct("!iQ")
 
 
 def frame_header(size: int) -> bytes:
-    """The bytes before a frame of ``size`` bytes, as multiprocessing.connection writes them."""
+    """Return the header of a frame of ``size`` bytes, as multiprocessing.connection writes it."""
     if size <= MAX_FRAME_BYTES:
         return _SHORT.pack(size)
     return _LONG.pack(-1, size)
@@ -38,10 +40,10 @@ HEADER_BYTES = _SHORT.size
 
 
 def frame_size(chunk: bytes, at: int, limit: int) -> int:
-    """The size that the header at this place of a chunk announces.
+    """Return the size of a frame, from the header at the place ``at`` of ``chunk``.
 
-    Raises ProtocolError for a size that is not positive or above ``limit`` (README, Wire). Frames above
-    2 GiB are not read: a record's buffers travel behind its frame, so no frame needs it.
+    Raises ProtocolError for a size that is not positive or exceeds ``limit`` (README, Wire). The header for
+    frames of 2 GiB and more is not read: large buffers travel after the frame, so no frame is so large.
     """
     size: int = _SHORT.unpack_from(chunk, at)[0]
     if not 0 < size <= limit:
@@ -50,23 +52,24 @@ def frame_size(chunk: bytes, at: int, limit: int) -> int:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads the values that headers consist of; refuses every class and function."""
+    """Reads plain values. Refuses every class and function, so that unpickling runs no code."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise ProtocolError(f"a header names {module}.{name}; headers hold plain values only")
 
 
 def encode(records: Sequence[Record]) -> bytes:
-    """The bytes of a frame of records without large buffers."""
+    """Return the frame of records without large buffers, without its header."""
     return pickle.dumps(records, 5)
 
 
 def is_large(record: Record) -> bool:
-    """Whether it has one payload, and that has buffers that travel after its frame.
+    """Return whether the record has a payload with large buffers, which travel after its frame.
 
-    By its form and not by its kind: it may come from a peer, and PROGRAM has a payload, too.
+    Judged by its form and not by its kind: PROGRAM may have such a payload as well, and a record of a peer
+    may be anything.
     """
-    payloads = record[-1]  # the likeliest answer first: a message with small payloads
+    payloads = record[-1]  # a message with small payloads is the likeliest, and is recognised first
     return (
         type(payloads) is list
         and type(payloads[0] if payloads else None) is list
@@ -76,14 +79,14 @@ def is_large(record: Record) -> bool:
 
 
 def encode_large(record: Record) -> tuple[bytes, list[Any]]:
-    """The frame of a record with large buffers, and the buffers to be sent behind it."""
+    """Return the frame of a record with large buffers, and the buffers, which are sent after it."""
     meta, buffers = record[PAYLOADS][0]
     sizes = [(len(buffer), isinstance(buffer, bytes)) for buffer in buffers]
     return encode([(*record[:PAYLOADS], [[meta, sizes]])]), buffers
 
 
 def parts(records: Sequence[Record]) -> list[Part]:
-    """All that is written for the records of one frame, in order."""
+    """Return everything that is written for the records of one frame, in order."""
     buffers: list[Any] = []
     if is_large(records[0]):
         frame, buffers = encode_large(records[0])
@@ -96,22 +99,22 @@ def parts(records: Sequence[Record]) -> list[Part]:
 
 
 def with_buffers(record: Record, buffers: list[Any]) -> Record:
-    """A record read from a frame, with the buffers that followed it in their place."""
+    """Return a record that was read from a frame, with the buffers that followed the frame put in."""
     meta, _ = record[PAYLOADS][0]
     return (*record[:PAYLOADS], [[meta, buffers]])
 
 
 def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
-    """The records of a frame.
+    """Return the records of a frame.
 
-    Raises ProtocolError: the bytes are not the pickle of a list of non-empty tuples or lists, or a record
-    whose buffers follow its frame does not stand alone in it.
+    Raises ProtocolError if the bytes are not the pickle of a list of non-empty tuples or lists, or if a
+    record with large buffers is not alone in the frame.
     """
     try:
         records = _PlainUnpickler(io.BytesIO(frame)).load()
     except ProtocolError:
         raise
-    except Exception as exc:  # the unpickler raises what the bytes make it raise
+    except Exception as exc:  # wrong bytes may make the unpickler raise anything
         raise ProtocolError(f"a frame of {len(frame)} bytes is no list of records: {exc!r:.200}") from exc
     if type(records) is not list:
         raise ProtocolError(f"a frame holds a {type(records).__name__}, not a list of records")
@@ -124,9 +127,9 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
 
 
 def large_sizes(record: Record) -> list[tuple[int, bool]]:
-    """Of a large record, which its frame holds alone: the sizes of the buffers that follow.
+    """Return size and read-only mark of each buffer that follows a record with large buffers.
 
-    Raises ProtocolError where they make no sense.
+    Raises ProtocolError if the record does not announce them properly.
     """
     try:
         meta, sizes = record[PAYLOADS][0]

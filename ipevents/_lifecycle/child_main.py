@@ -21,9 +21,9 @@ import threading
 from .._core.addresses import Address
 from .._core.handshake import Identity
 from .._core.messages import FAILED, FAULT, FINISHED, KIND, PAYLOADS, PROGRAM, STOP, Record, control, items_of
-from .._core.router import Up
 from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
+from .._core.topology import Up
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
 from .._payload import forms, inheritance

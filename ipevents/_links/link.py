@@ -4,7 +4,7 @@ A link outlives its connections: the successor of a child that has ended, and a 
 again, get the same link with the same two threads. (A Python whose script has ended may be unable to start
 new ones.) One connection is a ``Stream``; the link holds the present one in ``stream``.
 
-Locks. The state lock of the emitter guards ``stream`` and ``state``, and what writer.py names. No thread
+Locks. The state lock of the emitter guards ``stream`` and ``state``, and what outlet.py names. No thread
 waits for anything while it holds that lock.
 
 How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from .._core.addresses import Address, to_connect
 from .._core.handshake import Identity, Welcomed
 from .._core.messages import count_messages, is_message
-from .._core.router import Up
 from .._core.state import Stage
+from .._core.topology import Up
 from .._exceptions import LinkError
 from .._links.link import Link
 from .._node.node import Node

@@ -29,7 +29,7 @@ from .._core.messages import (
 )
 from .._exceptions import Forged, Undeliverable
 from .._links.link import Link
-from .._links.writer import CONTROL_BYTES
+from .._links.outlet import CONTROL_BYTES
 from .node_state import NodeState
 from .presence import Presence
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from .._core.interest import Change
 from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record, control, count_messages
-from .._core.router import Up
 from .._core.state import Stage
+from .._core.topology import Up
 from .._exceptions import NotConnected
 from .._links.link import Link
 from .local_events import LocalEvents

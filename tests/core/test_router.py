@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from fabric import middle_of
 
 from ipevents._core.decisions import Plan, Report
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
     BROADCAST,
-    MAX_PATH,
-    MAX_PID,
     SEND_TO,
     TO_CHILD,
     TO_CHILDS,
@@ -16,23 +15,15 @@ from ipevents._core.messages import (
     TO_SIBLINGS,
     Header,
 )
-from ipevents._core.router import RULES, Router, Up
+from ipevents._core.router import RULES, Router
+from ipevents._core.topology import Up
 from ipevents._exceptions import Forged, ProtocolError
 
 AWAY = Report("the server parent is away", None, connected=False)
 
 
 def middle(up: Up = Up.OPEN) -> Router:
-    """A process with a parent and three children that are online: two that want "x", one that does not."""
-    router = Router("me")
-    if up is not Up.NONE:
-        router.set_parent("parent link", "parent", up)
-    for pid in ("a", "b", "deaf"):
-        router.add_child(pid + " link", pid)
-        router.online(pid + " link", (pid,))
-    router.peer_interests("a link", ("x",))
-    router.peer_interests("b link", ("x", "y"))
-    return router
+    return middle_of(Router("me"), up)
 
 
 def from_here(kind: int, event: str = "x") -> tuple[Header, str]:
@@ -249,182 +240,6 @@ def test_a_parent_that_was_renamed_is_still_found_under_its_old_name():
     assert router.parent_pid() == "new name"
 
 
-def test_the_parent_has_a_name_only_while_it_is_there():
-    router = middle()
-    assert router.parent_pid() == "parent"
-    router.set_up(Up.AWAY)
-    assert router.parent_pid() is None
-    assert Router("me").parent_pid() is None
-
-
-# Paths
-
-
-def test_a_path_gets_this_process_at_its_end():
-    router = middle()
-    router.online("a link", ("deep", "a"))
-    assert router.accept("a link", ("a",)) == ("a", "me")
-    assert router.accept("a link", ("deep", "a")) == ("deep", "a", "me")
-    assert router.accept("parent link", ("far", "parent")) == ("far", "parent", "me")
-
-
-FORGED = [
-    ("a link", ("b",)),  # another child
-    ("a link", ("me",)),
-    ("a link", ("parent",)),
-    ("a link", ("stranger", "a")),  # nobody announced it
-    ("a link", ("deep",)),  # not direct
-    ("a link", ("a", "a")),
-    ("parent link", ("a",)),
-    ("parent link", ("far", "uncle")),
-    ("a link", ()),
-    ("a link", None),
-    ("a link", "a"),
-    ("a link", ["a"]),
-    ("a link", (["a"],)),
-    ("a link", (1,)),
-    ("parent link", (1, "parent")),
-    ("parent link", ("x",) * MAX_PATH + ("parent",)),
-    ("parent link", ("x" * (MAX_PID + 1), "parent")),
-]
-
-
-@pytest.mark.parametrize(("link", "path"), FORGED)
-def test_a_path_that_cannot_be_is_forged_also_at_the_second_time(link, path):
-    router = middle()
-    router.online("a link", ("deep", "a"))
-    for _ in range(2):
-        with pytest.raises(Forged):
-            router.accept(link, path)
-
-
-def test_who_has_gone_can_no_longer_be_the_origin():
-    router = middle()
-    router.online("a link", ("deep", "a"))
-    router.accept("a link", ("deep", "a"))
-    router.offline("a link", ("a",), "deep")
-    with pytest.raises(Forged):
-        router.accept("a link", ("deep", "a"))
-
-
-def test_after_a_rename_paths_end_with_the_new_name():
-    router = middle()
-    router.accept("a link", ("a",))
-    router.rename("new")
-    assert router.accept("a link", ("a",)) == ("a", "new")
-    assert router.names == {"me", "new"}
-
-
-def test_only_so_many_paths_are_kept(monkeypatch):
-    monkeypatch.setattr("ipevents._core.router._MAX_PATHS", 10)
-    router = middle()
-    for number in range(25):
-        assert router.accept("parent link", (str(number), "parent")) == (str(number), "parent", "me")
-    assert len(router.neighbours["parent link"].paths) <= 10
-
-
-# Who comes and goes
-
-
-def test_a_child_is_counted_before_it_is_online():
-    router = Router("me")
-    router.add_child("link", "child")
-    assert (router.child_pids(), router.child_links(), router.child_link("child")) == (
-        ["child"],
-        ["link"],
-        "link",
-    )
-    assert router.netmap.as_dict() == {"child": {}}
-
-
-def test_a_child_that_goes_takes_its_descendants_and_its_interest():
-    router = middle()
-    router.online("b link", ("deep", "b"))
-    assert router.remove_child("b link") == ([("deep", "b"), ("b",)], Change(withdraw=("y",)))
-    assert router.child_pids() == ["a", "deaf"]
-    assert router.remove_child("b link") == ([], Change())
-
-
-def test_a_link_whose_name_went_to_another_takes_nothing_of_it_along():
-    router = middle()
-    router.add_child("second link", "a")
-    router.online("second link", ("a",))
-    assert router.remove_child("a link")[0] == []
-    assert router.child_link("a") == "second link"
-    assert ("a",) in router.netmap.announced()
-
-
-@pytest.mark.parametrize(
-    ("link", "path"),
-    [
-        ("a link", ("b",)),
-        ("a link", ("deep",)),
-        ("a link", ("deep", "unknown", "a")),
-        ("a link", ()),
-        ("a link", None),
-        ("a link", ["a"]),
-        ("a link", (1, "a")),
-        ("parent link", ("parent",)),
-        ("parent link", ("far", "parent")),
-    ],
-)
-def test_an_online_that_cannot_be_is_forged_and_changes_nothing(link, path):
-    router = middle()
-    before = router.netmap.as_dict()
-    with pytest.raises(Forged):
-        router.online(link, path)
-    assert router.netmap.as_dict() == before
-
-
-@pytest.mark.parametrize(
-    ("link", "path", "pid"),
-    [
-        ("a link", ("b",), "deep"),
-        ("a link", ("a",), None),
-        ("a link", ("a",), 5),
-        ("a link", ("a",), ["deep"]),
-        ("parent link", ("parent",), "a"),
-    ],
-)
-def test_an_offline_that_cannot_be_is_forged_and_changes_nothing(link, path, pid):
-    router = middle()
-    router.online("a link", ("deep", "a"))
-    before = router.netmap.as_dict()
-    with pytest.raises(Forged):
-        router.offline(link, path, pid)
-    assert router.netmap.as_dict() == before
-
-
-@pytest.mark.parametrize("events", ["xyz", ["x"], None, (1,), ("",), (["x"],)])
-def test_interest_in_what_is_no_event_is_refused_and_changes_nothing(events):
-    router = middle()
-    with pytest.raises(ProtocolError):
-        router.peer_interests("a link", events)
-    assert router.interest.of("a link") == {"x"}
-
-
-@pytest.mark.parametrize("event", [None, 1, "", ["x"]])
-def test_a_change_of_interest_in_what_is_no_event_is_refused(event):
-    with pytest.raises(ProtocolError):
-        middle().peer_interest("a link", event, True)
-
-
-def test_the_parent_has_no_interest():
-    router = middle()
-    with pytest.raises(Forged):
-        router.peer_interest("parent link", "x", True)
-    with pytest.raises(Forged):
-        router.peer_interests("parent link", ("x",))
-
-
-def test_own_interest_and_that_from_below_are_one_sum():
-    router = middle()
-    assert router.own_interest("x", True) == Change()
-    assert router.own_interests(["x", "own"]) == Change(advertise=("own",))
-    assert router.own_interest("own", False) == Change(withdraw=("own",))
-    assert router.interest.all() == ("x", "y")
-
-
 def test_interest_that_comes_in_parts_adds_up():
     router = middle()
     assert router.peer_interests("deaf link", ("x", "p")) == Change(advertise=("p",))
@@ -438,14 +253,6 @@ def test_interest_that_comes_in_parts_adds_up():
 
 
 # One name for one neighbour
-
-
-def test_a_name_of_ours_or_of_a_neighbour_is_taken():
-    router = middle()
-    router.rename("new name")
-    router.parent_renamed("new parent")
-    taken = ("me", "new name", "parent", "new parent", "a")
-    assert [router.is_taken(name) for name in (*taken, "nobody")] == [True] * 5 + [False]
 
 
 def test_a_parent_with_the_name_of_a_child_goes_by_another_one_here():

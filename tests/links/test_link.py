@@ -21,7 +21,7 @@ from ipevents._core.decisions import Plan
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
-from ipevents._links import writer as writer_module
+from ipevents._links import outlet as outlet_module
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
 
@@ -351,7 +351,7 @@ def test_a_link_may_be_ended_twice_and_before_it_was_connected():
 def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joined, monkeypatch):
     """At every place: test_interrupted_sends.py."""
     a, b = joined
-    real = writer_module.wire_parts
+    real = outlet_module.wire_parts
     calls = []
 
     def interrupted(records):
@@ -360,7 +360,7 @@ def test_a_frame_is_counted_once_where_a_signal_handler_raises_in_the_middle(joi
             raise TimeoutError("of a signal handler")
         return real(records)
 
-    monkeypatch.setattr(writer_module, "wire_parts", interrupted)
+    monkeypatch.setattr(outlet_module, "wire_parts", interrupted)
     with a.lock:
         a.put("x")
         records = a.link.claim()

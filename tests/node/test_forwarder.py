@@ -17,7 +17,7 @@ from ipevents._core.messages import (
     TO_PARENTS,
     TO_SIBLINGS,
 )
-from ipevents._core.router import Up
+from ipevents._core.topology import Up
 from ipevents._exceptions import ProtocolError, Undeliverable
 from ipevents._node import forwarder as module
 from ipevents._node.forwarder import STALE

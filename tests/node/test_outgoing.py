@@ -14,7 +14,7 @@ from ipevents import Child, Closed, Emitter, InvalidEvent, OutboxFull, UnknownPr
 from ipevents._core import outbox
 from ipevents._core.messages import BROADCAST, EVENT, PAYLOADS, PROGRAM, TO_CHILD, TO_PARENTS
 from ipevents._core.restarts import RestartPolicy
-from ipevents._links import writer as writer_module
+from ipevents._links import outlet as outlet_module
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
@@ -363,7 +363,7 @@ def test_the_answers_to_the_events_of_one_frame_are_written_together(places, raw
 
 def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(places, raw, monkeypatch):
     top, child, looks = _echoing(places, raw, monkeypatch)
-    monkeypatch.setattr(writer_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
+    monkeypatch.setattr(outlet_module, "QUIET_SECONDS", CEILING)  # however long it takes to send three
 
     def listener(message, number):
         for answer in range(3):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ipevents._core.decisions import Report
 from ipevents._core.messages import BROADCAST, MAX_PID, MAX_ROUTE, SEND_TO, TO_CHILD, TO_CHILDS, TO_PARENTS
-from ipevents._core.router import Up
 from ipevents._core.state import Stage
+from ipevents._core.topology import Up
 from ipevents._exceptions import (
     Closed,
     ForkedError,

@@ -20,8 +20,8 @@ from ipevents._core.messages import (
     TO_GRAND_MASTER,
     TO_PARENTS,
 )
-from ipevents._core.router import Up
 from ipevents._core.state import Stage
+from ipevents._core.topology import Up
 from ipevents._exceptions import NotConnected, Undeliverable
 from ipevents._node.presence import Presence
 from ipevents._platform.threads import Deadline

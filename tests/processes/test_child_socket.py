@@ -10,7 +10,7 @@ import pytest
 from ipevents import Emitter
 from ipevents._core.handshake import Identity, Refusal
 from ipevents._core.restarts import RestartPolicy
-from ipevents._core.router import Up
+from ipevents._core.topology import Up
 from ipevents._links.link import Link
 from ipevents._node.node import Node
 from ipevents._platform.threads import Deadline

@@ -1,0 +1,347 @@
+"""The outlet of a link: its outbox, and the right to write what is in it.
+
+``Outlet`` is what sending threads use; ``writer.py`` has the thread that writes the rest. ``Link`` is made of
+these classes and holds no object of theirs. Each send reads ``outbox`` and ``attended``, and with a step
+through ``link.writer`` it took 3 to 4 % longer (CPython 3.11).
+
+Locks. The state lock of the emitter guards the outbox, ``stream``, ``_right``, ``_owner``, ``_summons`` and
+``_waiters``. No thread waits for anything while it holds that lock.
+
+The right to write. At most one thread writes to the socket: the one that holds this right. A thread takes it
+and gives it back under the state lock, and writes without the lock. A sending thread takes it when the link
+is idle; otherwise the writer thread does. Records that are put meanwhile are seen by the holder when it gives
+the right back. ``_core/link_state.py`` has the table of its states (``Right``), and a table of what the
+writer thread has been asked for (``Summons``).
+
+Signals. A signal handler may raise after any call in this file, and at the beginning of any function, but not
+between plain assignments (see threads.py). So each transition is a plain assignment, and stands next to the
+other assignments that have to happen together with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from _thread import allocate_lock, get_ident
+from typing import Any
+
+from .._core.link_state import Right, Summons
+from .._core.messages import KIND, LAST_MESSAGE, PAYLOADS, Record, count_messages
+from .._core.outbox import Outbox
+from .._core.wire import Part
+from .._core.wire import parts as wire_parts
+from .._exceptions import child_title
+from .._platform.clock import monotonic
+from .._platform.latches import Latch, let_go
+from .._platform.logs import Log
+from .._platform.state_lock import StateLock
+from .._platform.threads import main_ident
+from .._transport.stream import AT_ONCE, Stream, remaining, send_parts, shut_down
+
+log = Log("ipevents.link")
+
+QUIET_SECONDS = 100e-6  # a link that wrote nothing for so long is idle: the sender writes at once
+CONTROL_BYTES = 64  # what a control record counts for in an outbox
+_PEER_IS_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EBADF)
+_NOTHING: list[Any] = []  # never changed; a list, so that the types are plain
+# Plain names: to look a member up in its class would be the slowest step of a claim.
+_FREE, _CLAIMED, _WRITING, _LEFT = Right.FREE, Right.CLAIMED, Right.WRITING, Right.LEFT
+_ASLEEP, _LINGERS, _CALLED, _PROMPTED = Summons.ASLEEP, Summons.LINGERS, Summons.CALLED, Summons.PROMPTED
+
+
+class Outlet:
+    """What a link writes, and which thread writes it. ``lock`` is the emitter's state lock.
+
+    A sender puts a record into ``outbox`` under the lock. If ``attended`` is False it then has to call
+    ``claim``, ``defer`` or ``prompt``, so that the record is written.
+    """
+
+    def __init__(self, name: str, lock: StateLock) -> None:
+        self.name = name  # the peer's pid
+        self.role = ""  # what the peer is to this process, and what a child is called: see title
+        self.given_name = ""
+        self.outbox = Outbox()
+        self.stream: Stream | None = None
+        self.ended = False  # a copy of ``Link.state.ended``, because each frame asks for it; see Link._change
+        # True while a thread is bound to look into the outbox again: the one with the right to write, or the
+        # prompted writer. While False, the thread that puts a record calls claim() or defer().
+        self.attended = False
+        self.dirty = False  # has records that a listener put; written by the thread that runs listeners
+        self.progress = 0.0  # when the peer last took something
+        self.sent = 0
+        self.received = 0
+        self.dropped: dict[str, int] = {}
+        self._lock = lock
+        self._right = _FREE
+        self._owner = 0  # the thread that has the right to write, while it is CLAIMED or WRITING
+        self._claimed_for: Stream | None = None  # the connection for which the frame was taken
+        self._rest: list[Part] = []  # what the kernel did not take yet; for the holder of the right to write
+        self._sent_now: list[int] = []  # bytes that the kernel has taken and that are still in _rest
+        # Connections that were read to their ends and whose sockets are still open. There are several where
+        # connections come and end while a thread still writes to the first.
+        self._dead: list[Stream] = []
+        self._summons = _ASLEEP
+        self._deferred_at = 0.0  # when the first of what waits was put by a listener, 0.0 for nothing
+        self._last_write = 0.0
+        self._received_then = -1  # what had been received when a frame was taken last
+        self._waiters: list[Latch] = []
+        self._wakeup = allocate_lock()  # released exactly while the summons is CALLED or PROMPTED
+        self._wakeup.acquire()
+
+    @property
+    def title(self) -> str:
+        """The peer's name in texts for people: ``child resize (4718)``, ``client 127.0.0.1:40718``."""
+        if self.given_name:
+            return child_title(self.given_name, self.name)
+        return self.name if self.role in ("", self.name) else f"{self.role} {self.name}"
+
+    def is_written_by(self, ident: int) -> bool:
+        """Return whether the thread with this ident holds the right to write."""
+        right = self._right  # first: the owner is assigned before the right
+        return (right is _CLAIMED or right is _WRITING) and self._owner == ident
+
+    # Sending. All of this is called with the state lock held.
+
+    def drop(self, cause: str, count: int = 1) -> None:
+        """Count events that are lost on this link."""
+        if count:
+            self.dropped[cause] = self.dropped.get(cause, 0) + count
+
+    def tell(self, record: Record) -> None:
+        """Queue a control record, and wake the writer thread to write it soon."""
+        self.outbox.put(record, CONTROL_BYTES)
+        self.prompt()
+
+    def claim(self, links: int = 1, *, prompts: bool = True) -> list[Record] | None:
+        """Try to take the right to write together with the next frame.
+
+        Returns the frame's records; then the caller holds the right, releases the lock and calls
+        ``write_now`` with them. Returns None when the link is busy, and then wakes the writer thread if
+        ``prompts``.
+
+        A link is idle when it wrote nothing for a moment, or when it received something since its last frame:
+        so the next message of a conversation does not wait for the writer thread. The moment is as long as
+        one turn over all ``links`` of the same fan-out takes.
+        """
+        stream = self.stream
+        if stream is None or stream.failed or self._right is not _FREE:
+            return None
+        if self.received == self._received_then and monotonic() - self._last_write < links * QUIET_SECONDS:
+            if prompts:
+                self.prompt()
+            return None
+        return self._take_out() or None
+
+    def claim_now(self) -> list[Record] | None:
+        """Try to take the right to write, as ``claim`` does, even if the link was busy just now.
+
+        For the end of a batch.
+        """
+        stream = self.stream
+        if self._right is not _FREE or stream is None or stream.failed:
+            return None
+        return self._take_out() or None
+
+    def prompt(self) -> None:
+        """Make the writer thread write what waits in the outbox."""
+        before = self._summons
+        self.attended = True
+        self._summons = _PROMPTED
+        if before is not _PROMPTED and before is not _CALLED:
+            self._wakeup.release()
+
+    def defer(self) -> None:
+        """Note that a listener put a record, which may wait for the end of the frame that is being read.
+
+        The thread that runs the listener writes the record when it is done. If that takes longer than
+        LINGER_SECONDS, the writer thread writes it.
+        """
+        if not self._deferred_at:
+            self._deferred_at = monotonic()
+        if self._summons is _ASLEEP:
+            self._summons = _CALLED
+            self._wakeup.release()
+
+    def wait_room(self, timeout: float) -> None:
+        """Release the state lock until something leaves the outbox, at most for ``timeout`` seconds.
+
+        The end of the link and ``wake_waiters`` end the wait as well, so the caller has to look again after
+        it.
+        """
+        waiter = Latch()  # where a signal handler may raise; here, between release and acquire, it may not
+        self._waiters.append(waiter)
+        self._lock.release()
+        try:
+            waiter.wait(timeout)
+        finally:
+            self._lock.acquire()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _take_out(self) -> list[Record]:
+        """Take the next frame out of the outbox together with the right to write it. Returns its records.
+
+        Returns an empty list, and leaves the right free, if nothing waits. The right is taken first: where a
+        signal handler raises in here, ``give_back`` finds it.
+        """
+        ident = get_ident()
+        self._claimed_for = self.stream
+        self._owner = ident
+        self._right = _CLAIMED  # FREE, or in the writer thread WRITING -> CLAIMED
+        records = self.outbox.take()
+        if not records:
+            self._right = _FREE  # CLAIMED -> FREE
+            return records
+        self.attended = True
+        self._received_then = self.received
+        self._deferred_at = 0.0
+        if self._waiters:
+            self.wake_waiters()
+        return records
+
+    def wake_waiters(self) -> None:
+        """End all waits for room and for the end, so that those threads look again."""
+        for waiter in self._waiters:
+            waiter.set()
+        self._waiters.clear()
+
+    # Sending, without the lock.
+
+    def write_now(self, records: list[Record]) -> None:
+        """Write what the kernel takes of a claimed frame at once; the writer thread writes the rest.
+
+        An exception that a signal handler of the user raises in the middle passes through. Then the caller
+        still has the right to write; ``give_back`` ends that, and nothing is lost.
+        """
+        outbox = self.outbox
+        if self._right is not _CLAIMED or outbox.taken is not records:
+            return  # a signal handler raised before this, and that exception gave the claim back
+        self._right = _WRITING  # CLAIMED -> WRITING
+        lock = self._lock
+        try:
+            stream: Any = self._claimed_for
+            try:
+                parts = wire_parts(records)
+                count = 0
+                for record in records:
+                    if record[KIND] <= LAST_MESSAGE:
+                        count += len(record[PAYLOADS])
+                self.sent += count  # as in _encode
+                self._rest = parts
+                outbox.taken = _NOTHING
+                if send_parts(stream.socket, parts, AT_ONCE, self._sent_now):
+                    self._rest, self._sent_now = _NOTHING, []
+                self._last_write = self.progress = monotonic()
+            except OSError as exc:
+                if exc.errno is None:
+                    raise  # of a signal handler, TimeoutError, say, and not of the system
+                self._write_failed(stream, exc)
+                self._rest = _NOTHING
+            except Exception:  # no memory for the frame, or a fault of the library: the writer tries again
+                if get_ident() == main_ident():
+                    raise  # or of a signal handler
+            lock.acquire()
+            if self._rest or outbox.count or outbox.taken or self._dead or self._waiters or self.ended:
+                self._leave_to_writer()
+            else:  # as _release_writing
+                self.attended = self._summons is _PROMPTED
+                outbox.being_written = 0
+                self._right = _FREE  # WRITING -> FREE
+            lock.release()  # the caller runs what was deferred meanwhile
+        except BaseException:
+            let_go(lock)
+            if self._right is _WRITING and self._owner == get_ident():
+                self._right = _CLAIMED  # WRITING -> CLAIMED
+            raise
+
+    def give_back(self) -> None:
+        """Hand what the calling thread has claimed over to the writer thread. For use after an exception.
+
+        Only for claims of code that is over; lock not held. A ``write_now`` that a signal handler has
+        interrupted to come here, and that goes on afterwards, is left alone.
+        """
+        lock = self._lock
+        try:
+            lock.acquire()
+            if self._right is _CLAIMED and self._owner == get_ident():
+                self._leave_to_writer()
+            elif self.outbox.count and not self.attended:
+                self.prompt()
+            lock.release()
+        except BaseException:  # of a signal handler
+            let_go(lock)
+            raise
+
+    def _leave_to_writer(self) -> None:
+        """Give the right to write back. The writer thread writes what is left and what has come meanwhile.
+
+        Lock held. May be called again where a signal handler has interrupted it.
+        """
+        self._note_sent()
+        if self.ended:  # there may be no writer any more
+            self._forget_frame()
+        if self._rest or self.outbox.taken:
+            self.prompt()
+            self._right = _LEFT  # CLAIMED or WRITING -> LEFT
+            return
+        if self.outbox.count:
+            self.prompt()
+        self._release_writing()
+
+    def _note_sent(self) -> None:
+        """Remove from the rest what the kernel has taken. The caller holds the right to write."""
+        if self._sent_now:
+            rest = remaining(self._rest, self._sent_now[0])
+            self._rest, self._sent_now = rest, []
+
+    def _encode(self) -> None:
+        """Turn the frame that was taken into the bytes to be written, and count its messages as sent.
+
+        The caller holds the right to write.
+        """
+        records = self.outbox.taken
+        parts = wire_parts(records)
+        count = count_messages(records)
+        self.sent += count  # no call from here on: all of it is done, or nothing
+        self._rest = parts
+        self.outbox.taken = _NOTHING
+
+    def _forget_frame(self) -> None:
+        """Count what is left of a frame as lost with the connection that it was taken for.
+
+        The caller holds the right to write.
+        """
+        count = count_messages(self.outbox.taken)
+        self.sent += count
+        self.drop("link-cut", count)
+        self._rest, self._sent_now = _NOTHING, []
+        self.outbox.taken = _NOTHING
+
+    def _release_writing(self) -> None:
+        """Give the right to write back, and close the sockets that were kept open for its holder.
+
+        Lock held.
+        """
+        self.attended = self._summons is _PROMPTED
+        self.outbox.being_written = 0
+        self._right = _FREE  # from whatever it was
+        if self._dead:
+            self._close_dead()
+        if self._waiters and not self.outbox.count:
+            self.wake_waiters()
+
+    def _close_dead(self) -> None:
+        """Close the sockets of connections that no thread reads or writes any more. Lock held."""
+        while self._dead and self._right is _FREE:
+            self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
+            self._dead.pop()
+
+    def _write_failed(self, stream: Stream, exc: OSError) -> None:
+        """Note that the peer reads no more, and end our direction of the connection.
+
+        What the peer wrote before is still read; then the reader thread closes the connection.
+        """
+        if not stream.failed and exc.errno not in _PEER_IS_GONE:
+            log.warning("! writing to %s failed, and the connection ends: %s", self.title, exc)
+        stream.failed = True
+        shut_down(stream.socket, socket.SHUT_WR)

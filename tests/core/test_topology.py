@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import pytest
+from fabric import middle_of
+
+from ipevents._core.interest import Change
+from ipevents._core.messages import MAX_PATH, MAX_PID
+from ipevents._core.topology import Topology, Up
+from ipevents._exceptions import Forged, ProtocolError
+
+
+def middle() -> Topology:
+    return middle_of(Topology("me"))
+
+
+# Paths
+
+
+def test_a_path_gets_this_process_at_its_end():
+    topology = middle()
+    topology.online("a link", ("deep", "a"))
+    assert topology.accept("a link", ("a",)) == ("a", "me")
+    assert topology.accept("a link", ("deep", "a")) == ("deep", "a", "me")
+    assert topology.accept("parent link", ("far", "parent")) == ("far", "parent", "me")
+
+
+FORGED = [
+    ("a link", ("b",)),  # another child
+    ("a link", ("me",)),
+    ("a link", ("parent",)),
+    ("a link", ("stranger", "a")),  # nobody announced it
+    ("a link", ("deep",)),  # not direct
+    ("a link", ("a", "a")),
+    ("parent link", ("a",)),
+    ("parent link", ("far", "uncle")),
+    ("a link", ()),
+    ("a link", None),
+    ("a link", "a"),
+    ("a link", ["a"]),
+    ("a link", (["a"],)),
+    ("a link", (1,)),
+    ("parent link", (1, "parent")),
+    ("parent link", ("x",) * MAX_PATH + ("parent",)),
+    ("parent link", ("x" * (MAX_PID + 1), "parent")),
+]
+
+
+@pytest.mark.parametrize(("link", "path"), FORGED)
+def test_a_path_that_cannot_be_is_forged_also_at_the_second_time(link, path):
+    topology = middle()
+    topology.online("a link", ("deep", "a"))
+    for _ in range(2):
+        with pytest.raises(Forged):
+            topology.accept(link, path)
+
+
+def test_who_has_gone_can_no_longer_be_the_origin():
+    topology = middle()
+    topology.online("a link", ("deep", "a"))
+    topology.accept("a link", ("deep", "a"))
+    topology.offline("a link", ("a",), "deep")
+    with pytest.raises(Forged):
+        topology.accept("a link", ("deep", "a"))
+
+
+def test_after_a_rename_paths_end_with_the_new_name():
+    topology = middle()
+    topology.accept("a link", ("a",))
+    topology.rename("new")
+    assert topology.accept("a link", ("a",)) == ("a", "new")
+    assert topology.names == {"me", "new"}
+
+
+def test_only_so_many_paths_are_kept(monkeypatch):
+    monkeypatch.setattr("ipevents._core.topology._MAX_PATHS", 10)
+    topology = middle()
+    for number in range(25):
+        assert topology.accept("parent link", (str(number), "parent")) == (str(number), "parent", "me")
+    assert len(topology.neighbours["parent link"].paths) <= 10
+
+
+# Who comes and goes
+
+
+def test_a_child_is_counted_before_it_is_online():
+    topology = Topology("me")
+    topology.add_child("link", "child")
+    assert (topology.child_pids(), topology.child_links(), topology.child_link("child")) == (
+        ["child"],
+        ["link"],
+        "link",
+    )
+    assert topology.netmap.as_dict() == {"child": {}}
+
+
+def test_a_child_that_goes_takes_its_descendants_and_its_interest():
+    topology = middle()
+    topology.online("b link", ("deep", "b"))
+    assert topology.remove_child("b link") == ([("deep", "b"), ("b",)], Change(withdraw=("y",)))
+    assert topology.child_pids() == ["a", "deaf"]
+    assert topology.remove_child("b link") == ([], Change())
+
+
+def test_a_link_whose_name_went_to_another_takes_nothing_of_it_along():
+    topology = middle()
+    topology.add_child("second link", "a")
+    topology.online("second link", ("a",))
+    assert topology.remove_child("a link")[0] == []
+    assert topology.child_link("a") == "second link"
+    assert ("a",) in topology.netmap.announced()
+
+
+@pytest.mark.parametrize(
+    ("link", "path"),
+    [
+        ("a link", ("b",)),
+        ("a link", ("deep",)),
+        ("a link", ("deep", "unknown", "a")),
+        ("a link", ()),
+        ("a link", None),
+        ("a link", ["a"]),
+        ("a link", (1, "a")),
+        ("parent link", ("parent",)),
+        ("parent link", ("far", "parent")),
+    ],
+)
+def test_an_online_that_cannot_be_is_forged_and_changes_nothing(link, path):
+    topology = middle()
+    before = topology.netmap.as_dict()
+    with pytest.raises(Forged):
+        topology.online(link, path)
+    assert topology.netmap.as_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("link", "path", "pid"),
+    [
+        ("a link", ("b",), "deep"),
+        ("a link", ("a",), None),
+        ("a link", ("a",), 5),
+        ("a link", ("a",), ["deep"]),
+        ("parent link", ("parent",), "a"),
+    ],
+)
+def test_an_offline_that_cannot_be_is_forged_and_changes_nothing(link, path, pid):
+    topology = middle()
+    topology.online("a link", ("deep", "a"))
+    before = topology.netmap.as_dict()
+    with pytest.raises(Forged):
+        topology.offline(link, path, pid)
+    assert topology.netmap.as_dict() == before
+
+
+# Interest
+
+
+@pytest.mark.parametrize("events", ["xyz", ["x"], None, (1,), ("",), (["x"],)])
+def test_interest_in_what_is_no_event_is_refused_and_changes_nothing(events):
+    topology = middle()
+    with pytest.raises(ProtocolError):
+        topology.peer_interests("a link", events)
+    assert topology.interest.of("a link") == {"x"}
+
+
+@pytest.mark.parametrize("event", [None, 1, "", ["x"]])
+def test_a_change_of_interest_in_what_is_no_event_is_refused(event):
+    with pytest.raises(ProtocolError):
+        middle().peer_interest("a link", event, True)
+
+
+def test_the_parent_has_no_interest():
+    topology = middle()
+    with pytest.raises(Forged):
+        topology.peer_interest("parent link", "x", True)
+    with pytest.raises(Forged):
+        topology.peer_interests("parent link", ("x",))
+
+
+def test_own_interest_and_that_from_below_are_one_sum():
+    topology = middle()
+    assert topology.own_interest("x", True) == Change()
+    assert topology.own_interests(["x", "own"]) == Change(advertise=("own",))
+    assert topology.own_interest("own", False) == Change(withdraw=("own",))
+    assert topology.interest.all() == ("x", "y")
+
+
+# Names
+
+
+def test_a_name_of_ours_or_of_a_neighbour_is_taken():
+    topology = middle()
+    topology.rename("new name")
+    topology.parent_renamed("new parent")
+    taken = ("me", "new name", "parent", "new parent", "a")
+    assert [topology.is_taken(name) for name in (*taken, "nobody")] == [True] * 5 + [False]
+
+
+def test_the_parent_has_a_name_only_while_it_is_there():
+    topology = middle()
+    assert topology.parent_pid() == "parent"
+    topology.set_up(Up.AWAY)
+    assert topology.parent_pid() is None
+    assert Topology("me").parent_pid() is None

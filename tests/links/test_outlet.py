@@ -1,0 +1,39 @@
+"""The right to write to a link, as a sending thread takes it and gives it back."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sending import sending_link
+
+from ipevents._core.link_state import Right
+
+
+@pytest.fixture
+def sending():
+    with sending_link() as made:
+        yield made
+
+
+def test_a_claim_is_used_and_given_back(sending):
+    link = sending.link
+    with sending.lock:
+        sending.put()
+        records = link.claim()
+        assert link._right is Right.CLAIMED
+        assert link.attended
+        assert link.is_written_by(threading.get_ident())
+        assert link.claim_now() is None
+    link.write_now(records)
+    assert link._right is Right.FREE
+    assert not link.is_written_by(threading.get_ident())
+    assert not link.attended
+    assert sending.peer.recv(1 << 16)
+
+
+def test_there_is_nothing_to_claim_where_nothing_waits(sending):
+    with sending.lock:
+        assert sending.link.claim() is None
+        assert sending.link._right is Right.FREE
+        assert not sending.link.attended
