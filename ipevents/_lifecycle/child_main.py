@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import select
 import signal
 import sys
 import threading
@@ -31,7 +30,7 @@ from .._platform import exits, hooks, os_signals, signal_exceptions
 from .._platform.clock import monotonic, sleep
 from .._platform.latches import Latch, main_waits
 from .._platform.logs import Log, traceback_of
-from .._platform.threads import Deadline, main_ident, start_thread
+from .._platform.threads import Deadline, is_readable, main_ident, start_thread
 from .._processes import programs
 from .._processes.child_state import LEAST_STEP_SECONDS
 from .._processes.process import HUNG_EXITCODE, Launch
@@ -414,9 +413,7 @@ class ChildRole:
             return
 
         def wait() -> None:
-            poll = select.poll()
-            poll.register(parent, select.POLLIN)
-            poll.poll()
+            is_readable(parent, None)
             # Nothing here may need another thread: an interpreter that ends starts none.
             sleep(ORPHAN_GRACE_SECONDS)
             if self._goes_on and not self._over:

@@ -281,7 +281,7 @@ class Lifecycle(Life):
             self._close_entrances()
             # 3. All children are asked to stop at once.
             # 4. They are waited for, and killed at the deadline; the main thread leaves its program.
-            # 5. The socket for children and its directory go.
+            # 5. The socket for children, its directory and the fork server go.
             deadline = supervisor.end_children(deadline)
             # 6. In a child: wait until the main thread has left its program, or end the process here.
             role.wait_target(deadline)

@@ -20,8 +20,8 @@ from typing import Any
 
 from .._exceptions import Unpicklable, WorkerRefused, shown
 
-# By start method. A fork server takes 256 with a start and needs a few of them itself. With spawn, more than
-# 4,000 would not fit into the pipe of a start, see Launch.
+# By start method. A fork server gets them in one message, together with some of its own (``Request`` in
+# forking.py), and the kernel takes 253. With spawn, more than 4,000 would not fit into the pipe of a start.
 MAX_DESCRIPTORS = {"forkserver": 240, "spawn": 4000}
 # Classes, by module and name, whose objects a process can get only at its start; subclasses as well.
 _BOUND = {

@@ -10,7 +10,8 @@ none that stands further down in the list:
 4. ``NodeState.lock``, the state lock. Its owner logs nothing, calls no listener and waits for nothing, not
    even for a lock of group 5.
 5. ``Connector._changed``, ``Acceptor._lock``, ``Attempt._lock`` (in this order), ``ChildSocket._opening``,
-   ``Wakeup._lock``, and ``_patch_lock`` of process.py: each is held for a few lines.
+   ``Wakeup._lock``, and ``_patch_lock`` of preparation.py: each is held for a few lines. ``_lock`` of
+   fork_server.py belongs here too, but is held while the process of a fork server is started.
 
 No thread owns a latch, ``Writer._wakeup`` or a SimpleQueue: to set, release or put never blocks.
 
@@ -29,6 +30,7 @@ thread is written as ``try: lock.acquire(); ...; lock.release()`` with ``except 
 
 from __future__ import annotations
 
+import select
 import threading
 from _thread import get_ident
 from collections.abc import Callable
@@ -49,6 +51,16 @@ def for_poll(seconds: float | None) -> float | None:
     wait that ended just before its time would be followed by many of no length.
     """
     return None if seconds is None else min(max(0.0, seconds) * 1000 + 0.5, _LONGEST_POLL)
+
+
+def is_readable(descriptor: int, seconds: float | None) -> bool:
+    """Wait at most so long until a descriptor is readable, or at its end. Returns whether it is.
+
+    None waits for ever, 0.0 not at all. A wait of more than 24 days may end too early.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(for_poll(seconds)))
 
 
 def for_lock(seconds: float) -> float:

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from .._core.callable_names import failure
 from .._core.child_states import Phase
@@ -31,6 +32,9 @@ from .._platform.threads import Deadline
 from .child_socket import ChildSocket
 from .child_state import ChildState
 from .process import ChildProcess, Launch
+
+if TYPE_CHECKING:
+    from .fork_server import ForkServer
 
 log = Log("ipevents.supervisor")
 
@@ -64,7 +68,7 @@ class Children:
         self._on_empty = on_empty
         self._states: list[ChildState] = []  # guarded by the state lock
         self.restarts = 0
-        self._is_forking = False  # by the fork server, which stays for that
+        self._fork_server: ForkServer | None = None  # once a child was to be forked; it stays for that
         self._socket = ChildSocket(node, incarnation=incarnation, on_attached=ring)
 
     def __len__(self) -> int:
@@ -139,10 +143,10 @@ class Children:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
         )
-        if child.start_method == "forkserver" and not self._is_forking:
+        if child.start_method == "forkserver" and self._fork_server is None:
             from .fork_server import fork_server  # late: a process without children does without
 
-            self._is_forking = True  # first: a signal handler may raise between the two
+            self._fork_server = fork_server  # first: a signal handler may raise between the two
             fork_server.retain(self)
         process = None
         try:
@@ -249,17 +253,18 @@ class Children:
                 self._states.remove(child)
                 child.ends()
             child.ended.set()
-        self.close_socket()
+        self.close()
 
     # The socket
 
-    def close_socket(self) -> None:
-        """Let no child in any more, and remove the directory. There are no children any more."""
-        self._socket.close()
-        if self._is_forking:
-            from .fork_server import fork_server
+    def close(self) -> None:
+        """Let no child in any more, remove the directory, and let the fork server end.
 
-            fork_server.release(self)
+        There are no children any more. Waits for the end of the fork server, some milliseconds.
+        """
+        self._socket.close()
+        if self._fork_server is not None:
+            self._fork_server.release(self)
 
     def remove_socket(self) -> None:
         """Remove the directory only. Idempotent. Takes no lock, so a signal handler may call it."""
@@ -272,10 +277,8 @@ class Children:
             if child.process is not None:
                 child.process.abandon()
         self._socket.abandon()
-        if self._is_forking:
-            from .fork_server import fork_server
-
-            fork_server.abandon()
+        if self._fork_server is not None:
+            self._fork_server.abandon()
 
     # What is due
 

@@ -7,9 +7,9 @@ A server is replaced where it has ended, and where a child must not be forked fr
 has changed its user, say, and the server has not (see moment.py). A replaced server gets no request, and ends
 when the children that it forked have.
 
-Locks. ``_lock`` guards all fields. It is held while a server is started, which takes a millisecond, and never
-while something is awaited from one. It is re-entrant: a signal handler that starts a child in the middle of
-another start goes on with what it finds, and starts another server in the worst case, which then serves.
+Locks. ``_lock`` guards all fields. Its owner may start a server, which takes a millisecond, and waits for the
+end of one whose start was broken off or that has ended. It waits for no reply of a server. The lock is
+re-entrant: a signal handler may stop the emitter in the middle of a start, and the stop calls ``release``.
 
 No thread. A server ends when this process does, when ``release`` was called by the last that had called
 ``retain``, and when it is replaced.
@@ -18,7 +18,6 @@ No thread. A server ends when this process does, when ``release`` was called by 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import struct
@@ -29,7 +28,7 @@ from typing import Any, NamedTuple
 
 from .._exceptions import Closed
 from .._platform.logs import Log
-from .._platform.threads import Deadline, for_poll
+from .._platform.threads import Deadline, is_readable
 from . import moment
 from .forking import REPORT, REQUEST, STALE, UNFIT, Request
 from .pidfds import Held
@@ -93,9 +92,7 @@ class _Server:
         """Return whether the process has ended; waits for that at most so long."""
         if not self._pidfds:
             return True
-        poll = select.poll()
-        poll.register(self._pidfds[0], select.POLLIN)
-        return bool(poll.poll(for_poll(seconds)))
+        return is_readable(self._pidfds[0], seconds)
 
     def kill(self) -> None:
         """Kill it. Its children live on."""
@@ -113,8 +110,10 @@ class _Server:
             self.kill()
         for pid in self._pids:
             try:
+                if not self._pidfds:  # a signal handler has broken the start off, or there was no descriptor
+                    os.kill(pid, signal.SIGKILL)
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            except ChildProcessError:  # other code of this process has reaped it
+            except (ChildProcessError, ProcessLookupError):  # other code of this process has reaped it
                 continue
         self.abandon()
         return code
@@ -169,10 +168,14 @@ class ForkServer:
             self._failure = moment.unfit() or ""
         why = self._failure or moment.unfit_now()
         if why:
-            if not self._is_told:
-                self._is_told = True
-                log.info("= children are started by spawn, as there can be no fork server: %s", why)
-            raise Unavailable(why)
+            raise self._unavailable(why)
+
+    def _unavailable(self, why: str) -> Unavailable:
+        """Return the error for that. The first one is logged, as the start goes on by spawn."""
+        if not self._is_told:
+            self._is_told = True
+            log.info("= children are started by spawn, as there can be no fork server: %s", why)
+        return Unavailable(why)
 
     def fork(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked:
         """Fork a child, which waits for what it is to do. ``inherited`` are descriptors for it.
@@ -187,9 +190,9 @@ class ForkServer:
             forked = self._try(inherited, fingerprint)
             if forked is not None:
                 return forked
-        self._failure = "its process ends at once"
-        self.check()
-        raise AssertionError  # check() has raised
+        # Another try at each start would take too long. What an ended server has told is the better reason.
+        self._failure = self._failure or "each one ends, or is out of date, as soon as it has begun"
+        raise self._unavailable(self._failure)
 
     def _try(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked | None:
         """Ask the server for one fork. Returns None where another server is needed."""
@@ -225,9 +228,7 @@ class ForkServer:
 
     def _reply(self, report: socket.socket, data: socket.socket, server: _Server) -> Forked | None:
         """Wait for the pid of a child and a pidfd. Returns None where another server is needed."""
-        poll = select.poll()
-        poll.register(report, select.POLLIN)
-        if not poll.poll(for_poll(_REPLY_SECONDS)):
+        if not is_readable(report.fileno(), _REPLY_SECONDS):
             server.kill()  # it is stopped, or stuck
         # ``map`` has both in their lists before a signal handler can raise.
         replies: list[tuple[bytes, Any, int, Any]] = []

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 import os
-import select
 import signal
 import socket
 from multiprocessing import context, reduction, spawn, util
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from .._platform.threads import for_poll
+from .._platform.threads import is_readable
 from . import moment
 from .fork_server import Forked, fork_server
 from .forking import REPORT, Inherited
@@ -45,7 +44,7 @@ class Popen:
         self.sentinel = self._forked.report.fileno()
         try:
             self._write(content)
-        except BaseException:  # of a signal handler: the pipe ends now, and so does the child
+        except BaseException:  # of a signal handler: the socket ends now, and so does the child
             self.kill()
             self.close()
             self.pidfd.close()
@@ -93,7 +92,7 @@ class Popen:
 
         Several threads may do so at once: the report is looked at and stays where it is.
         """
-        if self.returncode is None and _is_ready(self.sentinel, timeout):
+        if self.returncode is None and is_readable(self.sentinel, timeout):
             try:
                 data = self._forked.report.recv(REPORT.size, socket.MSG_PEEK)
             except ConnectionResetError:
@@ -103,7 +102,7 @@ class Popen:
             if data:
                 (self.code,) = REPORT.unpack(data)
                 self.returncode = self.code
-            elif _is_ready(self.pidfd.number, timeout):  # no report any more: the server is gone
+            elif is_readable(self.pidfd.number, timeout):  # no report any more: the server is gone
                 self.returncode = UNKNOWN_EXITCODE
         return self.returncode
 
@@ -133,12 +132,6 @@ class Popen:
         if self._forked.report.fileno() >= 0:
             self._forked.report.close()
             self._forked.data.close()
-
-
-def _is_ready(descriptor: int, timeout: float | None) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(for_poll(timeout)))
 
 
 class ForkedProcess(BaseProcess):

@@ -4,9 +4,9 @@ The server is an interpreter that has imported what every child needs and nothin
 thread, which waits for requests of its owner, for the ends of its children, and for the end of the owner. It
 forks a child for each request and sends back its pid, a pidfd, and in the end its exit code.
 
-A request is one message on the control socket, with descriptors only (see ``Request``). What the child is to
-do comes through a pipe, once the owner knows its pid. If the owner gives the start up before that, the pipe
-ends, and so does the child.
+A request is one message on the control socket: the thread that starts the child, and descriptors (see
+``Request``). What the child is to do comes through a socket of its own, once the owner knows its pid. If the
+owner gives the start up before that, this socket ends, and so does the child.
 
 The server ends when its owner does, or when the owner has closed the control socket and no child is left.
 """
@@ -30,9 +30,9 @@ from collections.abc import Iterable
 from multiprocessing import process, resource_tracker, spawn
 from typing import Any, NamedTuple, NoReturn
 
+from .._payload.inheritance import MAX_DESCRIPTORS
 from . import moment
 
-MAX_DESCRIPTORS = 240  # of the user's, in one request; the kernel takes 253 in one message
 REQUEST = struct.Struct("!q")  # the thread that starts the child, beside the descriptors
 # A report of the server: the pid of a child, or the negative errno of why there is none; later its exit code.
 REPORT = struct.Struct("!q")
@@ -155,11 +155,10 @@ class _Server:
     def _receive(self) -> Request | None:
         """Return the next request; None, and no further one is expected, where the owner has closed."""
         assert self._control is not None
-        data, descriptors, _, _ = socket.recv_fds(
-            self._control, REQUEST.size, MAX_DESCRIPTORS + 13, socket.MSG_CMSG_CLOEXEC
-        )
+        fixed = len(Request._fields)
+        most = MAX_DESCRIPTORS["forkserver"] + fixed
+        data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST.size, most, socket.MSG_CMSG_CLOEXEC)
         if data:
-            fixed = len(Request._fields)
             self._inherited = descriptors[fixed:]
             (self._starter,) = REQUEST.unpack(data)
             return Request(*descriptors[:fixed])
@@ -211,7 +210,7 @@ class _Server:
             socket.send_fds(
                 report, [REPORT.pack(number)], [] if pidfd is None else [pidfd], socket.MSG_NOSIGNAL
             )
-        except OSError:  # the owner has given the start up; the child's pipe has ended as well
+        except OSError:  # the owner has given the start up; the child's socket has ended as well
             return
 
     def _ended(self, pidfd: int) -> None:

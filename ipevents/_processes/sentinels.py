@@ -11,7 +11,7 @@ import os
 import select
 
 from .._platform.latches import Wakeup
-from .._platform.threads import for_poll
+from .._platform.threads import for_poll, is_readable
 from .child_state import ChildState
 from .pidfds import open_pidfd
 
@@ -58,11 +58,7 @@ class Sentinels:
         A dying process closes its sockets first, so other processes may see their end before it has ended
         itself.
         """
-        if self._parent_fd is None:
-            return False
-        poll = select.poll()
-        poll.register(self._parent_fd, select.POLLIN)
-        return bool(poll.poll(for_poll(seconds)))
+        return self._parent_fd is not None and is_readable(self._parent_fd, seconds)
 
     def parent_descriptor(self) -> int | None:
         """Return another descriptor for the end of the parent; None where there is none.

@@ -237,7 +237,7 @@ class Supervisor:
                 deadline = self._fail(exc)
         if self._has_failed:
             self.children.give_up()
-        self.children.close_socket()  # before the end is announced, after which the process may end at once
+        self.children.close()  # before the end is announced, after which the process may end at once
         # What follows may take its time, and this thread looks for no signals to resend meanwhile.
         for number in self._again.close():
             signal_resend.send(number)

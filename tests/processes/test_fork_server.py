@@ -101,15 +101,19 @@ def test_a_server_that_was_killed_is_replaced(server):
     assert pid_of(server) != before
 
 
-def test_a_server_that_ends_in_the_middle_of_a_start_is_replaced_and_the_start_repeated(server):
+def test_a_server_that_ends_in_the_middle_of_a_start_is_replaced_and_the_start_repeated(server, monkeypatch):
     end_of(fork(server))
     before = pid_of(server)
-    os.kill(before, signal.SIGSTOP)
-    # The request waits in the stopped server's socket and is lost with it.
-    killer = threading.Timer(0.2, os.kill, (before, signal.SIGKILL))
-    killer.start()
+    os.kill(before, signal.SIGSTOP)  # the request waits in its socket, and is lost with it
+    reply = ForkServer._reply
+
+    def killed(self, *args):
+        monkeypatch.undo()
+        os.kill(before, signal.SIGKILL)
+        return reply(self, *args)
+
+    monkeypatch.setattr(ForkServer, "_reply", killed)
     end_of(fork(server))
-    killer.join()
     assert pid_of(server) != before
 
 
@@ -117,9 +121,36 @@ def test_a_server_that_does_not_answer_is_killed_and_replaced(server, monkeypatc
     end_of(fork(server))
     before = pid_of(server)
     os.kill(before, signal.SIGSTOP)
-    monkeypatch.setattr(module, "_REPLY_SECONDS", 5.0)
+    kill_it = module._Server.kill
+
+    def killed(self):
+        monkeypatch.undo()  # the next one gets the time that it needs
+        kill_it(self)
+
+    monkeypatch.setattr(module._Server, "kill", killed)
+    monkeypatch.setattr(module, "_REPLY_SECONDS", 0.0)
     end_of(fork(server))
     assert pid_of(server) != before
+
+
+def test_a_server_of_which_only_the_pid_is_known_is_killed_at_its_end(server, monkeypatch):
+    """A signal handler that raises between its start and its pidfd leaves it so; it may be stopped, too."""
+    end_of(fork(server))
+    one, pid = server._server, pid_of(server)
+    os.kill(pid, signal.SIGSTOP)
+    os.close(one._pidfds.pop())
+    server.release(None)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_fall_back_to_spawn_is_logged_once(server, monkeypatch, caplog):
+    caplog.set_level("INFO", "ipevents.supervisor")
+    monkeypatch.setattr(moment, "unfit", lambda: "it is a test")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="it is a test"):
+            server.check()
+    assert [record.args for record in caplog.records] == [("it is a test",)]
 
 
 def test_a_child_outlives_its_server_and_its_code_is_not_known_then(server):
@@ -168,10 +199,10 @@ def test_signals_to_the_group_do_not_end_it(server, number):
 
 def test_where_none_can_be_started_that_is_said_and_remembered(server, monkeypatch):
     monkeypatch.setattr(module, "_program", lambda control: "raise SystemExit(1)")
-    with pytest.raises(Unavailable, match="ends at once"):
+    with pytest.raises(Unavailable, match="each one ends"):
         fork(server)
     monkeypatch.undo()
-    with pytest.raises(Unavailable, match="ends at once"):
+    with pytest.raises(Unavailable, match="each one ends"):
         fork(server)
 
 

@@ -93,6 +93,7 @@ OF_ROOT = {
     "capabilities": "import ctypes; assert ctypes.CDLL(None).prctl(24, 25, 0, 0, 0) == 0",  # of the bounding set
     "root directory": "os.chroot('/')",
     "negative niceness": "os.nice(-3)",
+    "namespace": "import ctypes; assert ctypes.CDLL(None).unshare(0x04000000) == 0",  # of host names
 }
 
 
@@ -134,3 +135,32 @@ def test_a_forked_child_is_as_a_spawned_one_after_root_has_changed(change):
 @pytest.mark.parametrize("change", OF_A_MEMBER)
 def test_a_forked_child_is_as_a_spawned_one_after_a_new(change):
     assert compare(OF_A_MEMBER[change], FORK) == []
+
+
+TOLD = """
+import os, random, uuid
+
+def own():
+    ipem.sendToParents("own", os.getppid(), hash("a text"), random.random(), str(uuid.uuid4()), os.urandom(8))
+
+ipem.options(useSocket=False, startMethod="forkserver", restart=False).start()
+found = []
+for _ in range(2):
+    with ipem.expecting("own", timeout=25) as got:
+        child = ipem.worker(own)
+    found.append(got.message.args)
+    child.join()
+    assert child.exitcode == 0
+from ipevents._processes.fork_server import fork_server
+parents, hashes, *drawn = zip(*found)
+say(set(parents) == {fork_server._server._pids[0]}, len(set(hashes)), [len(set(each)) for each in drawn])
+ipem.stop()
+"""
+
+
+def test_forked_children_share_their_parent_and_the_seed_of_hash_and_draw_their_own_numbers():
+    """README, Start methods, says so."""
+    with running(TOLD) as script:
+        ended = script.ended()
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.lines == ["True 1 [2, 2, 2]"]
