@@ -13,7 +13,7 @@ from multiprocessing.connection import Listener
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.addresses import Address, spelled, to_connect
-from .._core.handshake import HANDSHAKE_SECONDS
+from .._core.handshake import HANDSHAKE_SECONDS, Identity
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError
 from .._platform.threads import Deadline
 from .dial import Attempt, Connected, connect, dial, shake_hands
@@ -23,12 +23,11 @@ from .sockets import listen_at_all, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._core.handshake import Identity
-
 __all__ = ["Joined", "Listening", "Waiting", "join"]
 
 RACE_SECONDS = 1.0  # how long another program may take from its bind to its listen
 RACE_STEP_SECONDS = 0.02
+RACE_LOOKS = 3  # at least; one that waits for a connect may take longer than RACE_SECONDS by itself
 
 
 class Listening(NamedTuple):
@@ -82,40 +81,25 @@ def join(
     Raises as ``dial`` does, and :exc:`LinkError`, naming each address and its reason, where neither
     connecting nor listening is possible; then nothing is left but the lock file.
     """
-    attempt = attempt or Attempt()
     where = spelled((host, port) if socket_path is None else socket_path)
-
-    def reach(addresses: Sequence[Address]) -> Connected:
-        return dial(addresses, key=key, key_id=b"", me=me, deadline_seconds=deadline_seconds, attempt=attempt)
-
-    def shake(sock: socket.socket) -> Connected:
-        return shake_hands(sock, where, (key, b"", me), deadline_seconds, attempt)
+    caller = _Caller(key, me, where, deadline_seconds, attempt or Attempt())
 
     def once() -> Joined:
-        joined: Joined | None = None
-        try:
-            if socket_path is None:
-                joined = _join_port(host, port, only_connect, reach, attempt)
-            else:
-                joined = _join_path(socket_path, only_connect, shake, attempt)
-            attempt.check()
-        except BaseException:  # broken off at the last moment, or by a signal handler
-            if joined is not None:
-                joined.close()
-            raise
-        return joined
+        if socket_path is None:
+            return _join_port(host, port, only_connect, caller)
+        return _join_path(socket_path, only_connect, caller)
 
     try:
         try:
-            return once()
+            return caller.checked(once)
         except AddressInUse as error:
-            if attempt.is_broken_off or not isinstance(error.__cause__, ConnectionResetError):
+            if caller.attempt.is_broken_off or not isinstance(error.__cause__, ConnectionResetError):
                 raise
             # The other end hung up without a frame. It may be a stranger, or a server that was just stopping
             # and hung up on the clients in its backlog. Try once more: a stranger hangs up again.
-            return once()
+            return caller.checked(once)
     except OSError as error:
-        if attempt.is_broken_off:
+        if caller.attempt.is_broken_off:
             raise LinkError(f"the attempt to join at {where} was broken off") from error
         if isinstance(error, AddressInUse | HandshakeTimeout):
             raise type(error)(f"{error}; choose another socket.port or socketPath") from error.__cause__
@@ -124,9 +108,44 @@ def join(
         raise LinkError(f"can neither connect to {where} nor listen there: {error}") from error
 
 
-def _join_path(
-    path: str, only_connect: bool, shake: Callable[[socket.socket], Connected], attempt: Attempt
-) -> Joined:
+class _Caller(NamedTuple):
+    """Who joins, where, and within which times."""
+
+    key: bytes
+    me: Identity
+    where: str
+    deadline_seconds: float
+    attempt: Attempt
+
+    def reach(self, addresses: Sequence[Address]) -> Connected:
+        """Connect to one of the addresses and shake hands there."""
+        return dial(
+            addresses,
+            key=self.key,
+            key_id=b"",
+            me=self.me,
+            deadline_seconds=self.deadline_seconds,
+            attempt=self.attempt,
+        )
+
+    def shake(self, sock: socket.socket) -> Connected:
+        """Shake hands over a socket that is connected."""
+        return shake_hands(sock, self.where, (self.key, b"", self.me), self.deadline_seconds, self.attempt)
+
+    def checked(self, once: Callable[[], Joined]) -> Joined:
+        """Return what ``once`` comes to, or close that where the attempt was broken off meanwhile."""
+        joined: Joined | None = None
+        try:
+            joined = once()
+            self.attempt.check()
+        except BaseException:  # broken off at the last moment, or by a signal handler
+            if joined is not None:
+                joined.close()
+            raise
+        return joined
+
+
+def _join_path(path: str, only_connect: bool, caller: _Caller) -> Joined:
     """Connect to the socket at a path, or listen there.
 
     The second connect is made under the path's lock, so that of several processes only one listens.
@@ -134,37 +153,34 @@ def _join_path(
     check_path(path)
     address = Address("AF_UNIX", path)
     try:
-        sock = connect(address, attempt)
+        sock = connect(address, caller.attempt)
     except (ConnectionRefusedError, FileNotFoundError):
         if only_connect:
             return Waiting()
-        with locked(path, attempt.pause):
+        with locked(path, caller.attempt.pause):
             try:
-                sock = connect(address, attempt)
+                sock = connect(address, caller.attempt)
             except (ConnectionRefusedError, FileNotFoundError):
                 # This listens before the lock is released, so the next process that has the lock connects.
                 listener, socket_file = bind(path)
                 return Listening([listener], socket_file)
-    return shake(sock)
+    return caller.shake(sock)
 
 
-def _join_port(
-    host: str,
-    port: int,
-    only_connect: bool,
-    reach: Callable[[Sequence[Address]], Connected],
-    attempt: Attempt,
-) -> Joined:
+def _join_port(host: str, port: int, only_connect: bool, caller: _Caller) -> Joined:
     """Connect to one of the host's addresses, or listen at all of them that this machine has.
 
-    If a port is taken by a program that does not answer yet, this tries again for RACE_SECONDS.
+    If a port is taken by a program that does not answer yet, this tries again for RACE_SECONDS,
+    RACE_LOOKS times at least.
     """
     addresses = resolve(host, port)
     patience = Deadline(RACE_SECONDS)
+    look = 0
     while True:
-        attempt.check()
+        look += 1
+        caller.attempt.check()
         try:
-            return reach(to_connect(addresses))
+            return caller.reach(to_connect(addresses))
         except ConnectionRefusedError:
             if only_connect:
                 return Waiting()
@@ -175,9 +191,9 @@ def _join_port(
             if error.errno != errno.EADDRINUSE:
                 reason = error.strerror or error
                 raise LinkError(f"can neither connect to {where} nor listen there: {reason}") from error
-            if patience.passed():
+            if patience.passed() and look >= RACE_LOOKS:
                 text = f"{where} is taken by something that does not listen there ({error.strerror})"
                 raise AddressInUse(text) from error
         # Another program is between its bind and its listen, or has taken one of several addresses that both
         # want. No event says when that is over.
-        attempt.pause(RACE_STEP_SECONDS)
+        caller.attempt.pause(RACE_STEP_SECONDS)

@@ -347,6 +347,27 @@ def test_a_server_gives_its_addresses_back_where_another_program_has_one_of_them
         assert isinstance(join_at(host=FOUR, port=port, only_connect=True), Waiting)
 
 
+def test_a_look_that_takes_longer_than_all_patience_is_not_the_last_one(place, monkeypatch):
+    """A connect without an answer takes so long. Meanwhile another program may have bound the port."""
+    monkeypatch.setattr(module, "RACE_SECONDS", 0.0)
+    address, join_there = place("AF_INET")
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(socket.socket())
+        real = module.listen_at_all
+
+        def races(addresses):
+            if taken.getsockname()[1] == 0:
+                taken.bind(address)
+                return real(addresses)  # it is taken
+            taken.close()
+            monkeypatch.undo()
+            return real(addresses)
+
+        monkeypatch.setattr(module, "listen_at_all", races)
+        with serving(join_there()):
+            pass
+
+
 PROGRAM = """
 import os, random, socket, sys, threading
 from ipevents._core.handshake import Identity
@@ -355,7 +376,8 @@ from ipevents._transport.join import Listening, join
 path, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 real = socket.getaddrinfo
 def look_up(name, *args, **kwargs):
-    hosts = ["127.0.0.1", "::1", "127.0.0.2", "192.0.2.1"] if name == "name" else [name]
+    # The last one is reached by no way, and no packet leaves this machine for it.
+    hosts = ["127.0.0.1", "::1", "127.0.0.2", "fe80::1%lo"] if name == "name" else [name]
     random.shuffle(hosts)  # two programs need not get the same order
     return [item for host in hosts for item in real(host, *args, **kwargs)]
 socket.getaddrinfo = look_up
