@@ -97,7 +97,7 @@ class Emitter:
         - ``restart`` True (or False, ``"on-failure"``), ``delayRestart`` 1000 ms, ``maxRestarts`` None
         - ``useSocket`` True
         - ``stopTimeout`` 8000 ms, ``stopGrace`` 1000 ms, ``leaveTimeout`` None or ms
-        - ``startMethod`` ``"spawn"`` (or ``"forkserver"``)
+        - ``startMethod`` ``"forkserver"`` (or ``"spawn"``)
         - ``socket``: ``socketPath`` None, ``port`` 7100, ``host`` ``"localhost"``, ``reconnect`` True,
           ``delayReconnect`` 3000 ms, ``onlyConnect`` False, ``authkey`` None, ``maxMessage`` 16 MiB in bytes
 

@@ -94,7 +94,7 @@ def _first_start_method(given: str | None) -> str:
     if given and _start_method(given) is _WRONG:
         text = f'the environment variable {START_VARIABLE} must be "spawn" or "forkserver", not '
         raise OptionsError(text + shown(given))
-    return given or "spawn"
+    return given or "forkserver"
 
 
 def _text(value: object) -> object:

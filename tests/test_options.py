@@ -33,7 +33,7 @@ DEFAULTS = {
     "stop_timeout": 8.0,
     "stop_grace": 1.0,
     "leave_timeout": None,
-    "start_method": os.environ.get("IPEVENTS_START") or "spawn",
+    "start_method": os.environ.get("IPEVENTS_START") or "forkserver",
     "socket_path": None,
     "port": 7100,
     "host": "localhost",
@@ -535,7 +535,7 @@ def test_a_wrong_delay_of_a_child_is_refused(wrong):
         child_options(None, wrong, Options())
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "spawn"), ("", "spawn"), ("forkserver", "forkserver")])
+@pytest.mark.parametrize(("given", "used"), [(None, "forkserver"), ("", "forkserver"), ("spawn", "spawn")])
 def test_the_environment_sets_the_first_start_method(given, used):
     assert _options._first_start_method(given) == used
 
