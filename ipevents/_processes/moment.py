@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from .pidfds import open_pidfd
 
@@ -66,7 +66,7 @@ class Moment(NamedTuple):
 
 def status() -> Mapping[str, str]:
     """Return the lines of the calling thread's status by their names. Raises OSError without ``/proc``."""
-    with open(_STATUS) as file:
+    with _opened(_STATUS) as file:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
 
 
@@ -173,10 +173,15 @@ def numbers_in(mask: str) -> tuple[int, ...]:
     return tuple(number for number in range(1, bits.bit_length() + 1) if bits >> (number - 1) & 1)
 
 
+def _opened(path: str) -> TextIO:
+    """Open a file of ``/proc``. The name of a process there may be any bytes."""
+    return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
 def _text(path: str) -> str | None:
     """Return what a file of ``/proc`` says; None where it is not there or not for us."""
     try:
-        with open(path) as file:
+        with _opened(path) as file:
             return file.read()
     except OSError:
         return None

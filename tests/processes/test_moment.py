@@ -37,6 +37,16 @@ def test_now_is_what_the_process_has():
     assert dict(found.limits)[resource.RLIMIT_NOFILE] == resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
+def test_the_name_of_a_process_may_end_in_the_middle_of_a_letter():
+    def named():
+        before = here()
+        with open("/proc/self/comm", "wb") as file:
+            file.write("größenvergleich".encode()[:3])
+        assert here() == before
+
+    in_child(named)
+
+
 def test_what_is_applied_is_what_is_found_then():
     def changed():
         wanted = here()._replace(
