@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import importlib.machinery
 import importlib.util
 import io
 import os
@@ -253,6 +254,7 @@ def _run(request: Request) -> int:
         except EOFError:  # the starter has given this start up
             os._exit(_FAILED)
         _renew_streams()
+        _forget_places()
         gc.enable()
         current._inheriting = True
         try:
@@ -262,6 +264,20 @@ def _run(request: Request) -> int:
             del current._inheriting
     status: int = new._bootstrap(parent_sentinel=sentinel)
     return status
+
+
+def _forget_places() -> None:
+    """Look anew at places to import from, as a new interpreter does: the server has seen them as they were.
+
+    For directories Python does so by itself, but one that was not there counts as none for ever, and a zip
+    file is not read again.
+    """
+    finder: Any
+    for place, finder in list(sys.path_importer_cache.items()):
+        if not isinstance(finder, importlib.machinery.FileFinder):
+            if hasattr(finder, "invalidate_caches"):  # a zip file's outlives its finder
+                finder.invalidate_caches()
+            del sys.path_importer_cache[place]
 
 
 def _renew_streams() -> None:

@@ -134,3 +134,37 @@ def test_a_forked_child_is_as_a_spawned_one_after_root_has_changed(change):
 @pytest.mark.parametrize("change", OF_A_MEMBER)
 def test_a_forked_child_is_as_a_spawned_one_after_a_new(change):
     assert compare(OF_A_MEMBER[change], FORK) == []
+
+
+# Its own environment, for a search path that the interpreter of the fork server has from its beginning.
+WITH_PLACES = """
+import os, sys, zipfile
+
+def zipped(**modules):
+    with zipfile.ZipFile("new.zip", "w") as file:
+        for name, text in modules.items():
+            file.writestr(name + ".py", text)
+    os.replace("new.zip", "place.zip")
+
+if "PYTHONPATH" not in os.environ:
+    zipped(early="")
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, ("place.zip", "place")))
+    os.execv(sys.executable, [sys.executable, "main.py"])
+"""
+
+
+def test_a_forked_child_imports_from_places_that_have_come_or_changed_since_the_server_was_started():
+    change = """
+zipped(early="", late="MARK = 'in the zip file'")
+os.mkdir("place")
+with open("place/later.py", "w") as file:
+    file.write("MARK = 'in the directory'")
+def look():
+    import late, later
+    ipem.sendToParents("seen", [late.MARK, later.MARK])
+found = seen("spawn"), seen("forkserver")
+assert found == (["in the zip file", "in the directory"],) * 2, found
+def look():
+    ipem.sendToParents("seen", observed.observe())
+"""
+    assert compare(change, WITH_PLACES) == []
