@@ -23,6 +23,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TextIO
 
+from .._options import START_VARIABLE
 from .pidfds import open_pidfd
 
 _STATUS = "/proc/thread-self/status"
@@ -44,8 +45,11 @@ _STATUS_LINES = (
 )
 _FILES = ("cgroup", "coredump_filter", "oom_score_adj", "attr/current")
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
-# Read by the interpreter, the loader or the C library only when a process begins.
-_READ_AT_START = (b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_", b"LC_", b"LANG")
+# Read by the interpreter, the loader, the C library or this one only when a process begins.
+_READ_AT_START = (
+    *(b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_", b"LC_", b"LANG", b"LOCPATH"),
+    os.fsencode(START_VARIABLE),
+)
 # Set by tools that measure each process from its very beginning, by a hook of site-packages.
 _MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COV_CORE_SOURCE", "COV_CORE_CONFIG")
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # in each interpreter, from its start on

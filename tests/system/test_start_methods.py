@@ -20,6 +20,7 @@ from ipevents import Emitter
 def look():
     ipem.sendToParents("seen", observed.observe())
 
+METHOD = os.environ.get("IPEVENTS_START", "spawn")
 emitters = {{}}
 for method in "spawn", "forkserver":
     emitters[method] = Emitter().options(useSocket=False, startMethod=method, restart=False).start()
@@ -48,6 +49,7 @@ for point in sorted({*spawned, *forked}):
 CHANGES = {
     "nothing": "",
     "environment": "os.environ['NEW'] = 'x\\udc80'; os.environ.pop('HOME', None); os.environ['PATH'] += ':/x'",
+    "default start method": "os.environ['IPEVENTS_START'] = {'spawn': 'forkserver'}.get(METHOD, 'spawn')",
     "putenv of python": "os.environ['PYTHONWARNINGS'] = 'error::UserWarning'",
     "hash seed": "os.environ['PYTHONHASHSEED'] = '7'",
     "locale": "os.environ['LC_ALL'] = 'C'",
