@@ -40,6 +40,9 @@ _STATUS_LINES = (
     "NoNewPrivs",
     "Seccomp",
     "Seccomp_filters",
+    "Speculation_Store_Bypass",
+    "SpeculationIndirectBranch",
+    "THP_enabled",
     "Cpus_allowed",
     "Mems_allowed",
 )

@@ -80,6 +80,7 @@ def observe():
         "environment": dict(os.environ),
         "environment of a program": sorted(os.popen("env | grep -v '^_='").read().splitlines()),
         "default start method": Options().start_method,
+        "huge pages": _status("THP_enabled"),
         "directory": os.getcwd(),
         "umask": _status("Umask"),
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),

@@ -86,6 +86,7 @@ CHANGES = {
     "oom score": "open('/proc/self/oom_score_adj', 'w').write('17')",
     "timer slack": "open('/proc/self/timerslack_ns', 'w').write('60000')",
     "no new privileges": "import ctypes; assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0",
+    "huge pages": "import ctypes; assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0",
     "coredump filter": "open('/proc/self/coredump_filter', 'w').write('1')",
 }
 OF_ROOT = {
