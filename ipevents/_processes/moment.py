@@ -9,6 +9,7 @@ what its owner had when the server was started. What has changed since comes in 
   need another server. The starter compares it.
 - ``surroundings()`` are of the same kind. The server compares its own with the starter's before each fork,
   because all these files take the starter longer: with each it may lose its turn to another of its threads.
+  Only where the starter is hidden from it, after ``setuid()`` for example, does it have to be told.
 
 No state of its own, no lock.
 """
@@ -69,6 +70,18 @@ class Moment(NamedTuple):
     blocked: tuple[int, ...]  # signals, in the thread that starts the child
     ignored: tuple[int, ...]  # signals
     limits: tuple[tuple[int, tuple[int, int]], ...]  # number of the limit, soft and hard
+
+
+class Surroundings(NamedTuple):
+    """More of a thread of a process that its children inherit. Only for comparison with another one's."""
+
+    root: tuple[int, int] | None  # inode and device, others after chroot; None where the process is hidden
+    namespaces: list[str | None]
+    files: list[str | None]
+
+    def told(self) -> bytes:
+        """Return the same as bytes, equal where this is equal."""
+        return repr(tuple(self)).encode("ascii", "backslashreplace")
 
 
 def status() -> Mapping[str, str]:
@@ -135,14 +148,18 @@ def fingerprint(own: Mapping[str, str]) -> Fingerprint:
     )
 
 
-def surroundings(pid: object, thread: int) -> tuple[Any, ...]:
-    """Return more of a thread of a process that its children inherit."""
+def surroundings(pid: object, thread: int) -> Surroundings:
+    """Return those of a thread of a process.
+
+    A process of which no core may be dumped, after setuid() for example, hides them from others.
+    """
     place = f"/proc/{pid}/task/{thread}"
     try:
-        root: object = os.stat(f"{place}/root/")[1:3]  # inode and device: another one after chroot
+        found = os.stat(f"{place}/root/")
+        root = (found.st_ino, found.st_dev)
     except OSError:
         root = None
-    return (
+    return Surroundings(
         root,
         [_link(f"{place}/ns/{name}") for name in _NAMESPACES],
         [_text(f"/proc/{pid}/{name}") for name in _FILES],
