@@ -28,6 +28,7 @@ from .._options import START_VARIABLE
 from .pidfds import open_pidfd
 
 _STATUS = "/proc/thread-self/status"
+_NO_PROC = "there is no /proc, which tells what a child would inherit"
 # Lines of that file that are the same in a process and in what it starts. Uid and Gid have four ids each.
 _STATUS_LINES = (
     "Uid",
@@ -168,8 +169,8 @@ def surroundings(pid: object, thread: int) -> Surroundings:
 
 def unfit() -> str | None:
     """Return why no fork server can serve any process here, in words; None if one can."""
-    if sys.platform != "linux" or not os.path.exists(_STATUS):
-        return "there is no /proc, which tells what a child would inherit"
+    if sys.platform != "linux":
+        return _NO_PROC
     own = open_pidfd(os.getpid())
     if own is None:
         return "the system has no pidfds, by which the ends of children are noticed"
@@ -179,6 +180,8 @@ def unfit() -> str | None:
 
 def unfit_now() -> str | None:
     """Return why no fork server can serve this process as it is now, in words; None if one can."""
+    if not os.path.exists(_STATUS):  # in a chroot or namespace that was entered only now, too
+        return _NO_PROC
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
         return "the effective user or group is not the real one, so a new program does not get all variables"
     measured = [name for name in _MEASURED if name in os.environ]

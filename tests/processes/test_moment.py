@@ -129,6 +129,13 @@ def test_where_each_process_is_measured_no_server_serves(monkeypatch, name):
     assert name in moment.unfit_now()
 
 
+def test_without_proc_there_is_no_server_as_long_as_it_is_away(monkeypatch):
+    monkeypatch.setattr(moment, "_STATUS", "/nowhere")
+    assert "/proc" in moment.unfit_now()
+    monkeypatch.undo()
+    assert moment.unfit_now() is None
+
+
 def test_a_frozen_program_has_no_server(monkeypatch):
     assert moment.unfit() is None
     monkeypatch.setattr(moment.sys, "frozen", True, raising=False)
