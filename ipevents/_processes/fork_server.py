@@ -308,8 +308,8 @@ class ForkServer:
 
 def _command() -> list[str]:
     """Return the interpreter and its options for a server, as multiprocessing would start a process."""
-    line = spawn.get_command_line()
-    return list(map(os.fsdecode, line[: line.index("-c")]))
+    line = list(map(os.fsdecode, spawn.get_command_line()))
+    return line[: line.index("-c")]
 
 
 def _program(control: int) -> str:

@@ -171,3 +171,15 @@ def look():
     ipem.sendToParents("seen", observed.observe())
 """
     assert compare(change, WITH_PLACES) == []
+
+
+def test_children_of_both_methods_start_where_bytes_may_not_be_compared_with_text():
+    text = """
+    def look():
+        ipem.sendToParents("seen", sys.flags.bytes_warning)
+    say(seen("spawn"), seen("forkserver"))
+    for emitter in emitters.values():
+        emitter.stop()
+    """
+    with running(FIRST, text, preamble="", python=("-bb",)) as script:
+        assert script.ended().lines == ["2 2"]
