@@ -297,7 +297,7 @@ class ForkServer:
             if server.has_ended():
                 self._servers.remove(server)
                 if server.end(Deadline(_END_SECONDS)) == UNFIT:
-                    self._failure = "it would import another ipevents, or is traced from its beginning"
+                    self._failure = "it would import another ipevents, or begins with threads or a tracer"
 
     def abandon(self) -> None:
         """In a process made by os.fork(): the servers are the parent's. Close our copies, start afresh."""
