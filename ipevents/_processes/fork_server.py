@@ -30,7 +30,7 @@ from .._exceptions import Closed
 from .._platform.logs import Log
 from .._platform.threads import Deadline, is_readable
 from . import moment
-from .forking import REPORT, REQUEST, STALE, UNFIT, Request
+from .forking import HIDDEN, REPORT, REQUEST, STALE, UNFIT, Request
 from .pidfds import Held
 from .preparation import check_interpreter
 
@@ -135,6 +135,7 @@ class ForkServer:
         self._servers: list[_Server] = []  # with it, those that were replaced and are not reaped yet
         self._users: set[int] = set()
         self._failure: str | None = None  # why servers fail here, whatever this process does; "": they do not
+        self._is_hidden = False  # this process, so it tells servers what they cannot see
         self._is_told = False  # that children are started by spawn
 
     def retain(self, user: object) -> None:
@@ -195,7 +196,7 @@ class ForkServer:
         raise self._unavailable(self._failure)
 
     def _try(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked | None:
-        """Ask the server for one fork. Returns None where another server is needed."""
+        """Ask the server for one fork. Returns None where another request is needed."""
         from multiprocessing import resource_tracker
 
         tracker: Any = resource_tracker
@@ -209,7 +210,10 @@ class ForkServer:
             request = Request(
                 their_data.fileno(), their_report.fileno(), directory[0], tracker.getfd(), 0, 1, 2
             )
-            content = REQUEST.pack(threading.get_native_id())
+            thread = threading.get_native_id()
+            content = REQUEST.pack(thread)
+            if self._is_hidden:
+                content += moment.surroundings("self", thread).told()
             with self._lock:
                 server = self._current(fingerprint)
                 try:
@@ -227,7 +231,7 @@ class ForkServer:
                 each.close()
 
     def _reply(self, report: socket.socket, data: socket.socket, server: _Server) -> Forked | None:
-        """Wait for the pid of a child and a pidfd. Returns None where another server is needed."""
+        """Wait for the pid of a child and a pidfd. Returns None where another request is needed."""
         if not is_readable(report.fileno(), _REPLY_SECONDS):
             server.kill()  # it is stopped, or stuck
         # ``map`` has both in their lists before a signal handler can raise.
@@ -250,10 +254,12 @@ class ForkServer:
         if held:
             return Forked(REPORT.unpack(content)[0], held[0], report, data)
         number = REPORT.unpack(content)[0] if content else STALE
-        if number != STALE:
+        if number not in (STALE, HIDDEN):
             raise OSError(-number, os.strerror(-number))
         with self._lock:
-            if self._server is server:
+            if number == HIDDEN:
+                self._is_hidden = True
+            elif self._server is server:
                 self._replace()
         return None
 
@@ -292,7 +298,7 @@ class ForkServer:
             if server.has_ended():
                 self._servers.remove(server)
                 if server.end(Deadline(_END_SECONDS)) == UNFIT:
-                    self._failure = "it would import another ipevents, or is traced from its beginning"
+                    self._failure = "it would import another ipevents, or begins with threads or a tracer"
 
     def abandon(self) -> None:
         """In a process made by os.fork(): the servers are the parent's. Close our copies, start afresh."""
@@ -303,8 +309,8 @@ class ForkServer:
 
 def _command() -> list[str]:
     """Return the interpreter and its options for a server, as multiprocessing would start a process."""
-    line = spawn.get_command_line()
-    return list(map(os.fsdecode, line[: line.index("-c")]))
+    line = list(map(os.fsdecode, spawn.get_command_line()))
+    return line[: line.index("-c")]
 
 
 def _program(control: int) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import importlib.machinery
 import importlib.util
 import io
 import os
@@ -33,10 +34,13 @@ from typing import Any, NamedTuple, NoReturn
 from .._payload.inheritance import MAX_DESCRIPTORS
 from . import moment
 
-REQUEST = struct.Struct("!q")  # the thread that starts the child, beside the descriptors
+# The thread that starts the child, beside the descriptors. Its surroundings follow after a HIDDEN.
+REQUEST = struct.Struct("!q")
 # A report of the server: the pid of a child, or the negative errno of why there is none; later its exit code.
 REPORT = struct.Struct("!q")
 STALE = -(1 << 32)  # in place of an errno: the owner is not any more where this server is
+HIDDEN = STALE - 1  # likewise: the owner cannot be looked at, and has to tell its surroundings
+MAX_TOLD = 1 << 16  # bytes of the surroundings in a request
 UNFIT = 3  # exit status of a server that cannot serve this owner, and no other one could
 _FAILED = 1  # exit status of a child whose start was given up
 
@@ -133,6 +137,7 @@ class _Server:
         if os.getppid() != owner:  # it has ended, and its pid may be another's by now
             os._exit(_FAILED)
         self._starter = 0  # the owner's thread that has sent the request that is at work
+        self._told = b""  # what it has told of its surroundings
         self._inherited: list[int] = []  # the user's, of the request that is at work
         self._children: dict[int, tuple[int, int]] = {}  # by pidfd: pid, and the socket to report to
         self._poll = select.poll()
@@ -157,10 +162,12 @@ class _Server:
         assert self._control is not None
         fixed = len(Request._fields)
         most = MAX_DESCRIPTORS["forkserver"] + fixed
-        data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST.size, most, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _, _ = socket.recv_fds(
+            self._control, REQUEST.size + MAX_TOLD, most, socket.MSG_CMSG_CLOEXEC
+        )
         if data:
             self._inherited = descriptors[fixed:]
-            (self._starter,) = REQUEST.unpack(data)
+            (self._starter,), self._told = REQUEST.unpack_from(data), data[REQUEST.size :]
             return Request(*descriptors[:fixed])
         self._poll.unregister(self._control)
         self._control.close()
@@ -170,9 +177,9 @@ class _Server:
     def _fork(self, request: Request) -> bool:
         """Fork a child for this request, and report its pid. Returns whether this process is the child."""
         report = socket.socket(fileno=request.report)
-        theirs = moment.surroundings(self._owner_pid, self._starter)
-        if theirs != moment.surroundings("self", os.getpid()):
-            self._report(report, STALE)
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            self._report(report, obstacle)
         else:
             try:
                 pid = os.fork()
@@ -190,6 +197,16 @@ class _Server:
             if descriptor != request.report:
                 os.close(descriptor)
         return False
+
+    def _obstacle(self) -> int | None:
+        """Return what to report instead of forking; None where the starter is where this server is."""
+        own = moment.surroundings("self", os.getpid())
+        if self._told:
+            return None if self._told == own.told() else STALE
+        theirs = moment.surroundings(self._owner_pid, self._starter)
+        if theirs == own:
+            return None
+        return HIDDEN if theirs.root is None else STALE
 
     def _started(self, pid: int, report: socket.socket) -> None:
         """Report a child and watch it. Without a descriptor for that there is no child."""
@@ -252,6 +269,7 @@ def _run(request: Request) -> int:
         except EOFError:  # the starter has given this start up
             os._exit(_FAILED)
         _renew_streams()
+        _forget_places()
         gc.enable()
         current._inheriting = True
         try:
@@ -261,6 +279,20 @@ def _run(request: Request) -> int:
             del current._inheriting
     status: int = new._bootstrap(parent_sentinel=sentinel)
     return status
+
+
+def _forget_places() -> None:
+    """Look anew at places to import from, as a new interpreter does: the server has seen them as they were.
+
+    For directories Python does so by itself, but one that was not there counts as none for ever, and a zip
+    file is not read again.
+    """
+    finder: Any
+    for place, finder in list(sys.path_importer_cache.items()):
+        if not isinstance(finder, importlib.machinery.FileFinder):
+            if hasattr(finder, "invalidate_caches"):  # a zip file's outlives its finder
+                finder.invalidate_caches()
+            del sys.path_importer_cache[place]
 
 
 def _renew_streams() -> None:

@@ -9,6 +9,7 @@ what its owner had when the server was started. What has changed since comes in 
   need another server. The starter compares it.
 - ``surroundings()`` are of the same kind. The server compares its own with the starter's before each fork,
   because all these files take the starter longer: with each it may lose its turn to another of its threads.
+  Only where the starter is hidden from it, after ``setuid()`` for example, does it have to be told.
 
 No state of its own, no lock.
 """
@@ -21,11 +22,13 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
+from .._options import START_VARIABLE
 from .pidfds import open_pidfd
 
 _STATUS = "/proc/thread-self/status"
+_NO_PROC = "there is no /proc, which tells what a child would inherit"
 # Lines of that file that are the same in a process and in what it starts. Uid and Gid have four ids each.
 _STATUS_LINES = (
     "Uid",
@@ -39,13 +42,19 @@ _STATUS_LINES = (
     "NoNewPrivs",
     "Seccomp",
     "Seccomp_filters",
+    "Speculation_Store_Bypass",
+    "SpeculationIndirectBranch",
+    "THP_enabled",
     "Cpus_allowed",
     "Mems_allowed",
 )
 _FILES = ("cgroup", "coredump_filter", "oom_score_adj", "attr/current")
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
-# Read by the interpreter, the loader or the C library only when a process begins.
-_READ_AT_START = (b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_", b"LC_", b"LANG")
+# Read by the interpreter, the loader, the C library or this one only when a process begins.
+_READ_AT_START = (
+    *(b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_", b"LC_", b"LANG", b"LOCPATH"),
+    os.fsencode(START_VARIABLE),
+)
 # Set by tools that measure each process from its very beginning, by a hook of site-packages.
 _MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COV_CORE_SOURCE", "COV_CORE_CONFIG")
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # in each interpreter, from its start on
@@ -64,9 +73,21 @@ class Moment(NamedTuple):
     limits: tuple[tuple[int, tuple[int, int]], ...]  # number of the limit, soft and hard
 
 
+class Surroundings(NamedTuple):
+    """More of a thread of a process that its children inherit. Only for comparison with another one's."""
+
+    root: tuple[int, int] | None  # inode and device, others after chroot; None where the process is hidden
+    namespaces: list[str | None]
+    files: list[str | None]
+
+    def told(self) -> bytes:
+        """Return the same as bytes, equal where this is equal."""
+        return repr(tuple(self)).encode("ascii", "backslashreplace")
+
+
 def status() -> Mapping[str, str]:
     """Return the lines of the calling thread's status by their names. Raises OSError without ``/proc``."""
-    with open(_STATUS) as file:
+    with _opened(_STATUS) as file:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
 
 
@@ -128,14 +149,18 @@ def fingerprint(own: Mapping[str, str]) -> Fingerprint:
     )
 
 
-def surroundings(pid: object, thread: int) -> tuple[Any, ...]:
-    """Return more of a thread of a process that its children inherit."""
+def surroundings(pid: object, thread: int) -> Surroundings:
+    """Return those of a thread of a process.
+
+    A process of which no core may be dumped, after setuid() for example, hides them from others.
+    """
     place = f"/proc/{pid}/task/{thread}"
     try:
-        root: object = os.stat(f"{place}/root/")[1:3]  # inode and device: another one after chroot
+        found = os.stat(f"{place}/root/")
+        root = (found.st_ino, found.st_dev)
     except OSError:
         root = None
-    return (
+    return Surroundings(
         root,
         [_link(f"{place}/ns/{name}") for name in _NAMESPACES],
         [_text(f"/proc/{pid}/{name}") for name in _FILES],
@@ -144,8 +169,8 @@ def surroundings(pid: object, thread: int) -> tuple[Any, ...]:
 
 def unfit() -> str | None:
     """Return why no fork server can serve any process here, in words; None if one can."""
-    if sys.platform != "linux" or not os.path.exists(_STATUS):
-        return "there is no /proc, which tells what a child would inherit"
+    if sys.platform != "linux":
+        return _NO_PROC
     own = open_pidfd(os.getpid())
     if own is None:
         return "the system has no pidfds, by which the ends of children are noticed"
@@ -155,6 +180,8 @@ def unfit() -> str | None:
 
 def unfit_now() -> str | None:
     """Return why no fork server can serve this process as it is now, in words; None if one can."""
+    if not os.path.exists(_STATUS):  # in a chroot or namespace that was entered only now, too
+        return _NO_PROC
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
         return "the effective user or group is not the real one, so a new program does not get all variables"
     measured = [name for name in _MEASURED if name in os.environ]
@@ -173,10 +200,15 @@ def numbers_in(mask: str) -> tuple[int, ...]:
     return tuple(number for number in range(1, bits.bit_length() + 1) if bits >> (number - 1) & 1)
 
 
+def _opened(path: str) -> TextIO:
+    """Open a file of ``/proc``. The name of a process there may be any bytes."""
+    return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
 def _text(path: str) -> str | None:
     """Return what a file of ``/proc`` says; None where it is not there or not for us."""
     try:
-        with open(path) as file:
+        with _opened(path) as file:
             return file.read()
     except OSError:
         return None

@@ -87,7 +87,8 @@ def _patch_preparation() -> None:
         def get_command_line(**kwds: Any) -> list[str]:
             line = command(**kwds)
             if is_starting() and not getattr(sys, "frozen", False):
-                line[1:1] = missing_options(line, sys._xoptions, sys.orig_argv)
+                words = list(map(os.fsdecode, line))  # python is bytes, which are not to be compared (-bb)
+                line[1:1] = missing_options(words, sys._xoptions, sys.orig_argv)
             return line
 
         get_preparation_data._is_ipevents = True  # type: ignore[attr-defined]  # a mark for the test above

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ from ipevents._processes.forking import REPORT
 from ipevents._processes.preparation import quiet_start
 
 CEILING_SECONDS = 30.0
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, CAP_SYS_PTRACE = 4, 24, 19
 
 
 @pytest.fixture
@@ -262,6 +264,24 @@ def test_it_ends_when_its_owner_is_killed():
         for pidfd in pids:  # the server, and the child, whose start nobody goes on with
             assert select.select([pidfd], [], [], CEILING_SECONDS)[0]
             os.close(pidfd)
+
+
+def test_it_serves_an_owner_that_hides_from_it():
+    from tests.starters import in_child
+
+    def hidden():
+        prctl = ctypes.CDLL(None).prctl
+        assert prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0  # as setuid() does
+        prctl(PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0)  # with which root sees all; others have not got it
+        made = ForkServer()
+        assert end_of(fork(made)) == 1
+        before = pid_of(made)
+        assert end_of(fork(made)) == 1
+        assert pid_of(made) == before
+        assert len(made._servers) == 1
+        made.release(None)
+
+    in_child(hidden)
 
 
 def test_in_a_forked_process_it_is_another_ones(server):

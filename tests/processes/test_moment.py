@@ -37,6 +37,16 @@ def test_now_is_what_the_process_has():
     assert dict(found.limits)[resource.RLIMIT_NOFILE] == resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
+def test_the_name_of_a_process_may_end_in_the_middle_of_a_letter():
+    def named():
+        before = here()
+        with open("/proc/self/comm", "wb") as file:
+            file.write("größenvergleich".encode()[:3])
+        assert here() == before
+
+    in_child(named)
+
+
 def test_what_is_applied_is_what_is_found_then():
     def changed():
         wanted = here()._replace(
@@ -117,6 +127,13 @@ def test_where_each_process_is_measured_no_server_serves(monkeypatch, name):
     assert moment.unfit_now() is None
     monkeypatch.setenv(name, "x")
     assert name in moment.unfit_now()
+
+
+def test_without_proc_there_is_no_server_as_long_as_it_is_away(monkeypatch):
+    monkeypatch.setattr(moment, "_STATUS", "/nowhere")
+    assert "/proc" in moment.unfit_now()
+    monkeypatch.undo()
+    assert moment.unfit_now() is None
 
 
 def test_a_frozen_program_has_no_server(monkeypatch):

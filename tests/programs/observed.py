@@ -71,6 +71,7 @@ def _status(*names):
 def observe():
     """Return everything that a child of both start methods has alike."""
     from ipevents import ipem
+    from ipevents._options import Options
 
     main = sys.modules["__main__"]
     current = multiprocessing.current_process()
@@ -78,6 +79,8 @@ def observe():
     return {
         "environment": dict(os.environ),
         "environment of a program": sorted(os.popen("env | grep -v '^_='").read().splitlines()),
+        "default start method": Options().start_method,
+        "huge pages": _status("THP_enabled"),
         "directory": os.getcwd(),
         "umask": _status("Umask"),
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),

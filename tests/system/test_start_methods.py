@@ -20,6 +20,7 @@ from ipevents import Emitter
 def look():
     ipem.sendToParents("seen", observed.observe())
 
+METHOD = os.environ.get("IPEVENTS_START", "spawn")
 emitters = {{}}
 for method in "spawn", "forkserver":
     emitters[method] = Emitter().options(useSocket=False, startMethod=method, restart=False).start()
@@ -48,6 +49,7 @@ for point in sorted({*spawned, *forked}):
 CHANGES = {
     "nothing": "",
     "environment": "os.environ['NEW'] = 'x\\udc80'; os.environ.pop('HOME', None); os.environ['PATH'] += ':/x'",
+    "default start method": "os.environ['IPEVENTS_START'] = {'spawn': 'forkserver'}.get(METHOD, 'spawn')",
     "putenv of python": "os.environ['PYTHONWARNINGS'] = 'error::UserWarning'",
     "hash seed": "os.environ['PYTHONHASHSEED'] = '7'",
     "locale": "os.environ['LC_ALL'] = 'C'",
@@ -84,6 +86,7 @@ CHANGES = {
     "oom score": "open('/proc/self/oom_score_adj', 'w').write('17')",
     "timer slack": "open('/proc/self/timerslack_ns', 'w').write('60000')",
     "no new privileges": "import ctypes; assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0",
+    "huge pages": "import ctypes; assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0",
     "coredump filter": "open('/proc/self/coredump_filter', 'w').write('1')",
 }
 OF_ROOT = {
@@ -164,3 +167,49 @@ def test_forked_children_share_their_parent_and_the_seed_of_hash_and_draw_their_
         ended = script.ended()
     assert (ended.status, ended.err) == (0, "")
     assert ended.lines == ["True 1 [2, 2, 2]"]
+
+
+# Its own environment, for a search path that the interpreter of the fork server has from its beginning.
+WITH_PLACES = """
+import os, sys, zipfile
+
+def zipped(**modules):
+    with zipfile.ZipFile("new.zip", "w") as file:
+        for name, text in modules.items():
+            file.writestr(name + ".py", text)
+    os.replace("new.zip", "place.zip")
+
+if "PYTHONPATH" not in os.environ:
+    zipped(early="")
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, ("place.zip", "place")))
+    os.execv(sys.executable, [sys.executable, "main.py"])
+"""
+
+
+def test_a_forked_child_imports_from_places_that_have_come_or_changed_since_the_server_was_started():
+    change = """
+zipped(early="", late="MARK = 'in the zip file'")
+os.mkdir("place")
+with open("place/later.py", "w") as file:
+    file.write("MARK = 'in the directory'")
+def look():
+    import late, later
+    ipem.sendToParents("seen", [late.MARK, later.MARK])
+found = seen("spawn"), seen("forkserver")
+assert found == (["in the zip file", "in the directory"],) * 2, found
+def look():
+    ipem.sendToParents("seen", observed.observe())
+"""
+    assert compare(change, WITH_PLACES) == []
+
+
+def test_children_of_both_methods_start_where_bytes_may_not_be_compared_with_text():
+    text = """
+    def look():
+        ipem.sendToParents("seen", sys.flags.bytes_warning)
+    say(seen("spawn"), seen("forkserver"))
+    for emitter in emitters.values():
+        emitter.stop()
+    """
+    with running(FIRST, text, preamble="", python=("-bb",)) as script:
+        assert script.ended().lines == ["2 2"]
