@@ -1,4 +1,4 @@
-"""How fast children start: ``starts.py [--children N] [--rounds N] [--only SYSTEM ...]``; a table.
+"""How fast children start: ``starts.py [--children N] [--rounds N] [--only SYSTEM ...] [--plot FILE.svg]``
 
 Each system runs in an interpreter of its own, in turn, several rounds; the medians are shown, and in brackets
 their ratios to the bare spawned process. A child of ours has a listener and counts when it is online. A bare
@@ -18,6 +18,7 @@ Options:
 - ``--children``: N, 40 by default; 200 work as well (the limit of descriptors is raised for that)
 - ``--rounds``: of all systems, 5 by default
 - ``--only``: these systems; no ratios if the bare spawned process is not among them
+- ``--plot``: a bar chart of the medians, too
 """
 
 from __future__ import annotations
@@ -246,6 +247,12 @@ def main():
     head = ["first, ms", "one, ms", "again, ms", f"{given.children} at once, ms", "MB a child", "MB in all"]
     rows = [[name, *(cell(values, base, column) for column in COLUMNS)] for name, values in medians.items()]
     table(rows, ["", *head], left=1)
+    if given.plot:
+        import bars
+
+        values = {name: [found.get(column) for column in COLUMNS] for name, found in medians.items()}
+        title = "How fast children start, and their memory: less is better; each group has a scale of its own"
+        bars.write(given.plot, title, head, values)
 
 
 def arguments():
@@ -255,6 +262,7 @@ def arguments():
     parser.add_argument("--children", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=SYSTEMS)
+    parser.add_argument("--plot", metavar="FILE.svg")
     parser.add_argument("--measure", choices=SYSTEMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.rounds < 1 or (given.children < 1 and not given.measure):
