@@ -38,7 +38,10 @@ def listens():
     """What a child of ours does."""
     from ipevents import ipem
 
-    ipem.on("work", print)
+    @ipem.on("work")
+    def work(message):
+        pass
+
     ipem.start()
 
 
