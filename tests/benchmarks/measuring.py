@@ -86,6 +86,46 @@ def _status(name):
         return None
 
 
+# Of other processes.
+
+
+def pss(pid):
+    """Memory of a process, in which a page that k of them share counts as 1/k; None where nobody tells."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def below(root):
+    """The pids of all processes below a process."""
+    parents = dict(_parents())
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {root}
+
+
+def _parents():
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        try:
+            with open(f"/proc/{int(name)}/stat") as file:
+                yield int(name), int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):  # it has ended, or is no process
+            continue
+
+
+def allow_descriptors(count):
+    """Raise the limit of open descriptors, which is 1024 or less in many places, as far as it may be."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
 # Programs: [SYSTEM] WORKLOAD N [NAME=VALUE ...]
 
 

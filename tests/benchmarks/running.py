@@ -77,12 +77,12 @@ def pyplot():
     return plt
 
 
-def table(rows, head):
-    """Rows of texts in columns, the first two to the left, the others to the right."""
+def table(rows, head, left=2):
+    """Rows of texts in columns, the first ``left`` to the left, the others to the right."""
     widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
     for row in [head, *rows]:
         cells = [
-            str(cell).ljust(width) if i < 2 else str(cell).rjust(width)
+            str(cell).ljust(width) if i < left else str(cell).rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())

@@ -1,13 +1,24 @@
-"""How fast children start: ``starts.py [--children N] [--rounds N] [--only SYSTEM ...]``; a table.
+"""How fast children start: ``starts.py [--children N] [--rounds N] [--only SYSTEM ...] [--plot FILE.svg]``
 
-Each system runs in an interpreter of its own, in turn, several rounds; the medians are shown. A child of ours
-has a listener and counts when it is online. A bare one is a ``multiprocessing.Process`` that connects back to
-a listener of its parent; a pool's worker counts when it has returned the result of its first task.
+Each system runs in an interpreter of its own, in turn, several rounds; the medians are shown, and in brackets
+their ratios to the bare spawned process. A child of ours has a listener and counts when it is online. A bare
+one is a ``multiprocessing.Process``, and counts when it has connected back to its parent and said its pid; a
+pool's worker does that in its first task. loky is left out where it is not installed.
 
 - first: the first child of the program, with the start of a fork server where there is one
 - one: a further one, by itself
-- all: N children at once
-- memory: PSS of a child of those, in MB (with what all of them need besides, such as a fork server)
+- again: from the KILL of a child to the ``online`` of the next one, with ``delayRestart=0``; only ours start
+  again what has died, so the ratio is to "one" of the bare process
+- at once: N children at the same time
+- MB a child: PSS of one of those N (a page that k processes share counts as 1/k)
+- MB in all: PSS of those N and of what they need besides, such as a fork server; not of the program itself
+
+Options:
+
+- ``--children``: N, 40 by default; 200 work as well (the limit of descriptors is raised for that)
+- ``--rounds``: of all systems, 5 by default
+- ``--only``: these systems; no ratios if the bare spawned process is not among them
+- ``--plot``: a bar chart of the medians, too
 """
 
 from __future__ import annotations
@@ -18,95 +29,114 @@ import sys
 import time
 
 SINGLES = 5
-COLUMNS = ("first", "one", "all", "memory")
+BASE = "bare, spawn"
+COLUMNS = ("first", "one", "again", "all", "child", "total")
+BACKLOG = 1024  # connections that wait; the system may allow less, then the others wait to connect
 
 
 def listens():
     """What a child of ours does."""
     from ipevents import ipem
 
-    ipem.on("work", print)
+    @ipem.on("work")
+    def work(message):
+        pass
+
     ipem.start()
 
 
 def connects(address):
-    """What a bare child does."""
+    """What any other child does."""
     from multiprocessing.connection import Client
 
-    connection = Client(address)
-    connection.send(os.getpid())
-    connection.recv()
-
-
-def task(i):
-    """What a worker of a pool does."""
-    time.sleep(0.001)  # or one of them would do all of it
-    return os.getpid()
+    with Client(address) as connection:
+        connection.send(os.getpid())
+        connection.recv()
 
 
 class Ours:
     """Children of an emitter."""
 
     def __init__(self, method):
-        import threading
+        import queue
 
         from ipevents import Emitter
 
-        self.emitter = Emitter().options(useSocket=False, startMethod=method, restart=False).start()
-        self.arrived = threading.Semaphore(0)
+        self.emitter = Emitter().options(useSocket=False, startMethod=method, restart=True, delayRestart=0)
+        self.emitter.start()
+        self.arrived = queue.SimpleQueue()
         self.emitter.on("online", self.online)
 
     def online(self, message):
         if message.from_ != self.emitter.pid:
-            self.arrived.release()
+            self.arrived.put(int(message.from_))
 
     def start(self, count):
         for _ in range(count):
             self.emitter.worker(listens)
-        for _ in range(count):
-            self.arrived.acquire()
+        return [self.arrived.get() for _ in range(count)]
+
+    def again(self, pid):
+        import signal
+
+        os.kill(pid, signal.SIGKILL)
+        return self.arrived.get()
 
     def end(self):
         self.emitter.stop()
 
 
-class Bare:
-    """Processes of multiprocessing."""
+class Callers:
+    """Children that connect back, and stay until they are told to end."""
 
-    def __init__(self, method):
-        from multiprocessing import get_context
+    def __init__(self):
         from multiprocessing.connection import Listener
 
-        self.context = get_context(method)
-        self.listener = Listener(family="AF_UNIX", backlog=256)
+        self.listener = Listener(family="AF_UNIX", backlog=BACKLOG)
         self.connections = []
 
     def start(self, count):
-        for _ in range(count):
-            self.context.Process(target=connects, args=(self.listener.address,)).start()
-        for _ in range(count):
-            self.connections.append(self.listener.accept())
-            self.connections[-1].recv()
+        self.launch(count)
+        return [self.accept() for _ in range(count)]
+
+    def accept(self):
+        self.connections.append(self.listener.accept())
+        return self.connections[-1].recv()
 
     def end(self):
         for connection in self.connections:
             connection.send(None)
 
 
-class Pool:
-    """Workers of a pool; each call of ``start`` makes another pool."""
+class Bare(Callers):
+    """Processes of multiprocessing."""
+
+    def __init__(self, method):
+        from multiprocessing import get_context
+
+        super().__init__()
+        self.context = get_context(method)
+
+    def launch(self, count):
+        for _ in range(count):
+            self.context.Process(target=connects, args=(self.listener.address,)).start()
+
+
+class Pool(Callers):
+    """Workers of a pool, as many as tasks; each call of ``start`` makes another pool."""
 
     def __init__(self, make):
+        super().__init__()
         self.make = make
         self.pools = []
 
-    def start(self, count):
+    def launch(self, count):
         self.pools.append(self.make(count))
-        found = set()
-        while len(found) < count:
-            found.update(self.pools[-1].map(task, range(2 * count)))
+        for _ in range(count):
+            self.pools[-1].submit(connects, self.listener.address)
 
     def end(self):
+        super().end()
         for pool in self.pools:
             pool.shutdown()
 
@@ -125,77 +155,122 @@ def loky():
 
 
 SYSTEMS = {
-    "ipevents": lambda: Ours("forkserver"),
-    "ipevents, spawn": lambda: Ours("spawn"),
     "bare, spawn": lambda: Bare("spawn"),
     "bare, forkserver": lambda: Bare("forkserver"),
-    "pool, spawn": lambda: executor("spawn"),
-    "pool, forkserver": lambda: executor("forkserver"),
+    "ipevents, spawn": lambda: Ours("spawn"),
+    "ipevents, forkserver": lambda: Ours("forkserver"),
+    "ProcessPoolExecutor, spawn": lambda: executor("spawn"),
+    "ProcessPoolExecutor, forkserver": lambda: executor("forkserver"),
     "loky": loky,
 }
 
 
+def measure(name, children):
+    """Return the figures of one system, measured in this process; only the first one for no children."""
+    from measuring import allow_descriptors, below, median
+
+    allow_descriptors(256 + 16 * children)
+    system = SYSTEMS[name]()
+    first, earlier = timed(system.start, 1)
+    found = {"first": first}
+    if children:
+        singles = [timed(system.start, 1) for _ in range(SINGLES)]
+        found["one"] = median(seconds for seconds, _ in singles)
+        earlier += [pid for _, (pid,) in singles]
+        if hasattr(system, "again"):
+            agains = [timed(system.again, pid) for pid in earlier[1:]]
+            found["again"] = median(seconds for seconds, _ in agains)
+            earlier += [pid for _, pid in agains]
+        found["all"], pids = timed(system.start, children)
+        found = {column: 1000 * seconds for column, seconds in found.items()}
+        found.update(memory(pids, below(os.getpid()) - set(earlier)))
+    system.end()
+    return found
+
+
+def memory(children, processes):
+    """Median of the children and sum of the processes, in MB; nothing where the system does not tell."""
+    from measuring import MEGABYTE, median, pss
+
+    sizes = {pid: size / MEGABYTE for pid in processes if (size := pss(pid))}
+    return {"child": median(sizes[pid] for pid in children), "total": sum(sizes.values())} if sizes else {}
+
+
 def timed(call, *args):
     begin = time.perf_counter()
-    call(*args)
-    return time.perf_counter() - begin
+    result = call(*args)
+    return time.perf_counter() - begin, result
 
 
-def pss():
-    """The memory of all processes below this one, in bytes; shared pages are counted once in all."""
-    import psutil
+def run(names, children, rounds):
+    """Return the medians of each system that did not fail."""
+    from measuring import median
+    from running import call, environment, progress
 
-    return sum(child.memory_full_info().pss for child in psutil.Process().children(recursive=True))
+    runs = {name: [] for name in names}
+    with environment() as env:
+        for turn in range(-1, rounds):  # the first one compiles
+            for name in names:
+                progress(name)
+                number = children if turn >= 0 else 0
+                found = call([sys.executable, __file__, "--measure", name, "--children", number], env)
+                if found is not None and turn >= 0:
+                    runs[name].append(found)
+    progress("")
+    return {
+        name: {column: median(one[column] for one in found) for column in COLUMNS if column in found[0]}
+        for name, found in runs.items()
+        if found
+    }
 
 
-def measure(name, children):
-    """Print the figures of one system, measured in this process."""
-    import json
-    import statistics
+def cell(values, base, column):
+    """A value with its ratio to that of the base, where there is one."""
+    from running import number
 
-    system = SYSTEMS[name]()
-    first = timed(system.start, 1)
-    one = statistics.median(timed(system.start, 1) for _ in range(SINGLES))
-    many = timed(system.start, children)
-    memory = pss() / (children + SINGLES + 1)
-    system.end()
-    print(json.dumps({"first": first, "one": one, "all": many, "memory": memory / 1e6}))
+    value, least = values.get(column), base.get("one" if column == "again" else column)
+    return number(value) if not value or not least else f"{number(value)} ({value / least:.2f})"
 
 
 def main():
-    import argparse
     import json
-    import statistics
-    import subprocess
 
-    from running import has, number, table
+    from running import has, table
+
+    given = arguments()
+    if given.measure:
+        print(json.dumps(measure(given.measure, given.children)))
+        return
+    names = given.only or list(SYSTEMS)
+    if "loky" in names and not has("loky"):
+        print("No loky: it is not installed (pip install -e '.[bench]').")
+        names.remove("loky")
+    medians = run(names, given.children, given.rounds)
+    base = medians.get(BASE, {})
+    head = ["first, ms", "one, ms", "again, ms", f"{given.children} at once, ms", "MB a child", "MB in all"]
+    rows = [[name, *(cell(values, base, column) for column in COLUMNS)] for name, values in medians.items()]
+    table(rows, ["", *head], left=1)
+    if given.plot:
+        import bars
+
+        values = {name: [found.get(column) for column in COLUMNS] for name, found in medians.items()}
+        title = "How fast children start, and their memory: less is better; each group has a scale of its own"
+        bars.write(given.plot, title, head, values)
+
+
+def arguments():
+    import argparse
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--children", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=SYSTEMS)
+    parser.add_argument("--plot", metavar="FILE.svg")
     parser.add_argument("--measure", choices=SYSTEMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.measure:
-        measure(given.measure, given.children)
-        return
-    names = given.only or [name for name in SYSTEMS if name != "loky" or has("loky")]
-    results = {name: [] for name in names}
-    for _ in range(given.rounds):
-        for name in names:
-            command = [sys.executable, __file__, "--children", str(given.children), "--measure", name]
-            results[name].append(json.loads(subprocess.check_output(command)))
-    medians = {
-        name: [statistics.median(run[column] for run in runs) for column in COLUMNS]
-        for name, runs in results.items()
-    }
-    base = medians.get("bare, spawn", medians[names[0]])
-    rows = []
-    for name, values in medians.items():
-        shown = [*(1000 * seconds for seconds in values[:3]), values[3]]
-        ratios = [value / least for value, least in zip(values, base, strict=True)]
-        rows.append([name, *(f"{number(v)} ({r:.2f})" for v, r in zip(shown, ratios, strict=True))])
-    table(rows, ["", "first, ms", "one, ms", f"{given.children} at once, ms", "MB a child"])
+    if given.rounds < 1 or (given.children < 1 and not given.measure):
+        parser.error("there must be a child and a round")
+    return given
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -105,3 +107,29 @@ def test_two_checkouts_take_turns():
     lines = run("paired.py", root, root, "--rounds", 1).splitlines()
     assert [line.split()[0] for line in lines] == ["pingpong", "oneway"]
     assert all(" speed x " in line for line in lines)
+
+
+def test_all_that_starts_children_is_in_the_table_and_in_the_chart(tmp_path):
+    chart = tmp_path / "starts.svg"
+    lines = run("starts.py", "--children", 2, "--rounds", 1, "--plot", chart).splitlines()
+
+    names = [
+        f"{kind}, {method}"
+        for kind in ("bare", "ipevents", "ProcessPoolExecutor")
+        for method in ("spawn", "forkserver")
+    ]
+    if importlib.util.find_spec("loky") is None:
+        assert lines.pop(0).startswith("No loky: ")
+    else:
+        names.append("loky")
+    assert [line.split("  ")[0] for line in lines[1:]] == names
+    assert all(" - " in line or line.startswith("ipevents") for line in lines[1:])  # starts none again
+    texts = [element.text for element in ElementTree.parse(chart).iter() if element.tag.endswith("text")]
+    assert set(names) < set(texts)
+    assert texts.count("-") == len(names) - 2
+
+
+def test_starts_compares_those_that_are_asked_for():
+    _, line = run("starts.py", "--children", 1, "--rounds", 1, "--only", "bare, forkserver").splitlines()
+    assert line.startswith("bare, forkserver")
+    assert "(" not in line
