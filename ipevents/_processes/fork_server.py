@@ -69,7 +69,7 @@ class _Server:
 
     def __init__(self, fingerprint: object) -> None:
         self.fingerprint = fingerprint
-        self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control, self._theirs = _pair(socket.SOCK_SEQPACKET)
         # One item each, once it runs. ``map`` has it in the list before a signal handler can raise.
         self._pids: list[int] = []
         self._pidfds: list[int] = []
@@ -202,7 +202,7 @@ class ForkServer:
         tracker: Any = resource_tracker
         forked = None
         directory: list[int] = []
-        sockets = (*socket.socketpair(), *socket.socketpair())
+        sockets = (*_pair(), *_pair())
         report, their_report, data, their_data = sockets
         try:
             # ``map`` has the number in the list before a signal handler can raise.
@@ -305,6 +305,17 @@ class ForkServer:
         for server in self._servers:
             server.abandon()
         self.__init__()  # type: ignore[misc]  # every field back to its beginning
+
+
+def _pair(kind: int = socket.SOCK_STREAM) -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets that block, whatever ``socket.setdefaulttimeout`` says.
+
+    With a timeout the descriptor itself does not block, and the other process could not wait for what comes.
+    """
+    pair = socket.socketpair(socket.AF_UNIX, kind)
+    for each in pair:
+        each.settimeout(None)
+    return pair
 
 
 def _command() -> list[str]:

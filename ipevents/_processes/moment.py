@@ -145,6 +145,7 @@ def fingerprint(own: Mapping[str, str]) -> Fingerprint:
         os.getpriority(os.PRIO_PROCESS, 0),
         (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority),
         tuple(resource.getrlimit(number)[1] for number in _LIMITS),
+        resource.getrlimit(resource.RLIMIT_STACK)[0],  # of it the C library makes the size of threads' stacks
         sorted(item for item in os.environb.items() if item[0].startswith(_READ_AT_START)),
     )
 

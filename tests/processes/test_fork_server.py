@@ -95,6 +95,24 @@ def test_it_leaves_no_descriptor(server):
     assert descriptors() == before
 
 
+def test_its_sockets_block_also_where_the_program_has_a_default_timeout(server, monkeypatch):
+    made = []
+    original = socket.socketpair
+
+    def socketpair(*args):
+        made.extend(original(*args))
+        return made[-2:]
+
+    monkeypatch.setattr(socket, "socketpair", socketpair)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(CEILING_SECONDS)
+    try:
+        end_of(fork(server))
+    finally:
+        socket.setdefaulttimeout(before)
+    assert {each.gettimeout() for each in made} == {None}
+
+
 def test_a_server_that_was_killed_is_replaced(server):
     end_of(fork(server))
     before = pid_of(server)

@@ -87,17 +87,22 @@ def test_a_fingerprint_stays_the_same_from_thread_to_thread():
     assert found[0] == found[1]
 
 
+def hard_limit(number: int) -> int:
+    return resource.getrlimit(number)[1]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda: os.nice(1),
         lambda: os.setsid(),
         lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+        lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, hard_limit(resource.RLIMIT_STACK))),
         lambda: os.environ.update(PYTHONHASHSEED="7"),
         lambda: os.environ.update(LD_PRELOAD=""),
         lambda: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)),
     ],
-    ids=["niceness", "session", "hard limit", "PYTHON", "LD", "scheduler"],
+    ids=["niceness", "session", "hard limit", "stack", "PYTHON", "LD", "scheduler"],
 )
 def test_what_a_fork_cannot_give_back_changes_the_fingerprint(change):
     def differs():
