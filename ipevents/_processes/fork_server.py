@@ -17,6 +17,8 @@ No thread. A server ends when this process does, when ``release`` was called by 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import socket
@@ -62,6 +64,13 @@ class Forked(NamedTuple):
     pidfd: Held
     report: socket.socket  # where its exit code will come; ends without one where the server is gone
     data: socket.socket  # to the child
+    server: object  # that has forked it, for ``ForkServer.kill``
+
+    def give_up(self) -> None:
+        """Let the process end, which has begun with nothing yet."""
+        self.data.close()
+        self.report.close()
+        self.pidfd.close()
 
 
 class _Server:
@@ -95,8 +104,9 @@ class _Server:
         return is_readable(self._pidfds[0], seconds)
 
     def kill(self) -> None:
-        """Kill it. Its children live on."""
-        signal.pidfd_send_signal(self._pidfds[0], signal.SIGKILL)
+        """Kill it, if it runs. Its children live on."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfds[0], signal.SIGKILL)
 
     def hang_up(self) -> None:
         """Send no request any more: it ends when the children that it has forked have."""
@@ -181,7 +191,8 @@ class ForkServer:
     def fork(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked:
         """Fork a child, which waits for what it is to do. ``inherited`` are descriptors for it.
 
-        ``fingerprint`` is that of the calling thread.
+        ``fingerprint`` is that of the calling thread. The server may answer late, and another thread may have
+        given up rights meanwhile, which the child would have: then another child is forked.
 
         Blocks for some milliseconds, with the start of a server for some tens of them. Raises OSError where
         the system refuses it, WorkerRefused where there is no interpreter, Closed, and Unavailable.
@@ -189,8 +200,12 @@ class ForkServer:
         for _ in range(_TRIES):
             self.check()
             forked = self._try(inherited, fingerprint)
-            if forked is not None:
+            if forked is None:
+                continue
+            if fingerprint[0] == moment.identity():
                 return forked
+            forked.give_up()
+            fingerprint = moment.fingerprint(moment.status())
         # Another try at each start would take too long. What an ended server has told is the better reason.
         self._failure = self._failure or "each one ends, or is out of date, as soon as it has begun"
         raise self._unavailable(self._failure)
@@ -232,8 +247,8 @@ class ForkServer:
 
     def _reply(self, report: socket.socket, data: socket.socket, server: _Server) -> Forked | None:
         """Wait for the pid of a child and a pidfd. Returns None where another request is needed."""
-        if not is_readable(report.fileno(), _REPLY_SECONDS):
-            server.kill()  # it is stopped, or stuck
+        while not is_readable(report.fileno(), _REPLY_SECONDS):
+            self.kill(server)
         # ``map`` has both in their lists before a signal handler can raise.
         replies: list[tuple[bytes, Any, int, Any]] = []
         held: list[Held] = []
@@ -252,8 +267,10 @@ class ForkServer:
                         os.close(_INT.unpack(packed)[0])
             raise
         if held:
-            return Forked(REPORT.unpack(content)[0], held[0], report, data)
+            return Forked(REPORT.unpack(content)[0], held[0], report, data, server)
         number = REPORT.unpack(content)[0] if content else STALE
+        if number > 0:  # the pid of a child, but there was no descriptor left to receive the other one
+            number = -errno.EMFILE
         if number not in (STALE, HIDDEN):
             raise OSError(-number, os.strerror(-number))
         with self._lock:
@@ -262,6 +279,20 @@ class ForkServer:
             elif self._server is server:
                 self._replace()
         return None
+
+    def kill(self, server: object) -> None:
+        """Kill a server that is stopped or stuck. Its children live on; their exit codes stay unknown.
+
+        Where a signal handler keeps the lock, nothing is done for this time.
+        """
+        if not self._lock.acquire(timeout=_END_SECONDS):
+            return
+        try:
+            for one in self._servers:
+                if one is server:
+                    one.kill()
+        finally:
+            self._lock.release()
 
     # The server. All of this is called with the lock held.
 

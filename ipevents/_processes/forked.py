@@ -106,6 +106,17 @@ class Popen:
                 self.returncode = UNKNOWN_EXITCODE
         return self.returncode
 
+    def wait_for_code(self, seconds: float) -> int | None:
+        """Wait for the end of the process, and then for its exit code. Returns that, None if there is none.
+
+        Kills a fork server that does not tell the code so many seconds after the end: it is stopped or stuck.
+        """
+        is_readable(self.pidfd.number, None)
+        if self.wait(seconds) is None:
+            fork_server.kill(self._forked.server)
+            self.wait(seconds)
+        return self.code
+
     def _send(self, number: int) -> None:
         if self.returncode is None:
             try:

@@ -132,12 +132,18 @@ def _dispose(number: int, ignored: bool) -> None:
         signal.signal(number, signal.SIG_IGN if ignored else default)
 
 
+def identity() -> object:
+    """Return the users and groups of this process. Another thread may change them at any moment."""
+    return os.getresuid(), os.getresgid(), os.getgroups()
+
+
 def fingerprint(own: Mapping[str, str]) -> Fingerprint:
     """Return what a running server can give no child of its own; ``own`` is the thread's ``status()``.
 
-    Only for comparison with another one.
+    Only for comparison with another one. The first item is ``identity()``.
     """
     return (
+        identity(),
         tuple(own.get(name) for name in _STATUS_LINES),
         _text("/proc/self/timerslack_ns"),
         os.getsid(0),

@@ -23,7 +23,7 @@ from .pidfds import Held, open_pidfd
 from .preparation import UNKNOWN_EXITCODE, check_interpreter, quiet_start
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
-_EXITCODE_SECONDS = 5.0  # how long after an exit its code may come, where a fork server reaps the child
+_EXITCODE_SECONDS = 2.0  # how long after an exit its code may come, where a fork server reaps the child
 _EXITCODE_TRIES = 20
 _EXITCODE_STEP_SECONDS = 0.001
 
@@ -100,6 +100,8 @@ class ChildProcess:
         """Kill the process if it runs, wait for its end, and close all descriptors."""
         if self.process.pid is not None:
             self.process.kill()
+            if self._is_forked:
+                self._popen().wait_for_code(_EXITCODE_SECONDS)
             self.process.join()
             self.process.close()
         self._close_descriptors()
@@ -137,8 +139,7 @@ class ChildProcess:
         if popen is None:  # other code in this process has closed the Process
             return None
         if self._is_forked:  # the fork server sends the code a moment later
-            popen.wait(_EXITCODE_SECONDS)
-            return popen.code  # type: ignore[no-any-return]
+            return popen.wait_for_code(_EXITCODE_SECONDS)  # type: ignore[no-any-return]
         seen = self.process.exitcode
         tries = _EXITCODE_TRIES if waits else 0
         while seen is None and tries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -13,11 +14,12 @@ import textwrap
 import threading
 
 import pytest
+from raw_children import sleep_for_ever, starting, wait_end
 
 from ipevents._exceptions import Closed, WorkerRefused
 from ipevents._processes import fork_server as module
-from ipevents._processes import moment
-from ipevents._processes.fork_server import ForkServer, Unavailable
+from ipevents._processes import moment, process
+from ipevents._processes.fork_server import ForkServer, Unavailable, fork_server
 from ipevents._processes.forking import REPORT
 from ipevents._processes.preparation import quiet_start
 
@@ -164,6 +166,58 @@ def test_a_server_of_which_only_the_pid_is_known_is_killed_at_its_end(server, mo
         os.kill(pid, 0)
 
 
+def test_a_child_of_before_a_change_of_the_user_is_given_up_and_another_one_forked(server, monkeypatch):
+    """Another thread changes the user while the server has not answered yet: the child would be root's."""
+    end_of(fork(server))
+    before = pid_of(server)
+    reply, first = ForkServer._reply, []
+
+    def changed(self, *args):
+        monkeypatch.undo()
+        first.append(reply(self, *args))
+        monkeypatch.setattr(moment, "identity", lambda: "another")
+        return first[0]
+
+    monkeypatch.setattr(ForkServer, "_reply", changed)
+    forked = fork(server)
+    assert forked.pid != first[0].pid
+    assert first[0].data.fileno() == first[0].report.fileno() == first[0].pidfd.number == -1
+    assert pid_of(server) != before
+    end_of(forked)
+
+
+def test_a_child_for_whose_descriptor_there_is_no_number_is_refused(server, monkeypatch):
+    end_of(fork(server))
+    receive = socket.socket.recvmsg
+    descriptors = []
+
+    class Short(socket.socket):
+        def recvmsg(self, *args):
+            content, ancillary, flags, address = receive(self, *args)
+            descriptors.extend(module._INT.unpack(packed)[0] for _, _, packed in ancillary)
+            return content, [], flags, address
+
+    monkeypatch.setattr(module, "_pair", lambda: [Short(fileno=one.detach()) for one in socket.socketpair()])
+    with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        fork(server)
+    for descriptor in descriptors:
+        assert select.select([descriptor], [], [], CEILING_SECONDS)[0], "the child ends"
+        os.close(descriptor)
+
+
+def test_a_stopped_server_is_killed_by_who_waits_for_an_exit_code(monkeypatch):
+    monkeypatch.setattr(process, "_EXITCODE_SECONDS", 0.05)
+    with starting("forkserver") as start:
+        children = [start(sleep_for_ever) for _ in range(3)]
+        os.kill(pid_of(fork_server), signal.SIGSTOP)
+        children.pop().discard()
+        for child in children:
+            child.send_signal(signal.SIGKILL)
+            wait_end(child)
+        assert [child.reap() for child in children] == [None, None]
+        assert fork_server._server.has_ended(CEILING_SECONDS)
+
+
 def test_the_fall_back_to_spawn_is_logged_once(server, monkeypatch, caplog):
     caplog.set_level("INFO", "ipevents.supervisor")
     monkeypatch.setattr(moment, "unfit", lambda: "it is a test")
@@ -184,7 +238,7 @@ def test_a_replaced_server_still_reports_the_ends_of_its_children(server):
     forked = fork(server)
     before = pid_of(server)
     with quiet_start():
-        other = server.fork([], ("another",))
+        other = server.fork([], (moment.identity(), "another"))
     assert pid_of(server) != before
     assert end_of(forked) == 1
     assert end_of(other) == 1
