@@ -82,6 +82,7 @@ class _Server:
         # One item each, once it runs. ``map`` has it in the list before a signal handler can raise.
         self._pids: list[int] = []
         self._pidfds: list[int] = []
+        self._was_in_sight = False
 
     def start(self, command: list[str]) -> None:
         """Start the process. No signal reaches it before it has blocked them all by itself."""
@@ -95,6 +96,7 @@ class _Server:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._theirs.close()
+        self._was_in_sight = self._is_in_sight()
         log.debug("= the fork server of %d is %d", os.getpid(), self._pids[0])
 
     def has_ended(self, seconds: float | None = 0.0) -> bool:
@@ -102,6 +104,20 @@ class _Server:
         if not self._pidfds:
             return True
         return is_readable(self._pidfds[0], seconds)
+
+    def _is_in_sight(self) -> bool:
+        try:
+            os.readlink(f"/proc/{self._pids[0]}/ns/user")
+        except OSError:
+            return False
+        return True
+
+    def is_out_of_sight(self) -> bool:
+        """Return whether this thread may not look at the process any more, or that is gone.
+
+        So it is where the thread has entered a sandbox of Landlock. Nothing else tells of that.
+        """
+        return self._was_in_sight and not self._is_in_sight()
 
     def kill(self) -> None:
         """Kill it, if it runs. Its children live on."""
@@ -301,7 +317,8 @@ class ForkServer:
         check_interpreter()
         command = _command()
         found = (command, fingerprint)
-        if self._server is not None and self._server.fingerprint != found:
+        before = self._server
+        if before is not None and (before.fingerprint != found or before.is_out_of_sight()):
             self._replace()
         if self._server is None:
             server = _Server(found)

@@ -144,7 +144,12 @@ def check_ends(emitter, before, where):
             assert before.left() == [], where
 
 
-def each_place(step=1):
+def steps(quick, thorough):
+    """Each how many places are looked at. Those between are looked at by the slow tests, or other Pythons."""
+    return pytest.mark.parametrize("step", [quick, pytest.param(thorough, marks=pytest.mark.slow)])
+
+
+def each_place(step):
     """One interruption after the other, until there is no such place.
 
     Not, as 3.10 has it too, between the return of a Python function and what is done with its result: there
@@ -165,7 +170,7 @@ def warmed_up(emitter):
     emitter.stop()
 
 
-def check_start(make, step=1, **options):
+def check_start(make, step, **options):
     warmed_up(make(**options))
     for interruption in each_place(step):
         emitter = make(**options)
@@ -180,23 +185,27 @@ def check_start(make, step=1, **options):
         check_ends(emitter, before, where)
 
 
-def test_start_without_a_socket(make):
-    check_start(make, useSocket=False)
+@steps(5, 1)
+def test_start_without_a_socket(make, step):
+    check_start(make, step, useSocket=False)
 
 
-def test_start_of_a_server(make):
-    check_start(make, 2)
+@steps(7, 2)
+def test_start_of_a_server(make, step):
+    check_start(make, step)
 
 
-def test_start_of_a_client(make):
+@steps(9, 3)
+def test_start_of_a_client(make, step):
     server = make()
     server.start()
-    check_start(make, 3)
+    check_start(make, step)
     server.stop()
 
 
-def test_start_of_threads_and_children(make):
-    for interruption in each_place(2):
+@steps(7, 2)
+def test_start_of_threads_and_children(make, step):
+    for interruption in each_place(step):
         emitter = make(useSocket=False)
         before = Before()
         interruption.run(emitter._life.open)
@@ -234,9 +243,10 @@ def test_worker(make):
         assert multiprocessing.active_children() == [], where
 
 
+@steps(5, 1)
 @pytest.mark.parametrize("is_server", [False, True], ids=["alone", "a server"])
-def test_stop(make, is_server):
-    for interruption in each_place(2 if is_server else 1):
+def test_stop(make, is_server, step):
+    for interruption in each_place(step):
         emitter = make(useSocket=is_server)
         before = Before()
         emitter.start()

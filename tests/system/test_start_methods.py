@@ -213,3 +213,42 @@ def test_children_of_both_methods_start_where_bytes_may_not_be_compared_with_tex
     """
     with running(FIRST, text, preamble="", python=("-bb",)) as script:
         assert script.ended().lines == ["2 2"]
+
+
+CONFINED = """
+import ctypes, struct
+
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # no new privileges: which alone would ask for another fork server
+CREATE, ADD, RESTRICT, WRITE_FILE = 444, 445, 446, 2
+rules = libc.syscall(CREATE, struct.pack("Q", WRITE_FILE), 8, 0)
+
+def write():
+    try:
+        open("file", "w").close()
+    except PermissionError:
+        ipem.sendToParents("seen", "refused")
+    else:
+        ipem.sendToParents("seen", "written")
+
+if rules < 0:
+    say("none")
+else:
+    look = write
+    say(seen("spawn"), seen("forkserver"))
+    device = os.open("/dev", os.O_PATH)
+    assert libc.syscall(ADD, rules, 1, struct.pack("=Qi", WRITE_FILE, device), 0) == 0
+    assert libc.syscall(RESTRICT, rules, 0) == 0
+    say(seen("spawn"), seen("forkserver"))
+for emitter in emitters.values():
+    emitter.stop()
+"""
+
+
+def test_a_sandbox_that_the_starter_has_entered_is_that_of_its_children():
+    with running(FIRST + CONFINED, preamble="") as script:
+        ended = script.ended()
+    assert ended.status == 0, ended.err
+    if ended.lines == ["none"]:
+        pytest.skip("this kernel has no Landlock")
+    assert ended.lines == ["written written", "refused refused"]
