@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -31,6 +32,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ipevents")
 PACKAGE = Path(__file__).resolve().parent.parent / "ipevents"
+# A shell script ignores SIGINT in what it starts in the background, and so would all that is started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _base = pytest.StashKey[str]()
