@@ -36,6 +36,7 @@ from _thread import get_ident
 from collections.abc import Callable
 
 from .clock import monotonic
+from .guards import patient
 from .logs import Log
 
 log = Log("ipevents")
@@ -51,6 +52,25 @@ def for_poll(seconds: float | None) -> float | None:
     wait that ended just before its time would be followed by many of no length.
     """
     return None if seconds is None else min(max(0.0, seconds) * 1000 + 0.5, _LONGEST_POLL)
+
+
+def run_rounds(once: Callable[[], None], is_over: Callable[[], bool], log: Log, owner: object) -> None:
+    """Call ``once`` until ``is_over()``: the loop of a thread.
+
+    A round that fails is logged, and the next one may succeed: the fault may be that of a system without
+    memory. After too many in a row it returns, see ``patient``, which waits after each of them.
+    """
+    faults = 0  # in a row
+    while not is_over():
+        try:
+            once()
+            faults = 0
+        except Exception:  # of the library, or of the system
+            faults += 1
+            log.exception("! a round of %r failed", owner)
+            if not patient(faults):
+                log.warning("! %r gives up after %d faults in a row", owner, faults)
+                return
 
 
 def is_readable(descriptor: int, seconds: float | None) -> bool:

@@ -28,10 +28,9 @@ from .._core.handshake import (
 )
 from .._exceptions import LinkError
 from .._platform.clock import monotonic
-from .._platform.guards import patient
 from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline, join_thread, start_thread
+from .._platform.threads import Deadline, join_thread, run_rounds, start_thread
 from .pending import Pending
 from .sockets import connection_from, listening_socket, peer_uid
 
@@ -218,15 +217,8 @@ class Acceptor:
             self._unclaimed.pop()
         except IndexError:
             return
-        faults = 0  # in a row
         try:
-            while not self._closing and (not faults or patient(faults)):
-                try:
-                    self._round()
-                    faults = 0
-                except Exception:  # of the library, or of a system without memory: the next round may succeed
-                    faults += 1
-                    log.exception("! a round of %r failed", self)
+            run_rounds(self._round, lambda: self._closing, log, self)
         finally:
             self._release()
 

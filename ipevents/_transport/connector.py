@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from .._core.handshake import Welcomed
 from .._platform.clock import monotonic
-from .._platform.guards import patient
 from .._platform.logs import Log
-from .._platform.threads import Deadline, join_thread, start_thread
+from .._platform.threads import Deadline, join_thread, run_rounds, start_thread
 from .dial import Attempt
 
 if TYPE_CHECKING:
@@ -138,14 +137,7 @@ class Connector:
 
     def _run(self) -> None:
         """The thread: dial whenever it is time, until the close."""
-        faults = 0  # in a row
-        while not self._closing and (not faults or patient(faults)):
-            try:
-                self._try_once()
-                faults = 0
-            except Exception:  # of the library, or of a system without memory: the next round may succeed
-                faults += 1
-                log.exception("! a round of %r failed", self)
+        run_rounds(self._try_once, lambda: self._closing, log, self)
 
     def _try_once(self) -> None:
         """Wait until it is time to dial, dial once, and handle what comes of it."""

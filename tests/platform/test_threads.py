@@ -3,8 +3,10 @@ from __future__ import annotations
 import threading
 import time
 
+from ipevents._platform import guards
 from ipevents._platform.latches import Latch
-from ipevents._platform.threads import Deadline, join_thread, start_thread
+from ipevents._platform.logs import Log
+from ipevents._platform.threads import Deadline, join_thread, run_rounds, start_thread
 
 
 def test_a_deadline_without_a_limit_never_passes():
@@ -64,3 +66,26 @@ def test_what_a_thread_raises_is_logged_and_its_owner_is_told(caplog):
     assert join_thread(start_thread("fails", fail, on_fault=told.append), Deadline(20.0))
     assert [type(exc) for exc in told] == [SystemExit]
     assert "the thread fails has failed" in caplog.text
+
+
+# Rounds
+
+
+def test_rounds_go_on_after_faults_and_give_up_after_too_many_in_a_row(monkeypatch, caplog):
+    monkeypatch.setattr(guards, "sleep", lambda seconds: None)
+    done = []
+
+    def once():
+        done.append(None)
+        if len(done) != 3:
+            raise MemoryError
+
+    run_rounds(once, lambda: False, Log("ipevents.test"), "this")
+    assert len(done) == 3 + guards.FAULTS
+    assert caplog.messages[-1] == f"! 'this' gives up after {guards.FAULTS} faults in a row"
+
+
+def test_rounds_end_when_it_is_over():
+    done = []
+    run_rounds(lambda: done.append(None), lambda: len(done) == 2, Log("ipevents.test"), "this")
+    assert len(done) == 2
