@@ -384,8 +384,7 @@ class Lifecycle(Life):
 
         Raises WorkerRefused for code that has interrupted a section of the state lock in its own thread.
         """
-        outer = self.node.inside()
-        if outer:
+        if self.node.inside():
             raise refused_here(child)
         try:
             if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:
@@ -397,7 +396,7 @@ class Lifecycle(Life):
                 raise self.node.stage_error()
             supervisor.children.add(child)
         except BaseException:  # of a signal handler, perhaps
-            self.node.let_go(outer)
+            self.node.let_go(False)
             raise
 
     def abandon(self) -> None:

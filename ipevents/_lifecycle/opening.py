@@ -182,16 +182,17 @@ class Opening:
             raise
 
     def _start(self) -> None:
-        """Start the emitter as the role of this process asks for it. ``_starting`` held."""
-        node = self._life.node
-        outer = node.inside()
+        """Start the emitter as the role of this process asks for it.
+
+        ``_starting`` held, and not the state lock.
+        """
         try:
             if self._life.is_child:
                 self._start_child()
             else:
-                self._start_top(outer)
-        except BaseException:
-            node.let_go(outer)
+                self._start_top()
+        except BaseException:  # also of a signal handler, which may leave the lock owned
+            self._life.node.let_go(False)
             raise
 
     def _start_child(self) -> None:
@@ -247,10 +248,8 @@ class Opening:
         life.stopping, life.stopped = Latch(), Latch()
         self.undoes = False
 
-    def _start_top(self, outer: bool) -> None:
+    def _start_top(self) -> None:
         """Start a top process.
-
-        ``outer``: a signal handler calls this in the middle of a section of the state lock.
 
         Where it fails, what this call has opened is closed again. Where a stop was faster, it just returns.
         """
@@ -260,7 +259,7 @@ class Opening:
                 self._join(mine)
             self._finish(mine)
         except BaseException as exc:  # of the dial, of a system that has no thread, or of a signal handler
-            self._life.node.let_go(outer)
+            self._life.node.let_go(False)
             try:
                 if isinstance(exc, _Overtaken) or (mine.is_overtaken and isinstance(exc, Exception)):
                     return  # a stop was faster, and broke the dial off

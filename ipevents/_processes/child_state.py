@@ -209,7 +209,7 @@ class ChildState:
         """
         try:
             stream = Stream(connection, None)
-        except BaseException:
+        except BaseException:  # no descriptor, or no memory
             self.contact = next_contact(self.contact, ContactEvent.READ)
             connection.close()
             raise

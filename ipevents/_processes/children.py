@@ -98,7 +98,6 @@ class Children:
         node = self._node
         streams.occupy()  # the user may have closed them only now, and the socket would get such a number
         self._socket.open()
-        outer = node.inside()
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
         try:
             link.on_control = partial(self._reported, child)
@@ -110,7 +109,7 @@ class Children:
                 self._states.append(child)
             self._start(child)
         except BaseException:  # the stop, the system refuses, or Ctrl-C: there is no such child
-            node.let_go(outer)
+            node.let_go(False)
             if child.process is None:
                 self._take_back(child, link)
             else:  # a signal handler raised when it ran already: the caller will have no handle of it
