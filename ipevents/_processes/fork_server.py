@@ -64,7 +64,7 @@ class Forked(NamedTuple):
     pidfd: Held
     report: socket.socket  # where its exit code will come; ends without one where the server is gone
     data: socket.socket  # to the child
-    server: object  # that has forked it, for ``ForkServer.kill``
+    server: _Server  # that has forked it, for ``ForkServer.kill``
 
     def give_up(self) -> None:
         """Let the process end, which has begun with nothing yet."""
@@ -296,7 +296,7 @@ class ForkServer:
                 self._replace()
         return None
 
-    def kill(self, server: object) -> None:
+    def kill(self, server: _Server) -> None:
         """Kill a server that is stopped or stuck. Its children live on; their exit codes stay unknown.
 
         Where a signal handler keeps the lock, nothing is done for this time.
@@ -304,9 +304,8 @@ class ForkServer:
         if not self._lock.acquire(timeout=_END_SECONDS):
             return
         try:
-            for one in self._servers:
-                if one is server:
-                    one.kill()
+            if server in self._servers:  # or it is reaped, and has no descriptor any more
+                server.kill()
         finally:
             self._lock.release()
 
