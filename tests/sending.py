@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from watched import WatchedLink
 
@@ -55,10 +53,3 @@ class _Connection:
         self._sock = sock
         self.fileno = sock.fileno
         self.close = sock.close
-
-
-@contextmanager
-def sending_link() -> Iterator[Sending]:
-    made = Sending()
-    yield made
-    made.close()

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-from sending import sending_link
-
 from ipevents._core.link_state import Right
-
-
-@pytest.fixture
-def sending():
-    with sending_link() as made:
-        yield made
 
 
 def test_a_claim_is_used_and_given_back(sending):

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-from sending import CEILING, sending_link
+from sending import CEILING
 
 from ipevents._core.link_state import Right, Summons
 from ipevents._core.messages import PARENT
 from ipevents._platform.threads import Deadline
-
-
-@pytest.fixture
-def sending():
-    with sending_link() as made:
-        yield made
 
 
 def test_a_claim_that_is_not_used_is_written_by_the_writer_thread(sending):

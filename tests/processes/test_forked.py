@@ -96,15 +96,6 @@ def test_discarding_ends_it_with_and_without_its_server(started):
         os.close(pidfd)
 
 
-def test_its_end_is_told_where_other_code_has_closed_it(started):
-    child = started(exit_with_three)
-    wait_end(child)
-    child.process.join()
-    child.process.close()
-    assert child.reap() is None
-    child.abandon()
-
-
 def test_a_descriptor_is_passed_on(started):
     reader, writer = os.pipe()
     child = started(write_to, Passed(writer))

@@ -49,12 +49,15 @@ def test_its_end_is_told_though_somebody_else_took_the_status(started):
     assert child.reap() is None
 
 
-def test_the_end_of_a_process_that_somebody_else_has_closed_is_told(started):
-    child = started(exit_with_three)
-    wait_end(child)
-    child.process.join()
-    child.process.close()
-    assert child.reap() is None
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_the_end_of_a_process_that_somebody_else_has_closed_is_told(start_method):
+    with starting(start_method) as start:
+        child = start(exit_with_three)
+        wait_end(child)
+        child.process.join()
+        child.process.close()
+        assert child.reap() is None
+        child.abandon()
 
 
 def test_a_handler_that_raises_as_sigint_is_unblocked_leaves_no_mark_of_our_start(started, monkeypatch):
