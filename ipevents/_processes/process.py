@@ -283,11 +283,20 @@ def code_of(result: Any) -> int | None:
 
 def _pidfd_of_child(pid: int) -> Held | None:
     """Return a pidfd for a child that was just started; None where there is none, or it is reaped already."""
+    # ``map`` has both in their lists before a signal handler can raise.
+    numbers: list[int | None] = []
+    held: list[Held] = []
     try:
-        number = open_pidfd(pid)
+        numbers += map(open_pidfd, (pid,))
+        held += map(Held, filter(None, numbers))
     except ProcessLookupError:  # it has ended, and was reaped: by somebody else, or SIGCHLD is ignored
         return None
-    return None if number is None else Held(number)
+    except BaseException:  # of a signal handler: no other code knows the descriptor
+        if not held:
+            for number in filter(None, numbers):
+                os.close(number)
+        raise
+    return held[0] if held else None
 
 
 def _check_place() -> None:
