@@ -7,9 +7,13 @@ and not after an operator.
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import dis
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ import ipevents
 
 PACKAGE = str(Path(ipevents.__file__).parent)
 LOOKS_AFTER_PYTHON_CALLS = LOOKS_AT_CONDITIONAL_JUMPS = sys.version_info < (3, 11)
+MOST_RINGS = 500  # a wait that does not notice takes thousands
 
 
 class Raised(Exception):
@@ -103,3 +108,34 @@ class Interruption:
             if self._act is None:
                 raise Raised
             self._act()
+
+
+@contextlib.contextmanager
+def unnoticed() -> Iterator[None]:
+    """Have a signal come whose handler raises LookupError once, and which ends no system call.
+
+    So it is with a signal that comes between the last look of the interpreter and the system call.
+    """
+    over = threading.Event()
+    rings = []
+
+    def fail(number: int, frame: object) -> None:
+        if not over.is_set():
+            over.set()
+            raise LookupError
+
+    def come() -> None:
+        while not over.wait(0.01):
+            rings.append(None)
+            _thread.interrupt_main(signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, fail)
+    comes = threading.Thread(target=come)
+    comes.start()
+    try:
+        yield
+    finally:
+        over.set()
+        comes.join()
+        signal.signal(signal.SIGUSR1, previous)
+    assert len(rings) < MOST_RINGS, "the wait has ended by itself"

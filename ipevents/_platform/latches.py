@@ -15,9 +15,19 @@ import signal
 import threading
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
+from typing import Protocol
 
 from .interruptible import interruptible
 from .threads import Deadline, for_lock, for_poll, main_ident
+
+
+class SupportsFileno(Protocol):
+    """What has a descriptor."""
+
+    def fileno(self) -> int: ...
+
+
+SIGNAL_SECONDS = 0.25  # how late a signal may take effect where it came just before a wait for a lock
 
 
 @interruptible
@@ -26,9 +36,13 @@ def acquire_from_user(lock: threading.RLock) -> None:
 
     A signal handler may raise in here; then the caller does not hold the lock. Not for a thread that holds it
     already, because the cleanup would release that hold.
+
+    The main thread looks at its signals now and then, see ``MainBell``: a lock has no descriptor to poll.
     """
+    seconds = SIGNAL_SECONDS if get_ident() == main_ident() else -1.0
     try:
-        lock.acquire()
+        while not lock.acquire(timeout=seconds):
+            continue
     except BaseException:  # of a signal handler, perhaps just after the acquisition
         let_go(lock)
         raise
@@ -132,9 +146,9 @@ class Wakeup:
 class MainBell:
     """Ends the waits of the main thread, which is the one that runs signal handlers.
 
-    CPython may block in a lock although a signal has come, if the signal came between its last check and the
-    system call. Therefore the main thread polls a descriptor instead, to which each signal writes a byte
-    (``signal.set_wakeup_fd``).
+    CPython may block in a lock or a socket although a signal has come, if the signal came between its last
+    check and the system call. Therefore the main thread polls a descriptor instead, to which each signal
+    writes a byte (``signal.set_wakeup_fd``).
 
     If the program has set a wakeup descriptor of its own, that is set again after the wait, and the signals
     that came meanwhile are written to it as well.
@@ -151,8 +165,12 @@ class MainBell:
             wakeup.ring()
 
     @interruptible
-    def wait(self, is_over: Callable[[], bool], deadline: Deadline) -> None:
-        """In the main thread: block until ``is_over()`` is true after a ring, or until the deadline.
+    def wait(
+        self, is_over: Callable[[], bool], deadline: Deadline, *watched: tuple[SupportsFileno, int]
+    ) -> None:
+        """In the main thread: block until ``is_over()`` is true, or until the deadline.
+
+        It is asked after each ring, and when one of ``watched`` is ready: things to poll, with their events.
 
         A signal handler may raise in here.
         """
@@ -161,6 +179,8 @@ class MainBell:
         wakeup = self._wakeup
         poll = select.poll()
         poll.register(wakeup.fileno(), select.POLLIN)
+        for item, events in watched:
+            poll.register(item, events)
         outer = self.is_waited_for  # true if a signal handler waits in the middle of a wait
         others = wakeup.writer()
         try:
@@ -198,6 +218,20 @@ forget_main_bell = _main_bell.forget
 def main_waits() -> bool:
     """Whether the main thread is in a wait of the library."""
     return _main_bell.is_waited_for
+
+
+@interruptible
+def wait_ready(item: SupportsFileno, events: int, seconds: float | None) -> bool:
+    """Wait at most so long until a socket, say, is ready for ``events``; returns whether it is.
+
+    A signal handler may raise in here.
+    """
+    poll = select.poll()
+    poll.register(item, events)
+    if get_ident() != main_ident():
+        return bool(poll.poll(for_poll(seconds)))
+    _main_bell.wait(lambda: bool(poll.poll(0)), Deadline(seconds), (item, events))
+    return bool(poll.poll(0))
 
 
 class Latch:

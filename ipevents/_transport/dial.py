@@ -19,6 +19,7 @@ from .._core.handshake import HANDSHAKE_SECONDS, ClientHandshake, FrameReader, W
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .._platform.clock import sleep
 from .._platform.interruptible import interruptible
+from .._platform.latches import wait_ready
 from .._platform.logs import Log
 from .._platform.threads import Deadline
 from .sockets import advice, connection_from
@@ -213,11 +214,9 @@ def _connect(sock: socket.socket, where: Any, attempt: Attempt, deadline: Deadli
 
 def _outcome(sock: socket.socket, deadline: Deadline) -> int:
     """Wait for the end of a connect that is in progress; return its error number, 0 for success."""
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
     while not deadline.passed():
         left = deadline.left() or 0.0
-        if poll.poll(1000 * (left if _LOOK_SECONDS is None else min(left, _LOOK_SECONDS)) + 1):
+        if wait_ready(sock, select.POLLOUT, left if _LOOK_SECONDS is None else min(left, _LOOK_SECONDS)):
             return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     return errno.ETIMEDOUT
 
@@ -272,6 +271,8 @@ def _welcome(sock: socket.socket, where: str, handshake: ClientHandshake, deadli
         text = f"{where} accepted, but did not finish its handshake in time: too busy, or not ipevents"
         raise HandshakeTimeout(text) from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # of this process, for its wait
         if is_stranger:
             text = f"what listens at {where} hung up without a word: it may not be ipevents"
             raise AddressInUse(text) from ConnectionResetError(str(error))
@@ -284,6 +285,8 @@ def receive(sock: socket.socket, reader: FrameReader, deadline: Deadline) -> byt
     """The next frame of the handshake. Raises OSError. A signal handler may raise in here."""
     while True:
         _limit(sock, deadline)
+        if not wait_ready(sock, select.POLLIN, deadline.left()):
+            continue
         received = sock.recv(reader.missing)
         if not received:
             raise ConnectionResetError("hung up")

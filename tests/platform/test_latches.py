@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import threading
 
 import pytest
-from interrupting import Interruption
+from interrupting import Interruption, unnoticed
 
-from ipevents._platform.latches import Latch, Wakeup, acquire_from_user
+from ipevents._platform.latches import Latch, Wakeup, acquire_from_user, wait_ready
 from ipevents._platform.threads import Deadline, join_thread, main_ident, start_thread
 
 
@@ -202,3 +204,62 @@ def test_a_handler_that_raises_in_a_ring_leaves_it_rung_and_the_lock_free():
         if not there:
             break
     assert place > 5
+
+
+# A signal that came just before the system call in which the main thread blocks
+
+
+def wait_for_a_latch():
+    Latch().wait(20.0)
+
+
+def wait_for_a_lock():
+    lock, held, may_end = threading.RLock(), threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            may_end.wait(20.0)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(20.0)
+    try:
+        acquire_from_user(lock)
+    finally:
+        may_end.set()
+        holder.join()
+
+
+def wait_for_a_socket():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wait_ready(ours, select.POLLIN, 20.0)
+
+
+@pytest.mark.parametrize("wait", [wait_for_a_latch, wait_for_a_lock, wait_for_a_socket])
+def test_a_signal_that_the_system_call_has_not_noticed_ends_the_wait(wait):
+    with unnoticed(), pytest.raises(LookupError):
+        wait()
+
+
+@pytest.mark.parametrize("in_main", [True, False])
+def test_a_wait_for_a_socket_ends_when_it_is_ready_or_the_time_is_over(in_main):
+    ours, theirs = socket.socketpair()
+    found = []
+
+    def wait():
+        found.append(wait_ready(ours, select.POLLIN, 0.001))
+        theirs.send(b"x")
+        found.append(wait_ready(ours, select.POLLIN, 20.0))
+        theirs.close()
+        found.append(wait_ready(ours, select.POLLOUT, None))
+
+    with ours, theirs:
+        if in_main:
+            wait()
+        else:
+            thread = threading.Thread(target=wait)
+            thread.start()
+            thread.join()
+    assert found == [False, True, True]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 
 import pytest
+from interrupting import unnoticed
 from ports import free_port
 from serving import (
     CEILING,
@@ -130,6 +132,23 @@ def test_a_dial_can_be_broken_off(place):
             dial_there(address, "AF_UNIX", deadline_seconds=CEILING, attempt=attempt)
         with pytest.raises(LinkError):
             dial_there(address, "AF_UNIX", deadline_seconds=CEILING, attempt=attempt)
+
+
+@families
+def test_a_signal_that_no_system_call_has_noticed_ends_a_handshake(place, family):
+    address = place(family)
+    with Stranger(address, family, be_silent), unnoticed(), pytest.raises(LookupError):
+        dial_there(address, family, deadline_seconds=CEILING, attempt=Attempt())
+
+
+def test_a_signal_that_no_system_call_has_noticed_ends_a_connect():
+    with socket.create_server(("localhost", 0), backlog=0) as full, contextlib.ExitStack() as clients:
+        for _ in range(3):  # more than fit
+            waiting = clients.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        with unnoticed(), pytest.raises(LookupError):
+            dial_there(full.getsockname(), "AF_INET", attempt=Attempt())
 
 
 def test_a_tcp_connection_to_itself_is_nobody(monkeypatch):
