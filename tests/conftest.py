@@ -127,6 +127,14 @@ def _left_over(is_system_test: bool) -> list[str]:
     return left
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _main_thread_has_waited():
+    """The first wait of the main thread makes a pipe that stays for all others, and is nothing left over."""
+    from ipevents._platform.latches import Latch
+
+    Latch().wait(0.0)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(request):
     is_system_test = "system" in request.path.parts

@@ -8,12 +8,11 @@ and not after an operator.
 from __future__ import annotations
 
 import _thread
-import contextlib
 import dis
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +109,14 @@ class Interruption:
             self._act()
 
 
-@contextlib.contextmanager
-def unnoticed() -> Iterator[None]:
-    """Have a signal come whose handler raises LookupError once, and which ends no system call.
+def check_unnoticed(wait: Callable[[], object]) -> None:
+    """Check that a wait is ended by a signal whose handler raises, also where that ends no system call.
 
     So it is with a signal that comes between the last look of the interpreter and the system call.
     """
     over = threading.Event()
     rings = []
+    noticed = False
 
     def fail(number: int, frame: object) -> None:
         if not over.is_set():
@@ -131,11 +130,14 @@ def unnoticed() -> Iterator[None]:
 
     previous = signal.signal(signal.SIGUSR1, fail)
     comes = threading.Thread(target=come)
-    comes.start()
     try:
-        yield
+        comes.start()
+        wait()
+    except LookupError:
+        noticed = True
     finally:
         over.set()
         comes.join()
         signal.signal(signal.SIGUSR1, previous)
+    assert noticed
     assert len(rings) < MOST_RINGS, "the wait has ended by itself"

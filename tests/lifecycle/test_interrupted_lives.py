@@ -15,12 +15,10 @@ from interrupting import Interruption, Raised
 from ipevents import Emitter, Unpicklable
 from ipevents._core.state import State
 from ipevents._dispatch.floor import Floor
-from ipevents._platform.latches import Latch
 
 CEILING_SECONDS = 30.0
 STEP_SECONDS = 0.005
 LEAST_PLACES = 60
-Latch().wait(0.0)  # the main thread's first wait makes a pipe that stays for all others
 
 # Where a descriptor is a number that the system has just returned and nobody can know of yet: a handler that
 # raises there takes it along.

@@ -179,9 +179,10 @@ def zipped(**modules):
             file.writestr(name + ".py", text)
     os.replace("new.zip", "place.zip")
 
-if "PYTHONPATH" not in os.environ:
+before = os.environ.get("PYTHONPATH", "")
+if "place.zip" not in before:
     zipped(early="")
-    os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, ("place.zip", "place")))
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(os.path.abspath, ("place.zip", "place")), *filter(None, [before])])
     os.execv(sys.executable, [sys.executable, "main.py"])
 """
 

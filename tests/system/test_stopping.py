@@ -466,7 +466,7 @@ def test_a_program_that_waits_for_stopping_winds_itself_down():
         tell("wound down", got.message.event, ipem.stopping)
 
     ipem.start()
-    stop(when_up(work, stopGrace=0))
+    stop(when_up(work))
     ipem.stop()
     """
     lines = lines_of(STOPS, text)
