@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import hypothesis
@@ -155,6 +156,7 @@ def _nothing_is_left(request):
 @pytest.fixture
 def all_is_given_back():
     """At the end of the test, without grace: no thread of ours runs, and no descriptor is open."""
+    resource_tracker.ensure_running()  # the pipe of the first start stays for all others
     gc.collect()  # what tests before this one have left to the collector is not ours
     before = len(os.listdir("/dev/fd"))
     yield
