@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 
 import pytest
 
@@ -33,9 +34,12 @@ def test_children_are_told_to_stop_though_the_path_of_the_socket_is_locked(place
     emitter = Emitter().options(socket={"socketPath": path}).start()
     with emitter.expecting("ready to be stopped", CEILING_SECONDS):
         child = emitter.worker(work)
+    [acceptor] = [thread for thread in threading.enumerate() if thread.name == "ipevents-acceptor-socket"]
     with locked(path):  # as long as somebody who starts there, and is held up
         emitter.stop(timeout=3.0)
         assert child.exitcode == 0
+    acceptor.join(CEILING_SECONDS)  # it has waited for the lock, and removes the socket now
+    assert not acceptor.is_alive()
 
 
 @pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
