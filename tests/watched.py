@@ -17,7 +17,7 @@ class WatchedLink(Link):
 
     def __setattr__(self, name, value):
         if name in TABLES:
-            before = self.__dict__.get(name, value)
+            before = getattr(self, name, value)
             if before is not value:
                 self.seen.add((before, value))
         object.__setattr__(self, name, value)

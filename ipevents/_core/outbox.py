@@ -56,7 +56,7 @@ class Verdict(Enum):
 class Outbox:
     """The messages and control records that wait for one link, in order, gathered into frames.
 
-    Full frames wait in ``_frames``; the last one, the *tail*, is still being filled. A message with the same
+    Full frames wait in ``frames``; the last one, the *tail*, is still being filled. A message with the same
     header as the one before it joins the record of that one; the last record of the tail, which others may
     still join, is called the *run*. Sizes are bytes of payloads, with OVERHEAD for each message.
 
@@ -68,14 +68,14 @@ class Outbox:
     __slots__ = (
         "_event",
         "_events",
-        "_frames",
+        "frames",
         "_framed",
         "_framed_size",
         "_header",
         "_pending_interest",
         "_run",
         "_simple_up_to",
-        "_tail",
+        "tail",
         "_tail_count",
         "_tail_size",
         "being_written",
@@ -85,10 +85,10 @@ class Outbox:
     )
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[list[Record], int, int]] = deque()  # full ones: records, count, bytes
-        self._framed = 0  # messages and control records in _frames
-        self._framed_size = 0  # bytes in _frames
-        self._tail: list[Record] = []  # the frame that is being filled
+        self.frames: deque[tuple[list[Record], int, int]] = deque()  # full ones: records, count, bytes
+        self._framed = 0  # messages and control records in frames
+        self._framed_size = 0  # bytes in frames
+        self.tail: list[Record] = []  # the frame that is being filled
         self._tail_count = 0  # messages and control records in the tail, without those of the run
         self._tail_size = 0
         # The run: the header and payloads of its messages, their one event, or a list with a name for each.
@@ -111,7 +111,7 @@ class Outbox:
 
     @property
     def count(self) -> int:
-        """How many messages and control records wait."""
+        """How many messages and control records wait. Whether any do tell ``tail`` and ``frames`` faster."""
         return self._framed + self._tail_count + len(self._run)
 
     @property
@@ -172,7 +172,7 @@ class Outbox:
         """
         if payload and self._run and self._run[-1] is payload:
             if len(self._run) == 1:
-                del self._tail[-1]
+                del self.tail[-1]
                 self._run, self._header, self._events = [], None, None
             else:
                 del self._run[-1]
@@ -186,9 +186,10 @@ class Outbox:
         """
         run = [payload]
         record = make_record(header, event, run)
-        self._end_run()
+        if self._run:
+            self._end_run()
         self._run, self._header, self._event, self._events = run, header, event, None
-        self._tail += (record,)
+        self.tail += (record,)
 
     def _end_run(self) -> None:
         """End the run: no message joins the last record of the tail any more."""
@@ -200,7 +201,7 @@ class Outbox:
         if event != self._event:
             assert self._header is not None
             events = [self._event] * len(self._run) + [event]
-            self._tail[-1] = make_record(self._header, events, self._run)
+            self.tail[-1] = make_record(self._header, events, self._run)
             self._events = events
 
     def begin_dropping(self) -> None:
@@ -210,7 +211,7 @@ class Outbox:
 
     def _limits_changed(self) -> None:
         """Set the fast path of ``offer`` to what the present state allows."""
-        self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
+        self._simple_up_to = 0 if self.dropping or self.frames else FRAME_BYTES
 
     def decide(self, size: int, patience: Patience, now: float, progress: float, count: int = 1) -> Verdict:
         """Return what to do with ``count`` messages of ``size`` bytes in all.
@@ -241,16 +242,16 @@ class Outbox:
         count = len(record[PAYLOADS]) if record[KIND] <= LAST_MESSAGE else 1
         size += OVERHEAD * count
         large = is_large(record)
-        if self._tail and (large or self._tail_size + size > FRAME_BYTES):
+        if self.tail and (large or self._tail_size + size > FRAME_BYTES):
             self._close_tail()
         self._end_run()
         if large:
-            self._frames += (([record], count, size),)
+            self.frames += (([record], count, size),)
             self._framed += count
             self._framed_size += size
             self._simple_up_to = 0
         else:
-            self._tail += (record,)
+            self.tail += (record,)
             self._tail_count += count
             self._tail_size += size
 
@@ -295,18 +296,18 @@ class Outbox:
             self.peak = there
         if self._pending_interest:
             self._pending_interest = {}
-        if self._frames:
-            records, count, size = self._frames[0]
+        if self.frames:
+            records, count, size = self.frames[0]
             self.taken = records
-            del self._frames[0]
+            del self.frames[0]
             self._framed -= count
             self._framed_size -= size
             self.being_written = size
-            self._simple_up_to = 0 if self.dropping or self._frames else FRAME_BYTES
+            self._simple_up_to = 0 if self.dropping or self.frames else FRAME_BYTES
             return records
-        self.taken = records = self._tail
+        self.taken = records = self.tail
         self.being_written = self._tail_size
-        self._tail, self._run, self._header, self._events = [], [], None, None
+        self.tail, self._run, self._header, self._events = [], [], None, None
         self._tail_count = self._tail_size = 0
         return records
 
@@ -322,17 +323,17 @@ class Outbox:
 
     def _all(self) -> Iterator[Record]:
         """Yield all records that wait, in order."""
-        for frame, _, _ in self._frames:
+        for frame, _, _ in self.frames:
             yield from frame
-        yield from self._tail
+        yield from self.tail
 
     def _close_tail(self) -> None:
         """Queue the tail as a full frame, and begin an empty one."""
         self._end_run()
-        self._frames += ((self._tail, self._tail_count, self._tail_size),)
+        self.frames += ((self.tail, self._tail_count, self._tail_size),)
         self._framed += self._tail_count
         self._framed_size += self._tail_size
-        self._tail, self._tail_count, self._tail_size = [], 0, 0
+        self.tail, self._tail_count, self._tail_size = [], 0, 0
         self._simple_up_to = 0
 
 

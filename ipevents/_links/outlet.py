@@ -56,6 +56,35 @@ class Outlet:
     ``claim``, ``defer`` or ``prompt``, so that the record is written.
     """
 
+    # Without a dict: a link has more attributes than CPython 3.11 can read fast from one.
+    __slots__ = (
+        "_claimed_for",
+        "_dead",
+        "_deferred_at",
+        "_last_write",
+        "_lock",
+        "_owner",
+        "_received_then",
+        "_rest",
+        "_right",
+        "_sent_now",
+        "_summons",
+        "_waiters",
+        "_wakeup",
+        "attended",
+        "dirty",
+        "dropped",
+        "ended",
+        "given_name",
+        "name",
+        "outbox",
+        "progress",
+        "received",
+        "role",
+        "sent",
+        "stream",
+    )
+
     def __init__(self, name: str, lock: StateLock) -> None:
         self.name = name  # the peer's pid
         self.role = ""  # what the peer is to this process, and what a child is called: see title
@@ -229,7 +258,7 @@ class Outlet:
                 self.sent += count  # as in _encode
                 self._rest = parts
                 outbox.taken = _NOTHING
-                if send_parts(stream.socket, parts, AT_ONCE, self._sent_now):
+                if send_parts(stream, parts, AT_ONCE, self._sent_now):
                     self._rest, self._sent_now = _NOTHING, []
                 self._last_write = self.progress = monotonic()
             except OSError as exc:
@@ -241,7 +270,15 @@ class Outlet:
                 if get_ident() == main_ident():
                     raise  # or of a signal handler
             lock.acquire()
-            if self._rest or outbox.count or outbox.taken or self._dead or self._waiters or self.ended:
+            if (
+                self._rest
+                or outbox.tail
+                or outbox.frames
+                or outbox.taken
+                or self._dead
+                or self._waiters
+                or self.ended
+            ):
                 self._leave_to_writer()
             else:  # as _release_writing
                 self.attended = self._summons is _PROMPTED

@@ -86,7 +86,7 @@ class Writer(Outlet):
                     if self.outbox.taken:
                         self._encode()
                     while self._rest:
-                        send_parts(stream.socket, self._rest, WAITING, self._sent_now)
+                        send_parts(stream, self._rest, WAITING, self._sent_now)
                         self._note_sent()
                         self.progress = self._last_write = monotonic()
                 except OSError as exc:

@@ -25,7 +25,7 @@ class Stream:
     It owns a copy of the connection's descriptor, so the Connection is closed at once.
     """
 
-    __slots__ = ("failed", "max_message", "socket")
+    __slots__ = ("failed", "max_message", "send", "sendmsg", "socket")
 
     def __init__(self, connection: Connection, max_message: int | None) -> None:
         """Take the connection over; ``max_message`` is the limit of a record in bytes, None for no limit."""
@@ -34,6 +34,8 @@ class Stream:
         try:
             self.socket = socket.socket(fileno=kept(os.dup, connection.fileno()))
             self.socket.setblocking(True)  # whatever socket.setdefaulttimeout() is
+            # Looked up once: in a socket each time takes 70 ns longer (CPython 3.11).
+            self.send, self.sendmsg = self.socket.send, self.socket.sendmsg
             connection.close()
         except BaseException:  # of a signal handler: no other code has it yet
             self._hang_up(connection)
@@ -52,7 +54,7 @@ class Stream:
         made.close()
 
 
-def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:
+def send_parts(to: Stream | socket.socket, parts: list[Part], flags: int, taken: list[int]) -> bool:
     """Send as much of the parts as one call takes, and append to ``taken`` how many bytes that were.
 
     Returns whether that is known to be all. If the kernel's buffer is full, nothing is sent and nothing
@@ -65,12 +67,12 @@ def send_parts(sock: socket.socket, parts: list[Part], flags: int, taken: list[i
     size = len(first)
     try:
         if size >= _SEND_BYTES:
-            taken += map(sock.send, (first[:_SEND_BYTES],), (flags,))
+            taken += map(to.send, (first[:_SEND_BYTES],), (flags,))
         elif len(parts) == 1:
-            taken += map(sock.send, (first,), (flags,))
+            taken += map(to.send, (first,), (flags,))
             return taken[0] == size
         else:
-            taken += map(sock.sendmsg, ([first, parts[1][:_SEND_BYTES]],), ((),), (flags,))
+            taken += map(to.sendmsg, ([first, parts[1][:_SEND_BYTES]],), ((),), (flags,))
     except BlockingIOError:
         pass
     return False
