@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -78,7 +79,9 @@ def observe():
     parent = multiprocessing.parent_process()
     return {
         "environment": dict(os.environ),
-        "environment of a program": sorted(os.popen("env | grep -v '^_='").read().splitlines()),
+        "environment of a program": sorted(
+            subprocess.run("env | grep -v ^_=", shell=True, stdout=subprocess.PIPE).stdout.splitlines()
+        ),
         "default start method": Options().start_method,
         "huge pages": _status("THP_enabled"),
         "directory": os.getcwd(),

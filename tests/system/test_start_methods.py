@@ -10,6 +10,8 @@ import pytest
 from tests.scripts import PREAMBLE, running
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
+of_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+
 FIRST = f"""
 import sys
 sys.path.append({str(PROGRAMS)!r})
@@ -46,33 +48,21 @@ for point in sorted({*spawned, *forked}):
 """
 )
 
-CHANGES = {
-    "nothing": "",
+# What the server gives each child.
+GIVEN = {
     "environment": "os.environ['NEW'] = 'x\\udc80'; os.environ.pop('HOME', None); os.environ['PATH'] += ':/x'",
-    "default start method": "os.environ['IPEVENTS_START'] = {'spawn': 'forkserver'}.get(METHOD, 'spawn')",
-    "putenv of python": "os.environ['PYTHONWARNINGS'] = 'error::UserWarning'",
-    "hash seed": "os.environ['PYTHONHASHSEED'] = '7'",
-    "locale": "os.environ['LC_ALL'] = 'C'",
-    "utf-8 mode": "os.environ['PYTHONUTF8'] = '1'",
-    "encoding of streams": "os.environ['PYTHONIOENCODING'] = 'latin-1:replace'",
     "time zone": "os.environ['TZ'] = 'Asia/Kathmandu'",
     "directory": "os.mkdir('below'); os.chdir('below')",
     "umask": "os.umask(0o137)",
-    "niceness": "os.nice(3)",
-    "affinity": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
-    "scheduler": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
     "soft limit": "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (300, r.getrlimit(r.RLIMIT_NOFILE)[1]))",
-    "hard limit": "import resource as r; r.setrlimit(r.RLIMIT_CORE, (0, 0))",
     "ignored": "signal.signal(signal.SIGUSR1, signal.SIG_IGN); signal.signal(signal.SIGHUP, signal.SIG_IGN)",
     "default": "signal.signal(signal.SIGPIPE, signal.SIG_DFL)",
     "handlers": "signal.signal(signal.SIGUSR2, lambda *args: None)",
     "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGALRM})",
-    "stdin": "os.dup2(os.open('main.py', os.O_RDONLY), 0)",
+    "stdin": "os.dup2(os.open(__file__, os.O_RDONLY), 0)",
     "stdout": "os.dup2(os.open('out', os.O_WRONLY | os.O_CREAT), 1); sys.stdout = os.fdopen(os.dup(KEPT), 'w')",
     "stderr": "os.dup2(os.open('err', os.O_WRONLY | os.O_CREAT), 2)",
-    "closed": "os.close(0); os.close(2)",
-    "a terminal": "import pty; master, terminal = pty.openpty(); os.dup2(terminal, 2); os.dup2(terminal, 0)",
-    "an inheritable descriptor": "os.set_inheritable(os.open('main.py', os.O_RDONLY), True)",
+    "an inheritable descriptor": "os.set_inheritable(os.open(__file__, os.O_RDONLY), True)",
     "sys.path": "sys.path.insert(0, '/nowhere'); sys.path.append('')",
     "sys.argv": "sys.argv[:] = ['other', 'words']",
     "warnings": "sys.warnoptions.append('ignore::UserWarning')",
@@ -83,23 +73,43 @@ CHANGES = {
     "start method": "import multiprocessing as m; m.set_start_method('fork', force=True)",
     "fork server of the program": "import multiprocessing as m; m.set_forkserver_preload(['json'])",
     "logging of multiprocessing": "import multiprocessing as m; m.get_logger().setLevel(5)",
+}
+# What asks for another server.
+ASKING = {
+    "default start method": "os.environ['IPEVENTS_START'] = {'spawn': 'forkserver'}.get(METHOD, 'spawn')",
+    "putenv of python": "os.environ['PYTHONWARNINGS'] = 'error::UserWarning'",
+    "hash seed": "os.environ['PYTHONHASHSEED'] = '7'",
+    "locale": "os.environ['LC_ALL'] = 'C'",
+    "utf-8 mode": "os.environ['PYTHONUTF8'] = '1'",
+    "encoding of streams": "os.environ['PYTHONIOENCODING'] = 'latin-1:replace'",
+    "niceness": "os.nice(3)",
+    "affinity": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+    "scheduler": "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))",
+    "hard limit": "import resource as r; r.setrlimit(r.RLIMIT_CORE, (0, 0))",
     "oom score": "open('/proc/self/oom_score_adj', 'w').write('17')",
     "timer slack": "open('/proc/self/timerslack_ns', 'w').write('60000')",
     "no new privileges": "import ctypes; assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0",
     "huge pages": "import ctypes; assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0",
     "coredump filter": "open('/proc/self/coredump_filter', 'w').write('1')",
 }
+# What undoes others.
+APART = {
+    "nothing": "",
+    "closed": "os.close(0); os.close(2)",
+    "a terminal": "import pty; master, terminal = pty.openpty(); os.dup2(terminal, 2); os.dup2(terminal, 0)",
+}
 OF_ROOT = {
     "groups": "os.setgroups([1, 2, 3])",
-    "saved user": "os.setresuid(0, 0, 65534)",
-    "effective group": "os.setegid(65534)",
     "capabilities": "import ctypes; assert ctypes.CDLL(None).prctl(24, 25, 0, 0, 0) == 0",  # of the bounding set
     "root directory": "os.chroot('/')",
     "negative niceness": "os.nice(-3)",
     "namespace": "import ctypes; assert ctypes.CDLL(None).unshare(0x04000000) == 0",  # of host names
 }
-
-
+# After these no fork server serves, or it sees less of its owner.
+APART_OF_ROOT = {
+    "saved user": "os.setresuid(0, 0, 65534)",
+    "effective group": "os.setegid(65534)",
+}
 # Of a process that leads neither its session nor its group.
 OF_A_MEMBER = {
     "process group": "os.setpgid(0, 0)",
@@ -124,14 +134,37 @@ def compare(change: str, first: str = "") -> list[str]:
     return differences
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("changes", [GIVEN, ASKING, {**GIVEN, **ASKING}], ids=["given", "asking", "both"])
+def test_a_forked_child_is_as_a_spawned_one_after_all_changes(changes):
+    assert compare("\n".join(changes.values())) == []
+
+
+@pytest.mark.parametrize("change", APART)
 def test_a_forked_child_is_as_a_spawned_one_after_a_change_of(change):
-    assert compare(CHANGES[change]) == []
+    assert compare(APART[change]) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [*GIVEN, *ASKING])
+def test_a_forked_child_is_as_a_spawned_one_after_one_change_alone(change):
+    assert compare({**GIVEN, **ASKING}[change]) == []
+
+
+@of_root
+def test_a_forked_child_is_as_a_spawned_one_after_all_changes_of_root():
+    assert compare("\n".join(OF_ROOT.values())) == []
+
+
+@of_root
+@pytest.mark.parametrize("change", APART_OF_ROOT)
+def test_a_forked_child_is_as_a_spawned_one_after_a_change_by_root_of(change):
+    assert compare(APART_OF_ROOT[change]) == []
+
+
+@of_root
+@pytest.mark.slow
 @pytest.mark.parametrize("change", OF_ROOT)
-def test_a_forked_child_is_as_a_spawned_one_after_root_has_changed(change):
+def test_a_forked_child_is_as_a_spawned_one_after_one_change_of_root_alone(change):
     assert compare(OF_ROOT[change]) == []
 
 
