@@ -27,7 +27,7 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 
 from . import inheritance
-from .inheritance import Inheritance
+from .inheritance import Inheritance, Reducer
 from .main_names import Names, annotations_of
 
 _Reduced = tuple[Any, ...]
@@ -53,6 +53,8 @@ def dumps(
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """cloudpickle's pickler, which also keeps file names, slots, and what pickle knows by name only."""
 
+    ours: Reducer  # set by ``inheritance.dump``
+
     def __init__(self, file: io.BytesIO, protocol: int, buffer_callback: Any, names: Names | None) -> None:
         super().__init__(file, protocol=protocol, buffer_callback=buffer_callback)
         self._names = names
@@ -63,6 +65,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         With ``names``, a value that an earlier pickle of the same call has brought is sent as its name alone.
         What is sent by value is noted in ``names``.
         """
+        reduced = self.ours(value)
+        if reduced is not NotImplemented:
+            return reduced
         kind = type(value)
         if kind is types.CodeType:
             return self._with_file(value)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -238,24 +239,29 @@ def refuse(value: Any) -> Any:
     return NotImplemented
 
 
-def dump(pickler: type, value: object, keep: Any, inheritance: Inheritance | None, **more: Any) -> bytes:
-    """The pickle of a value, made by an instance of ``pickler``; ``more`` goes to its constructor.
+class PlainPickler(pickle.Pickler):
+    """Plain pickle, with the method that ``dump`` asks for."""
 
-    What a child inherits is noted in ``inheritance``; without one it is refused.
+    ours: Reducer
+
+    def reducer_override(self, value: Any) -> Any:
+        """How one value is pickled; called for each by pickle, which goes on by itself at NotImplemented."""
+        return self.ours(value)
+
+
+def dump(
+    make: Callable[..., Any], value: object, keep: Any, inheritance: Inheritance | None, **more: Any
+) -> bytes:
+    """The pickle of a value; ``make`` makes the pickler, and gets ``more``.
+
+    A child inherits what is noted in ``inheritance``; without one it is refused. The pickler has to ask its
+    ``ours``, which is set here, for each value first.
     """
-    ours = refuse if inheritance is None else inheritance.reduce
     file = io.BytesIO()
-    # A subclass, because attributes cannot be set on a plain Pickler.
-    made: Any = type("Pickler", (pickler,), {})(file, 5, buffer_callback=keep, **more)
-    theirs: Reducer = getattr(made, "reducer_override", lambda value: NotImplemented)
-
-    def reducer_override(value: Any) -> Any:
-        reduced = ours(value)
-        return theirs(value) if reduced is NotImplemented else reduced
-
-    made.reducer_override = reducer_override
+    pickler = make(file, 5, buffer_callback=keep, **more)
+    pickler.ours = refuse if inheritance is None else inheritance.reduce
     with contextlib.nullcontext() if inheritance is None else inheritance.pickling():
-        made.dump(value)
+        pickler.dump(value)
     return file.getvalue()
 
 

@@ -104,7 +104,7 @@ def _dump(
         if inherited is None:
             data = pickle.dumps(value, 5, buffer_callback=keep)
         else:
-            data = inheritance.dump(pickle.Pickler, value, keep, inherited)
+            data = inheritance.dump(inheritance.PlainPickler, value, keep, inherited)
     except Exception:  # cloudpickle may succeed; if it does not, its exception is reported
         data = b"__main__"
     # Plain pickle writes a connection as the number of its descriptor, which means another file elsewhere.
