@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from matrix import diagonal, slow
 
 HERE = Path(__file__).resolve().parent
 TINY = {
@@ -57,7 +58,7 @@ def test_the_one_way_workload_runs_over_both_kinds_of_socket(port):
     assert result("workloads.py", "oneway_unix", 100)["n"] == 100
 
 
-@pytest.mark.parametrize("workload", ["array", "blob16k", "online", "broadcast200"])
+@pytest.mark.parametrize("workload", [slow("array"), slow("blob16k"), "online", slow("broadcast200")])
 def test_the_bare_connection_does_the_same_work(workload):
     if workload == "array":
         pytest.importorskip("numpy")
@@ -67,8 +68,9 @@ def test_the_bare_connection_does_the_same_work(workload):
     assert (found["peer"], found["workload"], found["n"]) == ("bare", workload, TINY[workload][0])
 
 
-@pytest.mark.parametrize("workload", ["oneway", "pingpong", "fanout", "relay"])
-@pytest.mark.parametrize("system", ["queue", "execnet"])
+@pytest.mark.parametrize(
+    ("system", "workload"), diagonal(["queue", "execnet"], ["oneway", "pingpong", "fanout", "relay"])
+)
 def test_the_others_do_the_same_work(system, workload):
     if system == "execnet":
         pytest.importorskip("execnet")

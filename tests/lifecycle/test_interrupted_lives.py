@@ -183,17 +183,17 @@ def check_start(make, step, **options):
         check_ends(emitter, before, where)
 
 
-@steps(5, 1)
+@steps(11, 1)
 def test_start_without_a_socket(make, step):
     check_start(make, step, useSocket=False)
 
 
-@steps(7, 2)
+@steps(15, 2)
 def test_start_of_a_server(make, step):
     check_start(make, step)
 
 
-@steps(9, 3)
+@steps(19, 3)
 def test_start_of_a_client(make, step):
     server = make()
     server.start()
@@ -201,7 +201,7 @@ def test_start_of_a_client(make, step):
     server.stop()
 
 
-@steps(7, 2)
+@steps(15, 2)
 def test_start_of_threads_and_children(make, step):
     for interruption in each_place(step):
         emitter = make(useSocket=False)
@@ -219,7 +219,8 @@ def never():
     ipem.waitFor("never")
 
 
-def test_worker(make):
+@steps(47, 23)
+def test_worker(make, step):
     def start():
         try:
             emitter.worker(never)
@@ -231,7 +232,7 @@ def test_worker(make):
     emitter = make(useSocket=False)
     start()  # the first one starts multiprocessing's resource tracker as well
     emitter.stop()
-    for interruption in each_place(23):
+    for interruption in each_place(step):
         emitter = make(useSocket=False)
         before = Before()
         interruption.run(start)
@@ -241,7 +242,7 @@ def test_worker(make):
         assert multiprocessing.active_children() == [], where
 
 
-@steps(5, 1)
+@steps(11, 1)
 @pytest.mark.parametrize("is_server", [False, True], ids=["alone", "a server"])
 def test_stop(make, is_server, step):
     for interruption in each_place(step):

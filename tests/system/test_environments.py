@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from matrix import diagonal, slow
 from scripts import PREAMBLE, running
 
 STAYS = """
@@ -50,8 +51,7 @@ sys.stdout = sys.stderr = Stream()
 }
 
 
-@pytest.mark.parametrize("streams", STREAMS)
-@pytest.mark.parametrize("end", ["SIGTERM", "3", "'words'"])
+@pytest.mark.parametrize(("streams", "end"), diagonal(list(STREAMS), ["SIGTERM", "3", "'words'"]))
 def test_the_status_of_a_script_that_stays_does_not_depend_on_its_streams(streams, end):
     text = """
     ipem.on("leave", lambda message: sys.exit(END))
@@ -70,7 +70,7 @@ def test_the_status_of_a_script_that_stays_does_not_depend_on_its_streams(stream
     assert ended.status == {"SIGTERM": -signal.SIGTERM, "3": 3}.get(end, 1), ended
 
 
-@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("closed", [slow((1,)), slow((2,)), (0, 1, 2)])
 def test_a_daemon_without_streams_has_the_status_of_its_signal(closed):
     text = """
     ipem.start()
@@ -143,9 +143,12 @@ def _can_unshare() -> bool:
 
 
 @pytest.mark.skipif(not _can_unshare(), reason="only root can make a pid namespace (unshare -pf)")
-@pytest.mark.parametrize("last", ["ipem.run()", "pass"], ids=["run", "stay"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_process_1_ends_with_the_status_of_its_signal(last, number, status, tmp_path):
+@pytest.mark.parametrize(
+    ("last", "number"),
+    diagonal({"run": "ipem.run()", "stay": "pass"}, {"term": signal.SIGTERM, "int": signal.SIGINT}),
+)
+def test_process_1_ends_with_the_status_of_its_signal(last, number, tmp_path):
+    status = 128 + number
     text = f"""
 import os, signal, sys, threading, time
 from ipevents import ipem
@@ -173,7 +176,7 @@ assert os.getpid() == 1
 # Directories and the interpreter
 
 
-@pytest.mark.parametrize("umask", [0o777, 0o277, 0o077, 0o000])
+@pytest.mark.parametrize("umask", [0o777, slow(0o277), slow(0o077), 0o000])
 def test_a_tree_with_a_socket_works_under_every_umask(umask):
     text = """
     os.umask(UMASK)
@@ -328,8 +331,7 @@ def zombies():
 """
 
 
-@pytest.mark.parametrize("how", WITHOUT_PIDFD)
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize(("how", "method"), diagonal(list(WITHOUT_PIDFD), ["spawn", "forkserver"]))
 def test_without_pidfds_exit_codes_are_right_and_all_is_reaped(how, method):
     text = """
     with ipem.options(startMethod=sys.argv[1]):

@@ -11,6 +11,7 @@ import signal
 import time
 
 import pytest
+from matrix import diagonal, slow
 from scripts import Script, running
 
 STOP_SECONDS = 3.0  # stopTimeout of scripts.PREAMBLE
@@ -31,6 +32,7 @@ child = ipem.worker(work)
 STAYS = "ipem.start()\n"  # the script just ends after it
 RUNS = "ipem.run()\n"
 KNOWN = "came.wait()\n"  # the child is online
+SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM}
 HOWS = ["script", "module", "package", "directory", "command", "stdin"]
 
 
@@ -62,9 +64,7 @@ ENDS = {
     ("how", "last", "number", "status"),
     [
         # Each way and each end once and more; slow are the other pairs.
-        pytest.param(
-            how, *ENDS[end], id=f"{how}-{end}", marks=[pytest.mark.slow] * (how != "script" and end != wanted)
-        )
+        pytest.param(how, *ENDS[end], id=f"{how}-{end}", marks=[pytest.mark.slow] * (end != wanted))
         for how, wanted in zip(HOWS, ["run-int", *ENDS, "stay-int"], strict=True)
         for end in ENDS
     ],
@@ -76,8 +76,7 @@ def test_a_signal_ends_an_idle_tree(how, last, number, status):
         check(script, status, within=AT_ONCE_SECONDS)
 
 
-@pytest.mark.parametrize("last", [RUNS, STAYS], ids=["run", "stay"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("last", "number"), diagonal({"run": RUNS, "stay": STAYS}, SIGNALS))
 def test_a_signal_to_the_top_alone_ends_the_tree(last, number):
     with running(WORKER, last) as script:
         ready(script)
@@ -150,10 +149,10 @@ while True:
     ("last", "number", "status"),
     [
         (RUNS, signal.SIGINT, 130),
-        pytest.param(RUNS, signal.SIGTERM, 143, marks=pytest.mark.slow),
+        slow(RUNS, signal.SIGTERM, 143),
         (STAYS, signal.SIGTERM, -signal.SIGTERM),
         (POUR, signal.SIGINT, -signal.SIGINT),
-        pytest.param(POUR, signal.SIGTERM, 143, marks=pytest.mark.slow),
+        slow(POUR, signal.SIGTERM, 143),
         (ADDRESS, signal.SIGINT, -signal.SIGINT),
         (ANSWER, signal.SIGINT, -signal.SIGINT),
     ],
@@ -175,8 +174,7 @@ def test_a_signal_ends_a_flooded_tree(last, number, status):
     assert {line.split()[0] for line in lines} == {"flooded"}
 
 
-@pytest.mark.parametrize("last", [RUNS, STAYS], ids=["run", "stay"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("last", "number"), diagonal({"run": RUNS, "stay": STAYS}, SIGNALS))
 def test_a_signal_during_a_restart_delay_starts_nothing_any_more(last, number):
     text = """
     def work():
@@ -212,8 +210,7 @@ child = ipem.worker(work)
 """
 
 
-@pytest.mark.parametrize("last", [RUNS, STAYS], ids=["run", "stay"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("last", "number"), diagonal({"run": RUNS, "stay": STAYS}, SIGNALS))
 def test_the_second_signal_kills_and_ends_at_once(last, number):
     with running(HANGS, last) as script:
         script.wait_line("works")
@@ -261,7 +258,13 @@ LEFT = {
 
 
 @pytest.mark.parametrize(
-    ("last", "how"), [*((last, "script") for last in LEFT), *(("sys.exit(3)", how) for how in HOWS[1:])]
+    ("last", "how"),
+    [
+        *zip(LEFT, HOWS, strict=False),
+        ("sys.exit(3)", "stdin"),
+        *(slow(last, "script") for last in [*LEFT][1:]),
+        *(slow("sys.exit(3)", how) for how in HOWS[1:-1]),
+    ],
 )
 def test_a_body_that_is_left_ends_the_tree(last, how):
     with running(WORKER, STAYS, KNOWN, last, how=how) as script:
@@ -298,10 +301,10 @@ def test_a_body_in_a_function_stays_as_well():
 @pytest.mark.parametrize(
     "last",
     [
-        "if True:\n    ipem.start()\n",
-        "for x in [1]:\n    ipem.start()\n",
+        slow("if True:\n    ipem.start()\n"),
+        slow("for x in [1]:\n    ipem.start()\n"),
         "try:\n    ipem.start()\nfinally:\n    pass\n",
-        "with open(os.devnull):\n    ipem.start()\n",
+        slow("with open(os.devnull):\n    ipem.start()\n"),
     ],
 )
 def test_whatever_the_last_statement_is_the_script_stays(last):
@@ -527,9 +530,10 @@ def test_a_listener_that_hangs_delays_a_stop_but_does_not_prevent_it():
     assert "a listener keeps it" in ended.err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("wait", ['ipem.emit("anything")', "other.start()"], ids=["emit", "start"])
-def test_a_signal_reaches_who_waits_for_a_listener_that_hangs(wait, number, status):
+@pytest.mark.parametrize(
+    ("wait", "number"), diagonal({"emit": 'ipem.emit("anything")', "start": "other.start()"}, SIGNALS)
+)
+def test_a_signal_reaches_who_waits_for_a_listener_that_hangs(wait, number):
     text = """
     from ipevents import Emitter
 
@@ -550,6 +554,7 @@ def test_a_signal_reaches_who_waits_for_a_listener_that_hangs(wait, number, stat
     with running(f"WAIT = {wait!r}", text) as script:
         script.wait_line("waits")
         script.signal_group(number)
+        status = -number if number == signal.SIGINT else 143
         assert script.ended(0.5 + 2 * SPARE_SECONDS).status == status
 
 
@@ -573,12 +578,22 @@ DOINGS = {
     "select": "import select; select.select([os.pipe()[0]], [], [])",
     "child-join": "ipem.worker(ipem.run).join()",
 }
+ATTENTIVE = ["busy", "send", "emit"]  # these never wait
 
 
-@pytest.mark.parametrize("doing", DOINGS)
-def test_a_child_leaves_whatever_it_is_doing_and_its_finally_runs(doing):
-    text = f"""\
-def work():
+@pytest.mark.parametrize(
+    "doings",
+    [
+        [doing for doing in DOINGS if doing not in ATTENTIVE],
+        ATTENTIVE,
+        *(slow([doing], id=doing) for doing in DOINGS),
+    ],
+    ids=lambda doings: "all others" if len(doings) > len(ATTENTIVE) else "busy",
+)
+def test_a_child_leaves_whatever_it_is_doing_and_its_finally_runs(doings):
+    works = [
+        f"""\
+def work_{number}():
     ipem.start()
     try:
         say("works")
@@ -586,22 +601,24 @@ def work():
     finally:
         say("finally")
 
-child = ipem.worker(work)
 """
-    if doing == "send":
-        text += "ipem.on('up', lambda message, data: None)\n"
-    text += """
+        for number, doing in enumerate(doings)
+    ]
+    text = f"""
+ipem.on('up', lambda message, data: None)
 signal.signal(signal.SIGUSR1, lambda *_: ipem.stop())
+children = [ipem.worker(globals()[f"work_{{number}}"]) for number in range({len(works)})]
 ipem.run()
-say("code", child.exitcode)
+say("codes", [child.exitcode for child in children])
 """
-    with running(text) as script:
-        script.wait_line("works")
+    with running("".join(works) + text) as script:
+        script.wait_line("works", count=len(works))
         begun = time.monotonic()
         script.signal(signal.SIGUSR1)
         lines = check(script, 0)
         took = time.monotonic() - begun
-    assert lines == ["works", "finally", "code 0"]
+    ends = ["finally"] * len(works)
+    assert lines == ["works"] * len(works) + ends + [f"codes {[0] * len(works)}"]
     assert took < AT_ONCE_SECONDS
 
 
@@ -629,9 +646,12 @@ def test_a_child_whose_exit_takes_time_may_take_it():
 # SystemExit out of a listener.
 
 
-@pytest.mark.parametrize("last", [RUNS, STAYS], ids=["run", "stay"])
-@pytest.mark.parametrize(("code", "status", "err"), [("3", 3, ""), ("", 0, ""), ("'no'", 1, "no\n")])
-def test_a_listener_ends_the_top_process_with_its_code(last, code, status, err):
+CODES = {"3": ("3", 3, ""), "none": ("", 0, ""), "words": ("'no'", 1, "no\n")}
+
+
+@pytest.mark.parametrize(("last", "end"), diagonal({"run": RUNS, "stay": STAYS}, CODES))
+def test_a_listener_ends_the_top_process_with_its_code(last, end):
+    code, status, err = end
     text = f"""
     @ipem.on("online")
     def online(message):
@@ -644,7 +664,12 @@ def test_a_listener_ends_the_top_process_with_its_code(last, code, status, err):
 
 @pytest.mark.parametrize(
     "doing",
-    ["ipem.start()", "ipem.run()", "ipem.start(); time.sleep(1000)", "ipem.start(); ipem.waitFor('never')"],
+    [
+        slow("ipem.start()"),
+        "ipem.run()",
+        "ipem.start(); time.sleep(1000)",
+        slow("ipem.start(); ipem.waitFor('never')"),
+    ],
 )
 def test_a_listener_ends_a_child_with_its_code(doing):
     text = f"""

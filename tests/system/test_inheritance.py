@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from matrix import slow
 from scripts import running
+
+from ipevents._options import Options
 
 START = """
 import functools, gc, multiprocessing, socket
@@ -21,7 +24,10 @@ def answer(target, *args, **kwargs):
     return got.message.args
 """
 
-METHODS = pytest.mark.parametrize("method", ["spawn", "forkserver"])
+USUAL = Options().start_method  # what .ci/run asks for on this Python
+METHODS = pytest.mark.parametrize(
+    "method", [method if method == USUAL else slow(method) for method in ("spawn", "forkserver")]
+)
 
 
 def lines(text, method="spawn", *, err=""):

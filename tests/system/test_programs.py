@@ -11,6 +11,7 @@ import zipapp
 from pathlib import Path
 
 import pytest
+from matrix import diagonal, slow
 from scripts import CEILING_SECONDS, write
 
 # What a script sees of how it was started. It looks before ipevents is imported.
@@ -148,20 +149,18 @@ def test_a_script_that_runs_again_sees_the_start_that_the_first_one_saw(tmp_path
     assert python(*made(tmp_path, kind, AGAIN), "one", "two", cwd=tmp_path) == "{}\n"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["-I"],
-        ["-O", "-u"],
-        ["-OO", "-B"],
-        ["-Werror::ImportWarning", "-Wignore:a"],
-        ["-X", "dev", "-X", "int_max_str_digits=5000", "-X", "own=3"],
-        pytest.param(
-            ["-P"], marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="-P came with 3.11")
-        ),
-    ],
-)
-@pytest.mark.parametrize("kind", ["script", "directory"])
+OPTIONS = [
+    ["-I"],
+    ["-O", "-u"],
+    ["-OO", "-B"],
+    ["-Werror::ImportWarning", "-Wignore:a"],
+    ["-X", "dev", "-X", "int_max_str_digits=5000", "-X", "own=3"],
+]
+if sys.version_info >= (3, 11):
+    OPTIONS.append(["-P"])
+
+
+@pytest.mark.parametrize(("kind", "options"), diagonal(["script", "directory"], OPTIONS))
 def test_a_script_that_runs_again_has_the_options_of_the_interpreter(tmp_path, kind, options):
     if "-I" in options and not is_installed():
         pytest.skip("with -I the package is not found where it is not installed")
@@ -173,13 +172,15 @@ def is_installed() -> bool:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH came with 3.11")
-@pytest.mark.parametrize("kind", ["script", "directory"])
+@pytest.mark.parametrize("kind", [slow("script"), "directory"])
 def test_a_script_that_runs_again_has_no_folder_of_its_own_where_the_first_had_none(tmp_path, kind):
     assert python(*made(tmp_path, kind, AGAIN), cwd=tmp_path, PYTHONSAFEPATH="1") == "{}\n"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("module", "package")])
-@pytest.mark.parametrize("by", ["script", "command"])
+@pytest.mark.parametrize(
+    ("kind", "by"),
+    diagonal([kind for kind in KINDS if kind not in ("module", "package")], ["script", "command"]),
+)
 def test_a_forked_script_sees_the_start_that_python_gives_it(tmp_path, kind, by):
     (name,) = made(tmp_path, kind, FORKED)
     python(name, "seen.json", "x", cwd=tmp_path)
@@ -236,7 +237,7 @@ TOOLS = {
 }
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", [tool if tool == "pdb" else slow(tool) for tool in TOOLS])
 def test_a_function_of_a_script_runs_in_a_worker_under_a_tool(tmp_path, tool):
     write(tmp_path / "script.py", FUNCTION)
     assert "done (True, True)" in python(*TOOLS[tool], "script.py", cwd=tmp_path)
@@ -259,9 +260,15 @@ def test_a_worker_without_a_function_runs_the_module_that_a_tool_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "before", ["del sys.modules['__main__'].__spec__", "kept = sys.modules.pop('__main__')"]
+    ("program", "before"),
+    diagonal(
+        {"function": FUNCTION, "bare": BARE},
+        {
+            "no spec": "del sys.modules['__main__'].__spec__",
+            "no module": "kept = sys.modules.pop('__main__')",
+        },
+    ),
 )
-@pytest.mark.parametrize("program", [FUNCTION, BARE])
 def test_a_main_module_without_a_spec_or_none_at_all_is_no_hindrance(tmp_path, before, program):
     if program is FUNCTION:
         program = program.replace('sys.modules["__main__"].work is work', "True")

@@ -8,6 +8,7 @@ import re
 import signal
 
 import pytest
+from matrix import diagonal
 from scripts import Script, running, wait_gone
 
 AT_ONCE_SECONDS = 2.0  # what takes milliseconds, on a machine that has other things to do
@@ -308,10 +309,14 @@ def test_what_a_program_raises_after_its_online_is_told_to_the_parent_after_its_
 
 
 @pytest.mark.parametrize(
-    ("before", "error"), [("pass", "StartFailed"), ("ipem.start()", "TargetFailed")], ids=["early", "late"]
+    ("kind", "when"),
+    diagonal(
+        ["asyncio.CancelledError", "KeyboardInterrupt", "BaseException"],
+        {"early": ("pass", "StartFailed"), "late": ("ipem.start()", "TargetFailed")},
+    ),
 )
-@pytest.mark.parametrize("kind", ["asyncio.CancelledError", "KeyboardInterrupt", "BaseException"])
-def test_what_is_no_exception_is_told_to_the_parent_as_well(kind, before, error):
+def test_what_is_no_exception_is_told_to_the_parent_as_well(kind, when):
+    before, error = when
     text = f"""
     import asyncio
 

@@ -6,6 +6,7 @@ import itertools
 import signal
 
 import pytest
+from matrix import diagonal, slow
 from scripts import running, wait_gone
 
 AT_ONCE_SECONDS = 2.0  # beyond a grace; on a machine that has other things to do
@@ -171,8 +172,7 @@ def test_a_program_that_ignores_sigterm_has_until_the_deadline():
     assert lines_of(STOPS, text, "ipem.stop()\n") == ["done", "stopped 0"]
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-@pytest.mark.parametrize("how", ["ignored", "blocked"])
+@pytest.mark.parametrize(("how", "method"), diagonal(["ignored", "blocked"], ["spawn", "forkserver"]))
 def test_a_child_inherits_no_sigterm_that_its_starter_ignores_or_blocks(how, method):
     text = f"""
     def work():
@@ -493,7 +493,7 @@ STOPPERS = ["child.stop()", "ipem.stop()", "threading.Thread(target=ipem.stop).s
     ("stop", "work"),
     [
         # Each of both with one of the other; slow are the other pairs.
-        pytest.param(stop, work, marks=[pytest.mark.slow] * (work != "runs" and stop != usual))
+        pytest.param(stop, work, marks=[pytest.mark.slow] * (stop != usual))
         for work, usual in zip(WORKS, itertools.cycle(STOPPERS), strict=False)
         for stop in STOPPERS
     ],
@@ -573,6 +573,7 @@ LEAVES = {
     "code after with": "with ipem: pass\n    slow()",
     "a thread after stop": "threading.Thread(target=slow).start(); ipem.stop()",
 }
+ORPHANS_LEAVE = ["an exit hook", "a thread after stop"]
 LEAVING = """
 import threading, time
 
@@ -641,7 +642,7 @@ def test_code_after_a_stop_of_its_own_gets_sigterm_when_the_parent_stops():
     assert lines_of(LEAVING.replace("SLOW", "1000"), text) == ["Terminated(0)", "stopped 0"]
 
 
-@pytest.mark.parametrize("how", LEAVES)
+@pytest.mark.parametrize("how", [how if how in ORPHANS_LEAVE else slow(how) for how in LEAVES])
 def test_a_child_that_leaves_ends_soon_after_its_parent_was_killed(how):
     text = f"""
 def work():
@@ -674,16 +675,16 @@ ipem.start()
 """
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM}
+CLEANUPS = {
+    "finally": "try:\n    wait()\nfinally:\n    clean_up()\n",
+    "except": "try:\n    wait()\nexcept BaseException:\n    clean_up()\n",
+    "exit hook": "import atexit; atexit.register(clean_up)\nwait()\n",
+}
+
+
 @pytest.mark.parametrize(
-    "cleanup",
-    [
-        "try:\n    wait()\nfinally:\n    clean_up()\n",
-        "try:\n    wait()\nexcept BaseException:\n    clean_up()\n",
-        "import atexit; atexit.register(clean_up)\nwait()\n",
-    ],
-    ids=["finally", "except", "exit hook"],
+    ("cleanup", "first", "second"), diagonal(CLEANUPS, SIGNALS, dict(reversed(SIGNALS.items())))
 )
 def test_the_second_signal_ends_at_once_also_before_the_stop(first, second, cleanup):
     text = """
