@@ -234,7 +234,8 @@ def test_ctrl_c_in_the_body_is_an_ordinary_keyboard_interrupt():
     try:
         ipem.start()
         say("works")
-        time.sleep(1000)  # what the signal interrupts
+        while True:  # not once for long: a signal just before that would not end it
+            time.sleep(0.01)
     except KeyboardInterrupt:
         say("caught")
     """
@@ -866,7 +867,8 @@ def test_sigterm_while_a_listener_of_emit_runs_ends_the_script():
     text = """
     def listener(message):
         say("runs")
-        threading.Event().wait()
+        while True:  # as above
+            time.sleep(0.01)
 
     ipem.on("x", listener)
     ipem.start()
