@@ -45,7 +45,7 @@ _stderr = pytest.StashKey[int]()  # where a deadlock is shown, whatever capturin
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """For ``-n auto``: more than there are cores, as most tests wait for processes that they started."""
-    return 2 * (os.cpu_count() or 1)
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_configure(config):

@@ -63,7 +63,8 @@ class Node:
 
     def prepare(self, plan):
         self.plan = plan
-        ipem.options(plan.get("options", {}))
+        # Nothing here listens to ``stopping``, so a stop need not leave its children time for that.
+        ipem.options({"stopGrace": 50, **plan.get("options", {})})
         for event in LIFECYCLE:
             if event not in plan.get("deaf", ()):
                 ipem.on(event, self.hear)

@@ -575,35 +575,37 @@ LEAVES = {
 }
 ORPHANS_LEAVE = ["an exit hook", "a thread after stop"]
 LEAVING = """
-import threading, time
+import sys, threading, time
 
 def slow():
     try:
         with open("leaves", "w"):  # returns when the parent opens it as well
             pass
         time.sleep(SLOW)
-        print("done", flush=True)
+        sys.stdout.write("done\n")  # at once, beside other processes
+        sys.stdout.flush()
     except BaseException as exc:
         print(repr(exc), flush=True)
         raise
 """
 
 
-@pytest.mark.parametrize("how", LEAVES)
-def test_a_child_that_leaves_by_itself_has_as_long_as_it_needs(how):
-    text = f"""
-def work():
-    ipem.sendToParents("up")
-    {LEAVES[how]}
-
+def test_a_child_that_leaves_by_itself_has_as_long_as_it_needs():
+    works = [
+        f"def work_{number}():\n    ipem.sendToParents('up')\n    {leave}\n"
+        for number, leave in enumerate(LEAVES.values())
+    ]
+    text = """
 os.mkfifo("leaves")
 ipem.start()
-child = ipem.worker(work, restart=False)
-open("leaves").close()
-say("ended", child.join(), child.exitcode)
+children = [ipem.worker(work, restart=False) for name, work in list(globals().items()) if name.startswith("work_")]
+reader = open("leaves")  # for all, as it stays open
+for child in children:
+    say("ended", child.join(), child.exitcode)
 ipem.stop()
 """
-    assert lines_of(LEAVING.replace("SLOW", "4.5"), text) == ["done", "ended True 0"]
+    found = lines_of(LEAVING.replace("SLOW", "4.5"), *works, text)
+    assert sorted(found) == ["done"] * len(LEAVES) + ["ended True 0"] * len(LEAVES)
 
 
 def test_a_child_that_leaves_has_the_limit_of_its_option():
