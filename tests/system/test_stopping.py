@@ -582,7 +582,7 @@ def slow():
         with open("leaves", "w"):  # returns when the parent opens it as well
             pass
         time.sleep(SLOW)
-        sys.stdout.write("done\n")  # at once, beside other processes
+        sys.stdout.write("done\\n")  # at once, beside other processes
         sys.stdout.flush()
     except BaseException as exc:
         print(repr(exc), flush=True)
