@@ -181,7 +181,7 @@ def unfit() -> str | None:
     own = open_pidfd(os.getpid())
     if own is None:
         return "the system has no pidfds, by which the ends of children are noticed"
-    os.close(own)
+    own.close()
     return "the program is frozen into one file" if getattr(sys, "frozen", False) else None
 
 

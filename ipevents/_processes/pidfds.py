@@ -5,17 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-
-def open_pidfd(pid: int) -> int | None:
-    """Return a descriptor for a process, or None where the system has none. Raises ProcessLookupError."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError as exc:
-        if exc.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
-            return None
-        raise
+_NO_PIDFDS = (errno.ENOSYS, errno.EPERM, errno.EINVAL)  # of an old kernel, or of a sandbox
 
 
 class Held:
@@ -36,3 +26,31 @@ class Held:
             os.close(number)
 
     __del__ = close
+
+
+class Gone(ProcessLookupError):
+    """There is no such process any more: it has ended and was reaped."""
+
+
+def open_pidfd(pid: int) -> Held | None:
+    """Return a descriptor for a process, or None where the system has none. Raises Gone, and OSError."""
+    pidfd_open = getattr(os, "pidfd_open", None)
+    if pidfd_open is None:
+        return None
+    # ``map`` has both in their lists before a signal handler can raise.
+    numbers: list[int] = []
+    held: list[Held] = []
+    try:
+        numbers += map(pidfd_open, (pid,))
+        held += map(Held, numbers)
+        return held[0]
+    except BaseException as exc:
+        if not held:  # of a signal handler, where there is a number: no other code knows it
+            for number in numbers:
+                os.close(number)
+        if isinstance(exc, OSError) and not numbers:
+            if exc.errno in _NO_PIDFDS:
+                return None
+            if exc.errno == errno.ESRCH:
+                raise Gone(*exc.args) from None
+        raise

@@ -19,7 +19,7 @@ from .._exceptions import WorkerRefused
 from .._platform import streams
 from .._platform.clock import sleep
 from .._platform.threads import start_thread
-from .pidfds import Held, open_pidfd
+from .pidfds import Gone, Held, open_pidfd
 from .preparation import UNKNOWN_EXITCODE, check_interpreter, quiet_start
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
@@ -283,20 +283,10 @@ def code_of(result: Any) -> int | None:
 
 def _pidfd_of_child(pid: int) -> Held | None:
     """Return a pidfd for a child that was just started; None where there is none, or it is reaped already."""
-    # ``map`` has both in their lists before a signal handler can raise.
-    numbers: list[int | None] = []
-    held: list[Held] = []
     try:
-        numbers += map(open_pidfd, (pid,))
-        held += map(Held, filter(None, numbers))
-    except ProcessLookupError:  # it has ended, and was reaped: by somebody else, or SIGCHLD is ignored
+        return open_pidfd(pid)
+    except Gone:  # reaped by somebody else, or SIGCHLD is ignored
         return None
-    except BaseException:  # of a signal handler: no other code knows the descriptor
-        if not held:
-            for number in filter(None, numbers):
-                os.close(number)
-        raise
-    return held[0] if held else None
 
 
 def _check_place() -> None:

@@ -13,7 +13,7 @@ import select
 from .._platform.latches import Wakeup
 from .._platform.threads import for_poll, is_readable
 from .child_state import ChildState
-from .pidfds import open_pidfd
+from .pidfds import Gone, Held, open_pidfd
 
 
 class Sentinels:
@@ -24,7 +24,7 @@ class Sentinels:
 
     def __init__(self) -> None:
         self._watched: dict[int, ChildState] = {}
-        self._parent_fd: int | None = None
+        self._parent: Held | None = None
         self._poll = select.poll()
         self._wakeup = Wakeup()
         try:
@@ -43,13 +43,13 @@ class Sentinels:
         Called before the first wait.
         """
         try:
-            self._parent_fd = open_pidfd(pid)
-        except ProcessLookupError:
+            self._parent = open_pidfd(pid)
+        except Gone:
             return False
-        if self._parent_fd is None:
-            self._parent_fd = _sentinel_of_parent(pid)
-        if self._parent_fd is not None:
-            self._poll.register(self._parent_fd, select.POLLIN)
+        if self._parent is None:
+            self._parent = _sentinel_of_parent(pid)
+        if self._parent is not None:
+            self._poll.register(self._parent.number, select.POLLIN)
         return True
 
     def parent_is_gone(self, seconds: float) -> bool:
@@ -58,14 +58,14 @@ class Sentinels:
         A dying process closes its sockets first, so other processes may see their end before it has ended
         itself.
         """
-        return self._parent_fd is not None and is_readable(self._parent_fd, seconds)
+        return self._parent is not None and is_readable(self._parent.number, seconds)
 
     def parent_descriptor(self) -> int | None:
         """Return another descriptor for the end of the parent; None where there is none.
 
         The caller closes it.
         """
-        return None if self._parent_fd is None else os.dup(self._parent_fd)
+        return None if self._parent is None else os.dup(self._parent.number)
 
     def wait(self, alive: list[ChildState], seconds: float | None) -> tuple[list[ChildState], bool]:
         """Wait for the end of one of these children or of the parent, or for a ring; at most ``seconds``.
@@ -86,7 +86,7 @@ class Sentinels:
         ended = []
         parent_ended = False
         for descriptor, _ in ready:
-            if descriptor == self._parent_fd:
+            if self._parent is not None and descriptor == self._parent.number:
                 self._poll.unregister(descriptor)
                 parent_ended = True
             elif descriptor in self._watched:
@@ -105,13 +105,13 @@ class Sentinels:
         self._close_parent()
 
     def _close_parent(self) -> None:
-        """Close the descriptor for the end of the parent, once: its number may then be another file's."""
-        descriptor, self._parent_fd = self._parent_fd, None
-        if descriptor is not None:
-            os.close(descriptor)
+        """Close the descriptor for the end of the parent."""
+        parent, self._parent = self._parent, None
+        if parent is not None:
+            parent.close()
 
 
-def _sentinel_of_parent(pid: int) -> int | None:
+def _sentinel_of_parent(pid: int) -> Held | None:
     """Return a copy of multiprocessing's sentinel for the parent. For systems without pidfd.
 
     It becomes readable too late where the parent has forked by itself. None where there is no such parent.
@@ -119,4 +119,4 @@ def _sentinel_of_parent(pid: int) -> int | None:
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid != pid:
         return None
-    return os.dup(parent.sentinel)
+    return Held(os.dup(parent.sentinel))

@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-from interrupting import Interruption
 from raw_children import exit_with_three, launch, sleep_for_ever, starting, wait_end
 
 from ipevents._processes import preparation, process
@@ -84,20 +83,6 @@ def test_a_handler_that_raises_as_sigint_is_unblocked_leaves_no_mark_of_our_star
     finally:
         signal.signal(signal.SIGINT, before)
     assert not preparation.is_starting()
-
-
-def test_a_handler_that_raises_loses_no_pidfd():
-    before = os.listdir("/proc/self/fd")
-    place, where = 1, "somewhere"
-    while where:
-        interruption = Interruption(place, after_python_calls=False)
-        interruption.run(lambda: process._pidfd_of_child(os.getpid()))
-        where = interruption.where
-        if not where.startswith("open_pidfd"):  # there the system has returned it in this very moment
-            assert os.listdir("/proc/self/fd") == before, where
-        before = os.listdir("/proc/self/fd")
-        place += 1
-    assert place > 3
 
 
 def test_a_signal_to_what_has_ended_is_no_error(started):

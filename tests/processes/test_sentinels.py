@@ -26,12 +26,12 @@ class Watched:
     def __init__(self) -> None:
         self.popen = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         self.process = self
-        descriptor = open_pidfd(self.popen.pid)
-        assert descriptor is not None
-        self.descriptor = descriptor
+        held = open_pidfd(self.popen.pid)
+        assert held is not None
+        self.held = held
 
     def fileno(self) -> int:
-        return self.descriptor
+        return self.held.number
 
     def end(self) -> None:
         self.popen.kill()
@@ -44,7 +44,7 @@ def children():
     for child in found:
         child.end()
         child.popen.communicate()
-        os.close(child.descriptor)
+        child.held.close()
 
 
 def test_the_end_of_a_child_is_told_once(watch, children):
@@ -86,7 +86,7 @@ def test_without_a_parent_none_is_gone(watch):
 def test_a_fork_after_the_close_closes_no_descriptor_that_is_another_files_by_then():
     watch = Sentinels()
     assert watch.add_parent(os.getppid())
-    number = watch._parent_fd
+    number = watch._parent.number
     watch.close()
     others = [os.open(os.devnull, os.O_RDONLY) for _ in range(5)]
     assert number in others  # the system gives the lowest number that is free
