@@ -100,9 +100,9 @@ class Children:
         self._socket.open()
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
         try:
+            child.link = link  # first: what follows may be broken off, and taken back
             link.on_control = partial(self._reported, child)
             link.role, link.given_name, link.child = "child", child.name, child.handle
-            child.link = link
             with node.lock:
                 if node.stage is not Stage.OPEN:  # a stop was faster; it does not know of this link
                     raise node.stage_error()
