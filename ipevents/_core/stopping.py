@@ -70,7 +70,7 @@ class Ending:
     ) -> tuple[Act, float | None]:
         """Return what to do, and when to ask again; None: only when something else happens.
 
-        ``runs``: the main thread is in the program, and not in a wait of the library, which ends by itself.
+        ``runs``: the main thread is in the program, and not in a wait of the library that ends by itself.
         ``alone``: all children of this process have ended. A caller that gets SIGNAL must send it.
         """
         if self._signal_at is None:

@@ -26,9 +26,9 @@ from .._core.topology import Up
 from .._exceptions import Closed, LinkError, WorkerRefused
 from .._links.link import Link
 from .._payload import forms, inheritance
-from .._platform import exits, hooks, os_signals, signal_exceptions
+from .._platform import exits, hooks, os_signals, registry, signal_exceptions
 from .._platform.clock import monotonic, sleep
-from .._platform.latches import Latch, main_waits
+from .._platform.latches import Latch, main_goes_on, main_waits
 from .._platform.logs import Log, traceback_of
 from .._platform.threads import Deadline, is_readable, main_ident, start_thread
 from .._processes import programs
@@ -243,9 +243,15 @@ class ChildRole:
                 link.tell(record)
 
     def _end(self) -> None:
-        """Stop the emitter and wait for that. In the main thread, when it has left the program."""
+        """Stop the emitter and wait for that. In the main thread, when it has left the program.
+
+        Other emitters of the program are asked to stop where it was broken off. Otherwise their children may
+        end first, for which multiprocessing waits.
+        """
         self._over = True
         self._left.set()
+        if not self._returned or self.life.stopping.is_set():
+            registry.stop_all()
         self.life.request_stop(None)
         self.life.wait_over(None)
 
@@ -314,12 +320,15 @@ class ChildRole:
             self._goes_on = True
             self._left.set()  # this thread waits for the stop, so the stop must not wait for it
 
-    def runs(self) -> bool:
-        """Return whether the main thread is in the program, and in no wait of the library.
+    def runs(self, *, alone: bool) -> bool:
+        """Return whether the main thread has to be brought to the end of its program during a stop.
 
-        Such a wait ends by itself in a stop; the program has to be brought to its end.
+        That is not so in a wait that ends by itself: one that the stop has ended already, or that for a child
+        of this process while there is one (``alone`` says that there is none). Whatever else the program
+        waits for, at another emitter say, no stop of this one ends.
         """
-        return self._begun and not (self._returned or self._left.is_set() or main_waits())
+        ends_by_itself = main_goes_on() if alone else main_waits()
+        return self._begun and not (self._returned or self._left.is_set() or ends_by_itself)
 
     def takes_no_signal(self) -> bool:
         """Return whether a stop is under way to which this SIGTERM adds nothing.
@@ -329,7 +338,9 @@ class ChildRole:
         life = self.life
         if not life.stopping.is_set() or life.stopped.is_set():
             return False
-        return not self.runs() or signal_exceptions.raised() is Raised.ALIVE
+        supervisor = life.supervisor
+        alone = supervisor is None or not supervisor.children
+        return not self.runs(alone=alone) or signal_exceptions.raised() is Raised.ALIVE
 
     def has_left(self) -> bool:
         """Return whether a stop need not wait for the main thread, because that has left its program."""
@@ -350,7 +361,7 @@ class ChildRole:
         self._ending.signal_by(now + grace(self._launch.stop_grace, left, orphaned=self.orphaned))
         act, look_at = self._ending.next(
             now,
-            runs=self.runs(),
+            runs=self.runs(alone=alone),
             alone=alone,
             handler=os_signals.term_handler(),
             raised=signal_exceptions.raised(),
@@ -366,7 +377,7 @@ class ChildRole:
 
         In the supervisor's thread, at the end of a stop.
         """
-        if not self._left.is_set() and os_signals.term_handler() is Handler.DEFAULT and self.runs():
+        if not self._left.is_set() and os_signals.term_handler() is Handler.DEFAULT and self.runs(alone=True):
             drain.run_notices(self.life.node, deadline.at_least(LAST_SECONDS))
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
             signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there

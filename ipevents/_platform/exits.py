@@ -43,7 +43,7 @@ def be_last() -> None:
 
 
 def stay() -> None:
-    """Register the hook that keeps a top process alive after its script.
+    """Register the hook that keeps a top process alive after its script, or stops what is open in a child.
 
     It is registered once, however often an emitter opens. A second call of the hook would find no open
     emitter, and would forget the exit code that a listener had asked for.
@@ -97,7 +97,8 @@ def body_returned() -> bool:
 def _at_exit() -> None:
     """The hook that keeps the process alive: wait for the end of all open emitters.
 
-    If the body was left by an exception, sys.exit() or a signal, the emitters are first asked to stop.
+    If the body was left by an exception, sys.exit() or a signal, the emitters are first asked to stop. So are
+    those that a child has beside that of its parent.
     """
     global _in_hook, _own_way
     _in_hook = True

@@ -36,15 +36,18 @@ def register(emitter: Emitter) -> None:
 
 
 def opened(emitter: Emitter) -> None:
-    """Note that an emitter has opened in a top process.
+    """Note that an emitter has opened that is at the top of its tree.
 
     The first one also sets the signal handlers, and registers the hook that keeps the process alive after its
-    script.
+    script. In a child there are handlers already, and the hook stops these emitters.
     """
-    if registry.oldest() is None and not os_signals.are_installed():
-        host.find_body()
-        exits.stay()
-        os_signals.install()
+    if registry.oldest() is None:
+        if registry.child() is not None:
+            exits.stay()
+        elif not os_signals.are_installed():
+            host.find_body()
+            exits.stay()
+            os_signals.install()
     registry.opened(emitter)
 
 

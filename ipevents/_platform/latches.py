@@ -156,6 +156,8 @@ class MainBell:
 
     def __init__(self) -> None:
         self.is_waited_for = False
+        # What the main thread asks whether its wait is over; None while it waits for a socket, or not at all.
+        self.is_over: Callable[[], bool] | None = None
         self._wakeup: Wakeup | None = None  # made with the first wait
 
     def ring(self) -> None:
@@ -181,10 +183,11 @@ class MainBell:
         poll.register(wakeup.fileno(), select.POLLIN)
         for item, events in watched:
             poll.register(item, events)
-        outer = self.is_waited_for  # true if a signal handler waits in the middle of a wait
+        outer, outer_is_over = self.is_waited_for, self.is_over  # a signal handler may wait within a wait
         others = wakeup.writer()
         try:
             others = signal.set_wakeup_fd(wakeup.writer(), warn_on_full_buffer=False)
+            self.is_over = None if watched else is_over
             self.is_waited_for = True  # from here on the thread that makes is_over() true rings
             while not is_over() and not deadline.passed():
                 left = deadline.left()
@@ -194,7 +197,7 @@ class MainBell:
                     with contextlib.suppress(OSError):
                         os.write(others, signals)
         finally:
-            self.is_waited_for = outer
+            self.is_waited_for, self.is_over = outer, outer_is_over
             if outer:
                 wakeup.ring()  # this wait may have read the ring of the outer one
             with contextlib.suppress(ValueError, OSError):  # the program has closed its descriptor meanwhile
@@ -205,7 +208,7 @@ class MainBell:
         if self.is_waited_for:  # a signal handler forked in the middle of a wait
             with contextlib.suppress(ValueError):
                 signal.set_wakeup_fd(-1)
-            self.is_waited_for = False
+            self.is_waited_for, self.is_over = False, None
         if self._wakeup is not None:
             self._wakeup.abandon()
             self._wakeup = None
@@ -216,8 +219,14 @@ forget_main_bell = _main_bell.forget
 
 
 def main_waits() -> bool:
-    """Whether the main thread is in a wait of the library."""
-    return _main_bell.is_waited_for
+    """Whether the main thread waits for a latch."""
+    return _main_bell.is_over is not None
+
+
+def main_goes_on() -> bool:
+    """Whether the latch is set for which the main thread waits, so that it goes on in a moment."""
+    is_over = _main_bell.is_over
+    return is_over is not None and is_over()
 
 
 @interruptible

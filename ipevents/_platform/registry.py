@@ -51,7 +51,7 @@ class Child(Protocol):
 
 
 _known: weakref.WeakSet[Emitter] = weakref.WeakSet()  # all that were made and still exist, for forks
-_open: list[Emitter] = []  # the open ones of a top process, oldest first
+_open: list[Emitter] = []  # the open ones at the top of their trees, oldest first
 _child: Child | None = None
 
 

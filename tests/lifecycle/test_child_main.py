@@ -86,7 +86,10 @@ def test_a_child_that_a_thread_keeps_is_stopped_in_time(emitter):
 def role(monkeypatch):
     """A child with the library's handler for SIGTERM; what it sends its main thread is noted in ``sent``."""
     life = SimpleNamespace(
-        stopping=Latch(), stopped=Latch(), node=SimpleNamespace(router=SimpleNamespace(pid="1"))
+        stopping=Latch(),
+        stopped=Latch(),
+        node=SimpleNamespace(router=SimpleNamespace(pid="1")),
+        supervisor=None,
     )
     launch = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn", 0.0)
     made = ChildRole(life, launch)  # type: ignore[arg-type]  # as much of a life as it needs
@@ -105,14 +108,26 @@ def test_a_stop_that_comes_before_the_program_signals_nothing_until_that_has_beg
     assert role.sent == [module.signal.SIGTERM]
 
 
-def test_nothing_is_signalled_when_the_program_has_been_left_or_waits_in_the_library(role, monkeypatch):
+def test_nothing_is_signalled_when_the_program_has_been_left_or_is_in_a_wait_that_ends_by_itself(
+    role, monkeypatch
+):
     role._begun = True
     monkeypatch.setattr(module, "main_waits", lambda: True)
+    role.hurry(Deadline(CEILING_SECONDS), alone=False)  # perhaps for a child
+    monkeypatch.setattr(module, "main_goes_on", lambda: True)
     role.hurry(Deadline(CEILING_SECONDS), alone=True)
-    monkeypatch.setattr(module, "main_waits", lambda: False)
+    monkeypatch.undo()
     role._left.set()
     role.hurry(Deadline(CEILING_SECONDS), alone=True)
     assert role.sent == []
+
+
+def test_a_wait_that_no_stop_ends_is_signalled_once_there_is_no_child_any_more(role, monkeypatch):
+    role._begun = True
+    monkeypatch.setattr(module, "main_waits", lambda: True)
+    monkeypatch.setattr(module, "main_goes_on", lambda: False)
+    role.hurry(Deadline(CEILING_SECONDS), alone=True)
+    assert role.sent == [module.signal.SIGTERM]
 
 
 def test_an_outside_signal_in_a_stop_adds_nothing_to_what_is_being_unwound(role, monkeypatch):

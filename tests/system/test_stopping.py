@@ -304,6 +304,56 @@ def test_a_stop_goes_up_through_a_listener_that_the_program_itself_runs(how):
     assert lines_of(STOPS, text)[-2:] == ["finally", "stopped 0"]
 
 
+@pytest.mark.parametrize(
+    "waits",
+    [
+        "Emitter().options(socket=dict(port=port, host='127.0.0.1', authkey='k' * 16, onlyConnect=True)).start()",
+        "Emitter().options(useSocket=False).start().waitFor('never')",
+        "Emitter().options(useSocket=False).start().worker(signal.pause).join()",
+    ],
+    ids=["connects", "waits for an event", "waits for a child"],
+)
+def test_a_stop_ends_a_wait_for_another_emitter(waits):
+    text = f"""
+    import socket
+    from ipevents import Emitter
+
+    def work(port):
+        ipem.start()
+        try:
+            ipem.sendToParents("up")
+            {waits}
+        finally:
+            tell("finally")
+
+    silent = socket.create_server(("127.0.0.1", 0))
+    ipem.start()
+    stop(when_up(work, silent.getsockname()[1], stopGrace=100))
+    ipem.stop()
+    """
+    assert lines_of(STOPS, text) == ["finally", "stopped 0"]
+
+
+def test_another_emitter_in_a_worker_ends_with_it_and_leaves_nothing():
+    text = """
+    from ipevents import Emitter
+
+    def work():
+        other = Emitter().options(useSocket=False).start()
+        other.on("said", lambda message: say("said"))
+        other.worker(say_it, restart=False)
+
+    def say_it():
+        ipem.sendToParents("said")
+
+    ipem.start()
+    child = ipem.worker(work, restart=False)
+    say("joined", child.join(), child.exitcode)
+    ipem.stop()
+    """
+    assert lines_of(STOPS, text) == ["said", "joined True 0"]  # and no private directory
+
+
 @pytest.mark.parametrize("cleanup", ["finally", "except BaseException", "with"])
 def test_a_cleanup_at_work_is_not_interrupted_again(cleanup):
     text = f"""
@@ -677,7 +727,12 @@ ipem.start()
 """
 
 
-SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM}
+PAIRS = {  # of a first and a second one
+    "int-int": (signal.SIGINT, signal.SIGINT),
+    "int-term": (signal.SIGINT, signal.SIGTERM),
+    "term-int": (signal.SIGTERM, signal.SIGINT),
+    "term-term": (signal.SIGTERM, signal.SIGTERM),
+}
 CLEANUPS = {
     "finally": "try:\n    wait()\nfinally:\n    clean_up()\n",
     "except": "try:\n    wait()\nexcept BaseException:\n    clean_up()\n",
@@ -685,10 +740,9 @@ CLEANUPS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("cleanup", "first", "second"), diagonal(CLEANUPS, SIGNALS, dict(reversed(SIGNALS.items())))
-)
-def test_the_second_signal_ends_at_once_also_before_the_stop(first, second, cleanup):
+@pytest.mark.parametrize(("cleanup", "signals"), diagonal(CLEANUPS, PAIRS))
+def test_the_second_signal_ends_at_once_also_before_the_stop(signals, cleanup):
+    first, second = signals
     text = """
     def sleep():
         while True:  # not once for long: a signal just before that would not end it
