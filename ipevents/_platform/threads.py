@@ -68,7 +68,7 @@ def run_rounds(once: Callable[[], None], is_over: Callable[[], bool], log: Log, 
         except Exception:  # of the library, or of the system
             faults += 1
             log.exception("! a round of %r failed", owner)
-            if not patient(faults):
+            if not is_over() and not patient(faults):
                 log.warning("! %r gives up after %d faults in a row", owner, faults)
                 return
 

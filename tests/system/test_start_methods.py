@@ -37,11 +37,14 @@ COMPARED = (
     FIRST
     + """
 seen("forkserver")
+from ipevents._processes.fork_server import fork_server
+server = fork_server._server
 CHANGE
 spawned, forked = seen("spawn"), seen("forkserver")
+is_same = fork_server._server is server
 for emitter in emitters.values():
     emitter.stop()
-say(len(spawned), "points")
+say(len(spawned), "points", is_same)
 for point in sorted({*spawned, *forked}):
     if spawned.get(point) != forked.get(point):
         say(point, "SPAWN", spawned.get(point), "FORKSERVER", forked.get(point))
@@ -65,8 +68,6 @@ GIVEN = {
     "an inheritable descriptor": "os.set_inheritable(os.open(__file__, os.O_RDONLY), True)",
     "sys.path": "sys.path.insert(0, '/nowhere'); sys.path.append('')",
     "sys.argv": "sys.argv[:] = ['other', 'words']",
-    "warnings": "sys.warnoptions.append('ignore::UserWarning')",
-    "options": "sys._xoptions['own'] = True",
     "faulthandler": "import faulthandler; faulthandler.enable()",
     "a timer": "signal.setitimer(signal.ITIMER_REAL, 1000)",
     "authkey": "import multiprocessing as m; m.current_process().authkey = b'another'",
@@ -76,6 +77,8 @@ GIVEN = {
 }
 # What asks for another server.
 ASKING = {
+    "warnings": "sys.warnoptions.append('ignore::UserWarning')",
+    "options": "sys._xoptions['own'] = True",
     "default start method": "os.environ['IPEVENTS_START'] = {'spawn': 'forkserver'}.get(METHOD, 'spawn')",
     "putenv of python": "os.environ['PYTHONWARNINGS'] = 'error::UserWarning'",
     "hash seed": "os.environ['PYTHONHASHSEED'] = '7'",
@@ -122,7 +125,8 @@ if pid := os.fork():
 """
 
 
-def compare(change: str, first: str = "") -> list[str]:
+def compare(change: str, first: str = "", same_server: bool | None = None) -> list[str]:
+    """The differences; ``same_server``: whether the server from before the change has to have forked the child."""
     text = COMPARED.replace("CHANGE", change).replace(
         "emitters = {}\n", "KEPT = os.dup(1)\nemitters = {}\n", 1
     )
@@ -130,13 +134,17 @@ def compare(change: str, first: str = "") -> list[str]:
         ended = script.ended()
     assert ended.status == 0, ended.err
     number, *differences = ended.lines
-    assert int(number.split()[0]) > 60
+    points, _, is_same = number.split()
+    assert int(points) > 60
+    assert same_server is None or str(same_server) == is_same
     return differences
 
 
-@pytest.mark.parametrize("changes", [GIVEN, ASKING, {**GIVEN, **ASKING}], ids=["given", "asking", "both"])
-def test_a_forked_child_is_as_a_spawned_one_after_all_changes(changes):
-    assert compare("\n".join(changes.values())) == []
+@pytest.mark.parametrize(
+    ("changes", "same_server"), [(GIVEN, True), ({**GIVEN, **ASKING}, False)], ids=["given", "all"]
+)
+def test_a_forked_child_is_as_a_spawned_one_after_all_changes(changes, same_server):
+    assert compare("\n".join(changes.values()), same_server=same_server) == []
 
 
 @pytest.mark.parametrize("change", APART)
@@ -147,7 +155,7 @@ def test_a_forked_child_is_as_a_spawned_one_after_a_change_of(change):
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [*GIVEN, *ASKING])
 def test_a_forked_child_is_as_a_spawned_one_after_one_change_alone(change):
-    assert compare({**GIVEN, **ASKING}[change]) == []
+    assert compare({**GIVEN, **ASKING}[change], same_server=change in GIVEN) == []
 
 
 @of_root
