@@ -111,6 +111,7 @@ def test_two_checkouts_take_turns():
     assert all(" speed x " in line for line in lines)
 
 
+@pytest.mark.slow
 def test_all_that_starts_children_is_in_the_table_and_in_the_chart(tmp_path):
     chart = tmp_path / "starts.svg"
     lines = run("starts.py", "--children", 2, "--rounds", 1, "--plot", chart).splitlines()

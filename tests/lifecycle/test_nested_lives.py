@@ -50,7 +50,7 @@ def test_what_a_handler_starts_in_the_middle_of_a_start_is_kept(call, step):
     assert place > LEAST_PLACES, "no places were found"
 
 
-@pytest.mark.parametrize("step", [47, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_worker_in_the_middle_of_another_ones_start_is_refused_and_waits_for_no_lock(step):
     """multiprocessing cannot start two processes at once in a thread, and locks are held there."""
     place, where, refused = 1, "somewhere", 0

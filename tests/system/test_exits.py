@@ -150,11 +150,11 @@ while True:
     [
         (RUNS, signal.SIGINT, 130),
         slow(RUNS, signal.SIGTERM, 143),
-        (STAYS, signal.SIGTERM, -signal.SIGTERM),
+        slow(STAYS, signal.SIGTERM, -signal.SIGTERM),
         (POUR, signal.SIGINT, -signal.SIGINT),
         slow(POUR, signal.SIGTERM, 143),
-        (ADDRESS, signal.SIGINT, -signal.SIGINT),
-        (ANSWER, signal.SIGINT, -signal.SIGINT),
+        slow(ADDRESS, signal.SIGINT, -signal.SIGINT),
+        slow(ANSWER, signal.SIGINT, -signal.SIGINT),
     ],
     ids=[
         "run-int",

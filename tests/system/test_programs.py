@@ -366,8 +366,7 @@ NESTED = """
 """
 
 
-@pytest.mark.parametrize("how", ["pickle", "pool", "executor", "process"])
-@pytest.mark.parametrize("levels", [0, 2])
+@pytest.mark.parametrize(("how", "levels"), diagonal(["pickle", "pool", "executor", "process"], [0, 2]))
 def test_in_a_worker_pickle_and_multiprocessing_know_what_the_script_defines(tmp_path, how, levels):
     write(tmp_path / "script.py", NESTED)
     assert python("script.py", how, levels, cwd=tmp_path) == "9 True True\n"

@@ -406,8 +406,10 @@ if isinstance(joined, Listening):
     [
         ["AF_UNIX"],
         ["localhost"],
-        ["name", "::1"],
-        *(pytest.param(hosts, marks=pytest.mark.slow) for hosts in (["name"], ["::"], ["name", "127.0.0.1"])),
+        *(
+            pytest.param(hosts, marks=pytest.mark.slow)
+            for hosts in (["name", "::1"], ["name"], ["::"], ["name", "127.0.0.1"])
+        ),
     ],
     ids=str,
 )
