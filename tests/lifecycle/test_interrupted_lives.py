@@ -189,7 +189,7 @@ def test_start_of_a_server(make, step):
     check_start(make, step)
 
 
-@steps(19, 3)
+@steps(31, 3)
 def test_start_of_a_client(make, step):
     server = make()
     server.start()

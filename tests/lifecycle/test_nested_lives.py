@@ -28,7 +28,7 @@ def threads() -> set[str]:
     return {t.name for t in threading.enumerate() if t.name.startswith("ipevents-")}
 
 
-@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("call", ["open", "start"])
 def test_what_a_handler_starts_in_the_middle_of_a_start_is_kept(call, step):
     """Otherwise the interrupted call takes it for the work of a stop, and closes what was opened."""

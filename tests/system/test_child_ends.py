@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from matrix import slow
 from scripts import running
 
 # What the main thread of a child does meanwhile.
@@ -16,6 +17,7 @@ DOING = {
     "wait for a lock": "threading.Event().wait()",
     "nothing": "pass",
 }
+QUICK = ["run", "sleep", "loop", "nothing"]
 
 CHILD = """
 def target():
@@ -43,12 +45,11 @@ with ipem:
 @pytest.mark.parametrize(
     ("end", "code", "doing"),
     [
-        *(("child.send('leave')", 3, doing) for doing in DOING),
+        *(("child.send('leave')", 3, doing) for doing in QUICK),
+        *(slow("child.send('leave')", 3, doing) for doing in DOING if doing not in QUICK),
         # Slow, as test_exits ends children by a stop out of all that they may be doing.
-        *(
-            pytest.param("child.stop()", 0, doing, marks=[pytest.mark.slow] * (doing != "run"))
-            for doing in DOING
-        ),
+        ("child.stop()", 0, "run"),
+        *(slow("child.stop()", 0, doing) for doing in DOING if doing != "run"),
     ],
 )
 def test_a_child_ends_from_whatever_it_does(doing, end, code):

@@ -13,7 +13,7 @@ import pytest
 
 from ipevents import Emitter, OutboxFull
 
-SECONDS = [2.0, pytest.param(10.0, marks=pytest.mark.slow)]  # of mutual flood
+SECONDS = [1.0, pytest.param(10.0, marks=pytest.mark.slow)]  # of mutual flood
 AT_MOST_BEFORE = 20_000  # events of a flood before one of another link: 50 ms of a quick machine
 WAIT = 60.0  # ceiling of every wait, reached only in a deadlock
 

@@ -8,7 +8,7 @@ import re
 import signal
 
 import pytest
-from matrix import diagonal
+from matrix import diagonal, slow
 from scripts import Script, running, wait_gone
 
 AT_ONCE_SECONDS = 2.0  # what takes milliseconds, on a machine that has other things to do
@@ -109,14 +109,15 @@ def test_it_is_restarted_after_the_delay_and_not_before():
 @pytest.mark.parametrize(
     ("how", "policy", "restarted"),
     [
+        # All pairs: core/test_restarts.py.
         ("kill", False, False),
-        ("kill", "on-failure", True),
+        slow("kill", "on-failure", True),
         ("exit", "on-failure", True),
-        ("stop", "on-failure", False),
+        slow("stop", "on-failure", False),
         ("stop", True, True),
-        ("zero", True, True),
+        slow("zero", True, True),
         ("zero", "on-failure", False),
-        ("zero", False, False),
+        slow("zero", False, False),
     ],
 )
 def test_the_policy_of_a_child_decides(how, policy, restarted):

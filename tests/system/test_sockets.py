@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from matrix import slow
 from recorder import CEILING_SECONDS, Recorder, fence
 from scripts import printed, run, write
 
@@ -81,6 +82,7 @@ def test_two_scripts_find_each_other_in_any_order(tree, address, order):
     assert tree["S"].do("state")["isGrandMaster"]
 
 
+@pytest.mark.parametrize("address", ["TCP", slow("AF_UNIX")], indirect=True)
 def test_of_sixteen_that_start_at_once_exactly_one_is_the_grand_master(tree, address):
     public = {"socket": {"host": "127.0.0.1", **address}}
     roles = [f"N{number}" for number in range(16)]
