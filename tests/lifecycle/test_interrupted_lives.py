@@ -216,7 +216,8 @@ def never():
 
 
 @steps(47, 3)
-def test_worker(make, step):
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+def test_worker(make, is_open, step):
     def start():
         try:
             emitter.worker(never)
@@ -231,6 +232,8 @@ def test_worker(make, step):
     for interruption in each_place(step):
         emitter = make(useSocket=False)
         before = Before()
+        if is_open:
+            emitter.start()
         interruption.run(start)
         where = interruption.where
         check_free(emitter, where)

@@ -67,7 +67,7 @@ def test_a_worker_in_the_middle_of_another_ones_start_is_refused_and_waits_for_n
         assert multiprocessing.active_children() == []
         place += step
     assert place > LEAST_PLACES, "no places were found"
-    assert refused > 3
+    assert refused > 1
 
 
 class Worker:

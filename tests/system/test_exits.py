@@ -148,7 +148,7 @@ while True:
 @pytest.mark.parametrize(
     ("last", "number", "status"),
     [
-        (RUNS, signal.SIGINT, 130),
+        slow(RUNS, signal.SIGINT, 130),
         slow(RUNS, signal.SIGTERM, 143),
         slow(STAYS, signal.SIGTERM, -signal.SIGTERM),
         (POUR, signal.SIGINT, -signal.SIGINT),
@@ -614,13 +614,10 @@ say("codes", [child.exitcode for child in children])
 """
     with running("".join(works) + text) as script:
         script.wait_line("works", count=len(works))
-        begun = time.monotonic()
         script.signal(signal.SIGUSR1)
         lines = check(script, 0)
-        took = time.monotonic() - begun
     ends = ["finally"] * len(works)
     assert lines == ["works"] * len(works) + ends + [f"codes {[0] * len(works)}"]
-    assert took < AT_ONCE_SECONDS
 
 
 def test_a_child_whose_exit_takes_time_may_take_it():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import reference
 from directed import Peer, Raised, Tree
+from matrix import slow
 
 pytestmark = pytest.mark.skipif(
     not reference.SHARED.is_dir(), reason=f"the original's traces are not at {reference.SHARED}"
@@ -53,7 +54,10 @@ def argument(tree: Tree, who: Peer, value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("name", reference.SPECS)
+# Slow are those that differ from another one only in who listens.
+@pytest.mark.parametrize(
+    "name", [slow(name) if name == "b-tree-leaves" else name for name in reference.SPECS]
+)
 def test_every_process_receives_what_it_did_in_the_original(tree, port, name):
     spec = reference.spec(name)
     trace = reference.trace(name)

@@ -91,7 +91,9 @@ def test_each_sending_function_reaches_whom_it_should_from_every_place(full_tree
 DEEP = {"A": "S", "B": "A", "E": "B", "F": "E", "C": "S", "D": "C", "G": "D", "H": "G"}
 
 
-@pytest.mark.parametrize("senders", ["SBH", pytest.param("AEFCDG", marks=pytest.mark.slow)])
+# Routing in deep trees is also shown without processes, in core/test_routing_in_trees.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("senders", ["SBH", "AEFCDG"])
 def test_every_function_reaches_whom_it_should_five_levels_deep(tree, port, senders):
     public = {"socket": {"host": "127.0.0.1", "port": port}}
     tree.top("S", options=public, listen=["evt"])

@@ -405,10 +405,9 @@ if isinstance(joined, Listening):
     "hosts",
     [
         ["AF_UNIX"],
-        ["localhost"],
         *(
             pytest.param(hosts, marks=pytest.mark.slow)
-            for hosts in (["name", "::1"], ["name"], ["::"], ["name", "127.0.0.1"])
+            for hosts in (["localhost"], ["name", "::1"], ["name"], ["::"], ["name", "127.0.0.1"])
         ),
     ],
     ids=str,
