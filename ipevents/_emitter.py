@@ -443,7 +443,6 @@ class Emitter:
         or there is no script, and if no process can be started here (a daemonic process, no interpreter, no
         working directory).
         """
-        self._life.expect_child()
         arguments, inherited = programs.arguments(args), Inheritance()
         if target is None:
             raise TypeError(
@@ -482,7 +481,6 @@ class Emitter:
         ``worker``. Raises FileNotFoundError if there is no such script, or the directory has no
         ``__main__.py``.
         """
-        self._life.expect_child()
         program = programs.other_script(path, programs.arguments(args))
         name = programs.name(name, os.path.basename(program.argv[0]))
         return self._begin(program, False, name, restart, delayRestart, stopGrace)

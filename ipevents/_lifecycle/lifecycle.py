@@ -379,13 +379,6 @@ class Lifecycle(Life):
 
     # Children
 
-    def expect_child(self) -> None:
-        """Let what takes long at the start of a first child begin: the call that prepares it has begun."""
-        supervisor = self.supervisor
-        is_forked = self.options.start_method == "forkserver"
-        if is_forked and supervisor is not None and self.node.stage is Stage.OPEN and not self.node.inside():
-            supervisor.children.begin_server()
-
     def add_child(self, child: ChildState) -> None:
         """Start a child under this emitter. Raises IPEventsError or OSError; after a stop, Closed.
 

@@ -76,39 +76,6 @@ class Children:
 
     # Starts
 
-    def begin_server(self) -> None:
-        """Have the fork server begin for a child that is about to be prepared.
-
-        It takes as long to begin as several children, so the preparation of the first one need not wait for
-        it, nor it for that. Nothing is raised that the start of the child will find as well.
-        """
-        if self._fork_server is not None or getattr(_here, "is_starting", False):
-            return
-        from .fork_server import Unavailable  # late: a process without children does without
-
-        try:
-            _here.is_starting = True
-            streams.occupy()
-            server = self._retained_server()
-            if self._node.stage is not Stage.OPEN:  # a stop was faster, and has released it already
-                server.release(self)
-            server.begin()
-        except (WorkerRefused, Unavailable):
-            return
-        except OSError as exc:
-            if exc.errno is None:
-                raise  # of a signal handler, TimeoutError, say, and not of the system
-        finally:
-            _here.is_starting = False
-
-    def _retained_server(self) -> ForkServer:
-        """Return the fork server; it runs at least until ``close``, once it has begun."""
-        from .fork_server import fork_server  # late, as above
-
-        self._fork_server = fork_server  # first: a signal handler may raise between the two
-        fork_server.retain(self)
-        return fork_server
-
     def add(self, child: ChildState) -> None:
         """Start a child for the first time, in the calling thread.
 
@@ -175,8 +142,11 @@ class Children:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
         )
-        if child.start_method == "forkserver":
-            self._retained_server()
+        if child.start_method == "forkserver" and self._fork_server is None:
+            from .fork_server import fork_server  # late: a process without children does without
+
+            self._fork_server = fork_server  # first: a signal handler may raise between the two
+            fork_server.retain(self)
         process = None
         try:
             inherited = child.inherited.passed(child.start_method)

@@ -204,17 +204,6 @@ class ForkServer:
             log.info("= children are started by spawn, as there can be no fork server: %s", why)
         return Unavailable(why)
 
-    def begin(self) -> None:
-        """Start a server for children to come, unless one runs or nobody retains it. Does not wait for it.
-
-        Raises what ``fork`` raises.
-        """
-        self.check()
-        fingerprint = moment.fingerprint(moment.status())
-        with self._lock:
-            if self._users:  # or a stop was faster, and would not know of it
-                self._current(fingerprint)
-
     def fork(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked:
         """Fork a child, which waits for what it is to do. ``inherited`` are descriptors for it.
 

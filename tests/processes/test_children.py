@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 
 import pytest
 
-from ipevents import Emitter, StartFailed, WorkerRefused
+from ipevents import Emitter, StartFailed
 from ipevents._core.messages import FAILED, STOP
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
 from ipevents._processes import children as module
 from ipevents._processes import supervisor
-from ipevents._processes.fork_server import fork_server
 
 CEILING_SECONDS = 20.0
 
@@ -21,12 +19,6 @@ CEILING_SECONDS = 20.0
 @pytest.fixture
 def emitter():
     with Emitter().options(useSocket=False, delayRestart=0, maxRestarts=2) as emitter:
-        yield emitter
-
-
-@pytest.fixture
-def forking():
-    with Emitter().options(useSocket=False, startMethod="forkserver") as emitter:
         yield emitter
 
 
@@ -61,57 +53,6 @@ def test_a_fault_after_the_start_of_a_process_leaves_it_watched(emitter, monkeyp
         child.process.kill()
         assert child.join(CEILING_SECONDS)
     assert [process.exitcode for process in second] == [-signal.SIGKILL]
-
-
-class Looks:
-    """An argument that sees, while it is pickled, whether the fork server runs."""
-
-    def __init__(self):
-        self.seen = []
-
-    def __reduce__(self):
-        self.seen.append(fork_server._server is not None)
-        return int, ()
-
-
-def test_the_fork_server_begins_while_the_first_child_is_prepared(forking):
-    looks = Looks()
-    forking.worker(print, [looks], restart=False).join(CEILING_SECONDS)
-    assert looks.seen[0]
-
-
-def test_no_fork_server_begins_where_children_are_spawned():
-    with Emitter().options(useSocket=False, startMethod="spawn") as emitter:
-        looks = Looks()
-        emitter.worker(print, [looks], restart=False).join(CEILING_SECONDS)
-    assert not any(looks.seen)
-
-
-def test_a_first_child_that_cannot_be_prepared_leaves_no_fork_server_behind(forking):
-    with pytest.raises(TypeError):
-        forking.worker("no function")
-    forking.stop()
-    assert fork_server._server is None
-
-
-@pytest.mark.parametrize("refusal", [OSError(errno.EAGAIN, "no more"), WorkerRefused("refused")])
-def test_what_keeps_the_fork_server_from_beginning_is_told_by_the_start_of_the_child(
-    forking, monkeypatch, refusal
-):
-    def refuse():
-        raise refusal
-
-    monkeypatch.setattr(fork_server, "begin", refuse)
-    assert forking.worker(print, restart=False).join(CEILING_SECONDS)
-
-
-def test_what_a_signal_handler_raises_at_the_beginning_of_the_fork_server_is_passed_on(forking, monkeypatch):
-    def late():
-        raise TimeoutError("of a handler")
-
-    monkeypatch.setattr(fork_server, "begin", late)
-    with pytest.raises(TimeoutError):
-        forking.worker(print)
 
 
 def test_what_a_child_reports_comes_to_its_state_until_it_has_ended_for_good(emitter):

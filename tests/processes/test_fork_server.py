@@ -88,18 +88,6 @@ def test_one_server_serves_all_and_ends_with_the_last_that_retains_it(server):
         os.kill(pid, 0)
 
 
-def test_it_can_begin_before_the_first_child_is_asked_for_but_only_for_who_retains_it(server):
-    server.begin()
-    assert server._server is None
-    server.retain(server)
-    server.begin()
-    begun = pid_of(server)
-    forked = fork(server)
-    assert pid_of(server) == begun
-    end_of(forked)
-    server.release(server)
-
-
 def test_it_leaves_no_descriptor(server):
     end_of(fork(server))
     server.release(None)
