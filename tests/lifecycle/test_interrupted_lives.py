@@ -215,7 +215,7 @@ def never():
     ipem.waitFor("never")
 
 
-@steps(47, 3)
+@steps(47, 9)
 @pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
 def test_worker(make, is_open, step):
     def start():
