@@ -28,7 +28,7 @@ from .._links.link import Link
 from .._payload import forms, inheritance
 from .._platform import exits, hooks, os_signals, registry, signal_exceptions
 from .._platform.clock import monotonic, sleep
-from .._platform.latches import Latch, main_goes_on, main_waits
+from .._platform.latches import Latch, main_waits_for
 from .._platform.logs import Log, traceback_of
 from .._platform.threads import Deadline, is_readable, main_ident, start_thread
 from .._processes import programs
@@ -323,11 +323,15 @@ class ChildRole:
     def runs(self, *, alone: bool) -> bool:
         """Return whether the main thread has to be brought to the end of its program during a stop.
 
-        That is not so in a wait that ends by itself: one that the stop has ended already, or that for a child
-        of this process while there is one (``alone`` says that there is none). Whatever else the program
-        waits for, at another emitter say, no stop of this one ends.
+        That is not so in a wait that ends by itself: one that the stop has ended already, that for the event
+        ``stopping``, which ends when its listeners have run, and one for a child of this process while there
+        is any (``alone`` says that there is none). Whatever else the program waits for, at another emitter
+        say, no stop of this one ends.
         """
-        ends_by_itself = main_goes_on() if alone else main_waits()
+        latch = main_waits_for()
+        ends_by_itself = latch is not None and (
+            not alone or latch.is_set() or latch in self.life.stop_waiters
+        )
         return self._begun and not (self._returned or self._left.is_set() or ends_by_itself)
 
     def takes_no_signal(self) -> bool:

@@ -156,8 +156,9 @@ class MainBell:
 
     def __init__(self) -> None:
         self.is_waited_for = False
-        # What the main thread asks whether its wait is over; None while it waits for a socket, or not at all.
-        self.is_over: Callable[[], bool] | None = None
+        self.latch: Latch | None = (
+            None  # what the main thread waits for; None for a socket, and while it does not
+        )
         self._wakeup: Wakeup | None = None  # made with the first wait
 
     def ring(self) -> None:
@@ -168,11 +169,16 @@ class MainBell:
 
     @interruptible
     def wait(
-        self, is_over: Callable[[], bool], deadline: Deadline, *watched: tuple[SupportsFileno, int]
+        self,
+        is_over: Callable[[], bool],
+        deadline: Deadline,
+        *watched: tuple[SupportsFileno, int],
+        latch: Latch | None = None,
     ) -> None:
         """In the main thread: block until ``is_over()`` is true, or until the deadline.
 
         It is asked after each ring, and when one of ``watched`` is ready: things to poll, with their events.
+        ``latch`` is the one that it asks for.
 
         A signal handler may raise in here.
         """
@@ -183,11 +189,11 @@ class MainBell:
         poll.register(wakeup.fileno(), select.POLLIN)
         for item, events in watched:
             poll.register(item, events)
-        outer, outer_is_over = self.is_waited_for, self.is_over  # a signal handler may wait within a wait
+        outer, outer_latch = self.is_waited_for, self.latch  # a signal handler may wait within a wait
         others = wakeup.writer()
         try:
             others = signal.set_wakeup_fd(wakeup.writer(), warn_on_full_buffer=False)
-            self.is_over = None if watched else is_over
+            self.latch = latch
             self.is_waited_for = True  # from here on the thread that makes is_over() true rings
             while not is_over() and not deadline.passed():
                 left = deadline.left()
@@ -197,7 +203,7 @@ class MainBell:
                     with contextlib.suppress(OSError):
                         os.write(others, signals)
         finally:
-            self.is_waited_for, self.is_over = outer, outer_is_over
+            self.is_waited_for, self.latch = outer, outer_latch
             if outer:
                 wakeup.ring()  # this wait may have read the ring of the outer one
             with contextlib.suppress(ValueError, OSError):  # the program has closed its descriptor meanwhile
@@ -208,7 +214,7 @@ class MainBell:
         if self.is_waited_for:  # a signal handler forked in the middle of a wait
             with contextlib.suppress(ValueError):
                 signal.set_wakeup_fd(-1)
-            self.is_waited_for, self.is_over = False, None
+            self.is_waited_for, self.latch = False, None
         if self._wakeup is not None:
             self._wakeup.abandon()
             self._wakeup = None
@@ -218,15 +224,9 @@ _main_bell = MainBell()
 forget_main_bell = _main_bell.forget
 
 
-def main_waits() -> bool:
-    """Whether the main thread waits for a latch."""
-    return _main_bell.is_over is not None
-
-
-def main_goes_on() -> bool:
-    """Whether the latch is set for which the main thread waits, so that it goes on in a moment."""
-    is_over = _main_bell.is_over
-    return is_over is not None and is_over()
+def main_waits_for() -> Latch | None:
+    """The latch for which the main thread waits at the moment, None where it does not."""
+    return _main_bell.latch
 
 
 @interruptible
@@ -278,7 +278,7 @@ class Latch:
         if self.is_set():
             return True
         if get_ident() == main_ident():
-            _main_bell.wait(self.is_set, Deadline(timeout))
+            _main_bell.wait(self.is_set, Deadline(timeout), latch=self)
             return self.is_set()
         try:
             self._lock.acquire(timeout=-1 if timeout is None else max(0.0, for_lock(timeout)))

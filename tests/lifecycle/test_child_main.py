@@ -90,6 +90,7 @@ def role(monkeypatch):
         stopped=Latch(),
         node=SimpleNamespace(router=SimpleNamespace(pid="1")),
         supervisor=None,
+        stop_waiters=set(),
     )
     launch = Launch("/nonexistent/children", b"start", b"a token", os.getpid(), 1, True, "spawn", 0.0)
     made = ChildRole(life, launch)  # type: ignore[arg-type]  # as much of a life as it needs
@@ -112,11 +113,15 @@ def test_nothing_is_signalled_when_the_program_has_been_left_or_is_in_a_wait_tha
     role, monkeypatch
 ):
     role._begun = True
-    monkeypatch.setattr(module, "main_waits", lambda: True)
+    latch = Latch()
+    monkeypatch.setattr(module, "main_waits_for", lambda: latch)
     role.hurry(Deadline(CEILING_SECONDS), alone=False)  # perhaps for a child
-    monkeypatch.setattr(module, "main_goes_on", lambda: True)
-    role.hurry(Deadline(CEILING_SECONDS), alone=True)
-    monkeypatch.undo()
+    role.life.stop_waiters.add(latch)
+    role.hurry(Deadline(CEILING_SECONDS), alone=True)  # until the listeners of ``stopping`` have run
+    role.life.stop_waiters.clear()
+    latch.set()
+    role.hurry(Deadline(CEILING_SECONDS), alone=True)  # about to go on
+    monkeypatch.setattr(module, "main_waits_for", lambda: None)
     role._left.set()
     role.hurry(Deadline(CEILING_SECONDS), alone=True)
     assert role.sent == []
@@ -124,8 +129,7 @@ def test_nothing_is_signalled_when_the_program_has_been_left_or_is_in_a_wait_tha
 
 def test_a_wait_that_no_stop_ends_is_signalled_once_there_is_no_child_any_more(role, monkeypatch):
     role._begun = True
-    monkeypatch.setattr(module, "main_waits", lambda: True)
-    monkeypatch.setattr(module, "main_goes_on", lambda: False)
+    monkeypatch.setattr(module, "main_waits_for", Latch)
     role.hurry(Deadline(CEILING_SECONDS), alone=True)
     assert role.sent == [module.signal.SIGTERM]
 
