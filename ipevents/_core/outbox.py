@@ -68,19 +68,19 @@ class Outbox:
     __slots__ = (
         "_event",
         "_events",
-        "frames",
         "_framed",
         "_framed_size",
         "_header",
         "_pending_interest",
         "_run",
         "_simple_up_to",
-        "tail",
         "_tail_count",
         "_tail_size",
         "being_written",
         "dropping",
+        "frames",
         "peak",
+        "tail",
         "taken",
     )
 
@@ -111,7 +111,10 @@ class Outbox:
 
     @property
     def count(self) -> int:
-        """How many messages and control records wait. Whether any do tell ``tail`` and ``frames`` faster."""
+        """How many messages and control records wait.
+
+        Whether there are any is known faster: one of ``tail`` and ``frames`` is not empty then.
+        """
         return self._framed + self._tail_count + len(self._run)
 
     @property

@@ -578,17 +578,17 @@ DOINGS = {
     "select": "import select; select.select([os.pipe()[0]], [], [])",
     "child-join": "ipem.worker(ipem.run).join()",
 }
-ATTENTIVE = ["busy", "send", "emit"]  # these never wait
+BUSY = ["busy", "send", "emit"]  # these never wait
 
 
 @pytest.mark.parametrize(
     "doings",
     [
-        [doing for doing in DOINGS if doing not in ATTENTIVE],
-        ATTENTIVE,
+        [doing for doing in DOINGS if doing not in BUSY],
+        BUSY,
         *(slow([doing], id=doing) for doing in DOINGS),
     ],
-    ids=lambda doings: "all others" if len(doings) > len(ATTENTIVE) else "busy",
+    ids=lambda doings: "all others" if len(doings) > len(BUSY) else "busy",
 )
 def test_a_child_leaves_whatever_it_is_doing_and_its_finally_runs(doings):
     works = [
