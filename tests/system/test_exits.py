@@ -718,12 +718,12 @@ def test_sigterm_to_a_middle_process_ends_its_part_of_the_tree():
 
 
 def test_sigterm_to_a_leaf_ends_that_one_only():
-    with running(
-        WORKER, "ipem.on('offline', lambda message, pid: say('offline', message.exitcode))\n", RUNS
-    ) as script:
+    text = (
+        "ipem.on('offline', lambda message, pid: say('offline', message.exitcode))\nsay('leaf', child.pid)\n"
+    )
+    with running(WORKER, text, RUNS) as script:
         ready(script)
-        leaf = next(line for line in script.tree()[::-1])
-        os.kill(leaf, signal.SIGTERM)
+        os.kill(int(script.word("leaf")), signal.SIGTERM)
         script.wait_line("offline 143")
         script.wait_line("online", count=3)  # its successor
         script.signal(signal.SIGTERM)
