@@ -43,8 +43,12 @@ class Stranger:
 
     def __init__(self, address, family, behave):
         self.sock = socket.socket(getattr(socket, family))
-        self.sock.bind(address)
-        self.sock.listen()
+        try:
+            self.sock.bind(address)
+            self.sock.listen()
+        except BaseException:
+            self.sock.close()
+            raise
         self.thread = threading.Thread(target=self.run, args=(behave,))
         self.thread.start()
 
