@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 ALL = range(20_000, 32_000)  # the kernel gives no client a port of these
-BLOCK = 400  # more than the tests of one process use in the minute for which the kernel keeps a connection's port
+BLOCK = 400  # more than one process uses in the minute for which the kernel remembers an ended connection
 
 _ports: Iterator[int] = iter(())
 
@@ -35,7 +35,7 @@ def claim() -> Callable[[], None]:
 
 
 def free_port() -> int:
-    """The next port of ours that any socket can bind: not one where an ended connection is still remembered."""
+    """The next port of ours that any socket can bind, so not one with an ended connection."""
     for number in itertools.islice(_ports, BLOCK):
         with socket.socket() as probe:
             try:
