@@ -35,11 +35,11 @@ class Writer(Outlet):
     def _write_loop(self) -> None:
         """Write whenever the link is prompted or a deferred record is due. The body of the writer thread.
 
-        After a write it looks again every LINGER_SECONDS, without being woken; after LINGER_ROUNDS looks that
-        found nothing it sleeps until it is woken.
+        Once a listener has called it, it looks again every LINGER_SECONDS, without being woken; after
+        LINGER_ROUNDS looks that found nothing it sleeps until it is woken. A prompt wakes it in any case.
         """
         wait: float | None = None
-        quiet = 0
+        quiet = LINGER_ROUNDS
         while True:
             got = self._wakeup.acquire(timeout=-1 if wait is None else wait)
             with self._lock:
@@ -62,7 +62,7 @@ class Writer(Outlet):
                     self._owner = get_ident()
                     self._right = _WRITING  # LEFT or CLAIMED -> WRITING
                 self.attended = self._right is not _FREE
-                quiet = 0 if got or writes or waits else quiet + 1
+                quiet = 0 if before is _CALLED or (waits and not writes) else quiet + (not got)
                 wait = left if quiet < LINGER_ROUNDS else None
                 self._summons = _LINGERS if wait is not None else _ASLEEP
             if writes:
