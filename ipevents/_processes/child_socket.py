@@ -15,18 +15,20 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from .._core.child_states import Contact, Phase
 from .._core.handshake import HUNG_UP, Identity, Refusal
 from .._node.node import Node
 from .._platform.clock import monotonic
 from .._platform.logs import Log
-from .._transport.acceptor import Acceptor
 from .._transport.keys import CHILD, derive
 from .._transport.private_directory import PrivateDirectory
-from .._transport.socket_file import SocketFile
 from .._transport.sockets import listen
 from .child_state import ChildState
+
+if TYPE_CHECKING:
+    from .._transport.acceptor import Acceptor
 
 log = Log("ipevents.children")
 
@@ -59,6 +61,10 @@ class ChildSocket:
                 raise self._node.stage_error()
             if self._acceptor is not None:
                 return
+            # Late: a process without children does without.
+            from .._transport.acceptor import Acceptor
+            from .._transport.socket_file import SocketFile
+
             directory = PrivateDirectory.make()
             listener = None
             try:

@@ -221,7 +221,7 @@ class ForkServer:
             if fingerprint[0] == moment.identity():
                 return forked
             forked.give_up()
-            fingerprint = moment.fingerprint(moment.status())
+            fingerprint = moment.fingerprint_now()
         # Another try at each start would take too long. What an ended server has told is the better reason.
         self._failure = self._failure or "each one ends, or is out of date, as soon as it has begun"
         raise self._unavailable(self._failure)

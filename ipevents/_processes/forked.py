@@ -37,8 +37,9 @@ class Popen:
         self.code: int | None = None  # the exit code; None where the fork server had ended before it
         self._passed: list[int] = []
         own = moment.status()
-        content = self._pickled(process, moment.now(own))
-        self._forked: Forked = fork_server.fork(self._passed, moment.fingerprint(own))
+        inherits = moment.now(own)
+        content = self._pickled(process, inherits)
+        self._forked: Forked = fork_server.fork(self._passed, moment.fingerprint(own, inherits))
         self.pid = self._forked.pid
         self.pidfd = self._forked.pidfd  # closed by who starts the process, after the end
         self.sentinel = self._forked.report.fileno()

@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from .._options import START_VARIABLE
 from .pidfds import open_pidfd
@@ -78,7 +78,7 @@ class Surroundings(NamedTuple):
 
     root: tuple[int, int] | None  # inode and device, others after chroot; None where the process is hidden
     namespaces: list[str | None]
-    files: list[str | None]
+    files: list[bytes | None]
 
     def told(self) -> bytes:
         """Return the same as bytes, equal where this is equal."""
@@ -87,8 +87,9 @@ class Surroundings(NamedTuple):
 
 def status() -> Mapping[str, str]:
     """Return the lines of the calling thread's status by their names. Raises OSError without ``/proc``."""
-    with _opened(_STATUS) as file:
-        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    # The name of a process there may be any bytes.
+    lines = _content(_STATUS).decode("utf-8", "surrogateescape").split("\n")
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 def now(own: Mapping[str, str]) -> Moment:
@@ -137,23 +138,31 @@ def identity() -> object:
     return os.getresuid(), os.getresgid(), os.getgroups()
 
 
-def fingerprint(own: Mapping[str, str]) -> Fingerprint:
-    """Return what a running server can give no child of its own; ``own`` is the thread's ``status()``.
+def fingerprint(own: Mapping[str, str], inherited: Moment) -> Fingerprint:
+    """Return what a running server can give no child of its own.
 
-    Only for comparison with another one. The first item is ``identity()``.
+    ``own`` is the thread's ``status()``, and ``inherited`` its moment. Only for comparison with another one.
+    The first item is ``identity()``.
     """
+    limits = dict(inherited.limits)
     return (
         identity(),
         tuple(own.get(name) for name in _STATUS_LINES),
-        _text("/proc/self/timerslack_ns"),
+        _found("/proc/self/timerslack_ns"),
         os.getsid(0),
         os.getpgrp(),
         os.getpriority(os.PRIO_PROCESS, 0),
         (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority),
-        tuple(resource.getrlimit(number)[1] for number in _LIMITS),
-        resource.getrlimit(resource.RLIMIT_STACK)[0],  # of it the C library makes the size of threads' stacks
-        sorted(item for item in os.environb.items() if item[0].startswith(_READ_AT_START)),
+        [hard for _, hard in limits.values()],
+        limits[resource.RLIMIT_STACK][0],  # of it the C library makes the size of threads' stacks
+        sorted(item for item in inherited.environment.items() if item[0].startswith(_READ_AT_START)),
     )
+
+
+def fingerprint_now() -> Fingerprint:
+    """Return that of the calling thread."""
+    own = status()
+    return fingerprint(own, now(own))
 
 
 def surroundings(pid: object, thread: int) -> Surroundings:
@@ -170,7 +179,7 @@ def surroundings(pid: object, thread: int) -> Surroundings:
     return Surroundings(
         root,
         [_link(f"{place}/ns/{name}") for name in _NAMESPACES],
-        [_text(f"/proc/{pid}/{name}") for name in _FILES],
+        [_found(f"/proc/{pid}/{name}") for name in _FILES],
     )
 
 
@@ -207,16 +216,22 @@ def numbers_in(mask: str) -> tuple[int, ...]:
     return tuple(number for number in range(1, bits.bit_length() + 1) if bits >> (number - 1) & 1)
 
 
-def _opened(path: str) -> TextIO:
-    """Open a file of ``/proc``. The name of a process there may be any bytes."""
-    return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
-
-
-def _text(path: str) -> str | None:
-    """Return what a file of ``/proc`` says; None where it is not there or not for us."""
+def _content(path: str) -> bytes:
+    """Return what a file of ``/proc`` says."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with _opened(path) as file:
-            return file.read()
+        content = b""
+        while part := os.read(file, 1 << 16):
+            content += part
+        return content
+    finally:
+        os.close(file)
+
+
+def _found(path: str) -> bytes | None:
+    """Return the same, or None where it is not there or not for us."""
+    try:
+        return _content(path)
     except OSError:
         return None
 

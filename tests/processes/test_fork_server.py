@@ -36,7 +36,7 @@ def server():
 
 def fork(server: ForkServer, inherited=()):
     with quiet_start():
-        return server.fork(list(inherited), moment.fingerprint(moment.status()))
+        return server.fork(list(inherited), moment.fingerprint_now())
 
 
 def end_of(forked) -> int | None:
@@ -325,7 +325,7 @@ def test_it_ends_when_its_owner_is_killed():
     from ipevents._processes.fork_server import fork_server
     from ipevents._processes.preparation import quiet_start
     with quiet_start():
-        forked = fork_server.fork([], moment.fingerprint(moment.status()))
+        forked = fork_server.fork([], moment.fingerprint_now())
     print(fork_server._server._pids[0], forked.pid, flush=True)
     signal.pause()
     """

@@ -80,8 +80,8 @@ def test_handlers_that_the_interpreter_has_set_stay():
 
 
 def test_a_fingerprint_stays_the_same_from_thread_to_thread():
-    found = [moment.fingerprint(moment.status())]
-    thread = threading.Thread(target=lambda: found.append(moment.fingerprint(moment.status())))
+    found = [moment.fingerprint_now()]
+    thread = threading.Thread(target=lambda: found.append(moment.fingerprint_now()))
     thread.start()
     thread.join()
     assert found[0] == found[1]
@@ -108,17 +108,17 @@ def test_what_a_fork_cannot_give_back_changes_the_fingerprint(change):
     def differs():
         if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 1))  # only root may, and only root has come so far
-        before = moment.fingerprint(moment.status())
+        before = moment.fingerprint_now()
         change()
-        assert moment.fingerprint(moment.status()) != before
+        assert moment.fingerprint_now() != before
 
     in_child(differs)
 
 
 def test_an_ordinary_variable_does_not_change_the_fingerprint(monkeypatch):
-    before = moment.fingerprint(moment.status())
+    before = moment.fingerprint_now()
     monkeypatch.setenv("ORDINARY", "1")
-    assert moment.fingerprint(moment.status()) == before
+    assert moment.fingerprint_now() == before
 
 
 def test_surroundings_are_those_of_any_thread_of_the_same_place():
