@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 
 from sending import CEILING
 
 from ipevents._core.link_state import Right, Summons
 from ipevents._core.messages import PARENT
+from ipevents._links.writer import LINGER_ROUNDS, LINGER_SECONDS
 from ipevents._platform.threads import Deadline
 
 
@@ -74,3 +76,39 @@ def test_what_a_listener_put_calls_the_writer_thread_and_is_claimed_at_the_end_o
         records = link.claim_now()
     link.write_now(records)
     assert sending.peer.recv(1 << 16)
+
+
+class Sleeps:
+    """Stands for the lock on which the writer thread sleeps, and notes for how long it means to."""
+
+    def __init__(self, lock):
+        self._lock = lock
+        self.seen = queue.SimpleQueue()
+        self.release = lock.release
+
+    def acquire(self, *, timeout):
+        self.seen.put(timeout)
+        return self._lock.acquire(timeout=timeout)
+
+
+def test_the_writer_thread_does_not_look_again_by_itself_after_a_prompt(sending):
+    link = sending.link
+    with sending.lock:
+        sleeps = link._wakeup = Sleeps(link._wakeup)
+        link.tell((PARENT, "2"))
+    assert sending.peer.recv(1 << 16)
+    with sending.lock:
+        link.end()
+    assert link.join(Deadline(CEILING))
+    assert {sleeps.seen.get() for _ in range(sleeps.seen.qsize())} == {-1}
+
+
+def test_the_writer_thread_looks_again_by_itself_after_a_call_until_it_has_found_nothing_for_a_while(sending):
+    link = sending.link
+    with sending.lock:
+        sleeps = link._wakeup = Sleeps(link._wakeup)
+        link.defer()
+    looks = [sleeps.seen.get(timeout=CEILING) for _ in range(LINGER_ROUNDS + 1)]
+    if looks[0] == -1:  # it had not fallen asleep yet
+        looks = [*looks[1:], sleeps.seen.get(timeout=CEILING)]
+    assert looks == [LINGER_SECONDS] * LINGER_ROUNDS + [-1]
