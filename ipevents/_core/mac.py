@@ -19,7 +19,7 @@ except ImportError:
     from hashlib import blake2b
     from hmac import compare_digest  # type: ignore[no-redef]  # the same function by another name
 
-__all__ = ["MAC_BYTES", "compare_digest", "mac"]
+__all__ = ["MAC_BYTES", "blake2b", "compare_digest", "mac"]
 
 MAC_BYTES = 32
 
