@@ -8,9 +8,17 @@
     PROOF      MAC "client"         ->
                                     <-    WELCOME    your pid, MAC "welcome"    (or REFUSED)
 
-Each MAC covers a label for its role and everything that was sent before it: version, key id, both identities
-and both nonces. So an answer is worth nothing in another role, direction, handshake or version; that excludes
-reflection, replay and downgrade. Instead of any frame a REFUSED frame may come. It has no MAC, since an
+Each MAC covers a label for its role and everything that was sent before it: version, key id, both identities,
+both nonces and the address. So an answer is worth nothing in another role, direction, handshake or version;
+that excludes reflection, replay and downgrade. The keys of the session come from all four frames, see
+seal.py.
+
+The address is what the client calls the server, and what the server's connection calls itself. The server
+refuses a client that calls it otherwise, because then somebody is between the two, and he could read. He
+cannot change the client's view of it on its way: the MAC of the server covers it. An end that cannot know, or
+was told that a tunnel is there, says nothing (``b""``); the two have to agree in that, too.
+
+Instead of any frame a REFUSED frame may come. It has no MAC, since an
 attacker who could forge one could cut the connection as well. Its layout is the same in every version.
 
 A frame has the form that ``Connection.send_bytes`` gives it. Pure, without clock or socket: the caller keeps
@@ -24,6 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._exceptions import AuthenticationFailed, LinkError, ProtocolError
 from .mac import MAC_BYTES, compare_digest, mac
+from .seal import DirectionKeys, direction_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +42,10 @@ __all__ = [
     "GARBLED",
     "HANDSHAKE_SECONDS",
     "HUNG_UP",
+    "MAX_ADDRESS_BYTES",
     "MAX_HANDSHAKE_BYTES",
     "MIN_KEY_BYTES",
+    "OTHER_ADDRESS",
     "REFUSED",
     "TIMEOUT",
     "VERSION",
@@ -62,15 +73,17 @@ GARBLED = "garbled"
 TIMEOUT = "timeout"
 HUNG_UP = "hung-up"
 FOREIGN_USER = "foreign-user"
+OTHER_ADDRESS = "other-address"
 
 _MAGIC = b"ipev"
-_PROTOCOL = 1
+_PROTOCOL = 2
 _HELLO, _CHALLENGE, _PROOF, _WELCOME, _REFUSED = range(1, 6)
 
 _PREFIX = struct.Struct("!4sBB")  # magic, protocol, kind
 _WHO = "65pQQBB32s"  # pid, incarnation, max_message, python major and minor, nonce
+MAX_ADDRESS_BYTES = 51  # an IPv6 address in brackets, a colon and a port have 47
 _LAYOUTS = {
-    _HELLO: struct.Struct("!17p" + _WHO),
+    _HELLO: struct.Struct("!17p52p" + _WHO),
     _CHALLENGE: struct.Struct("!" + _WHO + "32s"),
     _PROOF: struct.Struct("!32s"),
     _WELCOME: struct.Struct("!65p32s"),
@@ -230,20 +243,24 @@ class ClientHandshake(_Side):
 
     ``key`` is the derived key, of at least 16 bytes. ``key_id`` names it to the server: ``b""`` for the key
     of the public socket, otherwise the id of the start of a child. ``nonce`` is 32 fresh random bytes.
+    ``address`` is what this end calls the server, see the module.
+
+    ``keys`` are those of the session, once ``outcome`` is set.
     """
 
-    __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "outcome")
+    __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "keys", "outcome")
 
-    def __init__(self, key: bytes, key_id: bytes, me: Identity, nonce: bytes) -> None:
+    def __init__(self, key: bytes, key_id: bytes, me: Identity, nonce: bytes, address: bytes = b"") -> None:
         super().__init__(_CHALLENGE, me, nonce)
         self._key = _checked(key)
         if len(key_id) > _KEY_ID_BYTES:
             raise ValueError(f"a key id has at most {_KEY_ID_BYTES} bytes")
         self._key_id = key_id
-        self._hello = _frame(_HELLO, key_id, *_who(me), nonce)
+        self._hello = _frame(_HELLO, key_id, _checked_address(address), *_who(me), nonce)
         self._transcript: tuple[bytes, ...] = ()
         self._server: Identity | None = None
         self.outcome: Welcomed | None = None
+        self.keys: DirectionKeys | None = None
 
     def hello(self) -> bytes:
         """Return the first frame, for the caller to send."""
@@ -280,6 +297,7 @@ class ClientHandshake(_Side):
         if not compare_digest(theirs, _mac(self._key, b"welcome", *said)):
             raise self._failed(WRONG_KEY, _wrong_key())
         assert self._server is not None
+        self.keys = _keys(self._key, *self._transcript, frame, is_client=True)
         self.outcome = Welcomed(self._decoded(pid), self._server)
 
 
@@ -292,13 +310,23 @@ class ServerHandshake(_Side):
 
     ``find_key`` returns the key for a key id, or None. A client cannot see the difference between an unknown
     id and a wrong key. ``nonce`` is 32 fresh random bytes, which must stay secret: only hashes of them are
-    sent.
+    sent. ``address`` is what the accepted connection calls itself, see the module.
+
+    ``keys`` are those of the session, once :meth:`welcome` was called.
     """
 
-    __slots__ = ("_client", "_find_key", "_key", "_key_id", "_proof", "_transcript")
+    __slots__ = ("_address", "_client", "_find_key", "_key", "_key_id", "_proof", "_transcript", "keys")
 
-    def __init__(self, find_key: Callable[[bytes], bytes | None], me: Identity, nonce: bytes) -> None:
+    def __init__(
+        self,
+        find_key: Callable[[bytes], bytes | None],
+        me: Identity,
+        nonce: bytes,
+        address: bytes = b"",
+    ) -> None:
         super().__init__(_HELLO, me, nonce)
+        self._address = _checked_address(address)
+        self.keys: DirectionKeys | None = None
         self._find_key = find_key
         self._key = b""
         self._key_id = b""
@@ -324,8 +352,14 @@ class ServerHandshake(_Side):
         self._proved(frame, *fields)
         return None
 
-    def _greeted(self, hello: bytes, key_id: bytes, *fields: Any) -> bytes:
+    def _greeted(self, hello: bytes, key_id: bytes, address: bytes, *fields: Any) -> bytes:
         """Note the client's identity, and return the challenge."""
+        if address != self._address:
+            text = (
+                "the two ends call this connection by different addresses, so something is between them: if "
+                "that is a tunnel or a port that is forwarded, let both set socket.forwarded=True"
+            )
+            raise self._failed(OTHER_ADDRESS, LinkError(text), Refusal(OTHER_ADDRESS, text))
         *who, _nonce = fields
         self._client = self._identity(*who)
         self._key_id = key_id
@@ -348,8 +382,11 @@ class ServerHandshake(_Side):
     def welcome(self, pid: str) -> bytes:
         """Return the last frame, by which the client is admitted and has the name ``pid`` from now on."""
         self._assert_authenticated()
+        said = (*self._transcript, self._proof)
         unsigned = _frame(_WELCOME, _encoded_pid(pid), bytes(MAC_BYTES))[:-MAC_BYTES]
-        return unsigned + _mac(self._key, b"welcome", *self._transcript, self._proof, unsigned)
+        welcome = unsigned + _mac(self._key, b"welcome", *said, unsigned)
+        self.keys = _keys(self._key, *said, welcome, is_client=False)
+        return welcome
 
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the last frame, by which the client learns that it is not admitted, and why."""
@@ -385,6 +422,18 @@ def _encoded_pid(pid: str) -> bytes:
     if len(raw) > _PID_BYTES:
         raise ValueError(f"a pid has at most {_PID_BYTES} bytes: {pid!r}")
     return raw
+
+
+def _keys(key: bytes, *frames: bytes, is_client: bool) -> DirectionKeys:
+    """Return the keys of the session that begins with these frames of a handshake."""
+    return direction_keys(key, _mac(key, b"transcript", *frames), is_client=is_client)
+
+
+def _checked_address(address: bytes) -> bytes:
+    """Return an address. Raises ValueError if it is too long, which struct would cut silently."""
+    if len(address) > MAX_ADDRESS_BYTES:
+        raise ValueError(f"an address has at most {MAX_ADDRESS_BYTES} bytes: {address!r}")
+    return address
 
 
 def _checked(key: bytes) -> bytes:

@@ -24,12 +24,13 @@ CLIENT = Identity("4712", 7, (3, 10), 1 << 20)
 PREFIX = 6
 
 
-def client(key=KEY, key_id=b"", me=CLIENT, nonce=b"c" * 32):
-    return ClientHandshake(key, key_id, me, nonce)
+def client(key=KEY, key_id=b"", me=CLIENT, nonce=b"c" * 32, address=b"127.0.0.1:5000"):
+    return ClientHandshake(key, key_id, me, nonce, address)
 
 
-def server(keys=None, me=SERVER, nonce=b"s" * 32):
-    return ServerHandshake({b"": KEY, b"start": OTHER_KEY}.get if keys is None else keys.get, me, nonce)
+def server(keys=None, me=SERVER, nonce=b"s" * 32, address=b"127.0.0.1:5000"):
+    find = {b"": KEY, b"start": OTHER_KEY}.get if keys is None else keys.get
+    return ServerHandshake(find, me, nonce, address)
 
 
 def exchanged(one, other, pid="4712"):
@@ -56,6 +57,48 @@ def test_both_ends_learn_who_the_other_is():
     exchanged(one, other, pid="4712-3fa9c2")
     assert one.outcome == Welcomed("4712-3fa9c2", SERVER)
     assert other.authenticated == (CLIENT, b"")
+
+
+def test_both_ends_have_the_same_keys_for_the_session_and_each_connection_other_ones():
+    pairs = []
+    for nonces in ((b"c", b"s"), (b"C", b"s"), (b"c", b"S")):
+        one, other = client(nonce=nonces[0] * 32), server(nonce=nonces[1] * 32)
+        assert (one.keys, other.keys) == (None, None)
+        exchanged(one, other)
+        assert (one.keys.sends, one.keys.receives) == (other.keys.receives, other.keys.sends)
+        pairs += one.keys
+    assert len(set(pairs)) == 6
+
+
+@pytest.mark.parametrize("theirs", [b"127.0.0.1:5001", b"[::1]:5000", b""])
+def test_ends_that_call_their_connection_differently_have_somebody_between_them(theirs):
+    one, other = client(address=theirs), server()
+    with pytest.raises(LinkError, match="forwarded=True"):
+        other.receive(one.hello())
+    assert other.cause == hs.OTHER_ADDRESS
+    with pytest.raises(LinkError, match="forwarded=True"):
+        one.receive(other.farewell)
+    assert one.cause == hs.REFUSED
+    assert (one.outcome, other.authenticated) == (None, None)
+
+
+def test_who_is_between_them_cannot_change_what_the_client_calls_the_server():
+    one, other = client(address=b"127.0.0.1:6000"), server()
+    hello = one.hello().replace(b"127.0.0.1:6000", b"127.0.0.1:5000")
+    with pytest.raises(AuthenticationFailed):
+        one.receive(other.receive(hello))
+
+
+def test_with_a_tunnel_both_say_nothing_of_the_address():
+    one, other = client(address=b""), server(address=b"")
+    exchanged(one, other)
+    assert one.outcome is not None
+
+
+def test_an_address_that_is_too_long_is_not_cut():
+    for make in (client, server):
+        with pytest.raises(ValueError, match="at most 51 bytes"):
+            make(address=b"x" * 52)
 
 
 def test_a_child_is_known_by_the_key_of_its_start():
@@ -153,11 +196,11 @@ def test_a_refusal_is_shown_in_printable_characters_only():
 def test_other_versions_are_refused_with_a_reason_on_both_sides():
     one, other = client(), server()
     hello = bytearray(one.hello())
-    hello[4] = 2
-    with pytest.raises(LinkError, match="different protocols, 2 and 1"):
+    hello[4] = 9
+    with pytest.raises(LinkError, match="different protocols, 9 and 2"):
         other.receive(bytes(hello) + b"a field of the future")
     assert other.cause == hs.VERSION
-    with pytest.raises(LinkError, match="different protocols, 2 and 1"):
+    with pytest.raises(LinkError, match="different protocols, 9 and 2"):
         one.receive(other.farewell)
     assert one.cause == hs.VERSION
 
@@ -238,7 +281,7 @@ def test_nobody_is_welcomed_before_it_proved_its_key():
 
 
 @pytest.mark.parametrize(
-    "frame", [b"", b"x", b"GET / HTTP/1.1\r\n\r\n", b"ipev\x01", b"ipev\x01\x63" + b"x" * 30, b"x" * 513]
+    "frame", [b"", b"x", b"GET / HTTP/1.1\r\n\r\n", b"ipev\x02", b"ipev\x02\x63" + b"x" * 30, b"x" * 513]
 )
 def test_what_is_no_frame_is_a_protocol_error(frame):
     for side in (client(), server()):
@@ -281,7 +324,7 @@ def test_no_mutated_frame_gets_through(which, at, flip):
 @given(frame=st.binary(max_size=600), prefixed=st.booleans(), kind=st.integers(0, 7))
 def test_hostile_bytes_cause_nothing_but_errors_of_the_link(frame, prefixed, kind):
     if prefixed:
-        frame = b"ipev\x01" + bytes([kind]) + frame
+        frame = b"ipev\x02" + bytes([kind]) + frame
     for side in (client(), server()):
         with pytest.raises(LinkError):
             side.receive(frame)
