@@ -230,6 +230,7 @@ _TABLE = (
     _Option("socket.reconnect", "reconnect", True, _boolean, _TRUE_OR_FALSE),
     _Option("socket.delayReconnect", "delay_reconnect", 3000, _milliseconds, _TIME),
     _Option("socket.onlyConnect", "only_connect", False, _boolean, _TRUE_OR_FALSE),
+    _Option("socket.forwarded", "forwarded", False, _boolean, _TRUE_OR_FALSE),
     _Option(
         "socket.authkey",
         "authkey",
@@ -274,6 +275,7 @@ class Options:
     reconnect: bool
     delay_reconnect: float
     only_connect: bool
+    forwarded: bool
     authkey: bytes | None
     max_message: int
 

@@ -40,6 +40,7 @@ DEFAULTS = {
     "reconnect": True,
     "delay_reconnect": 3.0,
     "only_connect": False,
+    "forwarded": False,
     "authkey": None,
     "max_message": 16 * 1024 * 1024,
 }
@@ -68,6 +69,7 @@ FIELDS = [
     ("socket.reconnect", "reconnect", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.delayReconnect", "delay_reconnect", [(0, 0.0), (3000, 3.0)], NUMBERS),
     ("socket.onlyConnect", "only_connect", [(True, True), (False, False)], [None, 0, 1]),
+    ("socket.forwarded", "forwarded", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.authkey", "authkey",
      [(None, None), (KEY, KEY), (bytearray(KEY), KEY), (KEY.decode(), KEY), ("\u00e4" * 8, b"\xc3\xa4" * 8)],
      [b"", "", b"x" * 15, "x" * 15, 16, True, [1] * 16, "\ud800" * 16]),

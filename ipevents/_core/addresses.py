@@ -51,6 +51,18 @@ def spelled(where: str | tuple[Any, ...]) -> str:
     return f"[{host}{scope}]:{port}"
 
 
+def on_loopback(where: str | tuple[Any, ...]) -> bytes:
+    """Return what a handshake says of this address of a server: its text, if it is one of this machine alone.
+
+    Otherwise ``b""``: only between two programs of one machine do both ends have to see the same address.
+    The scope is left out, and an IPv4 address at an IPv6 socket is the IPv4 one.
+    """
+    if isinstance(where, str):
+        return b""
+    host, port = where[0].removeprefix(_MAPPED), where[1]
+    return spelled((host, port)).encode() if host == "::1" or host.startswith("127.") else b""
+
+
 def to_connect(addresses: Iterable[Address]) -> list[Address]:
     """Return where to connect to a server that listens at these addresses.
 

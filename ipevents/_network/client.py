@@ -170,7 +170,7 @@ class Client:
             addresses = [Address("AF_UNIX", path)]
         # Over TCP "" until a server has named us after our address.
         me = self._me(self._agreed if path is None else self._node.router.pid)
-        return dial(addresses, key=self._key, key_id=b"", me=me, attempt=attempt)
+        return dial(addresses, key=self._key, key_id=b"", me=me, forwarded=options.forwarded, attempt=attempt)
 
     def _connected(self, connection: Connection, welcomed: Welcomed) -> None:
         """Hand a new connection over to the notices thread, in which listeners may run.

@@ -55,6 +55,7 @@ class PublicSocket:
             port=options.port,
             only_connect=options.only_connect,
             key=self._key,
+            forwarded=options.forwarded,
             me=self._me("" if options.socket_path is None else self._node.router.pid),
             attempt=attempt,
         )

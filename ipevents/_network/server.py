@@ -76,6 +76,7 @@ class Server:
             on_accepted=self._accepted,
             on_refused=self._refused,
             socket_file=listening.socket_file,
+            forwarded=self._options.forwarded,
         )
 
     def begin_close(self) -> None:

@@ -16,7 +16,7 @@ import threading
 from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING
 
-from .._core.addresses import spelled
+from .._core.addresses import on_loopback, spelled
 from .._core.handshake import (
     FOREIGN_USER,
     GARBLED,
@@ -83,6 +83,7 @@ class Acceptor:
         "_admit",
         "_closing",
         "_find_key",
+        "_forwarded",
         "_listeners",
         "_lock",
         "_max_pending",
@@ -111,6 +112,7 @@ class Acceptor:
         on_accepted: Callable[[Connection, Identity, str, bytes], None],
         on_refused: Callable[[str, str], None],
         socket_file: SocketFile | None = None,
+        forwarded: bool = False,
         max_pending: int = MAX_PENDING,
     ) -> None:
         self._listeners = listeners
@@ -122,6 +124,7 @@ class Acceptor:
         self._on_accepted = on_accepted
         self._on_refused = on_refused
         self._socket_file = socket_file
+        self._forwarded = forwarded
         self._max_pending = _bounded(max_pending)
         self._pending: dict[int, Pending] = {}  # by descriptor, the oldest first
         self._paused_until: float | None = None
@@ -318,7 +321,8 @@ class Acceptor:
         if len(self._pending) >= self._max_pending:
             self._refuse(next(iter(self._pending.values())), EVICTED)
         sock.setblocking(False)
-        handshake = ServerHandshake(self._find_key, self._me(), os.urandom(32))
+        called = b"" if self._forwarded else on_loopback(sock.getsockname())
+        handshake = ServerHandshake(self._find_key, self._me(), os.urandom(32), called)
         pending = Pending(sock, address, monotonic() + HANDSHAKE_SECONDS, handshake)
         self._selector.register(sock, selectors.EVENT_READ, pending)
         self._pending[sock.fileno()] = pending

@@ -14,7 +14,7 @@ import threading
 from multiprocessing.connection import Client, Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._core.addresses import Address, spelled
+from .._core.addresses import Address, on_loopback, spelled
 from .._core.handshake import HANDSHAKE_SECONDS, ClientHandshake, FrameReader, Welcomed, framed
 from .._exceptions import AddressInUse, HandshakeTimeout, LinkError, ProtocolError
 from .._platform.clock import sleep
@@ -104,6 +104,7 @@ def dial(
     key: bytes,
     key_id: bytes,
     me: Identity,
+    forwarded: bool = False,
     deadline_seconds: float = HANDSHAKE_SECONDS,
     attempt: Attempt | None = None,
 ) -> Connected:
@@ -112,7 +113,7 @@ def dial(
     Returns the connection and the server's welcome. Blocks, for each address, for CONNECT_SECONDS at most in
     the ``connect``, and for ``deadline_seconds`` in the handshake. Without an ``attempt`` it cannot be broken
     off, and multiprocessing's ``Client`` connects, limited by the kernel only. Children connect to their
-    parent in this way.
+    parent in this way. ``forwarded``: the server need not call the connection as this end does.
 
     Raises, naming every address tried with its reason: :exc:`ConnectionRefusedError` or
     :exc:`FileNotFoundError` if nobody is there, :exc:`AddressInUse` (a stranger answered or hung up),
@@ -124,7 +125,8 @@ def dial(
         where = spelled(address.where)
         try:
             sock = connect(address, attempt)
-            return shake_hands(sock, where, (key, key_id, me), deadline_seconds, attempt or Attempt())
+            whom = (key, key_id, me)
+            return shake_hands(sock, where, whom, deadline_seconds, attempt or Attempt(), forwarded)
         except OSError as error:
             if attempt is not None:
                 attempt.check()
@@ -227,14 +229,16 @@ def shake_hands(
     as_whom: tuple[bytes, bytes, Identity],
     deadline_seconds: float,
     attempt: Attempt,
+    forwarded: bool,
 ) -> Connected:
     """Run the client's side of the handshake on ``sock``; returns the connection and the welcome.
 
-    ``as_whom`` is key, key id and identity. The returned Connection takes the socket's descriptor over; in
-    every other case the socket is closed.
+    ``as_whom`` is key, key id and identity; ``forwarded`` as for ``dial``. The returned Connection takes the
+    socket's descriptor over; in every other case the socket is closed.
     """
     try:
-        handshake = ClientHandshake(*as_whom, os.urandom(32))
+        address = b"" if forwarded else on_loopback(sock.getpeername())
+        handshake = ClientHandshake(*as_whom, os.urandom(32), address)
         attempt.watch(sock)
         welcomed = _welcome(sock, where, handshake, Deadline(deadline_seconds))
         attempt.watch(None)

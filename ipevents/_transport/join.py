@@ -64,6 +64,7 @@ def join(
     only_connect: bool,
     key: bytes,
     me: Identity,
+    forwarded: bool = False,
     deadline_seconds: float = HANDSHAKE_SECONDS,
     attempt: Attempt | None = None,
 ) -> Joined:
@@ -82,7 +83,7 @@ def join(
     connecting nor listening is possible; then nothing is left but the lock file.
     """
     where = spelled((host, port) if socket_path is None else socket_path)
-    caller = _Caller(key, me, where, deadline_seconds, attempt or Attempt())
+    caller = _Caller(key, me, where, forwarded, deadline_seconds, attempt or Attempt())
 
     def once() -> Joined:
         if socket_path is None:
@@ -114,6 +115,7 @@ class _Caller(NamedTuple):
     key: bytes
     me: Identity
     where: str
+    forwarded: bool
     deadline_seconds: float
     attempt: Attempt
 
@@ -124,13 +126,15 @@ class _Caller(NamedTuple):
             key=self.key,
             key_id=b"",
             me=self.me,
+            forwarded=self.forwarded,
             deadline_seconds=self.deadline_seconds,
             attempt=self.attempt,
         )
 
     def shake(self, sock: socket.socket) -> Connected:
         """Shake hands over a socket that is connected."""
-        return shake_hands(sock, self.where, (self.key, b"", self.me), self.deadline_seconds, self.attempt)
+        whom = (self.key, b"", self.me)
+        return shake_hands(sock, self.where, whom, self.deadline_seconds, self.attempt, self.forwarded)
 
     def checked(self, once: Callable[[], Joined]) -> Joined:
         """Return what ``once`` comes to, or close that where the attempt was broken off meanwhile."""

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from ipevents._core.addresses import Address, listening_order, spelled, to_connect
+from ipevents._core.addresses import Address, listening_order, on_loopback, spelled, to_connect
 
 FOUR = Address("AF_INET", ("127.0.0.1", 7100))
 OTHER = Address("AF_INET", ("192.0.2.1", 7100))
@@ -30,6 +30,23 @@ ALL = Address("AF_INET6", ("::", 7100, 0, 0))
 )
 def test_an_address_is_spelled_so_that_its_port_can_be_told(where, text):
     assert spelled(where) == text
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("/run/app.sock", b""),
+        (("127.0.0.1", 7100), b"127.0.0.1:7100"),
+        (("127.3.2.1", 7100), b"127.3.2.1:7100"),
+        (("::1", 7100, 0, 0), b"[::1]:7100"),
+        (("::ffff:127.0.0.1", 7100, 5, 0), b"127.0.0.1:7100"),
+        (("192.0.2.127", 7100), b""),
+        (("fe80::1", 7100, 0, 2), b""),
+        (("::ffff:192.0.2.1", 7100, 0, 0), b""),
+    ],
+)
+def test_a_handshake_says_only_addresses_of_this_machine_alone(where, said):
+    assert on_loopback(where) == said
 
 
 def test_all_programs_listen_in_the_same_order_whatever_the_resolver_says():

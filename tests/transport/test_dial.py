@@ -14,6 +14,7 @@ from serving import (
     KEY,
     OTHER_KEY,
     SERVER,
+    Relay,
     Serving,
     Stranger,
     be_silent,
@@ -40,6 +41,56 @@ def place(tmp_path):
 
 def dial_there(address, family, key=KEY, **options):
     return dial([Address(family, address)], key=key, key_id=b"", me=CLIENT, **options)
+
+
+@pytest.fixture
+def relayed(tmp_path):
+    """Makes a server and a relay before it; returns what to dial."""
+    with contextlib.ExitStack() as stack:
+
+        def make(near, far, **options):
+            port = free_port()
+            there = ("127.0.0.1", port) if far == "AF_INET" else str(tmp_path / "server")
+            stack.enter_context(Serving(listen(there, far), **options))
+            here = ("127.0.0.1", free_port()) if near == "AF_INET" else str(tmp_path / "relay")
+            return stack.enter_context(Relay(near, here, far, there)).where
+
+        yield make
+
+
+@pytest.mark.parametrize(
+    ("near", "far"), [("AF_INET", "AF_INET"), ("AF_INET", "AF_UNIX"), ("AF_UNIX", "AF_INET")]
+)
+def test_nobody_can_stand_between_two_programs_of_one_machine(relayed, near, far):
+    with pytest.raises(LinkError, match="socket.forwarded=True"):
+        dial_there(relayed(near, far), near)
+
+
+@pytest.mark.parametrize(("here", "there"), [(True, False), (False, True)])
+def test_a_tunnel_has_to_be_known_at_both_ends(relayed, here, there):
+    with pytest.raises(LinkError, match="socket.forwarded=True"):
+        dial_there(relayed("AF_INET", "AF_INET", forwarded=there), "AF_INET", forwarded=here)
+
+
+def test_through_a_tunnel_that_both_ends_know_of_they_connect(relayed):
+    connection, welcomed = dial_there(
+        relayed("AF_INET", "AF_INET", forwarded=True), "AF_INET", forwarded=True
+    )
+    connection.close()
+    assert welcomed.server == SERVER
+
+
+@pytest.mark.parametrize(
+    ("host", "reach"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.1.2.3"), ("::1", "::1"), ("::", "::1")],
+)
+def test_a_server_at_any_address_is_called_the_same_by_both_ends(host, reach):
+    port = free_port()
+    more = (0, 0) if ":" in host else ()
+    family = "AF_INET6" if more else "AF_INET"
+    with Serving(listen((host, port, *more), family)):
+        connection, _ = dial_there((reach, port, *more), family, attempt=Attempt())
+        connection.close()
 
 
 @families
