@@ -22,7 +22,7 @@ from .._platform.interruptible import interruptible
 from .._platform.latches import wait_ready
 from .._platform.logs import Log
 from .._platform.threads import Deadline
-from .sockets import advice, connection_from
+from .sockets import advice, connection_from, peer_uid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -237,6 +237,8 @@ def shake_hands(
     socket's descriptor over; in every other case the socket is closed.
     """
     try:
+        if sock.family == socket.AF_UNIX and (uid := peer_uid(sock)) not in (None, 0, os.geteuid()):
+            raise LinkError(f"at {where} listens a process of another user (uid {uid})")
         address = b"" if forwarded else on_loopback(sock.getpeername())
         handshake = ClientHandshake(*as_whom, os.urandom(32), address)
         attempt.watch(sock)

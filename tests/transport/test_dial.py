@@ -3,7 +3,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 
 import pytest
 from interrupting import check_unnoticed
@@ -64,6 +68,44 @@ def relayed(tmp_path):
 def test_nobody_can_stand_between_two_programs_of_one_machine(relayed, near, far):
     with pytest.raises(LinkError, match="socket.forwarded=True"):
         dial_there(relayed(near, far), near)
+
+
+FOREIGN = """
+import os, socket, sys
+os.setuid(65534)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("listens", flush=True)
+sock, _ = listener.accept()
+print(sock.recv(1000))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process of another user")
+def test_a_process_of_another_user_at_a_path_gets_no_byte():
+    place = tempfile.mkdtemp(dir="/tmp")
+    os.chmod(place, 0o777)
+    path = os.path.join(place, "s")
+    with subprocess.Popen(
+        [sys.executable, "-c", FOREIGN, path], stdout=subprocess.PIPE, text=True
+    ) as foreign:
+        assert foreign.stdout.readline() == "listens\n"
+        with pytest.raises(LinkError, match="another user .uid 65534"):
+            dial_there(path, "AF_UNIX")
+        assert foreign.stdout.read() == "b''\n"
+    shutil.rmtree(place)
+
+
+def test_whoever_is_another_user_gets_no_byte(place, monkeypatch):
+    monkeypatch.setattr(module, "peer_uid", lambda sock: os.geteuid() + 1)
+    got = []
+    with (
+        Stranger(place("AF_UNIX"), "AF_UNIX", lambda sock: got.append(sock.recv(1000))) as stranger,
+        pytest.raises(LinkError, match="another user"),
+    ):
+        dial_there(stranger.sock.getsockname(), "AF_UNIX")
+    assert got == [b""]
 
 
 @pytest.mark.parametrize(("here", "there"), [(True, False), (False, True)])
