@@ -291,7 +291,12 @@ class ProtocolError(LinkError):
 
 
 class Forged(ProtocolError):
-    """A record claims a path that cannot be: its last hop is not the peer, or its origin is not below it."""
+    """What came is not what its sender can have sent.
+
+    A record claims a path that cannot be: its last hop is not the peer, or its origin is not below it. Or a
+    frame over TCP has a wrong seal or number: something between the two ends has changed, repeated or removed
+    frames.
+    """
 
 
 class KeyFileError(IPEventsError, OSError):

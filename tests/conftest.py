@@ -203,6 +203,22 @@ def tree(place):
 
 
 @pytest.fixture
+def recorders():
+    """Makes recorders, and stops them, clients first."""
+    from recorder import Recorder
+
+    made = []
+
+    def make(*events, **options):
+        made.append(Recorder(*events, **options))
+        return made[-1]
+
+    yield make
+    for recorder in reversed(made):
+        recorder.emitter.stop()
+
+
+@pytest.fixture
 def places():
     """Makes nodes that a test joins by real links, see places.py."""
     from places import Place

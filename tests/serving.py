@@ -27,7 +27,9 @@ class Serving:
             me=lambda: SERVER,
             find_key={b"": KEY}.get,
             admit=lambda *_: verdict,
-            on_accepted=lambda connection, *_: connection.close() if keep is None else keep(connection),
+            on_accepted=lambda accepted: (
+                accepted.connection.close() if keep is None else keep(accepted.connection)
+            ),
             on_refused=lambda *refused: self.refused.put(refused),
             socket_file=socket_file,
             forwarded=forwarded,

@@ -18,6 +18,8 @@ refuses a client that calls it otherwise, because then somebody is between the t
 cannot change the client's view of it on its way: the MAC of the server covers it. An end that cannot know, or
 was told that a tunnel is there, says nothing (``b""``); the two have to agree in that, too.
 
+Each end says whether it seals, as it does over TCP. If one of them does, both do: a tunnel may end in a path.
+
 Instead of any frame a REFUSED frame may come. It has no MAC, since an
 attacker who could forge one could cut the connection as well. Its layout is the same in every version.
 
@@ -83,8 +85,8 @@ _PREFIX = struct.Struct("!4sBB")  # magic, protocol, kind
 _WHO = "65pQQBB32s"  # pid, incarnation, max_message, python major and minor, nonce
 MAX_ADDRESS_BYTES = 51  # an IPv6 address in brackets, a colon and a port have 47
 _LAYOUTS = {
-    _HELLO: struct.Struct("!17p52p" + _WHO),
-    _CHALLENGE: struct.Struct("!" + _WHO + "32s"),
+    _HELLO: struct.Struct("!17p52p?" + _WHO),
+    _CHALLENGE: struct.Struct("!?" + _WHO + "32s"),
     _PROOF: struct.Struct("!32s"),
     _WELCOME: struct.Struct("!65p32s"),
     _REFUSED: struct.Struct("!17p201p"),  # cause, text; never to be changed
@@ -173,14 +175,16 @@ class _Side:
     caller sends before it closes the connection, or None.
     """
 
-    __slots__ = ("_awaited", "_me", "_nonce", "cause", "farewell")
+    __slots__ = ("_awaited", "_me", "_nonce", "_seals", "cause", "farewell", "keys")
 
-    def __init__(self, awaited: int, me: Identity, nonce: bytes) -> None:
+    def __init__(self, awaited: int, me: Identity, nonce: bytes, seals: bool) -> None:
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         self._awaited: int | None = awaited
         self._me = me
         self._nonce = nonce
+        self._seals = seals
+        self.keys: DirectionKeys | None = None
         self.cause: str | None = None
         self.farewell: bytes | None = None
 
@@ -243,24 +247,32 @@ class ClientHandshake(_Side):
 
     ``key`` is the derived key, of at least 16 bytes. ``key_id`` names it to the server: ``b""`` for the key
     of the public socket, otherwise the id of the start of a child. ``nonce`` is 32 fresh random bytes.
-    ``address`` is what this end calls the server, see the module.
+    ``address`` is what this end calls the server, and ``seals`` says whether it seals, see the module.
 
-    ``keys`` are those of the session, once ``outcome`` is set.
+    Once ``outcome`` is set, ``keys`` are those of the session, or None where nothing is sealed.
     """
 
-    __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "keys", "outcome")
+    __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "outcome")
 
-    def __init__(self, key: bytes, key_id: bytes, me: Identity, nonce: bytes, address: bytes = b"") -> None:
-        super().__init__(_CHALLENGE, me, nonce)
+    def __init__(
+        self,
+        key: bytes,
+        key_id: bytes,
+        me: Identity,
+        nonce: bytes,
+        *,
+        address: bytes = b"",
+        seals: bool = False,
+    ) -> None:
+        super().__init__(_CHALLENGE, me, nonce, seals)
         self._key = _checked(key)
         if len(key_id) > _KEY_ID_BYTES:
             raise ValueError(f"a key id has at most {_KEY_ID_BYTES} bytes")
         self._key_id = key_id
-        self._hello = _frame(_HELLO, key_id, _checked_address(address), *_who(me), nonce)
+        self._hello = _frame(_HELLO, key_id, _checked_address(address), seals, *_who(me), nonce)
         self._transcript: tuple[bytes, ...] = ()
         self._server: Identity | None = None
         self.outcome: Welcomed | None = None
-        self.keys: DirectionKeys | None = None
 
     def hello(self) -> bytes:
         """Return the first frame, for the caller to send."""
@@ -281,11 +293,12 @@ class ClientHandshake(_Side):
 
     def _challenged(self, frame: bytes, fields: tuple[Any, ...]) -> bytes:
         """Check the server's MAC, and return the proof that this side has the key as well."""
-        *who, _nonce, theirs = fields
+        seals, *who, _nonce, theirs = fields
         said = (self._hello, frame[:-MAC_BYTES])
         if not compare_digest(theirs, _mac(self._key, b"server", *said)):
             raise self._failed(WRONG_KEY, _wrong_key(), Refusal(WRONG_KEY))
         self._server = self._identity(*who)
+        self._seals = self._seals or seals
         proof = _frame(_PROOF, _mac(self._key, b"client", self._hello, frame))
         self._transcript = (self._hello, frame, proof)
         self._awaited = _WELCOME
@@ -297,7 +310,8 @@ class ClientHandshake(_Side):
         if not compare_digest(theirs, _mac(self._key, b"welcome", *said)):
             raise self._failed(WRONG_KEY, _wrong_key())
         assert self._server is not None
-        self.keys = _keys(self._key, *self._transcript, frame, is_client=True)
+        if self._seals:
+            self.keys = _keys(self._key, *self._transcript, frame, is_client=True)
         self.outcome = Welcomed(self._decoded(pid), self._server)
 
 
@@ -310,23 +324,25 @@ class ServerHandshake(_Side):
 
     ``find_key`` returns the key for a key id, or None. A client cannot see the difference between an unknown
     id and a wrong key. ``nonce`` is 32 fresh random bytes, which must stay secret: only hashes of them are
-    sent. ``address`` is what the accepted connection calls itself, see the module.
+    sent. ``address`` is what the accepted connection calls itself, and ``seals`` says whether this end seals,
+    see the module.
 
-    ``keys`` are those of the session, once :meth:`welcome` was called.
+    Once :meth:`welcome` was called, ``keys`` are those of the session, or None where nothing is sealed.
     """
 
-    __slots__ = ("_address", "_client", "_find_key", "_key", "_key_id", "_proof", "_transcript", "keys")
+    __slots__ = ("_address", "_client", "_find_key", "_key", "_key_id", "_proof", "_transcript")
 
     def __init__(
         self,
         find_key: Callable[[bytes], bytes | None],
         me: Identity,
         nonce: bytes,
+        *,
         address: bytes = b"",
+        seals: bool = False,
     ) -> None:
-        super().__init__(_HELLO, me, nonce)
+        super().__init__(_HELLO, me, nonce, seals)
         self._address = _checked_address(address)
-        self.keys: DirectionKeys | None = None
         self._find_key = find_key
         self._key = b""
         self._key_id = b""
@@ -352,7 +368,7 @@ class ServerHandshake(_Side):
         self._proved(frame, *fields)
         return None
 
-    def _greeted(self, hello: bytes, key_id: bytes, address: bytes, *fields: Any) -> bytes:
+    def _greeted(self, hello: bytes, key_id: bytes, address: bytes, seals: bool, *fields: Any) -> bytes:
         """Note the client's identity, and return the challenge."""
         if address != self._address:
             text = (
@@ -368,9 +384,10 @@ class ServerHandshake(_Side):
         # secret nonce; what is sent as the nonce is another hash of it, and reveals nothing about that key.
         self._key = mac(self._nonce, b"decoy") if key is None else _checked(key)
         nonce = mac(self._nonce, b"nonce")
-        unsigned = _frame(_CHALLENGE, *_who(self._me), nonce, bytes(MAC_BYTES))[:-MAC_BYTES]
+        unsigned = _frame(_CHALLENGE, self._seals, *_who(self._me), nonce, bytes(MAC_BYTES))[:-MAC_BYTES]
         challenge = unsigned + _mac(self._key, b"server", hello, unsigned)
         self._transcript = (hello, challenge)
+        self._seals = self._seals or seals
         self._awaited = _PROOF
         return challenge
 
@@ -385,7 +402,8 @@ class ServerHandshake(_Side):
         said = (*self._transcript, self._proof)
         unsigned = _frame(_WELCOME, _encoded_pid(pid), bytes(MAC_BYTES))[:-MAC_BYTES]
         welcome = unsigned + _mac(self._key, b"welcome", *said, unsigned)
-        self.keys = _keys(self._key, *said, welcome, is_client=False)
+        if self._seals:
+            self.keys = _keys(self._key, *said, welcome, is_client=False)
         return welcome
 
     def refuse(self, refusal: Refusal) -> bytes:

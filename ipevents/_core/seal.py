@@ -16,16 +16,15 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._exceptions import Forged
 from .mac import blake2b, compare_digest, mac
 
 if TYPE_CHECKING:
     from typing import Any
 
-SEAL_BYTES = (
-    16  # the chance to guess one is 2 ** -128, and a wrong one ends the connection (DESIGN, section 8)
-)
+SEAL_BYTES = 16  # the chance to guess one is 2 ** -128, and a wrong one ends the connection
 _NUMBER = struct.Struct("!Q")
-NUMBER_BYTES = _NUMBER.size
+PREFIX_BYTES = _NUMBER.size + SEAL_BYTES  # what a sealed frame begins with
 _FRAME, _BUFFERS = b"frame", b"buffers"
 
 
@@ -55,12 +54,13 @@ class Seals:
         self._frame = blake2b(_FRAME, key=key, digest_size=SEAL_BYTES, person=b"ipevents seal 1")
         self._buffers = blake2b(_BUFFERS, key=key, digest_size=SEAL_BYTES, person=b"ipevents seal 1")
 
-    def of_frame(self, number: int, frame: bytes | bytearray | memoryview) -> bytes:
-        """Return the seal of a frame, without its header and its large buffers."""
+    def prefix(self, number: int, frame: bytes | bytearray | memoryview) -> bytes:
+        """Return what is written before a frame: its number, and a seal of the two."""
+        written = _NUMBER.pack(number)
         made = self._frame.copy()
-        made.update(_NUMBER.pack(number))
+        made.update(written)
         made.update(frame)
-        return made.digest()
+        return written + made.digest()
 
     def of_buffers(self, number: int, buffers: Iterable[Any]) -> bytes:
         """Return the seal of the large buffers that follow the frame with this number.
@@ -73,13 +73,17 @@ class Seals:
             made.update(buffer)
         return made.digest()
 
-    def is_frame(self, number: int, frame: bytes | bytearray | memoryview, seal: bytes) -> bool:
-        """Return whether this is the seal of the frame.
+    def opened(self, number: int, sealed: bytes | bytearray) -> memoryview:
+        """Return the frame in what was written as the frame with this number, prefix and all.
 
-        How long that takes tells nothing about the right one.
+        Raises Forged if it is not that. How long this takes tells nothing about the right seal.
         """
-        return compare_digest(self.of_frame(number, frame), seal)
+        frame = memoryview(sealed)[PREFIX_BYTES:]
+        if not compare_digest(self.prefix(number, frame), sealed[:PREFIX_BYTES]):
+            raise Forged(f"frame {number} has a wrong seal or number: something is between the two ends")
+        return frame
 
-    def are_buffers(self, number: int, buffers: Iterable[Any], seal: bytes) -> bool:
-        """Return whether this is the seal of the buffers. As for ``is_frame``."""
-        return compare_digest(self.of_buffers(number, buffers), seal)
+    def check_buffers(self, number: int, buffers: Iterable[Any], seal: bytes) -> None:
+        """Raise Forged if this is not the seal of the buffers. As for ``opened``."""
+        if not compare_digest(self.of_buffers(number, buffers), seal):
+            raise Forged(f"buffers of frame {number} have a wrong seal: something is between the two ends")

@@ -6,6 +6,9 @@ cannot have code run by it.
 
 A payload with large buffers is ``[meta, buffers]`` in memory. It travels alone in its record, and that alone
 in its frame, as ``[meta, [(size, readonly), ...]]``; the buffers follow the frame as raw bytes.
+
+A sealed frame has its number and its seal between the length, which counts them, and the pickle; the seal of
+its buffers follows them. See seal.py.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any, NoReturn
 
 from .._exceptions import ProtocolError
 from .messages import MESSAGE_ITEMS, PAYLOADS, Record
+from .seal import PREFIX_BYTES, Seals
 
 MAX_FRAME_BYTES = 0x7FFFFFFF  # the largest number in a short header
 FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (README, Wire)
@@ -85,17 +89,28 @@ def encode_large(record: Record) -> tuple[bytes, list[Any]]:
     return encode([(*record[:PAYLOADS], [[meta, sizes]])]), buffers
 
 
-def parts(records: Sequence[Record]) -> list[Part]:
-    """Return everything that is written for the records of one frame, in order."""
+def parts(records: Sequence[Record], seals: Seals | None = None, number: int = 0) -> list[Part]:
+    """Return everything that is written for the records of one frame, in order.
+
+    With ``seals`` it is sealed, as the frame with this number. Then the buffers have one more part after
+    them.
+    """
     buffers: list[Any] = []
     if is_large(records[0]):
         frame, buffers = encode_large(records[0])
     else:
         frame = pickle.dumps(records, 5)
     size = len(frame)
-    begin = frame_header(size)
+    if seals is None:
+        begin = frame_header(size)
+    else:
+        begin = frame_header(PREFIX_BYTES + size) + seals.prefix(number, frame)
     written: list[Part] = [begin + frame] if size <= _JOIN_BYTES else [begin, memoryview(frame)]
-    return written + [memoryview(buffer) for buffer in buffers if len(buffer)] if buffers else written
+    if buffers:
+        written += [memoryview(buffer) for buffer in buffers if len(buffer)]
+        if seals is not None:
+            written.append(seals.of_buffers(number, buffers))
+    return written
 
 
 def with_buffers(record: Record, buffers: list[Any]) -> Record:

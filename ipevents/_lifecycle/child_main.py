@@ -121,7 +121,7 @@ class ChildRole:
             self._vanish()
         me = Identity(node.router.pid, life.incarnation, sys.version_info[:2], 0)
         try:
-            connection, welcomed = dial(
+            connection, welcomed, _ = dial(
                 [Address("AF_UNIX", launch.address)],
                 key=keys.derive(launch.token, keys.CHILD),
                 key_id=launch.key_id,

@@ -250,12 +250,14 @@ class Outlet:
         try:
             stream: Any = self._claimed_for
             try:
-                parts = wire_parts(records)
+                number = stream.written + 1
+                parts = wire_parts(records, stream.seals, number)
                 count = 0
                 for record in records:
                     if record[KIND] <= LAST_MESSAGE:
                         count += len(record[PAYLOADS])
                 self.sent += count  # as in _encode
+                stream.written = number
                 self._rest = parts
                 outbox.taken = _NOTHING
                 if send_parts(stream, parts, AT_ONCE, self._sent_now):
@@ -337,9 +339,12 @@ class Outlet:
         The caller holds the right to write.
         """
         records = self.outbox.taken
-        parts = wire_parts(records)
+        stream: Any = self._claimed_for
+        number = stream.written + 1
+        parts = wire_parts(records, stream.seals, number)
         count = count_messages(records)
         self.sent += count  # no call from here on: all of it is done, or nothing
+        stream.written = number
         self._rest = parts
         self.outbox.taken = _NOTHING
 

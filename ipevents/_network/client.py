@@ -7,11 +7,10 @@ holds it. The only thread here is the Connector's, which ``close`` ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from .._core.addresses import Address, to_connect
-from .._core.handshake import Identity, Welcomed
+from .._core.handshake import Identity
 from .._core.messages import count_messages, is_message
 from .._core.state import Stage
 from .._core.topology import Up
@@ -82,7 +81,7 @@ class Client:
         Returns the connection as an Arrival, which the caller attaches.
         """
         if connected is not None:
-            return self._arrived(*connected)
+            return self._arrived(connected)
         self._connector.begin()
         return None
 
@@ -152,11 +151,12 @@ class Client:
                 link.outbox.put(renamed, sum(map(size_of, messages)))
         link.attach(stream)
 
-    def _arrived(self, connection: Connection, welcomed: Welcomed) -> Arrival:
+    def _arrived(self, connected: Connected) -> Arrival:
         """Turn a finished handshake into an Arrival, and keep the name that the server gave us."""
+        connection, welcomed, keys = connected
         self._agreed = welcomed.pid
         limit = min(self._options.max_message, welcomed.server.max_message)
-        return Arrival(Stream(connection, limit), welcomed.pid, welcomed.server)
+        return Arrival(Stream(connection, limit, keys), welcomed.pid, welcomed.server)
 
     # In the connector's thread: a late or a new connection
 
@@ -172,12 +172,12 @@ class Client:
         me = self._me(self._agreed if path is None else self._node.router.pid)
         return dial(addresses, key=self._key, key_id=b"", me=me, forwarded=options.forwarded, attempt=attempt)
 
-    def _connected(self, connection: Connection, welcomed: Welcomed) -> None:
+    def _connected(self, connected: Connected) -> None:
         """Hand a new connection over to the notices thread, in which listeners may run.
 
         In the connector's thread.
         """
-        arrival = self._arrived(connection, welcomed)
+        arrival = self._arrived(connected)
         self._node.events.notify(lambda: self._welcome(arrival))
 
     def _welcome(self, arrival: Arrival) -> None:

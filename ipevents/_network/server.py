@@ -10,7 +10,6 @@ client is also handled in the reader thread of its link (``_closed``) and in the
 from __future__ import annotations
 
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from .._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
@@ -21,7 +20,7 @@ from .._links.link import Link
 from .._node.node import Node
 from .._options import Options
 from .._platform.threads import Deadline
-from .._transport.acceptor import CLOSE_SECONDS, EVICTED, Acceptor
+from .._transport.acceptor import CLOSE_SECONDS, EVICTED, Accepted, Acceptor
 from .._transport.join import Listening
 from .._transport.stream import Stream
 
@@ -136,7 +135,7 @@ class Server:
             known is link and number == identity.incarnation for known, number in self._clients.items()
         )
 
-    def _accepted(self, connection: Connection, identity: Identity, pid: str, key_id: bytes) -> None:
+    def _accepted(self, accepted: Accepted) -> None:
         """Make a link for a client that was let in.
 
         It is attached after the end of its old link, if it has one.
@@ -145,6 +144,7 @@ class Server:
         new client before the end of the old one.
         """
         node = self._node
+        connection, identity, pid, _, keys = accepted
         limit = min(self._options.max_message, identity.max_message)
         try:
             link = Link(pid, node.lock, node.incoming.receive, self._closed)
@@ -155,7 +155,7 @@ class Server:
             node.error(LinkError(f"client {pid} was refused: {exc}"))
             return
         try:
-            newcomer = _Newcomer(link, Stream(connection, limit), identity, pid)
+            newcomer = _Newcomer(link, Stream(connection, limit, keys), identity, pid)
         except OSError:
             with node.lock:
                 link.end()

@@ -28,7 +28,7 @@ from .._transport.sockets import listen
 from .child_state import ChildState
 
 if TYPE_CHECKING:
-    from .._transport.acceptor import Acceptor
+    from .._transport.acceptor import Accepted, Acceptor
 
 log = Log("ipevents.children")
 
@@ -164,9 +164,9 @@ class ChildSocket:
             self.name(child, identity.pid)
             return child.pid
 
-    def _accepted(self, connection: Connection, identity: Identity, pid: str, key: bytes) -> None:
+    def _accepted(self, accepted: Accepted) -> None:
         """Attach a connection, after every ``offline`` that is still to be announced."""
-        self._node.events.after_offlines(lambda: self._attach(connection, key))
+        self._node.events.after_offlines(lambda: self._attach(accepted.connection, accepted.key_id))
 
     def _attach(self, connection: Connection, key: bytes) -> None:
         """Give the connection to the child's link, unless that start is over by now."""

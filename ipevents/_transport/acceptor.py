@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from multiprocessing.connection import Connection, Listener
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.addresses import on_loopback, spelled
 from .._core.handshake import (
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._core.handshake import Identity
+    from .._core.seal import DirectionKeys
     from .socket_file import SocketFile
 
-__all__ = ["Acceptor"]
+__all__ = ["Accepted", "Acceptor"]
 
 MAX_PENDING = 1024
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
@@ -57,6 +58,20 @@ _LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 log = Log("ipevents.acceptor")
 
 
+class Accepted(NamedTuple):
+    """A client that was let in, under the name ``pid``, and its connection.
+
+    That is blocking, and nothing that follows the handshake was read from it. ``keys`` are those to seal
+    with, if any.
+    """
+
+    connection: Connection
+    identity: Identity
+    pid: str
+    key_id: bytes
+    keys: DirectionKeys | None
+
+
 class Acceptor:
     """Accepts connections on ``listeners``, which it owns from now on.
 
@@ -69,8 +84,7 @@ class Acceptor:
     - ``admit(identity, key_id, address)``: the pid that an authenticated client gets, or a
       :class:`Refusal`. ``address`` is the client's end as seen here, see ``spelled``; ``""`` for
       AF_UNIX. ``admit`` only decides: the client may be gone before its WELCOME is sent;
-    - ``on_accepted(connection, identity, pid, key_id)``: takes the connection over. It is blocking,
-      and nothing that follows the handshake was read from it;
+    - ``on_accepted(accepted)``: takes the connection over;
     - ``on_refused(cause, address)``: a handshake failed. Causes are a closed list, and those of ``admit``.
 
     ``name`` names the thread. At most ``max_pending`` handshakes go on at a time, or as many as a quarter
@@ -109,7 +123,7 @@ class Acceptor:
         me: Callable[[], Identity],
         find_key: Callable[[bytes], bytes | None],
         admit: Callable[[Identity, bytes, str], str | Refusal],
-        on_accepted: Callable[[Connection, Identity, str, bytes], None],
+        on_accepted: Callable[[Accepted], None],
         on_refused: Callable[[str, str], None],
         socket_file: SocketFile | None = None,
         forwarded: bool = False,
@@ -322,7 +336,8 @@ class Acceptor:
             self._refuse(next(iter(self._pending.values())), EVICTED)
         sock.setblocking(False)
         called = b"" if self._forwarded else on_loopback(sock.getsockname())
-        handshake = ServerHandshake(self._find_key, self._me(), os.urandom(32), called)
+        seals = sock.family != socket.AF_UNIX
+        handshake = ServerHandshake(self._find_key, self._me(), os.urandom(32), address=called, seals=seals)
         pending = Pending(sock, address, monotonic() + HANDSHAKE_SECONDS, handshake)
         self._selector.register(sock, selectors.EVENT_READ, pending)
         self._pending[sock.fileno()] = pending
@@ -355,7 +370,7 @@ class Acceptor:
         self._forget(pending)
         connection = connection_from(pending.socket)
         try:
-            self._on_accepted(connection, identity, verdict, key_id)
+            self._on_accepted(Accepted(connection, identity, verdict, key_id, pending.handshake.keys))
         except Exception:  # no descriptor left, or a fault of the library: only this connection ends
             log.exception("! link to %s", verdict)
             connection.close()

@@ -6,14 +6,12 @@ It is used for a link that is to be made anew whenever it is lost. Between two e
 from __future__ import annotations
 
 import threading
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from .._core.handshake import Welcomed
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline, join_thread, run_rounds, start_thread
-from .dial import Attempt
+from .dial import Attempt, Connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +31,7 @@ class Connector:
     From a ``begin`` to the connection is one episode. ``attempt(attempt)`` dials once; it passes its argument
     to :func:`dial`. The callbacks run in the connector's thread, must not block, and run no code of the user:
 
-    - ``on_connected(connection, welcomed)`` ends the episode and takes the connection over;
+    - ``on_connected(connected)`` ends the episode and takes the connection over;
     - ``on_failed(exception)`` is called once for each distinct cause in an episode, and never because nobody
       was there. The thread goes on trying after each.
 
@@ -59,9 +57,9 @@ class Connector:
 
     def __init__(
         self,
-        attempt: Callable[[Attempt], tuple[Connection, Welcomed]],
+        attempt: Callable[[Attempt], Connected],
         *,
-        on_connected: Callable[[Connection, Welcomed], None],
+        on_connected: Callable[[Connected], None],
         on_failed: Callable[[Exception], None],
         delay_seconds: float,
     ) -> None:
@@ -145,11 +143,11 @@ class Connector:
         if attempt is None:
             return
         try:
-            connection, welcomed = self._dial(attempt)
+            connected = self._dial(attempt)
         except Exception as error:  # any kind: it is reported, and the next try may succeed
             self._failed(error)
         else:
-            self._succeeded(connection, welcomed)
+            self._succeeded(connected)
 
     def _next_attempt(self) -> Attempt | None:
         """Wait until it is time to dial; returns the attempt, or None after ``begin_close``."""
@@ -162,20 +160,20 @@ class Connector:
                 self._changed.wait(left)
             return None
 
-    def _succeeded(self, connection: Connection, welcomed: Welcomed) -> None:
+    def _succeeded(self, connected: Connected) -> None:
         """End the episode and hand the connection over; close it if the connector was closed meanwhile."""
         with self._changed:
             self._attempt = None
             self._due = None
             closing = self._closing
         if closing:
-            connection.close()
+            connected.close()
             return
         try:
-            self._on_connected(connection, welcomed)
+            self._on_connected(connected)
         except Exception:  # no descriptor left, or a fault of the library: the thread goes on
-            log.exception("! link as %s", welcomed.pid)
-            connection.close()
+            log.exception("! link as %s", connected.welcomed.pid)
+            connected.close()
 
     def _failed(self, error: Exception) -> None:
         """Set the time of the next try, and report the cause unless it was reported in this episode."""

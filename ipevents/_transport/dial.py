@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._core.handshake import Identity
+    from .._core.seal import DirectionKeys
 
 __all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands"]
 
@@ -40,10 +41,11 @@ log = Log("ipevents.connector")
 
 
 class Connected(NamedTuple):
-    """A connection after its handshake, blocking, and the server's answer."""
+    """A connection after its handshake, blocking, the server's answer, and the keys to seal with, if any."""
 
     connection: Connection
     welcomed: Welcomed
+    keys: DirectionKeys | None
 
     def close(self) -> None:
         """Hang up; for a caller that got the connection and cannot use it."""
@@ -240,11 +242,12 @@ def shake_hands(
         if sock.family == socket.AF_UNIX and (uid := peer_uid(sock)) not in (None, 0, os.geteuid()):
             raise LinkError(f"at {where} listens a process of another user (uid {uid})")
         address = b"" if forwarded else on_loopback(sock.getpeername())
-        handshake = ClientHandshake(*as_whom, os.urandom(32), address)
+        seals = sock.family != socket.AF_UNIX
+        handshake = ClientHandshake(*as_whom, os.urandom(32), address=address, seals=seals)
         attempt.watch(sock)
         welcomed = _welcome(sock, where, handshake, Deadline(deadline_seconds))
         attempt.watch(None)
-        return Connected(connection_from(sock), welcomed)
+        return Connected(connection_from(sock), welcomed, handshake.keys)
     finally:
         try:
             attempt.watch(None)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.messages import Record, is_message
+from .._core.seal import PREFIX_BYTES, SEAL_BYTES
 from .._core.wire import (
     FRAME_BYTES,
     HEADER_BYTES,
@@ -118,6 +119,10 @@ class _Reading:
         self._on_frame = on_frame
         self._largest = stream.max_message  # the largest record, in bytes; None for any
         self._limit = MAX_FRAME_BYTES if self._largest is None else self._largest + _FRAME_SLACK_BYTES
+        self._seals = stream.opens
+        if self._seals is not None:
+            self._limit = min(self._limit + PREFIX_BYTES, MAX_FRAME_BYTES)
+        self._number = 0  # of the last frame
         # The last frame had large buffers: read exactly what is missing, so that the next need not be copied.
         self.is_exact = False
 
@@ -143,7 +148,12 @@ class _Reading:
             else:
                 frame = chunk[at : at + size]
                 at += size
-            records = decode(frame)
+            if self._seals is None:
+                records = decode(frame)
+            else:
+                self._number += 1
+                size -= PREFIX_BYTES
+                records = decode(self._seals.opened(self._number, frame))
             self.is_exact = is_large(records[0]) if records else False
             if self.is_exact:
                 at, total = self._take_buffers(records, chunk, at)
@@ -177,14 +187,20 @@ class _Reading:
                 del head  # free what has come of it
                 buffers.clear()
                 _skip(self._socket, exc.missing)
-                at = self._skip_buffers(sizes[number + 1 :], chunk, at)
-                return at, LOST
+                rest = [size for size, _ in sizes[number + 1 :]]
+                if self._seals is not None:
+                    rest.append(SEAL_BYTES)  # nothing of what it is for is used
+                return self._skip_sizes(rest, chunk, at), LOST
+        if self._seals is not None:
+            seal = _receive(self._socket, SEAL_BYTES, chunk[at : at + SEAL_BYTES], True)
+            at = min(len(chunk), at + SEAL_BYTES)
+            self._seals.check_buffers(self._number, buffers, bytes(seal))
         records[0] = with_buffers(records[0], buffers)
         return at, total
 
-    def _skip_buffers(self, sizes: list[tuple[int, bool]], chunk: bytes, at: int) -> int:
-        """Read these buffers and forget them; returns where the chunk goes on."""
-        for size, _ in sizes:
+    def _skip_sizes(self, sizes: list[int], chunk: bytes, at: int) -> int:
+        """Read so many bytes and forget them; returns where the chunk goes on."""
+        for size in sizes:
             there = min(size, len(chunk) - at)
             at += there
             _skip(self._socket, size - there)

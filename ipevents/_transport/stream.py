@@ -10,6 +10,7 @@ import os
 import socket
 from multiprocessing.connection import Connection
 
+from .._core.seal import DirectionKeys, Seals
 from .._core.wire import Part
 from .sockets import kept
 
@@ -25,11 +26,19 @@ class Stream:
     It owns a copy of the connection's descriptor, so the Connection is closed at once.
     """
 
-    __slots__ = ("failed", "max_message", "send", "sendmsg", "socket")
+    __slots__ = ("failed", "max_message", "opens", "seals", "send", "sendmsg", "socket", "written")
 
-    def __init__(self, connection: Connection, max_message: int | None) -> None:
-        """Take the connection over; ``max_message`` is the limit of a record in bytes, None for no limit."""
+    def __init__(
+        self, connection: Connection, max_message: int | None, keys: DirectionKeys | None = None
+    ) -> None:
+        """Take the connection over; ``max_message`` is the limit of a record in bytes, None for no limit.
+
+        With ``keys`` all frames are sealed.
+        """
         self.max_message = max_message
+        self.seals = None if keys is None else Seals(keys.sends)
+        self.opens = None if keys is None else Seals(keys.receives)
+        self.written = 0  # frames; changed by the thread that has the right to write
         self.failed = False  # a write has failed, so nothing more is written
         try:
             self.socket = socket.socket(fileno=kept(os.dup, connection.fileno()))

@@ -24,13 +24,13 @@ CLIENT = Identity("4712", 7, (3, 10), 1 << 20)
 PREFIX = 6
 
 
-def client(key=KEY, key_id=b"", me=CLIENT, nonce=b"c" * 32, address=b"127.0.0.1:5000"):
-    return ClientHandshake(key, key_id, me, nonce, address)
+def client(key=KEY, key_id=b"", me=CLIENT, nonce=b"c" * 32, address=b"127.0.0.1:5000", seals=True):
+    return ClientHandshake(key, key_id, me, nonce, address=address, seals=seals)
 
 
-def server(keys=None, me=SERVER, nonce=b"s" * 32, address=b"127.0.0.1:5000"):
+def server(keys=None, me=SERVER, nonce=b"s" * 32, address=b"127.0.0.1:5000", seals=True):
     find = {b"": KEY, b"start": OTHER_KEY}.get if keys is None else keys.get
-    return ServerHandshake(find, me, nonce, address)
+    return ServerHandshake(find, me, nonce, address=address, seals=seals)
 
 
 def exchanged(one, other, pid="4712"):

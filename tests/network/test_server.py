@@ -23,7 +23,7 @@ from ipevents._network.server import Server
 from ipevents._node.node import Node
 from ipevents._options import Options
 from ipevents._platform.threads import Deadline
-from ipevents._transport.acceptor import EVICTED
+from ipevents._transport.acceptor import EVICTED, Accepted
 from ipevents._transport.join import Listening
 
 CEILING = 20.0  # reached only in a deadlock
@@ -84,7 +84,7 @@ class Serving:
         theirs.settimeout(CEILING)
         self.peers.append(theirs)
         identity = identity_of(pid, incarnation, max_message)
-        self.acceptor.on_accepted(Connection(ours.detach()), identity, pid, b"")
+        self.acceptor.on_accepted(Accepted(Connection(ours.detach()), identity, pid, b"", None))
         return theirs
 
     def child(self, pid="client"):

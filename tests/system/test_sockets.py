@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from matrix import slow
-from recorder import CEILING_SECONDS, Recorder, fence
+from recorder import CEILING_SECONDS, fence
 from scripts import printed, run, write
 
 from ipevents import (
@@ -33,20 +33,6 @@ KEY = b"sixteen bytes or more"
 def address(request, port, place):
     """Socket options of one address."""
     return {"port": port} if request.param == "TCP" else {"socketPath": str(place / "socket")}
-
-
-@pytest.fixture
-def recorders():
-    """Makes recorders, and stops them, clients first."""
-    made = []
-
-    def make(*events, **options):
-        made.append(Recorder(*events, **options))
-        return made[-1]
-
-    yield make
-    for recorder in reversed(made):
-        recorder.emitter.stop()
 
 
 def connect(address):
@@ -399,10 +385,10 @@ class Proxy:
 
 
 def test_a_client_that_comes_back_replaces_its_own_stale_link(recorders, port, second_port):
-    server = recorders("mark", port=port).start()
-    other = recorders("mark", port=port).joined()
+    server = recorders("mark", port=port, forwarded=True).start()
+    other = recorders("mark", port=port, forwarded=True).joined()
     with Proxy(second_port, port) as proxy:
-        client = recorders("mark", port=second_port, onlyConnect=True).joined()
+        client = recorders("mark", port=second_port, onlyConnect=True, forwarded=True).joined()
         pid = client.pid
         fence(server, other, client)
         server.forget()
@@ -509,9 +495,9 @@ def test_an_answer_to_a_server_that_is_gone_never_reaches_the_next_one(recorders
 
 
 def test_a_client_that_comes_back_to_its_server_is_still_answered(recorders, port, second_port):
-    server = recorders("question", "mark", port=port).start()
+    server = recorders("question", "mark", port=port, forwarded=True).start()
     with Proxy(second_port, port) as proxy:
-        client = recorders("mark", port=second_port, onlyConnect=True).joined()
+        client = recorders("mark", port=second_port, onlyConnect=True, forwarded=True).joined()
         question = asked(server, client, server)
         proxy.cut()
         client.wait("parent", count=2)

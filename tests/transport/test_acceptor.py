@@ -52,7 +52,7 @@ class Host:
             me=lambda: SERVER,
             find_key={b"": KEY}.get,
             admit=self.admit,
-            on_accepted=lambda *accepted: self.accepted.put(accepted),
+            on_accepted=self.accepted.put,
             on_refused=lambda *refused: self.refused.put(refused),
             **options,
         )
@@ -102,7 +102,7 @@ families = pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
 def test_a_client_is_accepted_and_both_directions_work(host, family):
     server = host(family)
     with server.dial().connection as near:
-        far, identity, pid, key_id = server.accepted.get(timeout=CEILING)
+        far, identity, pid, key_id, _ = server.accepted.get(timeout=CEILING)
         assert (identity, pid, key_id) == (CLIENT, "client", b"")
         near.send_bytes(b"there")
         assert far.recv_bytes() == b"there"
@@ -270,8 +270,8 @@ def test_close_may_be_called_twice_and_at_once(host):
 def test_close_from_a_callback_only_requests(host):
     server = host()
     requested = queue.Queue()
-    server.acceptor._on_accepted = lambda connection, *_: (
-        connection.close(),
+    server.acceptor._on_accepted = lambda accepted: (
+        accepted.connection.close(),
         requested.put(server.acceptor.close()),
     )
     server.dial().connection.close()

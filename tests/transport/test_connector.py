@@ -13,7 +13,7 @@ from ipevents._core.handshake import Welcomed
 from ipevents._exceptions import AddressInUse, AuthenticationFailed
 from ipevents._transport import connector as module
 from ipevents._transport.connector import Connector
-from ipevents._transport.dial import dial
+from ipevents._transport.dial import Connected, dial
 from ipevents._transport.socket_file import bind
 from ipevents._transport.sockets import listen
 
@@ -30,7 +30,7 @@ class Recorder:
         self.failed = queue.Queue()
         self.connector = Connector(
             self.attempt,
-            on_connected=lambda *connected: self.connected.put(connected),
+            on_connected=self.connected.put,
             on_failed=self.failed.put,
             delay_seconds=delay_seconds,
         )
@@ -57,7 +57,7 @@ class Closable:
 
 
 def pair():
-    return Closable(), Welcomed("client", SERVER)
+    return Connected(Closable(), Welcomed("client", SERVER), None)
 
 
 def test_a_connector_does_nothing_before_it_is_begun():
@@ -115,7 +115,7 @@ def test_a_callback_that_raises_closes_the_connection(caplog):
         recorder.connector._on_connected = real
         recorder.connector.begin(immediately=True)
         assert recorder.connected.get(timeout=CEILING) is not None
-    assert reached[0].closed
+    assert reached.connection.closed
 
 
 def test_the_delay_is_never_shorter_than_its_minimum():
@@ -164,7 +164,7 @@ def test_close_breaks_off_a_handshake(tmp_path):
                 deadline_seconds=CEILING,
                 attempt=attempt,
             ),
-            on_connected=lambda connection, _: connection.close(),
+            on_connected=lambda connected: connected.close(),
             on_failed=failed.put,
             delay_seconds=0.05,
         )
@@ -192,7 +192,7 @@ def test_a_connection_that_comes_after_close_is_closed():
     assert connector.close(0.01) is False
     leave.set()
     assert connector.close(CEILING)
-    assert reached[0].closed
+    assert reached.connection.closed
     assert connected.empty()
 
 
@@ -209,7 +209,7 @@ def test_it_reconnects_to_a_server_that_came_back(tmp_path, family):
     connected = queue.Queue()
     connector = Connector(
         lambda attempt: dial([Address(family, address)], key=KEY, key_id=b"", me=CLIENT, attempt=attempt),
-        on_connected=lambda *pair: connected.put(pair),
+        on_connected=connected.put,
         on_failed=connected.put,
         delay_seconds=0.05,
     )
@@ -217,7 +217,7 @@ def test_it_reconnects_to_a_server_that_came_back(tmp_path, family):
         for _ in range(2):
             connector.begin()
             with server_at(address, family):
-                connection, welcomed = connected.get(timeout=CEILING)
+                connection, welcomed, _ = connected.get(timeout=CEILING)
                 assert welcomed == Welcomed("client", SERVER)
                 connection.close()
     finally:

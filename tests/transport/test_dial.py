@@ -115,7 +115,7 @@ def test_a_tunnel_has_to_be_known_at_both_ends(relayed, here, there):
 
 
 def test_through_a_tunnel_that_both_ends_know_of_they_connect(relayed):
-    connection, welcomed = dial_there(
+    connection, welcomed, _ = dial_there(
         relayed("AF_INET", "AF_INET", forwarded=True), "AF_INET", forwarded=True
     )
     connection.close()
@@ -131,7 +131,7 @@ def test_a_server_at_any_address_is_called_the_same_by_both_ends(host, reach):
     more = (0, 0) if ":" in host else ()
     family = "AF_INET6" if more else "AF_INET"
     with Serving(listen((host, port, *more), family)):
-        connection, _ = dial_there((reach, port, *more), family, attempt=Attempt())
+        connection, *_ = dial_there((reach, port, *more), family, attempt=Attempt())
         connection.close()
 
 
@@ -203,7 +203,7 @@ def test_the_connection_is_blocking_whatever_the_applications_default_timeout(pl
     with Serving(listen(address, family)):
         socket.setdefaulttimeout(0.001)
         try:
-            connection, welcomed = dial_there(address, family)
+            connection, welcomed, _ = dial_there(address, family)
         finally:
             socket.setdefaulttimeout(None)
         with connection:

@@ -187,7 +187,7 @@ def test_after_large_buffers_exactly_what_is_missing_is_asked_for():
             return len(found)
 
     class Asked:
-        max_message = None
+        max_message = opens = None
 
     one = large("x", bytearray(50_000))
     frame = len(framed(one)) - 4 - 50_000
@@ -371,7 +371,7 @@ def test_a_reader_that_has_waited_for_its_peer_needs_no_breath(clock, waits, bre
             return data if self.left >= 0 else b""
 
     class Read:
-        max_message = None
+        max_message = opens = None
         socket = Waiting()
 
     def takes_long(records, size):

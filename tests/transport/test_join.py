@@ -389,7 +389,7 @@ joined = join(socket_path=path or None, host=host, port=port, only_connect=False
 if isinstance(joined, Listening):
     acceptor = Acceptor(*joined.listeners, name="public", me=lambda: me, find_key=lambda key_id: b"k" * 32,
                         admit=lambda identity, key_id, address: identity.pid, socket_file=joined.socket_file,
-                        on_accepted=lambda connection, *_: kept.append(connection),
+                        on_accepted=lambda accepted: kept.append(accepted.connection),
                         on_refused=lambda *refused: print(*refused, flush=True))
     kept = []
     print("listening", os.getpid(), flush=True)
