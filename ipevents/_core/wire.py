@@ -24,7 +24,7 @@ from .messages import MESSAGE_ITEMS, PAYLOADS, Record
 from .seal import PREFIX_BYTES, Seals
 
 MAX_FRAME_BYTES = 0x7FFFFFFF  # the largest number in a short header
-FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (README, Wire)
+FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (README, Wire and handshake)
 _JOIN_BYTES = 16 * 1024  # up to this size header and frame are joined into one part, by a copy
 
 Part = bytes | memoryview  # a piece to be written; a view if large, whose rest needs no copy
@@ -46,8 +46,9 @@ HEADER_BYTES = _SHORT.size
 def frame_size(chunk: bytes, at: int, limit: int) -> int:
     """Return the size of a frame, from the header at the place ``at`` of ``chunk``.
 
-    Raises ProtocolError for a size that is not positive or exceeds ``limit`` (README, Wire). The header for
-    frames of 2 GiB and more is not read: large buffers travel after the frame, so no frame is so large.
+    Raises ProtocolError for a size that is not positive or exceeds ``limit`` (README, Wire and handshake).
+    The header for frames of 2 GiB and more is not read: large buffers travel after the frame, so no frame is
+    so large.
     """
     size: int = _SHORT.unpack_from(chunk, at)[0]
     if not 0 < size <= limit:

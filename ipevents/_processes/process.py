@@ -29,7 +29,7 @@ _EXITCODE_STEP_SECONDS = 0.001
 
 
 class Launch(NamedTuple):
-    """What a child gets through the pipe of its start; well under 32 KiB (README, Wire).
+    """What a child gets through the pipe of its start; well under 32 KiB (README, Wire and handshake).
 
     ``repr`` shows no token: a token must not get into a log or a traceback.
     """

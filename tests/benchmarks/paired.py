@@ -14,6 +14,7 @@ import argparse
 import os
 import queue
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-EVENTS = {"pingpong": 300, "oneway": 20_000}  # in one turn
+EVENTS = {"pingpong": 300, "oneway": 20_000, "oneway_tcp": 20_000}  # in one turn
 
 
 def flooder():
@@ -34,6 +35,19 @@ def flooder():
     while True:
         for i in range(asked.get()):
             ipem.sendToParents("ping", i, "12345", 1.5)
+
+
+def client(options):
+    """Send as many events as each ``go`` asks for, over the public socket."""
+    from ipevents import Emitter
+
+    asked = queue.SimpleQueue()
+    emitter = Emitter().options(socket={**options, "onlyConnect": True})
+    emitter.on("go", lambda message, n: asked.put(n))
+    emitter.start()
+    while True:
+        for i in range(asked.get()):
+            emitter.sendToParents("ping", i, "12345", 1.5)
 
 
 def ponger():
@@ -60,20 +74,37 @@ def pingpong(ipem):
 
 def oneway(ipem):
     """Return a function that runs n events to the parent."""
+    child = ipem.worker(flooder)
+    return counting(ipem, lambda n: child.send("go", n))
+
+
+def oneway_tcp(ipem):
+    """Return a function that runs n events from a client to its server."""
+    from ipevents import Emitter
+
+    with socket.create_server(("localhost", 0)) as free:
+        options = {"port": free.getsockname()[1], "authkey": os.urandom(32)}
+    server = Emitter().options(socket=options).start()
+    ipem.on("stopping", lambda message: server.stop())  # else it keeps this process
+    with server.expecting("online", where=lambda message: message.from_ != server.pid):
+        ipem.worker(client, (options,))
+    return counting(server, lambda n: server.sendToChilds("go", n))
+
+
+def counting(emitter, ask):
+    """Return a function that asks for n events and waits until they have come."""
     done, counted = threading.Event(), [0, 0]
 
-    @ipem.on("ping")
+    @emitter.on("ping")
     def ping(message, *args):
         counted[0] += 1
         if counted[0] == counted[1]:
             done.set()
 
-    child = ipem.worker(flooder)
-
     def run(n):
         counted[:] = 0, n
         done.clear()
-        child.send("go", n)
+        ask(n)
         done.wait()
 
     return run
@@ -83,6 +114,7 @@ def serve(workload):
     """Run a turn for each number of events that comes in by stdin, and print its seconds."""
     from ipevents import ipem
 
+    ipem.options(useSocket=False).start()
     run = globals()[workload](ipem)
     for line in sys.stdin:
         begin = time.perf_counter()
@@ -116,7 +148,7 @@ def compare(workload, checkouts, rounds):
         run.communicate()
     ratio = statistics.median(before / after for before, after in zip(*times, strict=True))
     before, after = (statistics.median(each) * 1e6 for each in times)
-    print(f"{workload:9} before {before:8.2f} us, after {after:8.2f} us an event; speed x {ratio:.3f}")
+    print(f"{workload:10} before {before:8.2f} us, after {after:8.2f} us an event; speed x {ratio:.3f}")
 
 
 if __name__ == "__main__":
