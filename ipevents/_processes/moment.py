@@ -217,15 +217,18 @@ def numbers_in(mask: str) -> tuple[int, ...]:
 
 
 def _content(path: str) -> bytes:
-    """Return what a file of ``/proc`` says."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """Return what a file of ``/proc`` says. A signal handler may raise in here."""
+    files: list[int] = []
     try:
+        # ``map`` has the number in the list before a signal handler can raise.
+        files += map(os.open, (path,), (os.O_RDONLY | os.O_CLOEXEC,))
         content = b""
-        while part := os.read(file, 1 << 16):
+        while part := os.read(files[0], 1 << 16):
             content += part
         return content
     finally:
-        os.close(file)
+        for file in files:
+            os.close(file)
 
 
 def _found(path: str) -> bytes | None:
