@@ -110,7 +110,7 @@ def test_the_workloads_use_nothing_private():
 def test_two_checkouts_take_turns():
     root = str(HERE.parents[1])
     lines = run("paired.py", root, root, "--rounds", 1).splitlines()
-    assert [line.split()[0] for line in lines] == ["pingpong", "oneway"]
+    assert [line.split()[0] for line in lines] == ["pingpong", "oneway", "oneway_tcp"]
     assert all(" speed x " in line for line in lines)
 
 
