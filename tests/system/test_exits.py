@@ -402,7 +402,9 @@ def test_stop_in_a_signal_handler_of_the_user_under_load(busy):
         ipem.on("down", lambda message, data: ipem.sendToParents("up", data))
         ipem.start()
 
-    child = ipem.worker(work)
+    ipem.start()
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(work)
     ipem.on("up", lambda message, data: None)
     ipem.on("here", lambda message: None)
     ipem.on("error", lambda message, error: isinstance(error, Closed) or say(error))
@@ -416,7 +418,6 @@ def test_stop_in_a_signal_handler_of_the_user_under_load(busy):
             pass
 
     signal.signal(signal.SIGUSR2, send)
-    ipem.waitFor("online", where=lambda message: message.from_ == child.pid)
     say("go")
     try:
         while True:
@@ -496,13 +497,15 @@ def test_stop_twice_and_from_two_threads_at_once():
 
 
 def test_stop_with_a_timeout_kills_what_is_not_gone_by_then():
+    program = HANGS.replace("say(word)", 'ipem.sendToParents("ready-child")').replace(
+        "child = ", 'ipem.start()\nwith ipem.expecting("ready-child"):\n    child = '
+    )
     text = """
-    ipem.waitFor("ready-child")
     begun = time.monotonic()
     ipem.stop(0.5)
     say("stopped", child.alive, time.monotonic() - begun < 1.5)
     """
-    with running(HANGS.replace("say(word)", 'ipem.sendToParents("ready-child")'), text) as script:
+    with running(program, text) as script:
         ended = script.ended()
     assert (ended.status, ended.lines[-1]) == (0, "stopped False True")
 

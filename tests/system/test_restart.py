@@ -765,8 +765,9 @@ def test_the_death_of_a_child_is_noticed_at_once_though_its_own_forks_live():
     warnings.simplefilter("ignore")
     helpers = []
     ipem.on("pids", lambda message, *pids: helpers.extend(pids))
-    child = ipem.worker(work, restart=False)
-    ipem.waitFor("pids")
+    ipem.start()
+    with ipem.expecting("pids"):
+        child = ipem.worker(work, restart=False)
     begun = time.monotonic()
     with ipem.expecting("offline"):
         child.send("go")
@@ -830,8 +831,8 @@ def work():
     ipem.on("hang", lambda message: threading.Event().wait())
     ipem.on("error", lambda message, error: threading.Event().wait())
     ipem.start()
-    child = ipem.worker(leaf)
-    ipem.waitFor("online")
+    with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+        child = ipem.worker(leaf)
     ipem.sendToParents("works")
     {ORPHANS[doing]}
 
@@ -986,8 +987,8 @@ def test_the_longest_delay_of_a_restart_holds_up_nobody():
             ipem.on("ping", lambda message: message.reply("pong"))
 
         ipem.start()
-        other = ipem.worker(answers)
-        ipem.waitFor("online", 30, where=lambda message: message.from_ == other.pid)
+        with ipem.expecting("online", 30, where=lambda message: message.from_ != ipem.pid):
+            other = ipem.worker(answers)
         with ipem.expecting("offline", 30):
             waits = ipem.worker(dies, delayRestart=2**31 - 1)
             waits.send("die")
@@ -1019,8 +1020,8 @@ def test_after_a_listener_has_called_sys_exit_nothing_is_handled_and_what_was_se
         for event in ("second", "told"):
             told(event)
         ipem.start()
-        child = ipem.worker(work, restart=False)
-        ipem.waitFor("online", 30, where=lambda message: message.from_ == child.pid)
+        with ipem.expecting("online", 30, where=lambda message: message.from_ != ipem.pid):
+            child = ipem.worker(work, restart=False)
         for number in range(200):
             child.send("job", number)
         child.join(30)
