@@ -231,6 +231,7 @@ _TABLE = (
     _Option("socket.delayReconnect", "delay_reconnect", 3000, _milliseconds, _TIME),
     _Option("socket.onlyConnect", "only_connect", False, _boolean, _TRUE_OR_FALSE),
     _Option("socket.forwarded", "forwarded", False, _boolean, _TRUE_OR_FALSE),
+    _Option("socket.resumeWithin", "resume_within", 30_000, _milliseconds, _TIME),
     _Option(
         "socket.authkey",
         "authkey",
@@ -276,6 +277,7 @@ class Options:
     delay_reconnect: float
     only_connect: bool
     forwarded: bool
+    resume_within: float
     authkey: bytes | None
     max_message: int
 

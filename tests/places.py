@@ -133,7 +133,7 @@ class Place:
         )
         assert self.node.notices.close(Deadline(CEILING))
         for link in self.links:
-            assert link.refused - BY_JAMS == set()
+            assert link.refused - BY_JAMS == set(), link.refused
 
 
 def attach(link, sock, limit=None):

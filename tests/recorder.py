@@ -9,7 +9,7 @@ from ipevents import Emitter, Message
 from ipevents._dispatch.floor import Floor
 
 CEILING_SECONDS = 30.0  # of every wait; reached only in a deadlock
-LIFECYCLE = ("ready", "online", "offline", "parent", "error")
+LIFECYCLE = ("ready", "online", "offline", "parent", "error", "stopping")
 
 
 class Recorder:

@@ -26,7 +26,7 @@ class Serving:
             name="test",
             me=lambda: SERVER,
             find_key={b"": KEY}.get,
-            admit=lambda *_: verdict,
+            admit=lambda *_: (verdict, 0) if isinstance(verdict, str) else verdict,
             on_accepted=lambda accepted: (
                 accepted.connection.close() if keep is None else keep(accepted.connection)
             ),

@@ -41,6 +41,7 @@ DEFAULTS = {
     "delay_reconnect": 3.0,
     "only_connect": False,
     "forwarded": False,
+    "resume_within": 30.0,
     "authkey": None,
     "max_message": 16 * 1024 * 1024,
 }
@@ -70,6 +71,7 @@ FIELDS = [
     ("socket.delayReconnect", "delay_reconnect", [(0, 0.0), (3000, 3.0)], NUMBERS),
     ("socket.onlyConnect", "only_connect", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.forwarded", "forwarded", [(True, True), (False, False)], [None, 0, 1]),
+    ("socket.resumeWithin", "resume_within", [(0, 0.0), (3000, 3.0)], NUMBERS),
     ("socket.authkey", "authkey",
      [(None, None), (KEY, KEY), (bytearray(KEY), KEY), (KEY.decode(), KEY), ("\u00e4" * 8, b"\xc3\xa4" * 8)],
      [b"", "", b"x" * 15, "x" * 15, 16, True, [1] * 16, "\ud800" * 16]),
@@ -150,7 +152,9 @@ def test_a_wrong_value_is_refused_with_the_name_and_what_is_right(name, value):
         setting(name, value)
 
 
-@pytest.mark.parametrize("name", ["delayRestart", "stopTimeout", "socket.delayReconnect"])
+@pytest.mark.parametrize(
+    "name", ["delayRestart", "stopTimeout", "socket.delayReconnect", "socket.resumeWithin"]
+)
 @pytest.mark.parametrize(("value", "becomes"), TIMES)
 def test_any_real_number_is_a_time(name, value, becomes):
     (given,) = set(values(setting(name, value)).items()) - set(DEFAULTS.items())

@@ -20,6 +20,10 @@ was told that a tunnel is there, says nothing (``b""``); the two have to agree i
 
 Each end says whether it seals, as it does over TCP. If one of them does, both do: a tunnel may end in a path.
 
+A client says whether it wants a session that outlives this connection, and which one it has. The server
+answers with the session that this connection belongs to: the same one, which then goes on, another one, or
+none.
+
 Instead of any frame a REFUSED frame may come. It has no MAC, since an
 attacker who could forge one could cut the connection as well. Its layout is the same in every version.
 
@@ -52,6 +56,7 @@ __all__ = [
     "TIMEOUT",
     "VERSION",
     "WRONG_KEY",
+    "Agreement",
     "ClientHandshake",
     "FrameReader",
     "Identity",
@@ -85,10 +90,10 @@ _PREFIX = struct.Struct("!4sBB")  # magic, protocol, kind
 _WHO = "65pQQBB32s"  # pid, incarnation, max_message, python major and minor, nonce
 MAX_ADDRESS_BYTES = 51  # an IPv6 address in brackets, a colon and a port have 47
 _LAYOUTS = {
-    _HELLO: struct.Struct("!17p52p?" + _WHO),
+    _HELLO: struct.Struct("!17p52p??Q" + _WHO),
     _CHALLENGE: struct.Struct("!?" + _WHO + "32s"),
     _PROOF: struct.Struct("!32s"),
-    _WELCOME: struct.Struct("!65p32s"),
+    _WELCOME: struct.Struct("!65pQ32s"),
     _REFUSED: struct.Struct("!17p201p"),  # cause, text; never to be changed
 }
 _KEY_ID_BYTES, _PID_BYTES, _CAUSE_BYTES, _TEXT_BYTES = 16, 64, 16, 200
@@ -115,6 +120,18 @@ class Welcomed(NamedTuple):
 
     pid: str
     server: Identity
+
+
+class Agreement(NamedTuple):
+    """What the two ends have agreed on for a connection.
+
+    ``keys`` are those to seal with, None where nothing is sealed. ``session`` is the number of the session, 0
+    for none; ``resumes`` says that it has begun with an earlier connection.
+    """
+
+    keys: DirectionKeys | None = None
+    session: int = 0
+    resumes: bool = False
 
 
 class Refusal(NamedTuple):
@@ -175,7 +192,7 @@ class _Side:
     caller sends before it closes the connection, or None.
     """
 
-    __slots__ = ("_awaited", "_me", "_nonce", "_seals", "cause", "farewell", "keys")
+    __slots__ = ("_awaited", "_me", "_nonce", "_seals", "agreement", "cause", "farewell")
 
     def __init__(self, awaited: int, me: Identity, nonce: bytes, seals: bool) -> None:
         if len(nonce) != NONCE_BYTES:
@@ -184,7 +201,7 @@ class _Side:
         self._me = me
         self._nonce = nonce
         self._seals = seals
-        self.keys: DirectionKeys | None = None
+        self.agreement = Agreement()
         self.cause: str | None = None
         self.farewell: bytes | None = None
 
@@ -249,10 +266,13 @@ class ClientHandshake(_Side):
     of the public socket, otherwise the id of the start of a child. ``nonce`` is 32 fresh random bytes.
     ``address`` is what this end calls the server, and ``seals`` says whether it seals, see the module.
 
-    Once ``outcome`` is set, ``keys`` are those of the session, or None where nothing is sealed.
+    ``session`` is the number of the session that this end has, 0 if it wants a new one, None if it wants
+    none.
+
+    Once ``outcome`` is set, ``agreement`` holds.
     """
 
-    __slots__ = ("_hello", "_key", "_key_id", "_server", "_transcript", "outcome")
+    __slots__ = ("_hello", "_key", "_key_id", "_server", "_session", "_transcript", "outcome")
 
     def __init__(
         self,
@@ -263,13 +283,16 @@ class ClientHandshake(_Side):
         *,
         address: bytes = b"",
         seals: bool = False,
+        session: int | None = None,
     ) -> None:
         super().__init__(_CHALLENGE, me, nonce, seals)
+        self._session = session
         self._key = _checked(key)
         if len(key_id) > _KEY_ID_BYTES:
             raise ValueError(f"a key id has at most {_KEY_ID_BYTES} bytes")
         self._key_id = key_id
-        self._hello = _frame(_HELLO, key_id, _checked_address(address), seals, *_who(me), nonce)
+        wanted = (session is not None, session or 0)
+        self._hello = _frame(_HELLO, key_id, _checked_address(address), seals, *wanted, *_who(me), nonce)
         self._transcript: tuple[bytes, ...] = ()
         self._server: Identity | None = None
         self.outcome: Welcomed | None = None
@@ -304,14 +327,14 @@ class ClientHandshake(_Side):
         self._awaited = _WELCOME
         return proof
 
-    def _welcomed(self, frame: bytes, pid: bytes, theirs: bytes) -> None:
+    def _welcomed(self, frame: bytes, pid: bytes, session: int, theirs: bytes) -> None:
         """Check the MAC of the last frame, and set the outcome."""
         said = (*self._transcript, frame[:-MAC_BYTES])
         if not compare_digest(theirs, _mac(self._key, b"welcome", *said)):
             raise self._failed(WRONG_KEY, _wrong_key())
         assert self._server is not None
-        if self._seals:
-            self.keys = _keys(self._key, *self._transcript, frame, is_client=True)
+        keys = _keys(self._key, *self._transcript, frame, is_client=True) if self._seals else None
+        self.agreement = Agreement(keys, session, bool(session) and session == self._session)
         self.outcome = Welcomed(self._decoded(pid), self._server)
 
 
@@ -327,10 +350,21 @@ class ServerHandshake(_Side):
     sent. ``address`` is what the accepted connection calls itself, and ``seals`` says whether this end seals,
     see the module.
 
-    Once :meth:`welcome` was called, ``keys`` are those of the session, or None where nothing is sealed.
+    ``session_wanted`` is what the client wants, as for :class:`ClientHandshake`.
+
+    Once :meth:`welcome` was called, ``agreement`` holds.
     """
 
-    __slots__ = ("_address", "_client", "_find_key", "_key", "_key_id", "_proof", "_transcript")
+    __slots__ = (
+        "_address",
+        "_client",
+        "_find_key",
+        "_key",
+        "_key_id",
+        "_proof",
+        "_transcript",
+        "session_wanted",
+    )
 
     def __init__(
         self,
@@ -343,6 +377,7 @@ class ServerHandshake(_Side):
     ) -> None:
         super().__init__(_HELLO, me, nonce, seals)
         self._address = _checked_address(address)
+        self.session_wanted: int | None = None
         self._find_key = find_key
         self._key = b""
         self._key_id = b""
@@ -368,7 +403,16 @@ class ServerHandshake(_Side):
         self._proved(frame, *fields)
         return None
 
-    def _greeted(self, hello: bytes, key_id: bytes, address: bytes, seals: bool, *fields: Any) -> bytes:
+    def _greeted(
+        self,
+        hello: bytes,
+        key_id: bytes,
+        address: bytes,
+        seals: bool,
+        wants_session: bool,
+        session: int,
+        *fields: Any,
+    ) -> bytes:
         """Note the client's identity, and return the challenge."""
         if address != self._address:
             text = (
@@ -388,6 +432,7 @@ class ServerHandshake(_Side):
         challenge = unsigned + _mac(self._key, b"server", hello, unsigned)
         self._transcript = (hello, challenge)
         self._seals = self._seals or seals
+        self.session_wanted = session if wants_session else None
         self._awaited = _PROOF
         return challenge
 
@@ -396,14 +441,17 @@ class ServerHandshake(_Side):
             raise self._failed(WRONG_KEY, _wrong_key(), Refusal(WRONG_KEY))
         self._proof = frame
 
-    def welcome(self, pid: str) -> bytes:
-        """Return the last frame, by which the client is admitted and has the name ``pid`` from now on."""
+    def welcome(self, pid: str, session: int = 0) -> bytes:
+        """Return the last frame, by which the client is admitted and has the name ``pid`` from now on.
+
+        The connection belongs to the session with this number; 0 for none.
+        """
         self._assert_authenticated()
         said = (*self._transcript, self._proof)
-        unsigned = _frame(_WELCOME, _encoded_pid(pid), bytes(MAC_BYTES))[:-MAC_BYTES]
+        unsigned = _frame(_WELCOME, _encoded_pid(pid), session, bytes(MAC_BYTES))[:-MAC_BYTES]
         welcome = unsigned + _mac(self._key, b"welcome", *said, unsigned)
-        if self._seals:
-            self.keys = _keys(self._key, *said, welcome, is_client=False)
+        keys = _keys(self._key, *said, welcome, is_client=False) if self._seals else None
+        self.agreement = Agreement(keys, session, bool(session) and session == self.session_wanted)
         return welcome
 
     def refuse(self, refusal: Refusal) -> bytes:

@@ -117,7 +117,7 @@ RIGHTS: dict[Right, dict[Right, str]] = {
 class Summons(Enum):
     """What the writer thread was asked to do. Only that thread itself sets ASLEEP and LINGERS."""
 
-    ASLEEP = "nothing; it waits until it is woken"
+    ASLEEP = "nothing; it waits until it is woken, or until an acknowledgement is due"
     LINGERS = "nothing; it looks by itself in a moment, or is looking now"
     CALLED = "it has been woken: something waits that may linger"
     PROMPTED = "it has been woken: what waits is to be written now"
@@ -126,7 +126,8 @@ class Summons(Enum):
 SUMMONS: dict[Summons, dict[Summons, str]] = {
     Summons.ASLEEP: {
         Summons.CALLED: "defer()",
-        Summons.PROMPTED: "prompt()",
+        Summons.PROMPTED: "prompt(), or an acknowledgement will be due",
+        Summons.LINGERS: "an acknowledgement is due",
     },
     Summons.LINGERS: {
         Summons.ASLEEP: "it found nothing to do several times in a row",

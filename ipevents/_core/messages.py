@@ -54,6 +54,11 @@ FAILED = 24  # the child's traceback; refused means that a restart is pointless
 # This process ends by itself, after its target has returned or by stop(). goes_on: its main thread has called
 # stop() and continues with the program afterwards.
 FINISHED = 25
+ACKNOWLEDGED = 28  # the peer's frames up to this number were handled; a frame of it alone has no number
+RESUMED = (
+    29  # the first frame of a connection with which a session goes on: the peer's frames up to here came
+)
+GOODBYE = 30  # no other connection of this session follows
 FAULT = 27  # the library or the system has failed in this process, which therefore ends
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
@@ -69,9 +74,14 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     FAILED: ("text", "refused"),
     FINISHED: ("goes_on",),
     FAULT: ("text",),
+    ACKNOWLEDGED: ("number",),
+    RESUMED: ("number",),
+    GOODBYE: (),
 }
-# The place in INTEREST of the item that may still change while the record waits.
+_UNNUMBERED = frozenset({ACKNOWLEDGED, RESUMED})
+# The places of items that may still change while their record waits.
 WANTED = 1 + CONTROL_ITEMS[INTEREST].index("wanted")
+NUMBER = 1 + CONTROL_ITEMS[ACKNOWLEDGED].index("number")
 
 # The items of a message record.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)
@@ -156,6 +166,11 @@ def items_of(record: Record) -> dict[str, Any]:
     fewer. The items themselves are whatever the peer has sent.
     """
     return dict(zip(CONTROL_ITEMS[record[KIND]], record[1:], strict=True))
+
+
+def has_number(records: Iterable[Record]) -> bool:
+    """Return whether the frame of these records has a number, see ``window.py``."""
+    return any(record[KIND] not in _UNNUMBERED for record in records)
 
 
 def count_messages(records: Iterable[Record]) -> int:

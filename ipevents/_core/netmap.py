@@ -58,9 +58,15 @@ class Netmap:
             gone.append(path)
         return sorted(gone, key=len, reverse=True)
 
-    def announced(self) -> list[tuple[str, ...]]:
-        """Return the paths of all that are online, top down: what is announced to a new server."""
-        return list(_top_down((), self._root))
+    def announced(self, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+        """Return the paths of all that are online, top down: what is announced to a new server.
+
+        With a path, those of the process ``path[0]`` and all below it.
+        """
+        node = self._find(path)
+        if node is None:
+            return []
+        return ([path] if node.online else []) + list(_top_down(path, node))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the tree as nested dicts: each pid with a dict of what is below it."""

@@ -12,11 +12,13 @@ from enum import Enum
 
 from .decisions import Plan
 from .messages import (
+    ACKNOWLEDGED,
     INTEREST,
     INTERESTS,
     KIND,
     LAST_MESSAGE,
     MORE_INTERESTS,
+    NUMBER,
     PAYLOADS,
     WANTED,
     Header,
@@ -71,6 +73,7 @@ class Outbox:
         "_framed",
         "_framed_size",
         "_header",
+        "_pending_acknowledgement",
         "_pending_interest",
         "_run",
         "_simple_up_to",
@@ -101,6 +104,7 @@ class Outbox:
         # queued or messages are being dropped.
         self._simple_up_to = FRAME_BYTES
         self._pending_interest: dict[str, list[object]] = {}
+        self._pending_acknowledgement: list[object] | None = None
         self.taken: list[Record] = []  # the frame that was taken last, until it is encoded
         self.being_written = 0  # bytes of the frame that was taken last; the thread that writes sets it to 0
         self.peak = 0  # the greatest count so far
@@ -116,6 +120,11 @@ class Outbox:
         Whether there are any is known faster: one of ``tail`` and ``frames`` is not empty then.
         """
         return self._framed + self._tail_count + len(self._run)
+
+    @property
+    def queued(self) -> int:
+        """The same without an acknowledgement, which comes and goes by itself."""
+        return self.count - (self._pending_acknowledgement is not None)
 
     @property
     def size(self) -> int:
@@ -271,6 +280,16 @@ class Outbox:
         self.put(record, len(event))
         self._pending_interest[event] = record
 
+    def put_acknowledgement(self, number: int) -> None:
+        """Put an acknowledgement. One that still waits is changed instead."""
+        pending = self._pending_acknowledgement
+        if pending is not None:
+            pending[NUMBER] = number
+            return
+        record: list[object] = [*control(ACKNOWLEDGED, number=number)]
+        self.put(record, 0)
+        self._pending_acknowledgement = record
+
     def put_interests(self, events: tuple[str, ...]) -> None:
         """Put all interest at once. Later announcements do not change records that wait before this one.
 
@@ -299,6 +318,7 @@ class Outbox:
             self.peak = there
         if self._pending_interest:
             self._pending_interest = {}
+        self._pending_acknowledgement = None
         if self.frames:
             records, count, size = self.frames[0]
             self.taken = records

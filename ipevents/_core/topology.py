@@ -32,11 +32,12 @@ class Neighbour:
     ``Topology.accept`` has accepted: the path as received, and the same with this process at its end.
     """
 
-    __slots__ = ("is_parent", "online", "paths", "pid")
+    __slots__ = ("is_away", "is_parent", "online", "paths", "pid")
 
     def __init__(self, pid: str, *, is_parent: bool) -> None:
         self.pid = pid
         self.is_parent = is_parent
+        self.is_away = False  # its connection was cut, and its session may go on
         self.online = is_parent  # a parent has no interest to wait for
         self.paths: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -182,7 +183,8 @@ class Topology:
         """Return the parent's name, or None while there is no connection to it."""
         if self.parent is None or self.up is not Up.OPEN:
             return None
-        return self.neighbours[self.parent].pid or None
+        neighbour = self.neighbours[self.parent]
+        return None if neighbour.is_away else neighbour.pid or None
 
     def child_links(self) -> list[Hashable]:
         """Return the links of all children and clients."""
@@ -193,8 +195,23 @@ class Topology:
         return self._links.get(pid)
 
     def child_pids(self) -> list[str]:
-        """Return the names of all children and clients."""
-        return list(self._links)
+        """Return the names of all children and clients that are there."""
+        return [pid for pid, link in self._links.items() if not self.neighbours[link].is_away]
+
+    def is_online(self, link: Hashable) -> bool:
+        """Return whether there is a neighbour at this link that has said ``online``."""
+        neighbour = self.neighbours.get(link)
+        return neighbour is not None and neighbour.online
+
+    def set_away(self, link: Hashable, away: bool) -> list[tuple[str, ...]]:
+        """Note that the connection to a neighbour was cut while its session may go on, or that it does.
+
+        What is known of it stays, so routes lead there. Returns the paths of the processes that are online
+        there, the neighbour first.
+        """
+        neighbour = self.neighbours[link]
+        neighbour.is_away = away
+        return [] if neighbour.is_parent else self.netmap.announced((neighbour.pid,))
 
     # Who is below
 

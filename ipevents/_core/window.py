@@ -1,11 +1,10 @@
 """What was written to a peer and is not acknowledged yet, and what came from it and is not acknowledged yet.
 
-Frames are numbered in each direction, from 1 on, for as long as a session lasts. A session outlives its
-connections: when one breaks, the next one goes on behind the last frame that the other end has handled. So
-nothing is lost and nothing comes twice.
+Frames have numbers in each direction, from 1 on, for as long as a session lasts. Both ends count them; on a
+private link a session is one connection. Where a session outlives its connections, the next one goes on
+behind the last frame that the other end has handled. So nothing is lost and nothing comes twice.
 
-``Written`` is the sending half, ``Handled`` the receiving one. They touch nothing else. The caller holds the
-lock of the link.
+``Written`` is the sending half, ``Handled`` the receiving one. They touch nothing else.
 
 What is kept has a bound of its own, and never holds up a sender. If room depended on acknowledgements, a
 reader that waits for room in another link would wait for its own reading, and two clients that flood each
@@ -16,71 +15,73 @@ numbers of events stay: such a session cannot be resumed, but its books are righ
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._exceptions import ProtocolError
 
 ACKNOWLEDGE_FRAMES = 64  # handled without an acknowledgement, at most
 ACKNOWLEDGE_BYTES = 1 << 20
+KEPT_BYTES = 64 << 20  # of what was written to one peer
+ACKNOWLEDGE_SECONDS = 0.02  # the same; short against what users notice, long against a round trip
 
-
-class Frame(NamedTuple):
-    """A frame that was written. ``parts`` is None once it was forgotten."""
-
-    events: int
-    size: int
-    parts: Any
+Frame = tuple[int, int, Any]  # events, bytes, records; 0 and None where the records are not kept
 
 
 class Written:
     """The frames that the other end has not acknowledged, oldest first.
 
-    ``bound`` is in bytes; 0 keeps none.
+    The thread that writes adds a frame by ``frames += (frame,)`` and its bytes by ``added += size``: plain
+    assignments, between which no signal handler runs (see threads.py). All methods are called with the state
+    lock held.
     """
 
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._frames: deque[Frame] = deque()  # their numbers end with ``last``
-        self._forgotten = 0  # of them, from the oldest on
-        self.last = 0  # the number of the frame that was written last in this session
-        self.kept_bytes = 0
-        self.unacknowledged = 0  # events
+    __slots__ = ("_forgotten", "_removed", "acknowledged", "added", "frames")
 
-    def write(self, events: int, size: int, parts: Any) -> int:
-        """Note a frame of ``size`` bytes that is written now. Returns its number."""
-        self.last += 1
-        self._frames.append(Frame(events, size, parts))
-        self.unacknowledged += events
-        self.kept_bytes += size
-        while self.kept_bytes > self._bound:
-            self._forget_oldest()
-        return self.last
+    def __init__(self) -> None:
+        self.frames: deque[Frame] = deque()
+        self.acknowledged = 0  # the number of the frame before the first of these
+        self.added = 0  # bytes of all frames that were kept
+        self._removed = 0  # of them, those that are not kept any more
+        self._forgotten = 0  # frames without their records, from the oldest on
 
-    def _forget_oldest(self) -> None:
-        frame = self._frames[self._forgotten]
-        self._frames[self._forgotten] = frame._replace(parts=None)
-        self._forgotten += 1
-        self.kept_bytes -= frame.size
+    @property
+    def last(self) -> int:
+        """The number of the frame that was written last."""
+        return self.acknowledged + len(self.frames)
 
-    def acknowledge(self, number: int) -> int:
+    @property
+    def events(self) -> int:
+        """How many events are not acknowledged."""
+        return sum(events for events, _, _ in list(self.frames))
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes are kept."""
+        return self.added - self._removed
+
+    def trim(self, bound: int) -> None:
+        """Forget the oldest frames until the rest has at most ``bound`` bytes."""
+        while self.added - self._removed > bound:
+            events, size, _ = self.frames[self._forgotten]
+            self.frames[self._forgotten] = (events, 0, None)
+            self._forgotten += 1
+            self._removed += size
+
+    def acknowledge(self, number: object) -> int:
         """Note that the other end has handled all frames up to this one. Returns how many events that were.
 
-        Raises ProtocolError for a number that was not written, or is below one acknowledged before.
+        0 for a number that is acknowledged already. Raises ProtocolError for one that was not written.
         """
-        first = self.last - len(self._frames)  # acknowledged before
-        if not first <= number <= self.last:
-            raise ProtocolError(
-                f"frame {number} is acknowledged, which is not between {first} and {self.last}"
-            )
+        if type(number) is not int or not 0 <= number <= self.last:
+            raise ProtocolError(f"it acknowledges the frame {number!r:.40}; {self.last} were written")
         events = 0
-        for _ in range(number - first):
-            frame = self._frames.popleft()
-            events += frame.events
+        while self.acknowledged < number:
+            count, size, _ = self.frames.popleft()
+            self.acknowledged += 1
+            events += count
+            self._removed += size
             if self._forgotten:
                 self._forgotten -= 1
-            else:
-                self.kept_bytes -= frame.size
-        self.unacknowledged -= events
         return events
 
     @property
@@ -88,52 +89,47 @@ class Written:
         """Whether all that is not acknowledged is still there to be written again."""
         return not self._forgotten
 
-    def again(self) -> list[tuple[int, Any]]:
-        """Return numbers and parts of all that is to be written again, oldest first.
-
-        First tell ``acknowledge`` what the other end says that it has handled. Only if ``can_resume``.
-        """
-        first = self.last - len(self._frames) + 1
-        return [(first + index, frame.parts) for index, frame in enumerate(self._frames)]
-
     def lose(self) -> int:
-        """End the session: forget all, begin with 1 again. Returns how many events were not acknowledged."""
-        lost, self.unacknowledged = self.unacknowledged, 0
-        self._frames.clear()
-        self._forgotten = self.last = self.kept_bytes = 0
+        """End the session: forget all. Returns how many events were not acknowledged."""
+        lost = self.events
+        self.frames.clear()
+        self._removed = self.added
+        self._forgotten = self.acknowledged = 0
         return lost
 
 
 class Handled:
-    """What came from the other end in this session, and what of it this end has said that it handled."""
+    """What came from the other end in this session, and what of it this end has said that it handled.
+
+    ``handle`` is called by the reader thread of the link only, ``say`` under the state lock.
+    """
+
+    __slots__ = ("_bytes", "_said", "due", "is_withheld", "last")
 
     def __init__(self) -> None:
         self.last = 0  # the number of the frame that was handled last
         self._said = 0
-        self._bytes = 0  # handled and not said
-
-    def check(self, number: int) -> None:
-        """Raise ProtocolError if a frame with this number cannot be the next one."""
-        if number != self.last + 1:
-            raise ProtocolError(f"frame {number} came after frame {self.last}")
+        self._bytes = 0  # handled since then
+        # When the writer thread looks whether something is to be said; 0.0: it does not. Set by the reader
+        # thread, and to 0.0 by the writer thread before it looks.
+        self.due = 0.0
+        self.is_withheld = False  # nothing is said for now: what came is kept, and not handled yet
 
     def handle(self, size: int) -> bool:
         """Note that the next frame was handled. Returns whether that has to be said now."""
         self.last += 1
         self._bytes += size
-        return self.last - self._said >= ACKNOWLEDGE_FRAMES or self._bytes >= ACKNOWLEDGE_BYTES
+        return not self.is_withheld and (
+            self.last - self._said >= ACKNOWLEDGE_FRAMES or self._bytes >= ACKNOWLEDGE_BYTES
+        )
 
     @property
     def is_unsaid(self) -> bool:
         """Whether something was handled that the other end has not been told."""
-        return self.last > self._said
+        return self.last > self._said and not self.is_withheld
 
     def say(self) -> int:
         """Return the number to acknowledge; it counts as said."""
-        self._said = self.last
         self._bytes = 0
-        return self.last
-
-    def begin_again(self) -> None:
-        """Begin with frame 1: another session."""
-        self.last = self._said = self._bytes = 0
+        self._said = self.last
+        return self._said

@@ -6,7 +6,7 @@ thread of the library or for the kernel, holds no lock meanwhile, and ends at a 
 
 from __future__ import annotations
 
-from .._core.messages import count_messages
+from .._core.messages import GOODBYE, control, count_messages
 from .._core.state import Event
 from .._links.link import Link
 from .._node.node import Node
@@ -21,10 +21,21 @@ LAST_SECONDS = 0.1  # for the same, where nobody is left who reads
 
 
 def flush(node: Node, deadline: Deadline) -> None:
-    """Wait until the kernel has taken all that is queued, or until the deadline. Takes the state lock."""
+    """Wait until the kernel has taken all that is queued, or until the deadline. Takes the state lock.
+
+    Over TCP also until the other end has handled it: what it has not read is thrown away by the kernel if
+    something comes from there after our end.
+    """
     with node.lock:
-        for link in _links(node):
+        links = _links(node)
+        for link in links:
+            link.acknowledge()
+            if link.is_sealed:
+                link.tell(control(GOODBYE))
             link.flush(deadline)
+        for link in links:
+            if link.is_sealed:
+                link.wait_acknowledged(deadline)
 
 
 def run_notices(node: Node, deadline: Deadline) -> None:
@@ -87,6 +98,7 @@ def join(node: Node, deadline: Deadline) -> None:
     with node.lock:
         for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
             link.drop("closed", count_messages(link.outbox.clear()))
+            link.forget_session("closed")
             node.presence.remember(link)
         node.router.forget_all()
 

@@ -16,6 +16,7 @@ there.
 from __future__ import annotations
 
 import errno
+import math
 import queue
 import socket
 from collections.abc import Callable
@@ -94,7 +95,7 @@ class Link(Writer):
             raise
 
     def __repr__(self) -> str:
-        state = "ended" if self.state.ended else "open" if self.stream else "unconnected"
+        state = "ended" if self.state.ended else "open" if self.connection else "unconnected"
         return f"<Link to {self.title} {state}, {len(self.outbox)} queued>"
 
     def _change(self, event: LinkEvent) -> None:
@@ -128,15 +129,22 @@ class Link(Writer):
             return
         closed, now = Latch(), monotonic()
         self._change(LinkEvent.ATTACHED)
+        away = self.away
         # No calls from here until the reader gets the stream: between assignments no signal handler runs.
-        self.stream = stream
+        if stream.resumes and away is not None:
+            stream.window, stream.handled = away.window, away.handled
+            away.is_passed_on = True
+            self.away = None
+            self.resuming = stream
+        else:
+            self.stream = stream
         self._closed = closed
         if stream.max_message is not None:
             self.limit = stream.max_message
         self.is_limited = stream.max_message is not None
         self.progress = now
         self._streams.put(stream)
-        if self.outbox.count:
+        if self.outbox.count or self.resuming is not None:
             self.prompt()
 
     def flush(self, deadline: Deadline) -> bool:
@@ -157,14 +165,37 @@ class Link(Writer):
             self.wait_room(_FLUSH_STEP_SECONDS if left is None else min(left, _FLUSH_STEP_SECONDS))
         return not self.outbox.count
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether there is a connection over TCP."""
+        return self.stream is not None and self.stream.seals is not None
+
+    def wait_acknowledged(self, deadline: Deadline) -> bool:
+        """Wait until the peer has handled all that was written. Returns whether it has.
+
+        State lock held by the caller, and released during each wait. The wait ends with the connection, or at
+        the deadline.
+        """
+        while (stream := self.stream) is not None and not stream.failed and stream.window.frames:
+            left = deadline.left()
+            if left == 0.0:
+                return False
+            self.wait_room(_FLUSH_STEP_SECONDS if left is None else min(left, _FLUSH_STEP_SECONDS))
+        return True
+
     def say_goodbye(self) -> None:
         """End our direction of the connection.
 
         The peer reads what was written, then the end, and ends its own.
         """
-        stream = self.stream
+        stream = self.connection
         if stream is not None:
             shut_down(stream.socket, socket.SHUT_WR)
+
+    @property
+    def connection(self) -> Stream | None:
+        """The present connection, also while a session is about to go on with it."""
+        return self.stream or self.resuming
 
     def disconnect(self) -> None:
         """End the connection in both directions.
@@ -173,7 +204,7 @@ class Link(Writer):
 
         May be called in any thread and under any lock.
         """
-        stream = self.stream
+        stream = self.connection
         if stream is not None:
             shut_down(stream.socket, socket.SHUT_RDWR)
 
@@ -213,7 +244,7 @@ class Link(Writer):
 
         Touches nothing else.
         """
-        stream = self.stream
+        stream = self.connection
         if stream is not None:
             stream.socket.close()
 
@@ -228,26 +259,36 @@ class Link(Writer):
             if stream is None:
                 return
             error: Exception | None = None
+            may_resume = True
             try:
                 read_frames(stream, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:
                 log.debug("! %s", exc)
             except ProtocolError as exc:
+                may_resume = stream.is_tampered
                 exc.args = (f"{self.title} sent what makes no sense, and the connection ends: {exc}",)
                 error = exc
             except OSError as exc:
                 if exc.errno != errno.ECONNRESET:
                     error = exc
             except BaseException as exc:  # a fault of the library or of the system: this connection ends
+                may_resume = False
                 log.exception("! reading from %s failed, and the connection ends", self.title)
                 error = LinkError(f"reading from {self.title} failed: {told(exc)}")
                 error.__cause__ = exc
             if isinstance(error, LinkError) and self.last_words is not None:
                 self._say_last_words(self.last_words(told(error)))
+            elif stream.handled.is_unsaid:
+                self._say_last_words(None)
             shut_down(stream.socket, socket.SHUT_RDWR)
             with self._lock:
                 self._change(LinkEvent.READ)
-                self.stream = None
+                self.stream = self.resuming = None
+                self._again, self._may_go_on = [], False
+                may_resume = may_resume and bool(stream.session) and stream.window.can_resume
+                if may_resume and not (stream.is_leaving or self.ended):
+                    self.away = stream
+                    self.progress = math.inf  # it is not slow, see backpressure.py
                 self._dead.append(stream)
                 self.wake_waiters()
                 self._close_dead()
@@ -262,14 +303,17 @@ class Link(Writer):
             finally:
                 closed.set()
 
-    def _say_last_words(self, record: Record) -> None:
-        """Send the peer the reason why this end gives up, where it can still be written.
+    def _say_last_words(self, record: Record | None) -> None:
+        """Send the peer what was handled, and the reason why this end gives up, where both can be written.
 
         In the reader thread.
         """
         try:
             with self._lock:
-                self.tell(record)
+                if self.stream is not None:
+                    self._acknowledge(self.stream)
+                if record is not None:
+                    self.tell(record)
                 self.flush(Deadline(LAST_WORDS_SECONDS))
         except BaseException:  # of any kind: the peer will see the end of the connection only
             log.exception("! the reason did not reach %s", self.name)

@@ -26,11 +26,21 @@ from _thread import allocate_lock, get_ident
 from typing import Any
 
 from .._core.link_state import Right, Summons
-from .._core.messages import KIND, LAST_MESSAGE, PAYLOADS, Record, count_messages
+from .._core.messages import (
+    KIND,
+    LAST_MESSAGE,
+    PAYLOADS,
+    RESUMED,
+    Record,
+    control,
+    count_messages,
+    has_number,
+)
 from .._core.outbox import Outbox
+from .._core.window import ACKNOWLEDGE_SECONDS, KEPT_BYTES, Frame
 from .._core.wire import Part
 from .._core.wire import parts as wire_parts
-from .._exceptions import child_title
+from .._exceptions import ProtocolError, child_title
 from .._platform.clock import monotonic
 from .._platform.latches import Latch, let_go
 from .._platform.logs import Log
@@ -61,6 +71,8 @@ class Outlet:
         "_claimed_for",
         "_dead",
         "_deferred_at",
+        "_again",
+        "_may_go_on",
         "_last_write",
         "_lock",
         "_owner",
@@ -71,15 +83,19 @@ class Outlet:
         "_summons",
         "_waiters",
         "_wakeup",
+        "acknowledged",
         "attended",
+        "away",
         "dirty",
         "dropped",
         "ended",
         "given_name",
+        "lost_as",
         "name",
         "outbox",
         "progress",
         "received",
+        "resuming",
         "role",
         "sent",
         "stream",
@@ -91,6 +107,12 @@ class Outlet:
         self.given_name = ""
         self.outbox = Outbox()
         self.stream: Stream | None = None
+        # The connection before, whose session the next one may go on with. Its end is told already.
+        self.away: Stream | None = None
+        # The connection with which a session goes on, until both ends have said what they have handled.
+        self.resuming: Stream | None = None
+        self._may_go_on = False  # the other end has said so, this one not yet
+        self._again: list[Frame] = []  # what is to be written once more, before anything else
         self.ended = False  # a copy of ``Link.state.ended``, because each frame asks for it; see Link._change
         # True while a thread is bound to look into the outbox again: the one with the right to write, or the
         # prompted writer. While False, the thread that puts a record calls claim() or defer().
@@ -98,8 +120,10 @@ class Outlet:
         self.dirty = False  # has records that a listener put; written by the thread that runs listeners
         self.progress = 0.0  # when the peer last took something
         self.sent = 0
+        self.acknowledged = 0  # of what was sent, by peers that have handled it
         self.received = 0
         self.dropped: dict[str, int] = {}
+        self.lost_as = "link-cut"  # what the peer has not acknowledged when its connection ends
         self._lock = lock
         self._right = _FREE
         self._owner = 0  # the thread that has the right to write, while it is CLAIMED or WRITING
@@ -179,6 +203,100 @@ class Outlet:
         if before is not _PROMPTED and before is not _CALLED:
             self._wakeup.release()
 
+    def handled_frame(self, size: int) -> None:
+        """Note that the frame which was read last is handled, and acknowledge it soon. In the reader thread.
+
+        The writer thread does so within ACKNOWLEDGE_SECONDS. Where much is not acknowledged, that goes with
+        what is written before; where the peer ends, at once.
+        """
+        stream = self.stream or self.resuming
+        if stream is None:
+            return
+        handled = stream.handled
+        if handled.handle(size):
+            with self._lock:
+                self.outbox.put_acknowledgement(handled.say())
+        if stream.is_leaving:
+            with self._lock:
+                self._acknowledge(stream)
+        elif not (handled.due or handled.is_withheld):
+            handled.due = monotonic() + ACKNOWLEDGE_SECONDS
+            if self._summons is _ASLEEP:
+                with self._lock:
+                    if self._summons is _ASLEEP:
+                        self._summons = _PROMPTED
+                        self._wakeup.release()
+
+    def _acknowledge(self, stream: Stream) -> None:
+        """Queue the acknowledgement of all that was handled, and have it written. Lock held."""
+        if stream.handled.is_unsaid:
+            self.outbox.put_acknowledgement(stream.handled.say())
+            self.prompt()
+
+    def withhold(self) -> None:
+        """Acknowledge nothing until ``release``: what was read is only kept. In the reader thread."""
+        stream = self.stream
+        if stream is not None:
+            stream.handled.is_withheld = True
+
+    def release(self) -> None:
+        """Acknowledge what was withheld: it is handled. Lock held."""
+        stream = self.stream
+        if stream is not None:
+            stream.handled.is_withheld = False
+            self._acknowledge(stream)
+
+    def acknowledge(self) -> None:
+        """Acknowledge at once all that was handled so far. Lock held."""
+        stream = self.stream
+        if stream is not None:
+            self._acknowledge(stream)
+
+    def take_acknowledgement(self, number: object) -> None:
+        """Note what the peer has handled. Raises ProtocolError. Lock held, in the reader thread."""
+        stream = self.stream or self.resuming
+        if stream is not None:
+            self.acknowledged += stream.window.acknowledge(number)
+            if self._waiters and not stream.window.frames:
+                self.wake_waiters()
+
+    def take_resumed(self, number: object) -> None:
+        """Note where the session goes on: the peer has handled all up to this frame, and gets the rest again.
+
+        Raises ProtocolError. Lock held, in the reader thread.
+        """
+        stream = self.resuming
+        if stream is None or self._may_go_on:
+            raise ProtocolError("it goes on with a session that is not interrupted")
+        self.acknowledged += stream.window.acknowledge(number)
+        self._may_go_on = True
+        # The writer thread says what was handled here as soon as it has the right to write. Once it has, no
+        # other thread has that right: until the session goes on they find no connection to write to.
+        if stream.written and self._right is _FREE:
+            self._go_on()
+            self._claimed_for = stream
+            self._right = _CLAIMED
+            self._right = _LEFT
+        self.prompt()
+
+    def _go_on(self) -> None:
+        """Open the connection for writing, with what is to be written again first. Lock held."""
+        stream: Any = self.resuming
+        self._again = list(stream.window.frames)
+        self._may_go_on = False
+        self.resuming, self.stream = None, stream
+
+    def can_resume(self, session: int) -> bool:
+        """Return whether the session with this number can go on with another connection. Lock held."""
+        stream = self.away or self.stream or self.resuming
+        return stream is not None and stream.session == session and stream.window.can_resume
+
+    def forget_session(self, cause: str) -> None:
+        """Count what was kept for another connection as lost. Lock held."""
+        away, self.away = self.away, None
+        if away is not None and away not in self._dead:
+            self.drop(cause, away.window.lose())
+
     def defer(self) -> None:
         """Note that a listener put a record, which may wait for the end of the frame that is being read.
 
@@ -214,7 +332,10 @@ class Outlet:
         signal handler raises in here, ``give_back`` finds it.
         """
         ident = get_ident()
-        self._claimed_for = self.stream
+        stream = self.stream
+        if stream is not None and stream.keeps:
+            stream.window.trim(KEPT_BYTES)
+        self._claimed_for = stream
         self._owner = ident
         self._right = _CLAIMED  # FREE, or in the writer thread WRITING -> CLAIMED
         records = self.outbox.take()
@@ -256,8 +377,12 @@ class Outlet:
                 for record in records:
                     if record[KIND] <= LAST_MESSAGE:
                         count += len(record[PAYLOADS])
+                size = outbox.being_written if stream.keeps else 0
+                frame = ((count, size, records if size else None),) if count or has_number(records) else ()
                 self.sent += count  # as in _encode
                 stream.written = number
+                stream.window.frames += frame
+                stream.window.added += size
                 self._rest = parts
                 outbox.taken = _NOTHING
                 if send_parts(stream, parts, AT_ONCE, self._sent_now):
@@ -343,19 +468,47 @@ class Outlet:
         number = stream.written + 1
         parts = wire_parts(records, stream.seals, number)
         count = count_messages(records)
+        size = self.outbox.being_written if stream.keeps else 0
+        frame = ((count, size, records if size else None),) if count or has_number(records) else ()
         self.sent += count  # no call from here on: all of it is done, or nothing
         stream.written = number
+        stream.window.frames += frame
+        stream.window.added += size
         self._rest = parts
         self.outbox.taken = _NOTHING
 
-    def _forget_frame(self) -> None:
-        """Count what is left of a frame as lost with the connection that it was taken for.
+    def _encode_again(self, again: list[Frame]) -> None:
+        """Turn the first of these frames into bytes once more. In the writer thread."""
+        stream: Any = self._claimed_for
+        number = stream.written + 1
+        self._rest = wire_parts(again[0][2], stream.seals, number)
+        stream.written = number
+        del again[0]
 
-        The caller holds the right to write.
+    def _encode_resumed(self, stream: Stream) -> None:
+        """Prepare the first frame of a connection with which a session goes on. In the writer thread."""
+        self._claimed_for = stream
+        self._owner = get_ident()
+        self._right = _CLAIMED
+        stream.written = 1
+        self._rest = wire_parts([control(RESUMED, number=stream.handled.say())], stream.seals, 1)
+        self._right = _WRITING
+
+    def _forget_frame(self) -> None:
+        """Let go of what is left of a frame: the connection that it was taken for has ended.
+
+        Nobody acknowledges it, so it is lost with that connection, or written again with the next one of the
+        same session. The caller holds the right to write.
         """
-        count = count_messages(self.outbox.taken)
-        self.sent += count
-        self.drop("link-cut", count)
+        records = self.outbox.taken
+        if records and has_number(records):
+            stream: Any = self._claimed_for
+            count = count_messages(records)
+            size = self.outbox.being_written if stream.keeps else 0
+            frame = ((count, size, records if size else None),)
+            self.sent += count
+            stream.window.frames += frame
+            stream.window.added += size
         self._rest, self._sent_now = _NOTHING, []
         self.outbox.taken = _NOTHING
 
@@ -375,7 +528,10 @@ class Outlet:
     def _close_dead(self) -> None:
         """Close the sockets of connections that no thread reads or writes any more. Lock held."""
         while self._dead and self._right is _FREE:
-            self._dead[-1].socket.close()  # may be repeated, where a signal handler raises between the two
+            stream = self._dead[-1]
+            stream.socket.close()  # may be repeated, where a signal handler raises between the two
+            if stream is not self.away and not stream.is_passed_on:
+                self.drop(self.lost_as, stream.window.lose())
             self._dead.pop()
 
     def _write_failed(self, stream: Stream, exc: OSError) -> None:

@@ -50,6 +50,13 @@ class Writer(Outlet):
                     self._end_writer()
                     return
                 stream = self.stream
+                resuming = self.resuming
+                due = 0.0 if stream is None else stream.handled.due
+                if stream is not None and due and due <= monotonic():
+                    stream.handled.due = 0.0
+                    if stream.handled.is_unsaid:
+                        self.outbox.put_acknowledgement(stream.handled.say())
+                        before = _PROMPTED
                 waits = bool(self.outbox.count) and stream is not None and not stream.failed
                 left = LINGER_SECONDS
                 writes = self._right is _LEFT
@@ -61,10 +68,18 @@ class Writer(Outlet):
                 if writes:
                     self._owner = get_ident()
                     self._right = _WRITING  # LEFT or CLAIMED -> WRITING
+                elif resuming is not None and not resuming.written and self._right is _FREE:
+                    self._encode_resumed(resuming)
+                    stream, writes = resuming, True
                 self.attended = self._right is not _FREE
                 quiet = 0 if before is _CALLED or (waits and not writes) else quiet + (not got)
+                if resuming is not None and not resuming.written:
+                    quiet = 0  # a thread still has the right to write that it had for the connection before
                 wait = left if quiet < LINGER_ROUNDS else None
                 self._summons = _LINGERS if wait is not None else _ASLEEP
+                if stream is not None and stream.handled.due:  # asked once more: it may have come just now
+                    left = max(0.0, stream.handled.due - monotonic())
+                    wait = left if wait is None else min(wait, left)
             if writes:
                 self._write_all(stream)
 
@@ -83,7 +98,10 @@ class Writer(Outlet):
         while True:
             if stream is not None and stream is self._claimed_for and not stream.failed:
                 try:
-                    if self.outbox.taken:
+                    again = self._again  # the reader replaces it with the connection
+                    if again and not self._rest:
+                        self._encode_again(again)
+                    elif self.outbox.taken:
                         self._encode()
                     while self._rest:
                         send_parts(stream, self._rest, WAITING, self._sent_now)
@@ -98,7 +116,12 @@ class Writer(Outlet):
             with self._lock:
                 if self._rest or self.outbox.taken:
                     self._forget_frame()
+                if self._may_go_on:
+                    self._go_on()
                 stream = self.stream
+                if stream is not None and self._again and not (stream.failed or self.ended):
+                    self._claimed_for = stream
+                    continue
                 if stream is None or stream.failed or not self.outbox.count or self.ended:
                     self._release_writing()
                     return

@@ -26,6 +26,11 @@ from .._transport.sockets import resolve
 from .._transport.stream import Stream
 
 
+def session_wanted(options: Options, session: int = 0) -> int | None:
+    """Return what a client that has this session wants of the server, see ``ClientHandshake``."""
+    return session if options.reconnect and options.resume_within else None
+
+
 class Arrival(NamedTuple):
     """A connection to the server that is not attached yet, with our name there and what the server is."""
 
@@ -102,7 +107,7 @@ class Client:
         """
         node = self._node
         with node.lock:
-            is_served = self.link.stream is arrival.stream
+            is_served = self.link.connection is arrival.stream
             if not is_served and node.stage is Stage.OPEN:
                 node.announced = True  # sends wait in the link
         if not is_served:
@@ -137,10 +142,16 @@ class Client:
     def attach(self, stream: Stream) -> None:
         """Serve a connection to the server. State lock held.
 
-        Our presence and interest are sent first, then what waited in the outbox: our name may have changed,
+        Where a session goes on, the server knows all that it knew before. Otherwise our presence and interest
+        are sent first, then what waited in the outbox: our name may have changed,
         so the paths of those messages are written anew.
         """
         node, link = self._node, self.link
+        if stream.resumes and link.away is not None:
+            link.attach(stream)
+            return
+        link.forget_session("link-cut")
+        node.router.set_away(link, False)
         waiting = link.outbox.clear()
         node.router.set_up(Up.OPEN)
         node.presence.announce_again()
@@ -153,10 +164,10 @@ class Client:
 
     def _arrived(self, connected: Connected) -> Arrival:
         """Turn a finished handshake into an Arrival, and keep the name that the server gave us."""
-        connection, welcomed, keys = connected
+        connection, welcomed, agreement = connected
         self._agreed = welcomed.pid
         limit = min(self._options.max_message, welcomed.server.max_message)
-        return Arrival(Stream(connection, limit, keys), welcomed.pid, welcomed.server)
+        return Arrival(Stream(connection, limit, agreement), welcomed.pid, welcomed.server)
 
     # In the connector's thread: a late or a new connection
 
@@ -170,7 +181,16 @@ class Client:
             addresses = [Address("AF_UNIX", path)]
         # Over TCP "" until a server has named us after our address.
         me = self._me(self._agreed if path is None else self._node.router.pid)
-        return dial(addresses, key=self._key, key_id=b"", me=me, forwarded=options.forwarded, attempt=attempt)
+        away = self.link.away
+        return dial(
+            addresses,
+            key=self._key,
+            key_id=b"",
+            me=me,
+            forwarded=options.forwarded,
+            session=session_wanted(options, away.session if away is not None else 0),
+            attempt=attempt,
+        )
 
     def _connected(self, connected: Connected) -> None:
         """Hand a new connection over to the notices thread, in which listeners may run.
@@ -188,9 +208,12 @@ class Client:
         """
         node = self._node
         with node.lock:
-            if not self._is_wanted(arrival):
-                return
-            self.take_name(arrival)
+            is_wanted = self._is_wanted(arrival)
+            if is_wanted:
+                self.take_name(arrival)
+        if not is_wanted:
+            self._dial_anew()
+            return
         self._say_ready()
         node.dispatcher.enter()
         try:
@@ -202,6 +225,15 @@ class Client:
                 node.events.deliver("online")
         finally:
             node.dispatcher.leave()
+        if not is_wanted:
+            self._dial_anew()
+
+    def _dial_anew(self) -> None:
+        """Make another connection where one has come too late for the session that it was to go on with."""
+        with self._node.lock:
+            is_wanted = self._node.stage is Stage.OPEN and self.link.connection is None
+        if is_wanted and not self._closing:
+            self._connector.begin(immediately=True)
 
     def _is_wanted(self, arrival: Arrival) -> bool:
         """Return whether the link still has use for this connection; close it if not. State lock held.
@@ -209,7 +241,8 @@ class Client:
         It has none in a stop, after it (another life may have begun), and while another connection serves it.
         """
         link = self.link
-        if self._node.stage is Stage.OPEN and link.stream is None and not link.ended:
+        is_open = self._node.stage is Stage.OPEN and link.connection is None and not link.ended
+        if is_open and (link.away is not None or not arrival.stream.resumes):
             return True
         arrival.stream.socket.close()
         return False
@@ -226,14 +259,34 @@ class Client:
             node.error(error)
         with node.lock:
             pid = node.router.parent_pid() or "server"
-            if node.stage is Stage.OPEN:
-                node.router.set_up(Up.AWAY)
-            link.drop("link-cut", count_messages(link.outbox.clear()))
-            link.wake_waiters()
+            away = link.away
+            if away is not None and node.stage is Stage.OPEN:
+                node.router.set_away(link, True)
+                node.timers.after(self._options.resume_within, lambda: self._expire(away))
+            else:
+                self._lose("link-cut")
         if not self._closing:
             node.events.notify(lambda: self._tell_lost(pid))
             if self._options.reconnect:
                 self._connector.begin()
+
+    def _expire(self, away: Stream) -> None:
+        """Give the session up that has not gone on in time, if it is still that one.
+
+        In the supervisor's thread.
+        """
+        with self._node.lock:
+            if self.link.away is away:
+                self._lose("disconnected")
+
+    def _lose(self, cause: str) -> None:
+        """Count what waits for the server, and what it has not acknowledged, as lost. Lock held."""
+        node, link = self._node, self.link
+        link.forget_session(cause)
+        if node.stage is Stage.OPEN:
+            node.router.set_up(Up.AWAY)
+        link.drop(cause, count_messages(link.outbox.clear()))
+        link.wake_waiters()
 
     def _tell_lost(self, pid: str) -> None:
         """Deliver ``offline`` for the server that we lost. In the notices thread."""

@@ -16,7 +16,7 @@ from .._platform.threads import Deadline
 from .._transport import keys
 from .._transport.dial import Attempt, Connected
 from .._transport.join import Joined, Listening, join
-from .client import Arrival, Client
+from .client import Arrival, Client, session_wanted
 from .server import CLOSE_SECONDS, Server
 
 
@@ -56,6 +56,7 @@ class PublicSocket:
             only_connect=options.only_connect,
             key=self._key,
             forwarded=options.forwarded,
+            session=session_wanted(options),
             me=self._me("" if options.socket_path is None else self._node.router.pid),
             attempt=attempt,
         )

@@ -1,7 +1,11 @@
 """This process as a server: it lets clients in, and keeps the links to them.
 
 A client that connects again after a break may arrive before its old link has been read to the end. Then its
-new link waits as the successor of the old one, so that what the client had sent before is handled first.
+new connection waits as the successor of the old one, so that what the client had sent before is handled
+first.
+
+Where the client has a session, the link outlives its connection: for ``socket.resumeWithin`` it stays in the
+tree, and a new connection of the same session is attached to it. All others get a new link.
 
 Locks: the state lock guards the three tables of ``Server``. Threads: the acceptor's, which ``close`` ends. A
 client is also handled in the reader thread of its link (``_closed``) and in the notices thread (``_attach``).
@@ -9,6 +13,7 @@ client is also handled in the reader thread of its link (``_closed``) and in the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,7 +35,8 @@ __all__ = ["CLOSE_SECONDS", "Server"]
 class _Newcomer(NamedTuple):
     """A client that was let in: its link and its connection, which are not attached to each other yet.
 
-    It is in ``Server._arriving`` or in ``Server._successors`` until ``_attach`` or ``_hang_up``.
+    It is in ``Server._arriving`` or in ``Server._successors`` until ``_attach`` or ``_hang_up``. Where its
+    session goes on, the link is the one that it had before.
     """
 
     link: Link
@@ -106,8 +112,13 @@ class Server:
 
     # In the acceptor's thread
 
-    def _admit(self, identity: Identity, key_id: bytes, address: str) -> str | Refusal:
-        """Decide in the handshake whether a client may come in: return its name here, or a Refusal."""
+    def _admit(
+        self, identity: Identity, key_id: bytes, address: str, session: int | None
+    ) -> tuple[str, int] | Refusal:
+        """Decide in the handshake whether a client may come in.
+
+        Returns its name here and its session, or a Refusal.
+        """
         with self._node.lock:
             if self._node.stage is not Stage.OPEN:
                 return Refusal("stopping", "the server is stopping")
@@ -116,9 +127,23 @@ class Server:
             wanted = identity.pid or address
             if not wanted:
                 return Refusal("nameless", "a client over a path has to say its pid")
-            return self._node.given.give(
+            pid = self._node.given.give(
                 wanted, identity.incarnation, lambda name: self._is_taken(name, identity)
             )
+            return pid, self._session(identity, session)
+
+    def _session(self, identity: Identity, wanted: int | None) -> int:
+        """Return the number of the session for a client that has the session ``wanted``. Lock held."""
+        if wanted is None or not self._options.resume_within:
+            return 0
+        link = self._known(identity)
+        if wanted and link is not None and link.can_resume(wanted):
+            return wanted
+        return int.from_bytes(os.urandom(8), "big") or 1
+
+    def _known(self, identity: Identity) -> Link | None:
+        """Return the link of the very process that connects now, if it has one. Lock held."""
+        return next((link for link, number in self._clients.items() if number == identity.incarnation), None)
 
     def _is_taken(self, name: str, identity: Identity) -> bool:
         """Return whether this process or a neighbour has this name already. Lock held.
@@ -144,8 +169,13 @@ class Server:
         new client before the end of the old one.
         """
         node = self._node
-        connection, identity, pid, _, keys = accepted
+        connection, identity, pid, _, agreement = accepted
         limit = min(self._options.max_message, identity.max_message)
+        with node.lock:
+            before = self._known(identity)
+        if agreement.resumes and before is not None:
+            self._arrives(_Newcomer(before, Stream(connection, limit, agreement), identity, pid))
+            return
         try:
             link = Link(pid, node.lock, node.incoming.receive, self._closed)
             link.role = "client"
@@ -155,23 +185,29 @@ class Server:
             node.error(LinkError(f"client {pid} was refused: {exc}"))
             return
         try:
-            newcomer = _Newcomer(link, Stream(connection, limit, keys), identity, pid)
+            newcomer = _Newcomer(link, Stream(connection, limit, agreement), identity, pid)
         except OSError:
             with node.lock:
                 link.end()
             raise
+        self._arrives(newcomer)
+
+    def _arrives(self, newcomer: _Newcomer) -> None:
+        """Attach a client, as soon as what came from it before is read and its ``offline`` is announced."""
+        node = self._node
         with node.lock:
-            known = [old for old, number in self._clients.items() if number == identity.incarnation]
-            stale = known[0] if known else None
-            if stale is not None:
+            stale = self._known(newcomer.identity)
+            if stale is not None and stale.connection is None and not newcomer.stream.resumes:
+                self._give_up(stale)  # it is read to its end, and its session does not go on
+                stale = None
+            if stale is not None and stale.connection is not None:
                 if stale in self._successors:  # this connection is newer still
                     self._hang_up(self._successors[stale])
                 self._successors[stale] = newcomer
                 stale.disconnect()  # what has arrived is read first; then _closed goes on
-            else:
-                self._arriving.add(newcomer)
-        if stale is None:
-            node.events.after_offlines(lambda: self._attach(newcomer))
+                return
+            self._arriving.add(newcomer)
+        node.events.after_offlines(lambda: self._attach(newcomer))
 
     def _refused(self, cause: str, address: str) -> None:
         """Count a connection that was refused.
@@ -193,7 +229,15 @@ class Server:
         with node.lock:
             self._arriving.discard(newcomer)
             if link.ended:
+                if stream.resumes:
+                    stream.socket.close()
                 return  # by close()
+            if stream.resumes:
+                if node.stage is Stage.OPEN and link.can_resume(stream.session) and link.connection is None:
+                    link.attach(stream)
+                else:
+                    self._hang_up(newcomer)
+                return
             if node.stage is not Stage.OPEN or node.router.child_link(pid) is not None:
                 self._hang_up(newcomer)
                 return
@@ -213,15 +257,40 @@ class Server:
             successor = self._successors.pop(link, None)
             if successor is not None:
                 self._arriving.add(successor)
-            if self._clients.pop(link, None) is not None:
+            away = link.away
+            if (
+                away is not None
+                and node.stage is Stage.OPEN
+                and node.router.is_online(link)
+                and (successor is None or successor.stream.resumes)
+            ):
+                node.events.tell_offlines(node.presence.child_away(link))
+                node.timers.after(self._options.resume_within, lambda: self._expire(link, away))
+            elif self._clients.pop(link, None) is not None:
+                link.forget_session("link-cut")
                 _, notices = node.presence.child_gone(link, None)
                 node.events.tell_offlines(notices)
                 node.presence.retire(link)
         if successor is not None:
             node.events.after_offlines(lambda: self._attach(successor))
 
+    def _expire(self, link: Link, away: Stream) -> None:
+        """Give a client up that has not come back in time, if it is still away since then.
+
+        In the supervisor's thread.
+        """
+        with self._node.lock:
+            if link.away is away:
+                self._give_up(link)
+
+    def _give_up(self, link: Link) -> None:
+        """Forget a client whose session does not go on. Lock held."""
+        self._clients.pop(link, None)
+        self._node.presence.give_up(link, "disconnected")
+
     def _hang_up(self, newcomer: _Newcomer) -> None:
-        """End a link that never came into use, and close its connection. Lock held."""
+        """Close a connection that never came into use, and end its link if that is a new one. Lock held."""
         newcomer.stream.socket.close()
-        newcomer.link.end()
-        self._node.retired.append(newcomer.link)
+        if not newcomer.stream.resumes:
+            newcomer.link.end()
+            self._node.retired.append(newcomer.link)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.messages import (
+    ACKNOWLEDGED,
+    GOODBYE,
     INTEREST,
     INTERESTS,
     KIND,
@@ -19,6 +21,7 @@ from .._core.messages import (
     ONLINE,
     PARENT,
     REPORT,
+    RESUMED,
     TO_CHILD,
     TO_PARENTS,
     Envelope,
@@ -72,6 +75,9 @@ class Controls:
             OFFLINE: self._take_offline,
             PARENT: self._take_parent,
             REPORT: self._take_report,
+            ACKNOWLEDGED: self._take_acknowledgement,
+            RESUMED: self._take_resumed,
+            GOODBYE: self._take_goodbye,
         }
 
     def take(self, link: Link, record: Record) -> None:
@@ -147,6 +153,31 @@ class Controls:
         envelope = Envelope(TO_CHILD, (pid, own), "parent", node.reply, to=own)
         node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
         self._on_parent()
+
+    def _take_acknowledgement(self, link: Link, number: Any) -> None:
+        """A neighbour has handled what we have written, up to the frame with this number."""
+        with self._node.lock:
+            link.take_acknowledgement(number)
+
+    def _take_resumed(self, link: Link, number: Any) -> None:
+        """A session goes on: the neighbour has handled what we have written before, up to this frame.
+
+        Those that are online again are delivered here before anything else that comes from there.
+        """
+        node = self._node
+        with node.lock:
+            if link not in node.router.neighbours:
+                return
+            link.take_resumed(number)
+            paths = self._presence.child_back(link)
+        for pids in paths:
+            self._deliver_lifecycle(TO_PARENTS, pids, "online")
+
+    def _take_goodbye(self, link: Link) -> None:
+        """The neighbour ends, and its session with it."""
+        stream = link.connection
+        if stream is not None:
+            stream.is_leaving = True
 
     def _take_report(self, link: Link, route: Any, event: Any, at: Any, target: Any, cause: Any) -> None:
         """An event was lost on its way. Report the error if it started here, otherwise pass the record on."""

@@ -19,6 +19,7 @@ from .._core.messages import (
     Payload,
     Record,
     check_received,
+    has_number,
     runs,
 )
 from .._dispatch.listeners import Listener
@@ -116,6 +117,8 @@ class Incoming:
             outgoing = self._outgoing
             if outgoing.dirty:
                 outgoing.write_dirty()
+        if records and (records[0][KIND] <= LAST_MESSAGE or has_number(records)):
+            link.handled_frame(size)
         if node.deferred:
             node.lock.run_deferred()
 
@@ -332,6 +335,7 @@ class Incoming:
             with self._node.lock:
                 link.drop("stopped", len(messages))
             return
+        link.withhold()
         self.held.add(link, decisions, events, messages)
 
     def _parent_answered(self) -> None:
@@ -349,6 +353,9 @@ class Incoming:
                 self._deliver(link, decision, [payload], gathers=True)
         finally:
             self.held.released.set()
+            if messages:
+                with self._node.lock:
+                    messages[0][0].release()
 
     def drop_held(self) -> None:
         """Count what waits for an ``online`` that was never announced as lost, and also what still comes.

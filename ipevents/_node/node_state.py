@@ -22,6 +22,7 @@ from .._exceptions import Closed, ForkedError, IPEventsError, NotStarted
 from .._links.link import Link
 from .._platform.host import process_name
 from .._platform.state_lock import StateLock
+from .._platform.timers import Timers
 
 
 class NodeState:
@@ -49,6 +50,7 @@ class NodeState:
         self.reply = reply
         self.on_first_use = on_first_use
         self.telling_errors: set[int] = set()  # threads that run the listeners of error
+        self.timers = Timers()
         self.retired: list[Link] = []  # links that have ended and whose threads may still be about to end
         # The counters of links that are gone.
         self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}

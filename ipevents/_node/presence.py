@@ -137,6 +137,44 @@ class Presence:
             notices.append(self._offline_notice(path[0], code))
         return online, notices
 
+    def child_away(self, link: Link) -> list[Callable[[], None]]:
+        """Note that the connection to a client was cut while its session may go on.
+
+        Returns the notices of ``offline``, as ``child_gone`` does. What is known of it stays.
+        """
+        router = self._node.router
+        if link not in router.neighbours:
+            return []
+        notices = []
+        for path in sorted(router.set_away(link, True), key=len, reverse=True):
+            self.tell_up(control(OFFLINE, path=router.path, pid=path[0], exitcode=None))
+            notices.append(self._offline_notice(path[0], None))
+        return notices
+
+    def child_back(self, link: Link) -> list[tuple[str, ...]]:
+        """Note that the session of a client goes on.
+
+        Returns the paths of those that are online again, top down, with this process at their ends.
+        """
+        router = self._node.router
+        paths = [(*path, router.pid) for path in router.set_away(link, False)]
+        for path in paths:
+            self.tell_up(control(ONLINE, path=path))
+        if paths:
+            link.tell(control(PARENT, pid=router.pid))
+        return paths
+
+    def give_up(self, link: Link, cause: str) -> None:
+        """Remove a client whose session will not go on: its ``offline`` was told when it was cut."""
+        node = self._node
+        link.forget_session(cause)
+        if link in node.router.neighbours:
+            _, change = node.router.remove_child(link)
+            self.advertise(change)
+        link.drop(cause, count_messages(link.outbox.clear()))
+        link.wake_waiters()
+        self.retire(link)
+
     def _offline_notice(self, pid: str, exitcode: int | None) -> Callable[[], None]:
         """Return a call that delivers ``offline`` for one process. It runs in the notices thread."""
 

@@ -34,11 +34,12 @@ def of_link(link: Link) -> dict[str, Any]:
     outbox = link.outbox
     return {
         "sent": link.sent,
+        "acknowledged": link.acknowledged,
         "received": link.received,
         "forwarded": link.forwarded,
         "delivered": link.delivered,
         "dropped": dict(link.dropped),
-        "queued": outbox.count,
+        "queued": outbox.queued,
         "queuedBytes": outbox.size,
         "peak": max(outbox.peak, outbox.count),
     }

@@ -154,15 +154,17 @@ class ChildSocket:
             awaited = child is not None and child.contact is Contact.AWAITED
             return derive(child.token, CHILD) if child is not None and awaited else None
 
-    def _admit(self, identity: Identity, key: bytes, address: str) -> str | Refusal:
-        """Note that a process has proved its token, and return its name; or return a Refusal."""
+    def _admit(
+        self, identity: Identity, key: bytes, address: str, session: int | None
+    ) -> tuple[str, int] | Refusal:
+        """Note that a process has proved its token, and return its name, and no session; or a Refusal."""
         with self._node.lock:
             child = self._expected.get(key)
             if child is None or child.contact is not Contact.AWAITED:
                 return Refusal("unknown", "no child is expected under this token")
             child.admitted(monotonic())
             self.name(child, identity.pid)
-            return child.pid
+            return child.pid, 0
 
     def _accepted(self, accepted: Accepted) -> None:
         """Attach a connection, after every ``offline`` that is still to be announced."""

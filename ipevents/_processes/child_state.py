@@ -137,6 +137,7 @@ class ChildState:
         self._forget_start()
         self.link.outbox = self.next_outbox()  # nothing that was sent to a process before
         self.sent_before = self.link.sent
+        self.link.lost_as = "link-cut"
         self.policy.started(now)
 
     def started(self, process: ChildProcess) -> None:
@@ -263,6 +264,7 @@ class ChildState:
             self.restart_at = monotonic()  # the restart that is due now finds that the child is to end
         if not self.alive:
             return
+        self.link.lost_as = "stopped"
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
         self.link.tell(control(STOP, milliseconds=int((left - step) * 1000)))
         now = monotonic()
@@ -281,6 +283,7 @@ class ChildState:
         State lock held; the supervisor's thread sends the signal.
         """
         self.wanted = True
+        self.link.lost_as = "stopped"
         self.kill_at = self.restart_at = monotonic()
 
     def heard(self, record: Record) -> None:

@@ -334,9 +334,7 @@ class Children:
             cause = "stopped" if child.wanted or stopping else "link-cut"
             lost = link.dropped.get(cause, 0)
             online, notices = self._node.presence.child_gone(link, code, cause)
-            if not online:  # what was sent to it waited in its process for its online
-                link.drop(cause, link.sent - child.sent_before)
-            lost = link.dropped.get(cause, 0) - lost
+            lost = link.dropped.get(cause, 0) - lost + link.sent - child.sent_before
             decision = child.policy.exited(
                 child.exited_at,
                 code,
@@ -352,7 +350,8 @@ class Children:
                 self._end(child)
         if process is not None:
             process.close()
-        if lost and not online and cause == "stopped":  # an end that nobody wanted is an error event instead
+        # What was sent to it waited in its process for its online. An end that nobody wanted is an error.
+        if lost and not online and cause == "stopped":
             log.warning("! %d events for %s are lost: it was stopped before its online", lost, child.title)
         for error in errors:
             self._node.error(error, child=child.handle)

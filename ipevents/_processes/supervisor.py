@@ -64,6 +64,7 @@ class Supervisor:
         self._is_discarded = False
         self._unclaimed = [self]  # taken by the thread when it begins, or by discard() before that
         self.sentinels = Sentinels()
+        node.timers.ring = self.sentinels.ring
         try:
             self.children = Children(
                 node,
@@ -194,7 +195,7 @@ class Supervisor:
         """Wait for whatever comes first, at most until the given time, and handle it."""
         alive, times = self.children.watched()
         look_at = self._again.next_look(monotonic())
-        times += [at for at in (until, look_at, self._warn_held_at) if at is not None]
+        times += [at for at in (until, look_at, self._warn_held_at, self._next_timer()) if at is not None]
         ended, parent_ended = self.sentinels.wait(alive, min(times) - monotonic() if times else None)
         if parent_ended:
             self._role.parent_ended()
@@ -206,7 +207,15 @@ class Supervisor:
         for number in self._again.take(now):
             signal_resend.send(number)
         self._warn_held(now)
+        with self._node.lock:
+            due = self._node.timers.take(now)
+        for call in due:
+            call()
         self.children.look(now, self._deadline)
+
+    def _next_timer(self) -> float | None:
+        with self._node.lock:
+            return self._node.timers.next_at()
 
     def _warn_held(self, now: float) -> None:
         """Log how many events from the parent wait for our online, once, SILENT_SECONDS after ``begin``."""

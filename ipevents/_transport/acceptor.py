@@ -37,8 +37,7 @@ from .sockets import connection_from, listening_socket, peer_uid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._core.handshake import Identity
-    from .._core.seal import DirectionKeys
+    from .._core.handshake import Agreement, Identity
     from .socket_file import SocketFile
 
 __all__ = ["Accepted", "Acceptor"]
@@ -61,15 +60,14 @@ log = Log("ipevents.acceptor")
 class Accepted(NamedTuple):
     """A client that was let in, under the name ``pid``, and its connection.
 
-    That is blocking, and nothing that follows the handshake was read from it. ``keys`` are those to seal
-    with, if any.
+    That is blocking, and nothing that follows the handshake was read from it.
     """
 
     connection: Connection
     identity: Identity
     pid: str
     key_id: bytes
-    keys: DirectionKeys | None
+    agreement: Agreement
 
 
 class Acceptor:
@@ -81,9 +79,10 @@ class Acceptor:
 
     - ``me()``: who we are, asked for every connection;
     - ``find_key(key_id)``: the key of that id, or None;
-    - ``admit(identity, key_id, address)``: the pid that an authenticated client gets, or a
-      :class:`Refusal`. ``address`` is the client's end as seen here, see ``spelled``; ``""`` for
-      AF_UNIX. ``admit`` only decides: the client may be gone before its WELCOME is sent;
+    - ``admit(identity, key_id, address, session)``: the pid that an authenticated client gets and the
+      number of its session, or a :class:`Refusal`. ``address`` is the client's end as seen here, see
+      ``spelled``; ``""`` for AF_UNIX. ``session`` is what the client wants, see ``ServerHandshake``.
+      ``admit`` only decides: the client may be gone before its WELCOME is sent;
     - ``on_accepted(accepted)``: takes the connection over;
     - ``on_refused(cause, address)``: a handshake failed. Causes are a closed list, and those of ``admit``.
 
@@ -122,7 +121,7 @@ class Acceptor:
         name: str,
         me: Callable[[], Identity],
         find_key: Callable[[bytes], bytes | None],
-        admit: Callable[[Identity, bytes, str], str | Refusal],
+        admit: Callable[[Identity, bytes, str, int | None], tuple[str, int] | Refusal],
         on_accepted: Callable[[Accepted], None],
         on_refused: Callable[[str, str], None],
         socket_file: SocketFile | None = None,
@@ -361,18 +360,20 @@ class Acceptor:
 
     def _decide(self, pending: Pending, identity: Identity, key_id: bytes) -> None:
         """Admit an authenticated client and hand its connection over, or send it the reason for a refusal."""
-        verdict = self._admit(identity, key_id, pending.address)
+        handshake = pending.handshake
+        verdict = self._admit(identity, key_id, pending.address, handshake.session_wanted)
         if isinstance(verdict, Refusal):
-            pending.try_to_send(pending.handshake.refuse(verdict))
+            pending.try_to_send(handshake.refuse(verdict))
             self._refuse(pending, verdict.cause)
             return
-        pending.send(pending.handshake.welcome(verdict))
+        pid, session = verdict
+        pending.send(handshake.welcome(pid, session))
         self._forget(pending)
         connection = connection_from(pending.socket)
         try:
-            self._on_accepted(Accepted(connection, identity, verdict, key_id, pending.handshake.keys))
+            self._on_accepted(Accepted(connection, identity, pid, key_id, handshake.agreement))
         except Exception:  # no descriptor left, or a fault of the library: only this connection ends
-            log.exception("! link to %s", verdict)
+            log.exception("! link to %s", pid)
             connection.close()
 
     def _forget(self, pending: Pending) -> None:

@@ -27,8 +27,7 @@ from .sockets import advice, connection_from, peer_uid
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._core.handshake import Identity
-    from .._core.seal import DirectionKeys
+    from .._core.handshake import Agreement, Identity
 
 __all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands"]
 
@@ -41,11 +40,11 @@ log = Log("ipevents.connector")
 
 
 class Connected(NamedTuple):
-    """A connection after its handshake, blocking, the server's answer, and the keys to seal with, if any."""
+    """A connection after its handshake, blocking, the server's answer, and what both have agreed on."""
 
     connection: Connection
     welcomed: Welcomed
-    keys: DirectionKeys | None
+    agreement: Agreement
 
     def close(self) -> None:
         """Hang up; for a caller that got the connection and cannot use it."""
@@ -107,6 +106,7 @@ def dial(
     key_id: bytes,
     me: Identity,
     forwarded: bool = False,
+    session: int | None = None,
     deadline_seconds: float = HANDSHAKE_SECONDS,
     attempt: Attempt | None = None,
 ) -> Connected:
@@ -115,7 +115,8 @@ def dial(
     Returns the connection and the server's welcome. Blocks, for each address, for CONNECT_SECONDS at most in
     the ``connect``, and for ``deadline_seconds`` in the handshake. Without an ``attempt`` it cannot be broken
     off, and multiprocessing's ``Client`` connects, limited by the kernel only. Children connect to their
-    parent in this way. ``forwarded``: the server need not call the connection as this end does.
+    parent in this way. ``forwarded``: the server need not call the connection as this end does. ``session``:
+    the session that this end has, 0 if it wants one, None if it wants none; over TCP only.
 
     Raises, naming every address tried with its reason: :exc:`ConnectionRefusedError` or
     :exc:`FileNotFoundError` if nobody is there, :exc:`AddressInUse` (a stranger answered or hung up),
@@ -128,7 +129,7 @@ def dial(
         try:
             sock = connect(address, attempt)
             whom = (key, key_id, me)
-            return shake_hands(sock, where, whom, deadline_seconds, attempt or Attempt(), forwarded)
+            return shake_hands(sock, where, whom, deadline_seconds, attempt or Attempt(), forwarded, session)
         except OSError as error:
             if attempt is not None:
                 attempt.check()
@@ -232,22 +233,24 @@ def shake_hands(
     deadline_seconds: float,
     attempt: Attempt,
     forwarded: bool,
+    session: int | None,
 ) -> Connected:
     """Run the client's side of the handshake on ``sock``; returns the connection and the welcome.
 
-    ``as_whom`` is key, key id and identity; ``forwarded`` as for ``dial``. The returned Connection takes the
-    socket's descriptor over; in every other case the socket is closed.
+    ``as_whom`` is key, key id and identity; ``forwarded`` and ``session`` as for ``dial``. The returned
+    Connection takes the socket's descriptor over; in every other case the socket is closed.
     """
     try:
         if sock.family == socket.AF_UNIX and (uid := peer_uid(sock)) not in (None, 0, os.geteuid()):
             raise LinkError(f"at {where} listens a process of another user (uid {uid})")
         address = b"" if forwarded else on_loopback(sock.getpeername())
         seals = sock.family != socket.AF_UNIX
-        handshake = ClientHandshake(*as_whom, os.urandom(32), address=address, seals=seals)
+        wanted = session if seals else None
+        handshake = ClientHandshake(*as_whom, os.urandom(32), address=address, seals=seals, session=wanted)
         attempt.watch(sock)
         welcomed = _welcome(sock, where, handshake, Deadline(deadline_seconds))
         attempt.watch(None)
-        return Connected(connection_from(sock), welcomed, handshake.keys)
+        return Connected(connection_from(sock), welcomed, handshake.agreement)
     finally:
         try:
             attempt.watch(None)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.messages import Record, is_message
-from .._core.seal import PREFIX_BYTES, SEAL_BYTES
+from .._core.seal import PREFIX_BYTES, SEAL_BYTES, Seals
 from .._core.wire import (
     FRAME_BYTES,
     HEADER_BYTES,
@@ -26,7 +26,7 @@ from .._core.wire import (
     large_sizes,
     with_buffers,
 )
-from .._exceptions import ProtocolError
+from .._exceptions import Forged, ProtocolError
 from .._platform.clock import monotonic, sleep
 from .stream import Stream
 
@@ -115,6 +115,7 @@ class _Reading:
 
     def __init__(self, stream: Stream, on_frame: Callable[[list[Record], int], None]) -> None:
         self.rest = b""  # the beginning of a frame that is not complete
+        self._stream = stream
         self._socket = stream.socket
         self._on_frame = on_frame
         self._largest = stream.max_message  # the largest record, in bytes; None for any
@@ -153,13 +154,29 @@ class _Reading:
             else:
                 self._number += 1
                 size -= PREFIX_BYTES
-                records = decode(self._seals.opened(self._number, frame))
+                records = decode(self._opened(self._seals, frame))
             self.is_exact = is_large(records[0]) if records else False
             if self.is_exact:
                 at, total = self._take_buffers(records, chunk, at)
                 size = LOST if total == LOST else size + total
             self._on_frame(records, size)
         self.rest = chunk[at:]
+
+    def _opened(self, seals: Seals, frame: bytes | bytearray) -> memoryview:
+        """Return the frame without number and seal. Raises Forged where these are not right."""
+        try:
+            return seals.opened(self._number, frame)
+        except Forged:
+            self._stream.is_tampered = True
+            raise
+
+    def _check_buffers(self, seals: Seals, buffers: list[Any], seal: bytes) -> None:
+        """Raise Forged if this is not the seal of the buffers of the last frame."""
+        try:
+            seals.check_buffers(self._number, buffers, seal)
+        except Forged:
+            self._stream.is_tampered = True
+            raise
 
     def _take_buffers(self, records: list[Record], chunk: bytes, at: int) -> tuple[int, int]:
         """Read the buffers that follow a frame, the first of them from the chunk.
@@ -194,7 +211,7 @@ class _Reading:
         if self._seals is not None:
             seal = _receive(self._socket, SEAL_BYTES, chunk[at : at + SEAL_BYTES], True)
             at = min(len(chunk), at + SEAL_BYTES)
-            self._seals.check_buffers(self._number, buffers, bytes(seal))
+            self._check_buffers(self._seals, buffers, bytes(seal))
         records[0] = with_buffers(records[0], buffers)
         return at, total
 

@@ -65,6 +65,7 @@ def join(
     key: bytes,
     me: Identity,
     forwarded: bool = False,
+    session: int | None = None,
     deadline_seconds: float = HANDSHAKE_SECONDS,
     attempt: Attempt | None = None,
 ) -> Joined:
@@ -83,7 +84,7 @@ def join(
     connecting nor listening is possible; then nothing is left but the lock file.
     """
     where = spelled((host, port) if socket_path is None else socket_path)
-    caller = _Caller(key, me, where, forwarded, deadline_seconds, attempt or Attempt())
+    caller = _Caller(key, me, where, forwarded, session, deadline_seconds, attempt or Attempt())
 
     def once() -> Joined:
         if socket_path is None:
@@ -116,6 +117,7 @@ class _Caller(NamedTuple):
     me: Identity
     where: str
     forwarded: bool
+    session: int | None
     deadline_seconds: float
     attempt: Attempt
 
@@ -127,6 +129,7 @@ class _Caller(NamedTuple):
             key_id=b"",
             me=self.me,
             forwarded=self.forwarded,
+            session=self.session,
             deadline_seconds=self.deadline_seconds,
             attempt=self.attempt,
         )
@@ -134,7 +137,9 @@ class _Caller(NamedTuple):
     def shake(self, sock: socket.socket) -> Connected:
         """Shake hands over a socket that is connected."""
         whom = (self.key, b"", self.me)
-        return shake_hands(sock, self.where, whom, self.deadline_seconds, self.attempt, self.forwarded)
+        return shake_hands(
+            sock, self.where, whom, self.deadline_seconds, self.attempt, self.forwarded, self.session
+        )
 
     def checked(self, once: Callable[[], Joined]) -> Joined:
         """Return what ``once`` comes to, or close that where the attempt was broken off meanwhile."""

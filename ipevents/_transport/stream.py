@@ -10,7 +10,9 @@ import os
 import socket
 from multiprocessing.connection import Connection
 
-from .._core.seal import DirectionKeys, Seals
+from .._core.handshake import Agreement
+from .._core.seal import Seals
+from .._core.window import Handled, Written
 from .._core.wire import Part
 from .sockets import kept
 
@@ -26,19 +28,43 @@ class Stream:
     It owns a copy of the connection's descriptor, so the Connection is closed at once.
     """
 
-    __slots__ = ("failed", "max_message", "opens", "seals", "send", "sendmsg", "socket", "written")
+    __slots__ = (
+        "failed",
+        "handled",
+        "is_leaving",
+        "is_passed_on",
+        "is_tampered",
+        "keeps",
+        "max_message",
+        "opens",
+        "resumes",
+        "seals",
+        "send",
+        "sendmsg",
+        "session",
+        "socket",
+        "window",
+        "written",
+    )
 
     def __init__(
-        self, connection: Connection, max_message: int | None, keys: DirectionKeys | None = None
+        self, connection: Connection, max_message: int | None, agreement: Agreement | None = None
     ) -> None:
         """Take the connection over; ``max_message`` is the limit of a record in bytes, None for no limit.
 
-        With ``keys`` all frames are sealed.
+        ``agreement`` tells how frames are sealed, and of which session they are. Without it they are neither.
         """
+        keys, self.session, self.resumes = agreement or Agreement()
+        self.keeps = bool(self.session)  # what was written, for another connection of the same session
+        self.is_passed_on = False  # another connection has taken over its window
+        self.is_tampered = False  # a frame had a wrong seal: something is between the two ends
+        self.is_leaving = False  # the peer has said goodbye, so no other connection of the session follows
         self.max_message = max_message
         self.seals = None if keys is None else Seals(keys.sends)
         self.opens = None if keys is None else Seals(keys.receives)
-        self.written = 0  # frames; changed by the thread that has the right to write
+        self.written = 0  # frames; changed by the thread that has the right to write, with the window
+        self.window = Written()
+        self.handled = Handled()
         self.failed = False  # a write has failed, so nothing more is written
         try:
             self.socket = socket.socket(fileno=kept(os.dup, connection.fileno()))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ipevents._core import handshake as hs
 from ipevents._core.handshake import (
+    Agreement,
     ClientHandshake,
     FrameReader,
     Identity,
@@ -63,10 +64,10 @@ def test_both_ends_have_the_same_keys_for_the_session_and_each_connection_other_
     pairs = []
     for nonces in ((b"c", b"s"), (b"C", b"s"), (b"c", b"S")):
         one, other = client(nonce=nonces[0] * 32), server(nonce=nonces[1] * 32)
-        assert (one.keys, other.keys) == (None, None)
+        assert (one.agreement, other.agreement) == (Agreement(), Agreement())
         exchanged(one, other)
-        assert (one.keys.sends, one.keys.receives) == (other.keys.receives, other.keys.sends)
-        pairs += one.keys
+        assert one.agreement.keys == other.agreement.keys[::-1]
+        pairs += one.agreement.keys
     assert len(set(pairs)) == 6
 
 
@@ -386,3 +387,28 @@ def test_a_reader_never_asks_for_more_than_the_frame(sizes, step):
 def test_a_reader_refuses_every_other_length(size):
     with pytest.raises(ProtocolError):
         FrameReader().feed(struct.pack("!i", size))
+
+
+# Sessions
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "agreed"),
+    [
+        (None, 0, (0, False)),  # none
+        (0, 0, (0, False)),  # the server has none
+        (0, 7, (7, False)),  # a new one
+        (7, 7, (7, True)),  # it goes on
+        (7, 9, (9, False)),  # the server has forgotten it
+        (2**64 - 1, 2**64 - 1, (2**64 - 1, True)),
+    ],
+)
+def test_both_ends_know_whether_a_session_goes_on(wanted, given, agreed):
+    one = ClientHandshake(KEY, b"", CLIENT, b"c" * 32, session=wanted)
+    other = ServerHandshake({b"": KEY}.get, SERVER, b"s" * 32)
+    proof = one.receive(other.receive(one.hello()))
+    other.receive(proof)
+    assert other.session_wanted == wanted
+    one.receive(other.welcome("4712", given))
+    for end in (one, other):
+        assert end.agreement == Agreement(None, *agreed)

@@ -36,9 +36,17 @@ from ipevents._core.messages import (
 )
 from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
 
-NO_KINDS = {"KIND", "PATH", "EVENT", "TO", "PAYLOADS", "MESSAGE_ITEMS", "WANTED", "LAST_MESSAGE"} | {
-    name for name in vars(messages) if name.startswith("MAX_")
-}
+NO_KINDS = {
+    "KIND",
+    "PATH",
+    "EVENT",
+    "TO",
+    "PAYLOADS",
+    "MESSAGE_ITEMS",
+    "WANTED",
+    "NUMBER",
+    "LAST_MESSAGE",
+} | {name for name in vars(messages) if name.startswith("MAX_")}
 
 
 class Name(str, enum.Enum):  # noqa: UP042  # StrEnum comes with 3.11
@@ -298,7 +306,7 @@ KINDS = {
 
 
 def test_no_two_kinds_of_records_share_a_number():
-    assert len(KINDS) == len(set(KINDS.values())) == 19
+    assert len(KINDS) == len(set(KINDS.values())) == 22
 
 
 @pytest.mark.parametrize("name", KINDS)

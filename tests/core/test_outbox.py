@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ipevents._core import outbox as module
 from ipevents._core.decisions import Plan
-from ipevents._core.messages import BROADCAST, INTEREST, INTERESTS, MORE_INTERESTS, SEND_TO
+from ipevents._core.messages import ACKNOWLEDGED, BROADCAST, INTEREST, INTERESTS, MORE_INTERESTS, SEND_TO
 from ipevents._core.outbox import (
     OUTBOX_BYTES,
     OUTBOX_RECORDS,
@@ -445,3 +445,18 @@ def test_a_signal_handler_that_raises_mixes_nothing_up(which):
             break
         place += 1
     assert place > 2
+
+
+# Acknowledgements
+
+
+def test_an_acknowledgement_that_waits_is_replaced_and_does_not_count_as_queued():
+    outbox = Outbox()
+    outbox.put_acknowledgement(1)
+    outbox.put(record("x", ()), 0)
+    outbox.put_acknowledgement(7)
+    assert (outbox.count, outbox.queued) == (2, 1)
+    assert [kind for kind, *_ in outbox.take()] == [ACKNOWLEDGED, BROADCAST]
+    outbox.put_acknowledgement(8)
+    assert outbox.take() == [[ACKNOWLEDGED, 8]]
+    assert (outbox.count, outbox.queued) == (0, 0)

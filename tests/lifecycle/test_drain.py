@@ -62,7 +62,7 @@ def test_a_flush_ends_at_its_deadline_and_with_nothing_to_write(pair, places):
     jam(top, link)
     top.send_child("child", "x", 1)
     drain.flush(top.node, Deadline(0.0))
-    assert link.outbox.count == 1
+    assert link.outbox.queued == 1
     free(top, link)
     assert child.next()[:2] == ("x", (1,))
 
@@ -72,7 +72,7 @@ def test_what_has_no_connection_is_not_waited_for(places):
     link = top.make_child("child")
     top.send_child("child", "x")
     drain.flush(top.node, Deadline(None))
-    assert link.outbox.count == 1
+    assert link.outbox.queued == 1
 
 
 # Notices

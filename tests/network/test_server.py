@@ -11,7 +11,7 @@ import pytest
 from starters import in_child
 
 from ipevents._core import wire
-from ipevents._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
+from ipevents._core.handshake import HUNG_UP, WRONG_KEY, Agreement, Identity, Refusal
 from ipevents._core.messages import MAX_ROUTE, ONLINE, TO_PARENTS
 from ipevents._core.state import Stage
 from ipevents._dispatch.floor import Floor
@@ -76,7 +76,8 @@ class Serving:
         self.node.dispatcher.add(event, listener or (lambda message, *args: self.heard.put((event, *args))))
 
     def admit(self, identity, address=""):
-        return self.acceptor.admit(identity, b"", address)
+        admitted = self.acceptor.admit(identity, b"", address, None)
+        return admitted if isinstance(admitted, Refusal) else admitted[0]
 
     def connect(self, pid="client", incarnation=2, max_message=1 << 20):
         """Let a client in, as the acceptor does after its handshake; returns the socket that it has."""
@@ -84,7 +85,7 @@ class Serving:
         theirs.settimeout(CEILING)
         self.peers.append(theirs)
         identity = identity_of(pid, incarnation, max_message)
-        self.acceptor.on_accepted(Accepted(Connection(ours.detach()), identity, pid, b"", None))
+        self.acceptor.on_accepted(Accepted(Connection(ours.detach()), identity, pid, b"", Agreement()))
         return theirs
 
     def child(self, pid="client"):

@@ -101,7 +101,7 @@ def test_a_child_with_the_os_pid_of_one_that_is_gone_gets_another_name(children)
 
 def test_a_child_that_is_faster_than_the_thread_that_starts_it_is_named_by_its_handshake(children):
     child = children.expected()
-    assert children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "") == "4711"
+    assert children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "", None) == ("4711", 0)
     with children.node.lock:
         children.socket.name(child, "4711")
     assert child.pid == "4711"
@@ -110,14 +110,16 @@ def test_a_child_that_is_faster_than_the_thread_that_starts_it_is_named_by_its_h
 def test_a_token_is_good_for_one_connection(children):
     child = children.expected()
     assert children.socket._find_key(child.key_id) is not None
-    children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "")
+    children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "", None)
     assert children.socket._find_key(child.key_id) is None
-    assert isinstance(children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, ""), Refusal)
+    assert isinstance(
+        children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "", None), Refusal
+    )
 
 
 def test_of_a_start_that_failed_behind_its_handshake_nothing_is_left(children):
     child = children.expected()
-    children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "")
+    children.socket._admit(Identity("4711", 2, (3, 11), 0), child.key_id, "", None)
     with children.node.lock:
         children.socket.forget(child)
     assert children.node.router.child_pids() == []

@@ -409,7 +409,7 @@ def test_life_server_killed(tree, port):
         return recorded("server-killed", text)
 
     tree.top("S", options=public(port), listen=["evt"])
-    tree.top("C", options=public(port, onlyConnect=True), listen=["evt"])
+    tree.top("C", options=public(port, onlyConnect=True, resumeWithin=0), listen=["evt"])
     tree.child("fork", "C", "CF", {"listen": ["evt"]})
     tree.wait_heard("CF", "parent")
     assert heard(tree) == step("booted")

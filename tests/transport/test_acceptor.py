@@ -57,9 +57,9 @@ class Host:
             **options,
         )
 
-    def admit(self, identity, key_id, address):
+    def admit(self, identity, key_id, address, session):
         self.admitted.append((identity, key_id, address))
-        return self.verdict
+        return (self.verdict, 0) if isinstance(self.verdict, str) else self.verdict
 
     def dial(self, key=KEY, **options):
         return dial([Address(self.family, self.address)], key=key, key_id=b"", me=CLIENT, **options)

@@ -388,7 +388,7 @@ joined = join(socket_path=path or None, host=host, port=port, only_connect=False
               deadline_seconds=60.0)
 if isinstance(joined, Listening):
     acceptor = Acceptor(*joined.listeners, name="public", me=lambda: me, find_key=lambda key_id: b"k" * 32,
-                        admit=lambda identity, key_id, address: identity.pid, socket_file=joined.socket_file,
+                        admit=lambda identity, *_: (identity.pid, 0), socket_file=joined.socket_file,
                         on_accepted=lambda accepted: kept.append(accepted.connection),
                         on_refused=lambda *refused: print(*refused, flush=True))
     kept = []

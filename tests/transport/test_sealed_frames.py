@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipevents._core.handshake import Agreement
 from ipevents._core.messages import BROADCAST
 from ipevents._core.seal import PREFIX_BYTES, Seals, direction_keys
 from ipevents._core.wire import HEADER_BYTES, encode, parts
@@ -57,7 +58,7 @@ def read(*pieces, limit=None):
     """What a reader makes of these bytes: the events of the records, and how it ended."""
     ours, peer = socket.socketpair()
     peer.settimeout(CEILING)
-    stream = Stream(Connection(ours.detach()), limit, READER)
+    stream = Stream(Connection(ours.detach()), limit, Agreement(READER))
     got = []
     error = []
 

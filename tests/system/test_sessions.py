@@ -1,0 +1,305 @@
+"""Sessions: connections are cut, and nothing is lost, comes twice, or out of its turn."""
+
+from __future__ import annotations
+
+import collections
+import math
+import random
+import threading
+
+import pytest
+from ports import free_port
+from proxies import Proxy
+
+from ipevents import NotConnected
+from ipevents._links import outlet
+
+CEILING = 60.0
+SOCKET = {"forwarded": True, "delayReconnect": 20}
+
+
+class Ledger:
+    """What an emitter hears of an event that carries numbers."""
+
+    def __init__(self, emitter, event):
+        self.heard = []
+        self._changed = threading.Condition()
+        emitter.on(event, self._hear)
+
+    def _hear(self, message, number):
+        with self._changed:
+            self.heard.append(number)
+            self._changed.notify_all()
+
+    def wait(self, count):
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.heard) >= count, CEILING), len(self.heard)
+
+
+@pytest.fixture
+def cut(recorders, port, second_port):
+    """A server, a proxy before it, and a client."""
+    with Proxy(second_port, port) as proxy:
+
+        def make(**options):
+            server = recorders("up", port=port, **SOCKET, **options).start()
+            client = recorders("down", port=second_port, onlyConnect=True, **SOCKET, **options)
+            return server, client, proxy
+
+        yield make
+
+
+def flood(send, count):
+    """Send numbers; returns the thread that does."""
+
+    def run():
+        for number in range(count):
+            send(number)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(("cuts", "count"), [(8, 4000), pytest.param(200, 100_000, marks=pytest.mark.slow)])
+def test_connections_that_are_cut_anywhere_lose_nothing(cut, cuts, count):
+    server, client, proxy = cut()
+    up, down = Ledger(server.emitter, "count"), Ledger(client.emitter, "count")
+    client.joined()
+    dice = random.Random(cuts)
+    threads = [
+        flood(lambda number: client.emitter.sendToParents("count", number), count),
+        flood(lambda number: server.emitter.sendToChilds("count", number), count),
+    ]
+    for number in range(cuts):
+        proxy.cut_after(dice.randrange(1, 50 * count // cuts))
+        if not proxy.was_cut.wait(2.0):  # both have sent all
+            proxy.cut()
+        client.wait("online", client.pid, count=number + 2)
+    for thread in threads:
+        thread.join()
+    up.wait(count)
+    down.wait(count)
+    assert up.heard == list(range(count))
+    assert down.heard == list(range(count))
+    for each in (server, client):
+        (link,) = each.emitter.stats()["links"].values()
+        assert link["dropped"] == {}
+        assert each.of("error") == []
+    assert len(server.of("offline")) == len(client.of("offline")) == cuts
+
+
+@pytest.mark.parametrize("family", ["tcp", "path"])
+@pytest.mark.parametrize("who", ["server", "client"])
+def test_what_was_sent_before_a_clean_end_is_handled_before_the_offline(recorders, port, place, family, who):
+    where = {"port": port} if family == "tcp" else {"socketPath": str(place / "s")}
+    server = recorders("count", **where).start()
+    client = recorders("count", **where)
+    stays, goes = (client, server) if who == "server" else (server, client)
+    gate = threading.Event()
+    stays.emitter.on("count", lambda message, number: gate.wait(CEILING))
+    client.joined()
+    pid = goes.pid
+    threads = [
+        flood(lambda number: client.emitter.sendToParents("count", number), 2000),
+        flood(lambda number: server.emitter.sendToChilds("count", number), 2000),
+    ]
+    stays.wait("count")
+    for thread in threads:
+        thread.join()
+    stop = threading.Thread(target=goes.emitter.stop)
+    stop.start()
+    goes.wait("stopping")
+    gate.set()
+    stop.join()
+    stays.wait("offline")
+    heard = [(item.event, item.args[0]) for item in stays.heard if item.event in ("count", "offline")]
+    assert heard == [*(("count", number) for number in range(2000)), ("offline", pid)]
+
+
+def time_is_over(recorder):
+    """Everything happens now that is due at a time, such as the end of a session."""
+    node = recorder.emitter._node
+    with node.lock:
+        due = node.timers.take(math.inf)
+    for call in due:
+        call()
+
+
+def outage(proxy, *recorders):
+    """Cut the connections, and let none through."""
+    proxy.is_down = True
+    before = [len(each.of("offline")) for each in recorders]
+    proxy.cut()
+    for each, count in zip(recorders, before, strict=True):
+        each.wait("offline", count=count + 1)
+
+
+def dropped(recorder):
+    """What was lost on all links, by cause."""
+    stats = recorder.emitter.stats()
+    lost = collections.Counter(stats["past"]["dropped"])
+    for link in stats["links"].values():
+        lost.update(link["dropped"])
+    return dict(lost)
+
+
+def test_sends_in_an_outage_wait_and_arrive_after_the_online(cut):
+    server, client, proxy = cut()
+    client.joined()
+    pid = client.pid
+    outage(proxy, server, client)
+    for number in range(5):
+        client.emitter.sendToGrandMaster("up", number)
+        client.emitter.sendTo([server.pid, pid], "up", -number)
+        server.emitter.sendToChilds("down", number)
+        server.emitter.sendToChild(pid, "down", -number)
+    assert server.emitter.childsOnline == 0
+    assert client.emitter.parentPid is None
+    server.forget()
+    client.forget()
+    proxy.is_down = False
+    server.wait("up", count=10)
+    client.wait("down", count=10)
+    assert [item.event for item in server.heard] == ["online", *["up"] * 10]
+    assert server.heard[0].from_ == pid == client.pid
+    assert [item.event for item in client.heard if item.event != "parent"] == ["online", *["down"] * 10]
+    client.wait("parent")
+    assert server.args("up") == client.args("down") == [0, 0, 1, -1, 2, -2, 3, -3, 4, -4]
+    assert (dropped(server), dropped(client)) == ({}, {})
+    assert server.emitter.childsOnline == 1
+    assert client.emitter.parentPid == server.pid
+
+
+def test_after_resume_within_what_was_kept_is_lost_and_counted(cut):
+    server, client, proxy = cut()
+    client.joined()
+    outage(proxy, server, client)
+    for number in range(5):
+        client.emitter.sendToGrandMaster("up", number)
+        server.emitter.sendToChilds("down", number)
+    time_is_over(server)
+    time_is_over(client)
+    assert dropped(server) == dropped(client) == {"disconnected": 5}
+    assert server.emitter.stats()["links"] == {}
+    assert server.emitter.netmap == {}
+    client.emitter.sendToGrandMaster("up", 5)
+    assert type(client.wait("error").args[0]) is NotConnected
+    proxy.is_down = False
+    client.wait("parent", count=2)
+    client.emitter.sendToGrandMaster("up", 6)
+    assert server.wait("up").args == (6,)
+    server.emitter.sendToChilds("down", 7)
+    assert client.wait("down").args == (7,)
+
+
+@pytest.mark.parametrize("reason", ["resumeWithin", "reconnect"])
+def test_without_a_session_a_cut_is_the_end(recorders, port, second_port, reason):
+    off = {"resumeWithin": 0} if reason == "resumeWithin" else {"reconnect": False}
+    server = recorders(port=port, **SOCKET).start()
+    with Proxy(second_port, port) as proxy:
+        client = recorders(port=second_port, onlyConnect=True, **SOCKET, **off).joined()
+        outage(proxy, server, client)
+        client.emitter.sendToGrandMaster("up")
+        assert type(client.wait("error").args[0]) is NotConnected
+        assert server.emitter.stats()["links"] == {}
+        client.emitter.stop()
+
+
+def test_another_server_is_another_session_and_gets_what_waits(cut, recorders):
+    server, client, proxy = cut()
+    port = free_port()
+    other = recorders("up", port=port, **SOCKET).start()
+    client.joined()
+    client.emitter.sendToGrandMaster("up", 1)
+    server.wait("up")
+    outage(proxy, server, client)
+    client.emitter.sendToGrandMaster("up", 2)
+    proxy.server = port
+    proxy.is_down = False
+    assert other.wait("up").args == (2,)
+    assert client.wait("parent", count=2).args == (other.pid,)
+    assert set(dropped(client)) <= {"link-cut"}  # the first may not have been acknowledged
+    time_is_over(server)
+    assert server.args("up") == [1]
+    assert server.emitter.stats()["links"] == {}
+
+
+def test_beyond_its_bound_a_session_ends_with_the_cut_and_the_books_are_right(cut, monkeypatch):
+    monkeypatch.setattr(outlet, "KEPT_BYTES", 1000)
+    server, client, proxy = cut()
+    gate = threading.Event()
+    server.emitter.on("up", lambda message, number: gate.wait(CEILING))
+    client.joined()
+    for number in range(200):
+        client.emitter.sendToGrandMaster("up", number)
+        if not number:
+            server.wait("up")  # its reader is in the listener, and acknowledges nothing
+    proxy.is_down = True
+    proxy.cut()
+    client.wait("offline")
+    gate.set()
+    server.wait("offline")
+    lost = dropped(client)["link-cut"]
+    heard = server.args("up")
+    acknowledged = client.emitter.stats()["links"][server.pid]["acknowledged"]
+    assert heard == list(range(len(heard)))
+    assert acknowledged <= len(heard) <= acknowledged + lost
+    assert client.emitter.stats()["links"][server.pid]["sent"] == acknowledged + lost == 200
+    proxy.is_down = False
+    client.wait("parent", count=2)
+    client.emitter.sendToGrandMaster("up", 200)
+    server.wait("up", count=len(heard) + 1)
+
+
+def talks(count):
+    """In a child of each client: broadcasts numbers, and checks those of the other one's child."""
+    from ipevents import ipem
+
+    heard = []
+    done = threading.Event()
+
+    @ipem.on("count")
+    def hear(message, number):
+        heard.append(number)
+        if len(heard) == count:
+            done.set()
+
+    ipem.on("go", lambda message: threading.Thread(target=talk).start())
+
+    def talk():
+        for number in range(count):
+            ipem.broadcast("count", number)
+        done.wait(CEILING)
+        ipem.sendToParents("told", heard == list(range(count)), len(heard))
+
+    ipem.run()
+
+
+@pytest.mark.slow
+def test_over_four_hops_nothing_is_lost_where_both_clients_are_cut(recorders, port, second_port):
+    count, cuts = 20_000, 40
+    server = recorders(port=port, **SOCKET).start()
+    with Proxy(second_port, port) as proxy:
+        clients = [recorders("told", port=second_port, onlyConnect=True, **SOCKET) for _ in range(2)]
+        for client in clients:
+            client.joined()
+            with client.emitter.expecting("online", where=lambda message, me=client: message.from_ != me.pid):
+                client.emitter.worker(talks, (count,))
+        for _ in range(2):
+            server.wait("online", count=5)
+        for client in clients:
+            client.emitter.sendToChilds("go")
+        dice = random.Random(1)
+        for number in range(cuts):
+            proxy.cut_after(dice.randrange(1, 100_000))
+            if not proxy.was_cut.wait(2.0):
+                proxy.cut()
+            for client in clients:
+                client.wait("online", client.pid, count=number + 2)
+        for client in clients:
+            assert client.wait("told").args == (True, count)
+            assert dropped(client) == {}
+        assert dropped(server) == {}
+        for client in clients:
+            client.emitter.stop()
