@@ -173,8 +173,11 @@ class Server:
         limit = min(self._options.max_message, identity.max_message)
         with node.lock:
             before = self._known(identity)
-        if agreement.resumes and before is not None:
-            self._arrives(_Newcomer(before, Stream(connection, limit, agreement), identity, pid))
+        if agreement.resumes:
+            if before is None:  # the session has ended since it was agreed on; the client will ask again
+                connection.close()
+            else:
+                self._arrives(_Newcomer(before, Stream(connection, limit, agreement), identity, pid))
             return
         try:
             link = Link(pid, node.lock, node.incoming.receive, self._closed)

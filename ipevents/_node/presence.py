@@ -143,7 +143,8 @@ class Presence:
         Returns the notices of ``offline``, as ``child_gone`` does. What is known of it stays.
         """
         router = self._node.router
-        if link not in router.neighbours:
+        neighbour = router.neighbours.get(link)
+        if neighbour is None or neighbour.is_away:  # told already: it was cut again before it was back
             return []
         notices = []
         for path in sorted(router.set_away(link, True), key=len, reverse=True):

@@ -22,6 +22,10 @@ class Timers:
         self._waiting.append((monotonic() + seconds, call))
         self.ring()
 
+    def clear(self) -> None:
+        """Forget all calls: another life begins."""
+        self._waiting = []
+
     def next_at(self) -> float | None:
         """Return when the next call is due; None if there is none."""
         return min((at for at, _ in self._waiting), default=None)

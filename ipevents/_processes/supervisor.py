@@ -64,6 +64,7 @@ class Supervisor:
         self._is_discarded = False
         self._unclaimed = [self]  # taken by the thread when it begins, or by discard() before that
         self.sentinels = Sentinels()
+        node.timers.clear()
         node.timers.ring = self.sentinels.ring
         try:
             self.children = Children(

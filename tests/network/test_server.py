@@ -369,3 +369,15 @@ def test_in_a_fork_the_copies_are_closed_and_the_parents_connections_live(servin
     with pytest.raises(BlockingIOError):  # neither an end nor a reset
         peer.recv(1)
     assert link.stream.socket.fileno() >= 0
+
+
+def test_a_session_that_has_ended_since_it_was_agreed_on_is_hung_up(serving):
+    ours, theirs = socket.socketpair()
+    before = threading.active_count()
+    agreement = Agreement(None, 5, True)
+    serving.acceptor.on_accepted(Accepted(Connection(ours.detach()), identity_of(), "client", b"", agreement))
+    theirs.settimeout(CEILING)
+    assert theirs.recv(1) == b""
+    theirs.close()
+    assert threading.active_count() == before
+    assert serving.child() is None

@@ -13,6 +13,7 @@ from proxies import Proxy
 
 from ipevents import NotConnected
 from ipevents._links import outlet
+from ipevents._links.outlet import Outlet
 
 CEILING = 60.0
 SOCKET = {"forwarded": True, "delayReconnect": 20}
@@ -303,3 +304,25 @@ def test_over_four_hops_nothing_is_lost_where_both_clients_are_cut(recorders, po
         assert dropped(server) == {}
         for client in clients:
             client.emitter.stop()
+
+
+def test_a_connection_that_is_cut_before_the_session_goes_on_tells_no_second_offline(cut, monkeypatch):
+    server, client, proxy = cut()
+    client.joined()
+    pid = client.pid
+    outage(proxy, server, client)
+    real, cuts = Outlet.take_resumed, []
+
+    def interrupted(link, number):
+        if link.role == "client" and not cuts:
+            cuts.append(number)
+            raise ConnectionResetError
+        real(link, number)
+
+    monkeypatch.setattr(Outlet, "take_resumed", interrupted)
+    server.forget()
+    client.emitter.sendToGrandMaster("up", 1)
+    proxy.is_down = False
+    assert server.wait("up").args == (1,)
+    assert cuts
+    assert [(item.event, item.from_) for item in server.heard] == [("online", pid), ("up", pid)]
