@@ -20,6 +20,7 @@ from typing import NamedTuple
 from .._core.handshake import HUNG_UP, WRONG_KEY, Identity, Refusal
 from .._core.messages import MAX_ROUTE
 from .._core.state import Stage
+from .._core.window import KEPT_BYTES
 from .._exceptions import LinkError
 from .._links.link import Link
 from .._node.node import Node
@@ -59,6 +60,7 @@ class Server:
         self._clients: dict[Link, int] = {}  # the incarnation of each, by link
         self._successors: dict[Link, _Newcomer] = {}  # by the old link, which is still being read
         self._arriving: set[_Newcomer] = set()  # to be attached after the offlines that are being announced
+        self._absent: list[Link] = []  # clients that were cut, in this order; some may be back
         self._acceptor: Acceptor | None = None
 
     @property
@@ -269,6 +271,7 @@ class Server:
             ):
                 node.events.tell_offlines(node.presence.child_away(link))
                 node.timers.after(self._options.resume_within, lambda: self._expire(link, away))
+                self._make_room(link)
             elif self._clients.pop(link, None) is not None:
                 link.forget_session("link-cut")
                 _, notices = node.presence.child_gone(link, None)
@@ -285,6 +288,18 @@ class Server:
         with self._node.lock:
             if link.away is away:
                 self._give_up(link)
+
+    def _make_room(self, link: Link) -> None:
+        """Give clients up, the longest absent first, until what is kept for all is no more than for one.
+
+        ``link`` is the client that was cut just now. Lock held.
+        """
+        self._absent = [other for other in self._absent if other.away is not None and other is not link]
+        self._absent.append(link)
+        kept = [other.away.window.kept_bytes for other in self._absent if other.away is not None]
+        while sum(kept) > KEPT_BYTES:
+            self._give_up(self._absent.pop(0))
+            del kept[0]
 
     def _give_up(self, link: Link) -> None:
         """Forget a client whose session does not go on. Lock held."""

@@ -14,6 +14,7 @@ from proxies import Proxy
 from ipevents import NotConnected
 from ipevents._links import outlet
 from ipevents._links.outlet import Outlet
+from ipevents._network import server as network_server
 
 CEILING = 60.0
 SOCKET = {"forwarded": True, "delayReconnect": 20}
@@ -326,3 +327,44 @@ def test_a_connection_that_is_cut_before_the_session_goes_on_tells_no_second_off
     assert server.wait("up").args == (1,)
     assert cuts
     assert [(item.event, item.from_) for item in server.heard] == [("online", pid), ("up", pid)]
+
+
+def test_for_all_that_are_absent_no_more_is_kept_than_for_one(recorders, port, second_port, monkeypatch):
+    monkeypatch.setattr(network_server, "KEPT_BYTES", 5000)
+    server = recorders(port=port, **SOCKET).start()
+    gate = threading.Event()
+    with Proxy(second_port, port) as proxy:
+        clients = [recorders("down", port=second_port, onlyConnect=True, **SOCKET).joined() for _ in range(2)]
+        for client in clients:
+            client.emitter.on("down", lambda message, data: gate.wait(CEILING))
+            server.emitter.sendToChild(client.pid, "down", 0)
+            client.wait("down")  # its reader is in the listener, and acknowledges nothing
+            server.emitter.sendToChild(client.pid, "down", b"x" * 3000)
+        proxy.is_down = True
+        proxy.cut()
+        server.wait("offline", count=2)
+        gate.set()
+        assert len(server.emitter.stats()["links"]) == 1
+        assert dropped(server) == {"disconnected": 2}
+        proxy.is_down = False
+        for client in clients:
+            client.wait("parent", count=2)
+        assert len(server.emitter.stats()["links"]) == 2
+        for client in clients:
+            client.emitter.stop()
+
+
+def test_two_clients_that_flood_each_other_through_the_server_never_stop(recorders, port):
+    count = 20_000
+    server = recorders(port=port).start()
+    clients = [recorders(port=port).joined() for _ in range(2)]
+    ledgers = [Ledger(client.emitter, "count") for client in clients]
+    threads = []
+    for one, other in (clients, clients[::-1]):
+        route = [other.pid, server.pid, one.pid]
+        threads.append(flood(lambda number, me=one, to=route: me.emitter.sendTo(to, "count", number), count))
+    for ledger in ledgers:
+        ledger.wait(count)
+        assert ledger.heard == list(range(count))
+    for thread in threads:
+        thread.join()
