@@ -339,9 +339,14 @@ class Outbox:
         return count_messages(self._all())
 
     def clear(self) -> list[Record]:
-        """Remove everything, and return the records that waited."""
+        """Remove everything that waits, and return the records.
+
+        A frame that was taken stays with the thread that is about to write it.
+        """
         records = list(self._all())
+        taken, being_written = self.taken, self.being_written
         self.__init__()  # type: ignore[misc]  # every field back to its beginning
+        self.taken, self.being_written = taken, being_written
         return records
 
     def _all(self) -> Iterator[Record]:

@@ -89,13 +89,15 @@ def end(node: Node, deadline: Deadline) -> None:
 def join(node: Node, deadline: Deadline) -> None:
     """Wait for the readers and writers to end, or until the deadline; then count what no peer took."""
     with node.lock:
-        links = _links(node) + node.retired
-        node.retired = []
+        retired, node.retired = node.retired, []
+        links = _links(node) + retired
     for link in links:
         if not link.join(deadline):
             why = ": a listener keeps it" if link.is_read_by(node.dispatcher.floor.owner) else ""
             log.warning("! the threads of %r do not end%s", link, why)
     with node.lock:
+        for link in retired:
+            node.presence.remember(link)
         for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
             link.drop("closed", count_messages(link.outbox.clear()))
             link.forget_session("closed")

@@ -16,7 +16,6 @@ there.
 from __future__ import annotations
 
 import errno
-import math
 import queue
 import socket
 from collections.abc import Callable
@@ -133,6 +132,7 @@ class Link(Writer):
         # No calls from here until the reader gets the stream: between assignments no signal handler runs.
         if stream.resumes and away is not None:
             stream.window, stream.handled = away.window, away.handled
+            stream.handled.due = 0.0  # the first frame will say what was handled
             away.is_passed_on = True
             self.away = None
             self.resuming = stream
@@ -288,7 +288,6 @@ class Link(Writer):
                 may_resume = may_resume and bool(stream.session) and stream.window.can_resume
                 if may_resume and not (stream.is_leaving or self.ended):
                     self.away = stream
-                    self.progress = math.inf  # it is not slow, see backpressure.py
                 self._dead.append(stream)
                 self.wake_waiters()
                 self._close_dead()

@@ -286,6 +286,16 @@ class Outlet:
         self._may_go_on = False
         self.resuming, self.stream = None, stream
 
+    @property
+    def expects_resumed(self) -> bool:
+        """Whether the peer has yet to say where the session goes on, before anything else."""
+        return self.resuming is not None and not self._may_go_on
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether there is no connection just now, and the session may go on with another one."""
+        return self.away is not None or self.resuming is not None
+
     def can_resume(self, session: int) -> bool:
         """Return whether the session with this number can go on with another connection. Lock held."""
         stream = self.away or self.stream or self.resuming
@@ -522,16 +532,19 @@ class Outlet:
         self._right = _FREE  # from whatever it was
         if self._dead:
             self._close_dead()
-        if self._waiters and not self.outbox.count:
+        if self._waiters and (not self.outbox.count or self.stream is None or self.stream.failed):
             self.wake_waiters()
 
     def _close_dead(self) -> None:
         """Close the sockets of connections that no thread reads or writes any more. Lock held."""
         while self._dead and self._right is _FREE:
             stream = self._dead[-1]
-            stream.socket.close()  # may be repeated, where a signal handler raises between the two
+            stream.socket.close()  # may be repeated, where a signal handler raises before the last step
             if stream is not self.away and not stream.is_passed_on:
-                self.drop(self.lost_as, stream.window.lose())
+                cause, lost = self.lost_as, stream.window.events
+                dropped = {**self.dropped, cause: self.dropped.get(cause, 0) + lost} if lost else self.dropped
+                stream.is_passed_on = True  # no call between the two
+                self.dropped = dropped
             self._dead.pop()
 
     def _write_failed(self, stream: Stream, exc: OSError) -> None:

@@ -116,7 +116,7 @@ class Writer(Outlet):
             with self._lock:
                 if self._rest or self.outbox.taken:
                     self._forget_frame()
-                if self._may_go_on:
+                if self._may_go_on and self.resuming is not None and self.resuming.written:
                     self._go_on()
                 stream = self.stream
                 if stream is not None and self._again and not (stream.failed or self.ended):

@@ -258,7 +258,8 @@ class Client:
         if isinstance(error, LinkError):
             node.error(error)
         with node.lock:
-            pid = node.router.parent_pid() or "server"
+            neighbour = node.router.neighbours.get(link)
+            pid = "server" if neighbour is None else neighbour.pid or "server"
             away = link.away
             if away is not None and node.stage is Stage.OPEN:
                 node.router.set_away(link, True)

@@ -60,7 +60,7 @@ class Server:
         self._clients: dict[Link, int] = {}  # the incarnation of each, by link
         self._successors: dict[Link, _Newcomer] = {}  # by the old link, which is still being read
         self._arriving: set[_Newcomer] = set()  # to be attached after the offlines that are being announced
-        self._absent: list[Link] = []  # clients that were cut, in this order; some may be back
+        self._absent: list[Link] = []  # clients that were cut, in this order, and are not back
         self._acceptor: Acceptor | None = None
 
     @property
@@ -202,10 +202,10 @@ class Server:
         node = self._node
         with node.lock:
             stale = self._known(newcomer.identity)
-            if stale is not None and stale.connection is None and not newcomer.stream.resumes:
-                self._give_up(stale)  # it is read to its end, and its session does not go on
-                stale = None
-            if stale is not None and stale.connection is not None:
+            is_absent = stale in self._absent  # it is read to its end, and its offline was told
+            if stale is not None and is_absent and not newcomer.stream.resumes:
+                self._give_up(stale)
+            elif stale is not None and not is_absent:
                 if stale in self._successors:  # this connection is newer still
                     self._hang_up(self._successors[stale])
                 self._successors[stale] = newcomer
@@ -238,7 +238,8 @@ class Server:
                     stream.socket.close()
                 return  # by close()
             if stream.resumes:
-                if node.stage is Stage.OPEN and link.can_resume(stream.session) and link.connection is None:
+                if node.stage is Stage.OPEN and link in self._absent and link.can_resume(stream.session):
+                    self._absent.remove(link)
                     link.attach(stream)
                 else:
                     self._hang_up(newcomer)
@@ -294,16 +295,17 @@ class Server:
 
         ``link`` is the client that was cut just now. Lock held.
         """
-        self._absent = [other for other in self._absent if other.away is not None and other is not link]
         self._absent.append(link)
         kept = [other.away.window.kept_bytes for other in self._absent if other.away is not None]
         while sum(kept) > KEPT_BYTES:
-            self._give_up(self._absent.pop(0))
+            self._give_up(self._absent[0])
             del kept[0]
 
     def _give_up(self, link: Link) -> None:
         """Forget a client whose session does not go on. Lock held."""
         self._clients.pop(link, None)
+        if link in self._absent:
+            self._absent.remove(link)
         self._node.presence.give_up(link, "disconnected")
 
     def _hang_up(self, newcomer: _Newcomer) -> None:

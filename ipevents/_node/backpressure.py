@@ -231,7 +231,10 @@ def wait_for_room(
     an episode is reported as SlowPeer.
     """
     while True:
-        verdict = link.outbox.decide(size, patience, monotonic(), link.progress, count)
+        now = monotonic()
+        # Between two connections of a session no peer is slow, until a stop begins.
+        progress = now if link.is_interrupted and node.stage is Stage.OPEN else link.progress
+        verdict = link.outbox.decide(size, patience, now, progress, count)
         if verdict is Verdict.TAKE:
             return True
         if verdict is Verdict.REFUSE:

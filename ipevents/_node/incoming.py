@@ -15,6 +15,7 @@ from .._core.messages import (
     EVENT,
     KIND,
     LAST_MESSAGE,
+    RESUMED,
     Message,
     Payload,
     Record,
@@ -76,9 +77,10 @@ class Incoming:
         alone = len(records) == 1
         exact = size if alone else None  # of a record; None: to be worked out where it is needed
         try:
+            if link.resuming is not None and link.expects_resumed and records[0][KIND] != RESUMED:
+                raise ProtocolError("it does not say where the session goes on")
             if size == LOST:
-                self._lose(link, records[0])
-                return
+                self._lose(link, records.pop())
             for record in records:
                 if record[KIND] > LAST_MESSAGE:
                     self._controls.take(link, record)
@@ -107,6 +109,7 @@ class Incoming:
                 else:
                     self._deliver(link, decision, messages, gathers=not alone)
         except Closed:  # stop() ended a wait for room; this link ends as well
+            link.withhold()
             return
         except IPEventsError:
             raise
@@ -117,7 +120,7 @@ class Incoming:
             outgoing = self._outgoing
             if outgoing.dirty:
                 outgoing.write_dirty()
-        if records and (records[0][KIND] <= LAST_MESSAGE or has_number(records)):
+        if size == LOST or (records and (records[0][KIND] <= LAST_MESSAGE or has_number(records))):
             link.handled_frame(size)
         if node.deferred:
             node.lock.run_deferred()

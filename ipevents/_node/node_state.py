@@ -53,7 +53,14 @@ class NodeState:
         self.timers = Timers()
         self.retired: list[Link] = []  # links that have ended and whose threads may still be about to end
         # The counters of links that are gone.
-        self.past: dict[str, Any] = {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
+        self.past: dict[str, Any] = {
+            "sent": 0,
+            "acknowledged": 0,
+            "received": 0,
+            "forwarded": 0,
+            "delivered": 0,
+            "dropped": {},
+        }
 
     # The lock
 

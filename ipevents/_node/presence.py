@@ -191,14 +191,31 @@ class Presence:
         """
         node = self._node
         link.end()
-        self.remember(link)
+        for other in node.retired:
+            if not other.is_alive():
+                self.remember(other)
         node.retired = [other for other in node.retired if other.is_alive()]
         node.retired.append(link)
 
     def remember(self, link: Link) -> None:
-        """Add the counters of a link that is gone to those of the past."""
-        past = self._node.past
-        for name in ("sent", "received", "forwarded", "delivered"):
-            past[name] += getattr(link, name)
-        for cause, count in link.dropped.items():
-            past["dropped"][cause] = past["dropped"].get(cause, 0) + count
+        """Add the counters of a link whose threads have ended to those of the past."""
+        add_counters(self._node.past, link)
+
+
+def past_of(node: NodeState) -> dict[str, Any]:
+    """Return the counters of all links that are gone. State lock held.
+
+    The threads of some may still be about to end, and count what is lost; those are read as they are now.
+    """
+    past = {**node.past, "dropped": dict(node.past["dropped"])}
+    for link in node.retired:
+        add_counters(past, link)
+    return past
+
+
+def add_counters(past: dict[str, Any], link: Link) -> None:
+    """Add the counters of a link to these."""
+    for name in ("sent", "acknowledged", "received", "forwarded", "delivered"):
+        past[name] += getattr(link, name)
+    for cause, count in link.dropped.items():
+        past["dropped"][cause] = past["dropped"].get(cause, 0) + count

@@ -6,6 +6,7 @@ from typing import Any
 
 from .._links.link import Link
 from .node import Node
+from .presence import past_of
 
 
 def snapshot(node: Node, restarts: int) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def snapshot(node: Node, restarts: int) -> dict[str, Any]:
             **incoming.counters,
             "refused": dict(incoming.refused),
             "links": {link.name: of_link(link) for link in node.router.neighbours if isinstance(link, Link)},
-            "past": {**node.past, "dropped": dict(node.past["dropped"])},
+            "past": past_of(node),
         }
 
 

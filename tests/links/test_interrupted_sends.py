@@ -111,7 +111,7 @@ def each_place(server, clients, way, act=None):
             numbers.append([m.args[0] for m in client.heard if m.event == "evt"])
         yield place, interruption, numbers
         if not there:
-            assert place > 20, "no places were found"
+            assert place > 10, "no places were found"
             return
 
 

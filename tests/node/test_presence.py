@@ -23,7 +23,7 @@ from ipevents._core.messages import (
 from ipevents._core.state import Stage
 from ipevents._core.topology import Up
 from ipevents._exceptions import NotConnected, Undeliverable
-from ipevents._node.presence import Presence
+from ipevents._node.presence import Presence, past_of
 from ipevents._platform.threads import Deadline
 
 
@@ -288,7 +288,7 @@ def test_whoever_waits_for_room_in_the_link_of_a_child_that_is_gone_goes_on(rela
 def test_a_link_that_is_retired_leaves_its_counters_and_is_joined_by_the_stop(relay):
     node, other = relay.node, relay.make_child("other")
     for number, link in enumerate((relay.child, other), 1):
-        link.sent = link.received = link.forwarded = link.delivered = number
+        link.acknowledged = link.sent = link.received = link.forwarded = link.delivered = number
         link.drop("full", number)
         link.drop(f"only {number}")
     with node.lock:
@@ -297,11 +297,13 @@ def test_a_link_that_is_retired_leaves_its_counters_and_is_joined_by_the_stop(re
     assert relay.child.join(Deadline(CEILING))
     with node.lock:
         node.presence.retire(other)
-    assert node.past == {
+    assert past_of(node) == {
         "sent": 3,
+        "acknowledged": 3,
         "received": 3,
         "forwarded": 3,
         "delivered": 3,
         "dropped": {"full": 3, "only 1": 1, "only 2": 1},
     }
     assert node.retired == [other], "the first has no thread any more to be waited for"
+    assert node.past["sent"] == 1

@@ -29,7 +29,14 @@ def test_the_counters_of_one_moment_are_plain_values(line):
     assert list(stats["links"]) == ["middle"]
     assert stats["links"]["middle"]["dropped"] == {"full": 3}
     assert stats["links"]["middle"]["sent"] == link.sent > 0
-    assert stats["past"] == {"sent": 0, "received": 0, "forwarded": 0, "delivered": 0, "dropped": {}}
+    assert stats["past"] == {
+        "sent": 0,
+        "acknowledged": 0,
+        "received": 0,
+        "forwarded": 0,
+        "delivered": 0,
+        "dropped": {},
+    }
 
 
 def test_the_caller_may_change_what_it_got(places):

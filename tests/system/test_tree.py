@@ -881,4 +881,5 @@ def test_netmap_and_counters_tell_what_a_tree_did(capsys):
     # Delivered is what its listeners have returned from, links that are gone are in the past.
     after = top.stats()
     assert (after["delivered"], after["links"]) == (4, {})
-    assert after["past"] == {"sent": 4, "received": 4, "forwarded": 0, "delivered": 4, "dropped": {}}
+    counted = {"sent": 4, "acknowledged": 4, "received": 4, "forwarded": 0, "delivered": 4, "dropped": {}}
+    assert after["past"] == counted

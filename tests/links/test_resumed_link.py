@@ -1,0 +1,185 @@
+"""A session that goes on with another connection; the other end is a socket. Whole: test_sessions.py."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from multiprocessing.connection import Connection
+
+import pytest
+from ends import CEILING, End
+
+from ipevents._core.handshake import Agreement
+from ipevents._core.link_state import Right
+from ipevents._core.messages import ACKNOWLEDGED, BROADCAST, PAYLOADS, RESUMED
+from ipevents._core.wire import HEADER_BYTES, decode
+from ipevents._exceptions import ProtocolError
+from ipevents._platform.threads import Deadline
+from ipevents._transport.stream import Stream
+
+SESSION = 7
+
+
+class Peer:
+    """A socket at the other end of a connection of the session."""
+
+    def __init__(self, end, *, resumes):
+        ours, self.socket = socket.socketpair()
+        self.socket.settimeout(CEILING)
+        with end.lock:
+            end.link.attach(Stream(Connection(ours.detach()), None, Agreement(None, SESSION, resumes)))
+
+    def read(self):
+        """The records of the next frame."""
+        size = int.from_bytes(self._exactly(HEADER_BYTES), "big")
+        return decode(self._exactly(size))
+
+    def _exactly(self, size):
+        data = b""
+        while len(data) < size:
+            data += self.socket.recv(size - len(data))
+        return data
+
+    def hang_up(self, end):
+        self.socket.close()
+        end.next_closed()
+        assert end.link.wait_closed(Deadline(CEILING))
+
+
+@pytest.fixture
+def end():
+    end = End("a")
+    yield end
+    end.end()
+
+
+def take_resumed(end, number):
+    with end.lock:
+        end.link.take_resumed(number)
+
+
+def events(frame):
+    return [record[2] for record in frame if record[0] == BROADCAST]
+
+
+def test_what_was_not_handled_is_written_again_before_anything_else(end):
+    first = Peer(end, resumes=False)
+    for event in "xyz":
+        end.send(event)
+        assert events(first.read()) == [event]
+    first.hang_up(end)
+    end.send("later")  # waits
+    second = Peer(end, resumes=True)
+    assert second.read() == [(RESUMED, 0)]
+    take_resumed(end, 1)
+    assert [events(second.read()) for _ in range(3)] == [["y"], ["z"], ["later"]]
+    assert (end.link.sent, end.link.acknowledged, end.link.dropped) == (4, 1, {})
+    with end.lock:
+        end.link.take_acknowledgement(4)
+    assert end.link.acknowledged == 4
+    second.socket.close()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_thread_that_still_writes_to_the_connection_before_delays_the_session_and_loses_nothing(
+    end, writes
+):
+    first = Peer(end, resumes=False)
+    with end.lock:
+        end.put("x")
+        records = end.link.claim()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    take_resumed(end, 0)  # the other end is faster
+    assert end.link._right is Right.CLAIMED
+    if writes:
+        end.link.write_now(records)  # fails: the first connection has ended
+    else:
+        end.link.give_back()
+    assert second.read() == [(RESUMED, 0)]
+    assert events(second.read()) == ["x"]
+    end.send("y")
+    assert events(second.read()) == ["y"]
+    assert (end.link.sent, end.link.dropped) == (2, {})
+    second.socket.close()
+
+
+def test_a_claim_that_was_given_back_is_written_with_the_next_connection(end):
+    first = Peer(end, resumes=False)
+    with end.lock:
+        end.put("x")
+        end.link.claim()
+    first.hang_up(end)
+    end.link.give_back()
+    second = Peer(end, resumes=True)
+    assert second.read() == [(RESUMED, 0)]
+    take_resumed(end, 0)
+    assert events(second.read()) == ["x"]
+    second.socket.close()
+
+
+def test_what_was_handled_is_said_first_and_acknowledged_as_ever(end):
+    first = Peer(end, resumes=False)
+    for _ in range(3):
+        end.link.handled_frame(10)
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    assert second.read() == [(RESUMED, 3)]
+    take_resumed(end, 0)
+    threading.Thread(target=end.link.handled_frame, args=(10,)).start()
+    while [record[:2] for record in map(tuple, second.read())] != [(ACKNOWLEDGED, 4)]:
+        continue  # the one for the first connection may have waited in the outbox
+    second.socket.close()
+
+
+def test_a_session_that_is_forgotten_is_counted_once(end):
+    first = Peer(end, resumes=False)
+    for _ in range(3):
+        end.send("x")
+        first.read()
+    first.hang_up(end)
+    with end.lock:
+        assert end.link.can_resume(SESSION)
+        end.link.forget_session("disconnected")
+        end.link.forget_session("disconnected")
+        assert not end.link.can_resume(SESSION)
+    assert end.link.dropped == {"disconnected": 3}
+
+
+@pytest.mark.parametrize("number", [4, -1, "1", None])
+def test_a_peer_cannot_go_on_behind_what_was_written(end, number):
+    first = Peer(end, resumes=False)
+    for _ in range(3):
+        end.send("x")
+        first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    second.read()
+    with pytest.raises(ProtocolError):
+        take_resumed(end, number)
+    second.socket.close()
+
+
+def test_a_peer_goes_on_once_and_only_where_a_session_was_interrupted(end):
+    first = Peer(end, resumes=False)
+    with pytest.raises(ProtocolError):
+        take_resumed(end, 0)
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    take_resumed(end, 0)
+    with pytest.raises(ProtocolError):
+        take_resumed(end, 0)
+    second.socket.close()
+
+
+def test_a_frame_that_is_only_an_acknowledgement_has_no_number(end):
+    peer = Peer(end, resumes=False)
+    with end.lock:
+        end.link.outbox.put_acknowledgement(1)
+        end.link.prompt()
+    assert peer.read() == [[ACKNOWLEDGED, 1]]
+    end.send("x")
+    assert len(peer.read()[0][PAYLOADS]) == 1
+    assert peer is not None
+    assert end.link.stream.window.last == 1
+    peer.socket.close()
