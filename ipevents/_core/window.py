@@ -22,7 +22,7 @@ from .._exceptions import ProtocolError
 ACKNOWLEDGE_FRAMES = 64  # handled without an acknowledgement, at most
 ACKNOWLEDGE_BYTES = 1 << 20
 KEPT_BYTES = 64 << 20  # of what was written to one peer
-ACKNOWLEDGE_SECONDS = 0.02  # the same; short against what users notice, long against a round trip
+ACKNOWLEDGE_SECONDS = 0.1  # the same; short against what users notice, long against a round trip
 
 Frame = tuple[int, int, Any]  # events, bytes, records; 0 and None where the records are not kept
 
@@ -117,11 +117,11 @@ class Handled:
 
     def handle(self, size: int) -> bool:
         """Note that the next frame was handled. Returns whether that has to be said now."""
-        self.last += 1
+        last = self.last = self.last + 1
         self._bytes += size
-        return not self.is_withheld and (
-            self.last - self._said >= ACKNOWLEDGE_FRAMES or self._bytes >= ACKNOWLEDGE_BYTES
-        )
+        if last - self._said < ACKNOWLEDGE_FRAMES and self._bytes < ACKNOWLEDGE_BYTES:
+            return False
+        return not self.is_withheld
 
     @property
     def is_unsaid(self) -> bool:

@@ -207,19 +207,19 @@ class Outlet:
         """Note that the frame which was read last is handled, and acknowledge it soon. In the reader thread.
 
         The writer thread does so within ACKNOWLEDGE_SECONDS. Where much is not acknowledged, that goes with
-        what is written before; where the peer ends, at once.
+        what is written before, and at once where the peer keeps it, or ends.
         """
         stream = self.stream or self.resuming
         if stream is None:
             return
         handled = stream.handled
-        if handled.handle(size):
+        if handled.handle(size) or stream.is_leaving:
             with self._lock:
-                self.outbox.put_acknowledgement(handled.say())
-        if stream.is_leaving:
-            with self._lock:
-                self._acknowledge(stream)
-        elif not (handled.due or handled.is_withheld):
+                if stream.keeps or stream.is_leaving:
+                    self._acknowledge(stream)
+                else:
+                    self.outbox.put_acknowledgement(handled.say())
+        elif not handled.due and not handled.is_withheld:
             handled.due = monotonic() + ACKNOWLEDGE_SECONDS
             if self._summons is _ASLEEP:
                 with self._lock:
