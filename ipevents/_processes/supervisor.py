@@ -63,10 +63,10 @@ class Supervisor:
         self._thread: threading.Thread | None = None
         self._is_discarded = False
         self._unclaimed = [self]  # taken by the thread when it begins, or by discard() before that
-        self.sentinels = Sentinels()
         node.timers.clear()
-        node.timers.ring = self.sentinels.ring
+        self.sentinels = Sentinels()
         try:
+            node.timers.ring = self.sentinels.ring
             self.children = Children(
                 node,
                 depth=depth,

@@ -76,7 +76,8 @@ def test_connections_that_are_cut_anywhere_lose_nothing(cut, cuts, count):
     ]
     for number in range(cuts):
         proxy.cut_after(dice.randrange(1, 50 * count // cuts))
-        if not proxy.was_cut.wait(2.0):  # both have sent all
+        sends = any(thread.is_alive() for thread in threads)
+        if not proxy.was_cut.wait(0.5 if sends else 0.0):
             proxy.cut()
         client.wait("online", client.pid, count=number + 2)
     for thread in threads:
@@ -89,7 +90,9 @@ def test_connections_that_are_cut_anywhere_lose_nothing(cut, cuts, count):
         (link,) = each.emitter.stats()["links"].values()
         assert link["dropped"] == {}
         assert each.of("error") == []
-    assert len(server.of("offline")) == len(client.of("offline")) == cuts
+    assert len(client.of("offline")) == cuts
+    # One that was cut before the session went on is no news at the server.
+    assert 0 < len(server.of("offline")) == len(server.of("online", client.pid)) - 1 <= cuts
 
 
 @pytest.mark.parametrize("family", ["tcp", "path"])
@@ -299,7 +302,7 @@ def test_over_four_hops_nothing_is_lost_where_both_clients_are_cut(recorders, po
         dice = random.Random(1)
         for number in range(cuts):
             proxy.cut_after(dice.randrange(1, 100_000))
-            if not proxy.was_cut.wait(2.0):
+            if not proxy.was_cut.wait(0.2):
                 proxy.cut()
             for client in clients:
                 client.wait("online", client.pid, count=number + 2)
