@@ -11,11 +11,13 @@ class Proxy:
     """Stands at ``port`` before a server at another port of this machine.
 
     ``cut`` ends all connections at both ends, ``cut_after(size)`` does so as soon as so many more bytes have
-    passed, of which the last ones may be half a frame. While ``is_down`` new connections are hung up.
+    passed, of which the last ones may be half a frame. While ``is_down`` new connections are hung up. With
+    ``is_unseen`` the server does not see the end of any connection.
     """
 
-    def __init__(self, port, server):
+    def __init__(self, port, server, *, is_unseen=False):
         self.server = server
+        self.is_unseen = is_unseen
         self.is_down = False
         self.was_cut = threading.Event()
         self._left = None  # bytes until the next cut
@@ -55,7 +57,7 @@ class Proxy:
                 client.close()
                 continue
             with self._lock:
-                self._open |= {client, server}
+                self._open |= {client} if self.is_unseen else {client, server}
                 self._made += client, server
             for source, target in ((client, server), (server, client)):
                 self._threads.append(threading.Thread(target=self._pump, args=(source, target)))
@@ -75,6 +77,8 @@ class Proxy:
                     self.cut()
         except OSError:
             pass  # cut, or one of the ends is gone
+        if self.is_unseen:
+            return
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -85,6 +89,7 @@ class Proxy:
     def __exit__(self, *exc):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
+        self._open.update(self._made)
         self.cut()
         for thread in self._threads[1:]:
             thread.join()

@@ -55,9 +55,7 @@ FAILED = 24  # the child's traceback; refused means that a restart is pointless
 # stop() and continues with the program afterwards.
 FINISHED = 25
 ACKNOWLEDGED = 28  # the peer's frames up to this number were handled; a frame of it alone has no number
-RESUMED = (
-    29  # the first frame of a connection with which a session goes on: the peer's frames up to here came
-)
+RESUMED = 29  # a session goes on with this connection: the peer's frames up to this number were handled
 GOODBYE = 30  # no other connection of this session follows
 FAULT = 27  # the library or the system has failed in this process, which therefore ends
 

@@ -4,8 +4,14 @@
 these classes and holds no object of theirs. Each send reads ``outbox`` and ``attended``, and with a step
 through ``link.writer`` it took 3 to 4 % longer (CPython 3.11).
 
-Locks. The state lock of the emitter guards the outbox, ``stream``, ``_right``, ``_owner``, ``_summons`` and
-``_waiters``. No thread waits for anything while it holds that lock.
+Locks. The state lock of the emitter guards the outbox, ``stream``, ``away``, ``resuming``, ``_may_go_on``,
+``_right``, ``_owner``, ``_summons`` and ``_waiters``. No thread waits for anything while it holds that lock.
+The thread with the right to write adds to the window of its stream without the lock, see window.py. It takes
+frames out of ``_again`` without it, too; the reader thread puts another list there when the connection ends.
+
+A session. Where a connection ends whose session may go on, it is ``away``. The next one is ``resuming`` until
+both ends have said what they have handled; no thread finds it in ``stream`` before that, so none writes to it
+but the writer thread: first what was handled here, then, from ``_again``, what the other end lacks.
 
 The right to write. At most one thread writes to the socket: the one that holds this right. A thread takes it
 and gives it back under the state lock, and writes without the lock. A sending thread takes it when the link
@@ -68,13 +74,13 @@ class Outlet:
 
     # Without these a link would have more attributes than CPython 3.11 can read fast (30).
     __slots__ = (
+        "_again",
         "_claimed_for",
         "_dead",
         "_deferred_at",
-        "_again",
-        "_may_go_on",
         "_last_write",
         "_lock",
+        "_may_go_on",
         "_owner",
         "_received_then",
         "_rest",
@@ -387,7 +393,7 @@ class Outlet:
                 for record in records:
                     if record[KIND] <= LAST_MESSAGE:
                         count += len(record[PAYLOADS])
-                size = outbox.being_written if stream.keeps else 0
+                size = outbox.being_written if stream.keeps else 0  # as in _numbered, without a call
                 frame = ((count, size, records if size else None),) if count or has_number(records) else ()
                 self.sent += count  # as in _encode
                 stream.written = number
@@ -477,15 +483,24 @@ class Outlet:
         stream: Any = self._claimed_for
         number = stream.written + 1
         parts = wire_parts(records, stream.seals, number)
-        count = count_messages(records)
-        size = self.outbox.being_written if stream.keeps else 0
-        frame = ((count, size, records if size else None),) if count or has_number(records) else ()
+        count, size, frame = self._numbered(stream, records)
         self.sent += count  # no call from here on: all of it is done, or nothing
         stream.written = number
         stream.window.frames += frame
         stream.window.added += size
         self._rest = parts
         self.outbox.taken = _NOTHING
+
+    def _numbered(self, stream: Stream, records: list[Record]) -> tuple[int, int, tuple[Frame, ...]]:
+        """Return how many messages a frame has, its bytes as far as they are kept, and it for the window.
+
+        It is not in the window where it has no number.
+        """
+        if not has_number(records):
+            return 0, 0, ()
+        count = count_messages(records)
+        size = self.outbox.being_written if stream.keeps else 0
+        return count, size, ((count, size, records if size else None),)
 
     def _encode_again(self, again: list[Frame]) -> None:
         """Turn the first of these frames into bytes once more. In the writer thread."""
@@ -511,12 +526,10 @@ class Outlet:
         same session. The caller holds the right to write.
         """
         records = self.outbox.taken
-        if records and has_number(records):
+        if records:
             stream: Any = self._claimed_for
-            count = count_messages(records)
-            size = self.outbox.being_written if stream.keeps else 0
-            frame = ((count, size, records if size else None),)
-            self.sent += count
+            count, size, frame = self._numbered(stream, records)
+            self.sent += count  # as in _encode
             stream.window.frames += frame
             stream.window.added += size
         self._rest, self._sent_now = _NOTHING, []

@@ -143,8 +143,8 @@ class Client:
         """Serve a connection to the server. State lock held.
 
         Where a session goes on, the server knows all that it knew before. Otherwise our presence and interest
-        are sent first, then what waited in the outbox: our name may have changed,
-        so the paths of those messages are written anew.
+        are sent first, then what waited in the outbox: our name may have changed, so the paths of those
+        messages are written anew.
         """
         node, link = self._node, self.link
         if stream.resumes and link.away is not None:

@@ -7,7 +7,7 @@ first.
 Where the client has a session, the link outlives its connection: for ``socket.resumeWithin`` it stays in the
 tree, and a new connection of the same session is attached to it. All others get a new link.
 
-Locks: the state lock guards the three tables of ``Server``. Threads: the acceptor's, which ``close`` ends. A
+Locks: the state lock guards the tables of ``Server``. Threads: the acceptor's, which ``close`` ends. A
 client is also handled in the reader thread of its link (``_closed``) and in the notices thread (``_attach``).
 """
 
@@ -154,13 +154,7 @@ class Server:
         """
         router = self._node.router
         link = router.child_link(name)
-        return name in router.names or (link is not None and not self._is_stale(link, identity))
-
-    def _is_stale(self, link: object, identity: Identity) -> bool:
-        """Return whether a link belongs to the very process that connects now. Lock held."""
-        return any(
-            known is link and number == identity.incarnation for known, number in self._clients.items()
-        )
+        return name in router.names or (link is not None and link is not self._known(identity))
 
     def _accepted(self, accepted: Accepted) -> None:
         """Make a link for a client that was let in.

@@ -156,9 +156,8 @@ class MainBell:
 
     def __init__(self) -> None:
         self.is_waited_for = False
-        self.latch: Latch | None = (
-            None  # what the main thread waits for; None for a socket, and while it does not
-        )
+        # What the main thread waits for; None while that is a socket, or nothing.
+        self.latch: Latch | None = None
         self._wakeup: Wakeup | None = None  # made with the first wait
 
     def ring(self) -> None:

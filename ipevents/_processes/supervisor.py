@@ -215,6 +215,7 @@ class Supervisor:
         self.children.look(now, self._deadline)
 
     def _next_timer(self) -> float | None:
+        """Return when the next call of the node's timers is due; None if there is none."""
         with self._node.lock:
             return self._node.timers.next_at()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from matrix import slow
+from proxies import Proxy
 from recorder import CEILING_SECONDS, fence
 from scripts import printed, run, write
 
@@ -331,63 +332,10 @@ def test_each_outage_is_one_error_and_every_loss_is_counted(recorders, address):
     assert server.of("evt") == []
 
 
-class Proxy:
-    """Stands between clients and a server at another port, and can cut the clients off unseen by it."""
-
-    def __init__(self, port, server):
-        self.listener = socket.create_server(("127.0.0.1", port))
-        self.server = server
-        self.clients = []
-        self.sockets = []
-        self.threads = [threading.Thread(target=self.accept)]
-        self.threads[0].start()
-
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self.server))
-            self.clients.append(client)
-            self.sockets += [client, server]
-            for source, target in ((client, server), (server, client)):
-                self.threads.append(threading.Thread(target=self.pump, args=(source, target)))
-                self.threads[-1].start()
-
-    def pump(self, source, target):
-        try:
-            while data := source.recv(65536):
-                target.sendall(data)
-        except OSError:
-            return  # cut
-
-    def cut(self):
-        """The clients see the end of their connections; the server does not."""
-        while self.clients:
-            self.clients.pop().shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.threads[0].join()
-        for end in self.sockets:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # by its peer already
-        for thread in self.threads[1:]:
-            thread.join()
-        for end in (*self.sockets, self.listener):
-            end.close()
-
-
 def test_a_client_that_comes_back_replaces_its_own_stale_link(recorders, port, second_port):
     server = recorders("mark", port=port, forwarded=True).start()
     other = recorders("mark", port=port, forwarded=True).joined()
-    with Proxy(second_port, port) as proxy:
+    with Proxy(second_port, port, is_unseen=True) as proxy:
         client = recorders("mark", port=second_port, onlyConnect=True, forwarded=True).joined()
         pid = client.pid
         fence(server, other, client)
@@ -496,7 +444,7 @@ def test_an_answer_to_a_server_that_is_gone_never_reaches_the_next_one(recorders
 
 def test_a_client_that_comes_back_to_its_server_is_still_answered(recorders, port, second_port):
     server = recorders("question", "mark", port=port, forwarded=True).start()
-    with Proxy(second_port, port) as proxy:
+    with Proxy(second_port, port, is_unseen=True) as proxy:
         client = recorders("mark", port=second_port, onlyConnect=True, forwarded=True).joined()
         question = asked(server, client, server)
         proxy.cut()
