@@ -84,6 +84,8 @@ def test_connections_that_are_cut_anywhere_lose_nothing(cut, cuts, count):
         thread.join()
     up.wait(count)
     down.wait(count)
+    client.emitter.sendToParents("up")  # comes after all that the server tells of the last connection
+    server.wait("up")
     assert up.heard == list(range(count))
     assert down.heard == list(range(count))
     for each in (server, client):
