@@ -567,7 +567,10 @@ class Emitter:
         Under ``refused`` are handshakes that failed, by cause. README, Debugging, says how to read them.
         """
         supervisor = self._life.supervisor
-        return snapshot(self._node, 0 if supervisor is None else supervisor.children.restarts)
+        if supervisor is None:
+            return snapshot(self._node, 0, lambda: 0)
+        children = supervisor.children
+        return snapshot(self._node, children.restarts, children.waiting)
 
     def __repr__(self) -> str:
         life = self._life

@@ -16,10 +16,13 @@ import uuid
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import balance
 import hypothesis
 import ports
 import psutil
 import pytest
+
+from ipevents._lifecycle.lifecycle import Lifecycle
 
 CEILING_SECONDS = 100.0  # of one test, reached only in a deadlock; below the timeout in setup.cfg
 GRACE_SECONDS = 5.0  # for what was told to end, to be gone
@@ -33,6 +36,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ipevents")
 PACKAGE = Path(__file__).resolve().parent.parent / "ipevents"
+BOOKS = Path(__file__).resolve().parent / "programs" / "books"
 # A shell script ignores SIGINT in what it starts in the background, and so would all that is started here.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,6 +76,9 @@ def pytest_configure(config):
     os.mkdir(os.environ["XDG_RUNTIME_DIR"], 0o700)
     os.environ.pop("IPEVENTS_AUTHKEY", None)
     os.environ[MARK] = uuid.uuid4().hex
+    os.environ["IPEVENTS_TEST_BOOKS"] = os.path.join(base, "books")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(BOOKS), os.environ.get("PYTHONPATH"))))
+    balance.watch(Lifecycle, _note_imbalance)
     config.add_cleanup(ports.claim())
 
 
@@ -79,6 +86,21 @@ def pytest_configure(config):
 def pytest_configure_node(node):
     """What a worker is told before it starts."""
     node.workerinput["base"] = node.config.stash[_base]
+
+
+def _note_imbalance(words: str) -> None:
+    with open(os.environ["IPEVENTS_TEST_BOOKS"], "a") as file:
+        file.write(words + "\n")
+
+
+@pytest.fixture(autouse=True)
+def _books_are_right():
+    """At the end of the test, in each process that it had: all that was sent is in one place of the books."""
+    path = Path(os.environ["IPEVENTS_TEST_BOOKS"])
+    path.unlink(missing_ok=True)
+    yield
+    if path.exists():
+        pytest.fail(f"the books are wrong: {path.read_text()}")
 
 
 def _ours(is_system_test: bool) -> list[psutil.Process]:
@@ -137,7 +159,7 @@ def _main_thread_has_waited():
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(request):
+def _nothing_is_left(request, _books_are_right):
     is_system_test = "system" in request.path.parts
     yield
     deadline = time.monotonic() + GRACE_SECONDS

@@ -13,7 +13,7 @@ from watched import WatchedLink
 
 from ipevents._core import wire
 from ipevents._core.link_state import Right
-from ipevents._core.messages import SEND_TO
+from ipevents._core.messages import ACKNOWLEDGED, SEND_TO
 from ipevents._core.state import Stage
 from ipevents._core.topology import Up
 from ipevents._dispatch.floor import Floor
@@ -161,15 +161,13 @@ def join(parent, child, limit=None, online=True):
 
 
 class Raw:
-    """A child of a place that is only a socket, for bytes that no node would send."""
+    """A child of a place, or its parent, that is only a socket, for bytes that no node would send."""
 
-    def __init__(self, parent, pid="raw", limit=None, attached=True):
+    def __init__(self, place, pid="raw", limit=None, attached=True, *, above=False):
         ours, self.socket = socket.socketpair()
         self.socket.settimeout(CEILING)
         self.pid = pid
-        self.link = parent.make_link(pid)
-        with parent.node.lock:
-            parent.node.router.add_child(self.link, pid)
+        self.link = place.make_parent(pid) if above else place.make_child(pid)
         self._ours = ours
         self._limit = limit
         self._data = b""
@@ -179,11 +177,30 @@ class Raw:
     def attach(self):
         attach(self.link, self._ours, self._limit)
 
+    def connect_again(self):
+        """Go on over another connection, which begins a session of its own."""
+        self._ours, self.socket = socket.socketpair()
+        self.socket.settimeout(CEILING)
+        self._data = b""
+        self.attach()
+
     def send(self, *records):
         frame = wire.encode(list(records))
         self.socket.sendall(wire.frame_header(len(frame)) + frame)
 
     def next_records(self):
+        records = self._next_or_none()
+        assert records is not None, "the connection ended"
+        return records
+
+    def rest(self):
+        """All records that come until the connection ends."""
+        found = []
+        while (records := self._next_or_none()) is not None:
+            found += records
+        return found
+
+    def _next_or_none(self):
         while True:
             if len(self._data) >= 4:
                 size = wire.frame_size(self._data, 0, 1 << 30)
@@ -191,8 +208,16 @@ class Raw:
                     frame, self._data = self._data[4 : 4 + size], self._data[4 + size :]
                     return wire.decode(frame)
             data = self.socket.recv(1 << 20)
-            assert data, "the connection ended"
+            if not data:
+                return None
             self._data += data
+
+    def next_acknowledgement(self):
+        """The number of the next one, and the outcomes."""
+        while True:
+            for record in self.next_records():
+                if record[0] == ACKNOWLEDGED:
+                    return tuple(record[1:])
 
     def next_event(self):
         """The next message record: its event and payloads."""

@@ -8,6 +8,7 @@ import pytest
 
 from ipevents import Emitter, ForkedError, OptionsError, WouldDeadlock
 from ipevents._child import Child
+from ipevents._core.outbox import Outbox
 from ipevents._core.restarts import NoRestart, Restart, RestartPolicy
 from ipevents._core.state import Event
 from ipevents._processes import programs
@@ -49,7 +50,7 @@ def state():
         "resize", programs.function(print, (), {}), True, RestartPolicy(True, 1.0, None), False, "spawn"
     )
     state.pid = "4711"
-    state.link = SimpleNamespace(sent=0)
+    state.link = SimpleNamespace(sent=0, outbox=Outbox())
     return state
 
 

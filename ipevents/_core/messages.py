@@ -54,8 +54,10 @@ FAILED = 24  # the child's traceback; refused means that a restart is pointless
 # This process ends by itself, after its target has returned or by stop(). goes_on: its main thread has called
 # stop() and continues with the program afterwards.
 FINISHED = 25
-ACKNOWLEDGED = 28  # the peer's frames up to this number were handled; a frame of it alone has no number
-RESUMED = 29  # a session goes on with this connection: the peer's frames up to this number were handled
+# The peer's frames up to this number were handled, and these are the outcomes of all its events in this
+# session (books.py). A frame of it alone has no number.
+ACKNOWLEDGED = 28
+RESUMED = 29  # a session goes on with this connection: the same as ACKNOWLEDGED, and the next frame follows
 GOODBYE = 30  # no other connection of this session follows
 FAULT = 27  # the library or the system has failed in this process, which therefore ends
 
@@ -72,14 +74,15 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     FAILED: ("text", "refused"),
     FINISHED: ("goes_on",),
     FAULT: ("text",),
-    ACKNOWLEDGED: ("number",),
-    RESUMED: ("number",),
+    ACKNOWLEDGED: ("number", "outcomes"),
+    RESUMED: ("number", "outcomes"),
     GOODBYE: (),
 }
 _UNNUMBERED = frozenset({ACKNOWLEDGED, RESUMED})
 # The places of items that may still change while their record waits.
 WANTED = 1 + CONTROL_ITEMS[INTEREST].index("wanted")
 NUMBER = 1 + CONTROL_ITEMS[ACKNOWLEDGED].index("number")
+OUTCOMES = 1 + CONTROL_ITEMS[ACKNOWLEDGED].index("outcomes")
 
 # The items of a message record.
 KIND, PATH, EVENT, TO, PAYLOADS = range(5)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 
+from .books import Outcomes
 from .decisions import Plan
 from .messages import (
     ACKNOWLEDGED,
@@ -19,13 +20,13 @@ from .messages import (
     LAST_MESSAGE,
     MORE_INTERESTS,
     NUMBER,
+    OUTCOMES,
     PAYLOADS,
     WANTED,
     Header,
     Payload,
     Record,
     control,
-    count_messages,
     make_record,
 )
 from .wire import FRAME_BYTES, is_large
@@ -69,6 +70,7 @@ class Outbox:
 
     __slots__ = (
         "_event",
+        "_controls",
         "_events",
         "_framed",
         "_framed_size",
@@ -77,6 +79,7 @@ class Outbox:
         "_pending_interest",
         "_run",
         "_simple_up_to",
+        "_tail_controls",
         "_tail_count",
         "_tail_size",
         "being_written",
@@ -88,12 +91,15 @@ class Outbox:
     )
 
     def __init__(self) -> None:
-        self.frames: deque[tuple[list[Record], int, int]] = deque()  # full ones: records, count, bytes
+        # Full ones: records, messages and control records, of these the control records, bytes.
+        self.frames: deque[tuple[list[Record], int, int, int]] = deque()
         self._framed = 0  # messages and control records in frames
         self._framed_size = 0  # bytes in frames
         self.tail: list[Record] = []  # the frame that is being filled
         self._tail_count = 0  # messages and control records in the tail, without those of the run
         self._tail_size = 0
+        self._controls = 0  # control records in all frames
+        self._tail_controls = 0  # in the tail
         # The run: the header and payloads of its messages, their one event, or a list with a name for each.
         # The header is None while there is no run.
         self._header: Header | None = None
@@ -122,9 +128,9 @@ class Outbox:
         return self._framed + self._tail_count + len(self._run)
 
     @property
-    def queued(self) -> int:
-        """The same without an acknowledgement, which comes and goes by itself."""
-        return self.count - (self._pending_acknowledgement is not None)
+    def events(self) -> int:
+        """How many messages of users wait."""
+        return self.count - self._controls - self._tail_controls
 
     @property
     def size(self) -> int:
@@ -251,20 +257,23 @@ class Outbox:
 
         A record with large buffers gets a frame of its own, see wire.py.
         """
-        count = len(record[PAYLOADS]) if record[KIND] <= LAST_MESSAGE else 1
+        is_message = record[KIND] <= LAST_MESSAGE
+        count = len(record[PAYLOADS]) if is_message else 1
         size += OVERHEAD * count
         large = is_large(record)
         if self.tail and (large or self._tail_size + size > FRAME_BYTES):
             self._close_tail()
         self._end_run()
         if large:
-            self.frames += (([record], count, size),)
+            self.frames += (([record], count, int(not is_message), size),)
             self._framed += count
+            self._controls += not is_message
             self._framed_size += size
             self._simple_up_to = 0
         else:
             self.tail += (record,)
             self._tail_count += count
+            self._tail_controls += not is_message
             self._tail_size += size
 
     def put_interest(self, event: str, wanted: bool) -> None:
@@ -280,13 +289,13 @@ class Outbox:
         self.put(record, len(event))
         self._pending_interest[event] = record
 
-    def put_acknowledgement(self, number: int) -> None:
+    def put_acknowledgement(self, number: int, outcomes: Outcomes) -> None:
         """Put an acknowledgement. One that still waits is changed instead."""
         pending = self._pending_acknowledgement
         if pending is not None:
-            pending[NUMBER] = number
+            pending[NUMBER], pending[OUTCOMES] = number, outcomes
             return
-        record: list[object] = [*control(ACKNOWLEDGED, number=number)]
+        record: list[object] = [*control(ACKNOWLEDGED, number=number, outcomes=outcomes)]
         self.put(record, 0)
         self._pending_acknowledgement = record
 
@@ -320,10 +329,11 @@ class Outbox:
             self._pending_interest = {}
         self._pending_acknowledgement = None
         if self.frames:
-            records, count, size = self.frames[0]
+            records, count, controls, size = self.frames[0]
             self.taken = records
             del self.frames[0]
             self._framed -= count
+            self._controls -= controls
             self._framed_size -= size
             self.being_written = size
             self._simple_up_to = 0 if self.dropping or self.frames else FRAME_BYTES
@@ -331,12 +341,8 @@ class Outbox:
         self.taken = records = self.tail
         self.being_written = self._tail_size
         self.tail, self._run, self._header, self._events = [], [], None, None
-        self._tail_count = self._tail_size = 0
+        self._tail_count = self._tail_controls = self._tail_size = 0
         return records
-
-    def count_messages(self) -> int:
-        """Return how many messages of users wait, without control records. Looks at every record."""
-        return count_messages(self._all())
 
     def clear(self) -> list[Record]:
         """Remove everything that waits, and return the records.
@@ -349,22 +355,30 @@ class Outbox:
         self.taken, self.being_written = taken, being_written
         return records
 
+    def adopt(self, other: Outbox) -> None:
+        """Take over what waits in another outbox, which is not used any more. Here nothing waits."""
+        for name in _WAITING:
+            setattr(self, name, getattr(other, name))
+
     def _all(self) -> Iterator[Record]:
         """Yield all records that wait, in order."""
-        for frame, _, _ in self.frames:
+        for frame, _, _, _ in self.frames:
             yield from frame
         yield from self.tail
 
     def _close_tail(self) -> None:
         """Queue the tail as a full frame, and begin an empty one."""
         self._end_run()
-        self.frames += ((self.tail, self._tail_count, self._tail_size),)
+        self.frames += ((self.tail, self._tail_count, self._tail_controls, self._tail_size),)
         self._framed += self._tail_count
+        self._controls += self._tail_controls
         self._framed_size += self._tail_size
-        self.tail, self._tail_count, self._tail_size = [], 0, 0
+        self.tail, self._tail_count, self._tail_controls, self._tail_size = [], 0, 0, 0
         self._simple_up_to = 0
 
 
+# All but what concerns the frame that was taken last, and the peak.
+_WAITING = [name for name in Outbox.__slots__ if name not in ("being_written", "peak", "taken")]
 _FULL = {  # what to do where there is no room and the peer is not known to be slow
     Patience.APPLICATION: Verdict.WAIT,
     Patience.LISTENER: Verdict.REFUSE,

@@ -18,6 +18,7 @@ from collections import deque
 from typing import Any
 
 from .._exceptions import ProtocolError
+from .books import NONE, Outcomes, are_outcomes, minus, plus
 
 ACKNOWLEDGE_FRAMES = 64  # handled without an acknowledgement, at most
 ACKNOWLEDGE_BYTES = 1 << 20
@@ -35,7 +36,7 @@ class Written:
     lock held.
     """
 
-    __slots__ = ("_forgotten", "_removed", "acknowledged", "added", "frames")
+    __slots__ = ("_forgotten", "_outcomes", "_removed", "acknowledged", "added", "frames")
 
     def __init__(self) -> None:
         self.frames: deque[Frame] = deque()
@@ -43,6 +44,7 @@ class Written:
         self.added = 0  # bytes of all frames that were kept
         self._removed = 0  # of them, those that are not kept any more
         self._forgotten = 0  # frames without their records, from the oldest on
+        self._outcomes = NONE  # of all events that are acknowledged
 
     @property
     def last(self) -> int:
@@ -67,13 +69,19 @@ class Written:
             self._forgotten += 1
             self._removed += size
 
-    def acknowledge(self, number: object) -> int:
-        """Note that the other end has handled all frames up to this one. Returns how many events that were.
+    def acknowledge(self, number: object, outcomes: object) -> tuple[int, Outcomes]:
+        """Note that the other end has handled all frames up to this one, and what became of their events.
 
-        0 for a number that is acknowledged already. Raises ProtocolError for one that was not written.
+        ``outcomes`` are those of all events of the session so far. Returns how many events were not
+        acknowledged before, and the outcomes of these: nothing for an acknowledgement that is older than the
+        last one, which comes in a frame that was written again. Raises ProtocolError for a frame that was not
+        written, and for outcomes of more events than there were.
         """
         if type(number) is not int or not 0 <= number <= self.last:
             raise ProtocolError(f"it acknowledges the frame {number!r:.40}; {self.last} were written")
+        added = NONE
+        if number >= self.acknowledged and outcomes != self._outcomes:
+            added = self._added(number, outcomes)
         events = 0
         while self.acknowledged < number:
             count, size, _ = self.frames.popleft()
@@ -82,7 +90,17 @@ class Written:
             self._removed += size
             if self._forgotten:
                 self._forgotten -= 1
-        return events
+        return events, added
+
+    def _added(self, number: int, outcomes: Any) -> Outcomes:
+        """Note other outcomes, if they can be. Returns what they have more than those before."""
+        added = minus(outcomes, self._outcomes) if are_outcomes(outcomes) else None
+        # By their places: the thread that writes may add a frame meanwhile, which ends an iteration.
+        events = sum(self.frames[at][0] for at in range(number - self.acknowledged))
+        if added is None or min(added) < 0 or sum(added) > events:
+            raise ProtocolError(f"it says of what it acknowledges that it became {outcomes!r:.100}")
+        self._outcomes = outcomes
+        return added
 
     @property
     def can_resume(self) -> bool:
@@ -95,29 +113,58 @@ class Written:
         self.frames.clear()
         self._removed = self.added
         self._forgotten = self.acknowledged = 0
+        self._outcomes = NONE
         return lost
 
 
 class Handled:
     """What came from the other end in this session, and what of it this end has said that it handled.
 
-    ``handle`` is called by the reader thread of the link only, ``say`` under the state lock.
+    ``begin``, ``handle`` and ``exclude`` are called by the reader thread of the link only, ``say`` under the
+    state lock.
     """
 
-    __slots__ = ("_bytes", "_said", "due", "is_withheld", "last")
+    __slots__ = ("_base", "_bytes", "_said", "done", "due", "is_withheld", "releases")
 
     def __init__(self) -> None:
-        self.last = 0  # the number of the frame that was handled last
+        # The number of the frame that was handled last, and the outcomes of all that the link has received up
+        # to it. One object, so that any thread finds both as they belong together.
+        self.done = (0, NONE)
+        self._base = NONE  # outcomes that are not of this session
         self._said = 0
         self._bytes = 0  # handled since then
         # When the writer thread looks whether something is to be said; 0.0: it does not. Set by the reader
         # thread, and to 0.0 by the writer thread before it looks.
         self.due = 0.0
         self.is_withheld = False  # nothing is said for now: what came is kept, and not handled yet
+        self.releases = False  # that ends with the frame that is read now, as the outcomes are known then
 
-    def handle(self, size: int) -> bool:
-        """Note that the next frame was handled. Returns whether that has to be said now."""
-        last = self.last = self.last + 1
+    @property
+    def last(self) -> int:
+        """The number of the frame that was handled last."""
+        return self.done[0]
+
+    def begin(self, outcomes: Outcomes) -> None:
+        """Begin, or go on, with a connection. Outcomes that were counted before a session are not of it."""
+        if not self.done[0]:
+            self._base = outcomes
+            self.done = (0, outcomes)
+
+    def exclude(self, outcomes: Outcomes) -> None:
+        """Note outcomes of events that have come in another session. The link has counted them just now."""
+        number, so_far = self.done
+        self._base = plus(self._base, outcomes)
+        self.done = (number, plus(so_far, outcomes))
+
+    def handle(self, size: int, outcomes: Outcomes) -> bool:
+        """Note that the next frame was handled. Returns whether that has to be said now.
+
+        ``outcomes`` are those of all that the link has ever received.
+        """
+        last = self.done[0] + 1
+        self.done = (last, outcomes)
+        if self.releases:
+            self.is_withheld = self.releases = False
         self._bytes += size
         if last - self._said < ACKNOWLEDGE_FRAMES and self._bytes < ACKNOWLEDGE_BYTES:
             return False
@@ -126,10 +173,11 @@ class Handled:
     @property
     def is_unsaid(self) -> bool:
         """Whether something was handled that the other end has not been told."""
-        return self.last > self._said and not self.is_withheld
+        return self.done[0] > self._said and not self.is_withheld
 
-    def say(self) -> int:
-        """Return the number to acknowledge; it counts as said."""
+    def say(self) -> tuple[int, Outcomes]:
+        """Return the number to acknowledge, and the outcomes of the session; they count as said."""
+        number, outcomes = self.done
         self._bytes = 0
-        self._said = self.last
-        return self._said
+        self._said = number
+        return number, NONE if outcomes is self._base else minus(outcomes, self._base)

@@ -6,7 +6,7 @@ thread of the library or for the kernel, holds no lock meanwhile, and ends at a 
 
 from __future__ import annotations
 
-from .._core.messages import GOODBYE, control, count_messages
+from .._core.messages import GOODBYE, control
 from .._core.state import Event
 from .._links.link import Link
 from .._node.node import Node
@@ -97,11 +97,12 @@ def join(node: Node, deadline: Deadline) -> None:
             log.warning("! the threads of %r do not end%s", link, why)
     with node.lock:
         for link in retired:
-            node.presence.remember(link)
+            node.remember(link)
         for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
-            link.drop("closed", count_messages(link.outbox.clear()))
+            link.drop_waiting("closed")
             link.forget_session("closed")
-            node.presence.remember(link)
+            node.remember(link)
+        node.lingering += [link for link in links if link.is_alive()]
         node.router.forget_all()
 
 

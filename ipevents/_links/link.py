@@ -22,8 +22,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .._core.books import DROPPED, Counters, by_cause, by_place, more, since
 from .._core.link_state import Connection, LinkEvent, LinkState, Right
-from .._core.messages import Record
+from .._core.messages import Record, count_messages
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
 from .._exceptions import LinkError, ProtocolError
 from .._platform.clock import monotonic
@@ -69,8 +70,11 @@ class Link(Writer):
         # What incoming.py has decided for messages that come here, as long as the topology has this version.
         self.decisions: dict[Any, Any] = {}
         self.decided = -1
-        self.forwarded = 0
-        self.delivered = 0
+        self.forwarded = 0  # of what was meant for the peer: from others, and not from here
+        self.delivered = 0  # the rest of what was received is in ``outcomes``
+        self.ended_here: dict[str, int] = {}  # what of it was dropped, by cause
+        self.let_go = 0  # what of it was kept for a while and then dropped; changed with the state lock held
+        self._told: Counters = {}  # what was in the books when they were last added to those of the past
         self.is_limited = False  # by socket.maxMessage of one of the two ends
         self.limit = MAX_FRAME_BYTES - FRAME_BYTES  # of one record
         self._on_records = on_records
@@ -107,6 +111,63 @@ class Link(Writer):
         finally:  # also where a signal handler raises after it
             self.ended = self.state.ended
 
+    # The books
+
+    def turn_out(self, place: int, count: int) -> None:
+        """Count what became of events that were received and not delivered. In the reader thread."""
+        self.outcomes = more(self.outcomes, place, count)
+
+    def end_here(self, cause: str, count: int) -> None:
+        """Count events that were received and go nowhere. In the reader thread."""
+        self.ended_here[cause] = self.ended_here.get(cause, 0) + count
+        self.turn_out(DROPPED, count)
+
+    def settle(self, cause: str, held: int) -> None:
+        """Count what was received and became nothing, because its frame was not handled to the end.
+
+        ``held`` events are still kept. In the reader thread, with the state lock held.
+        """
+        missing = self.received - self.delivered - sum(self.outcomes) - held - self.let_go
+        if missing > 0:
+            self.end_here(cause, missing)
+
+    @property
+    def queued(self) -> int:
+        """How many events wait to be written. Lock held."""
+        return self.outbox.events + count_messages(self.outbox.taken)
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many events were written, and may still be acknowledged. Lock held."""
+        streams = dict.fromkeys((*self._dead, self.stream, self.resuming, self.away))
+        return sum(
+            stream.window.events for stream in streams if stream is not None and not stream.is_passed_on
+        )
+
+    def counters(self) -> Counters:
+        """Return what the books say since they were last added to those of the past. Lock held."""
+        return since(self._counters(), self._told)
+
+    def close_books(self) -> Counters:
+        """Return the same, and begin new books. Lock held."""
+        before, self._told = self._told, self._counters()
+        return since(self._told, before)
+
+    def _counters(self) -> Counters:
+        ended_here = {**self.ended_here, "stopped": self.ended_here.get("stopped", 0) + self.let_go}
+        return {
+            ("", "sent"): self.sent,
+            ("", "acknowledged"): self.acknowledged,
+            ("", "lost"): self.lost,
+            ("", "received"): self.received,
+            ("", "delivered"): self.delivered,
+            ("", "forwarded"): self.forwarded,
+            **by_place("acknowledgedAs", self.acknowledged_as),
+            **by_place("receivedAs", more(self.outcomes, DROPPED, self.let_go)),
+            **by_cause("dropped", self.dropped),
+            **by_cause("endedHere", ended_here),
+        }
+
     # Connections
 
     def count_waiting(self, before: int) -> int:
@@ -116,7 +177,7 @@ class Link(Writer):
         well.
         """
         with self._lock:
-            return self.sent - before + self.outbox.count_messages()
+            return self.sent - before + self.outbox.events
 
     def attach(self, stream: Stream) -> None:
         """Serve this connection from now on, and write to it what waits in the outbox. State lock held.
@@ -260,6 +321,7 @@ class Link(Writer):
                 return
             error: Exception | None = None
             may_resume = True
+            stream.handled.begin(self.outcomes)
             try:
                 read_frames(stream, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:

@@ -31,6 +31,7 @@ import socket
 from _thread import allocate_lock, get_ident
 from typing import Any
 
+from .._core.books import NONE, plus
 from .._core.link_state import Right, Summons
 from .._core.messages import (
     KIND,
@@ -43,7 +44,7 @@ from .._core.messages import (
     has_number,
 )
 from .._core.outbox import Outbox
-from .._core.window import ACKNOWLEDGE_SECONDS, KEPT_BYTES, Frame
+from .._core.window import ACKNOWLEDGE_SECONDS, KEPT_BYTES, Frame, Handled
 from .._core.wire import Part
 from .._core.wire import parts as wire_parts
 from .._exceptions import ProtocolError, child_title
@@ -90,15 +91,18 @@ class Outlet:
         "_waiters",
         "_wakeup",
         "acknowledged",
+        "acknowledged_as",
         "attended",
         "away",
         "dirty",
         "dropped",
         "ended",
         "given_name",
+        "lost",
         "lost_as",
         "name",
         "outbox",
+        "outcomes",
         "progress",
         "received",
         "resuming",
@@ -125,10 +129,14 @@ class Outlet:
         self.attended = False
         self.dirty = False  # has records that a listener put; written by the thread that runs listeners
         self.progress = 0.0  # when the peer last took something
+        # The books, see books.py. Sent is what was written, by the thread with the right to write.
         self.sent = 0
         self.acknowledged = 0  # of what was sent, by peers that have handled it
+        self.acknowledged_as = NONE  # what became of that, as they say
+        self.lost = 0  # of what was sent, when the peer ended or could not be reached any more
         self.received = 0
-        self.dropped: dict[str, int] = {}
+        self.outcomes = NONE  # of what was received; changed by the reader thread, as ``received`` is
+        self.dropped: dict[str, int] = {}  # what was lost, and what was never written, by cause
         self.lost_as = "link-cut"  # what the peer has not acknowledged when its connection ends
         self._lock = lock
         self._right = _FREE
@@ -219,12 +227,12 @@ class Outlet:
         if stream is None:
             return
         handled = stream.handled
-        if handled.handle(size) or stream.is_leaving:
+        if handled.handle(size, self.outcomes) or stream.is_leaving:
             with self._lock:
                 if stream.keeps or stream.is_leaving:
                     self._acknowledge(stream)
                 else:
-                    self.outbox.put_acknowledgement(handled.say())
+                    self.outbox.put_acknowledgement(*handled.say())
         elif not handled.due and not handled.is_withheld:
             handled.due = monotonic() + ACKNOWLEDGE_SECONDS
             if self._summons is _ASLEEP:
@@ -236,21 +244,30 @@ class Outlet:
     def _acknowledge(self, stream: Stream) -> None:
         """Queue the acknowledgement of all that was handled, and have it written. Lock held."""
         if stream.handled.is_unsaid:
-            self.outbox.put_acknowledgement(stream.handled.say())
+            self.outbox.put_acknowledgement(*stream.handled.say())
             self.prompt()
+
+    @property
+    def handled(self) -> Handled | None:
+        """What came with the present connection, None where there is none."""
+        stream = self.stream or self.resuming
+        return None if stream is None else stream.handled
 
     def withhold(self) -> None:
         """Acknowledge nothing until ``release``: what was read is only kept. In the reader thread."""
-        stream = self.stream
-        if stream is not None:
-            stream.handled.is_withheld = True
+        handled = self.handled
+        if handled is not None:
+            handled.is_withheld = True
+            handled.releases = False
 
     def release(self) -> None:
-        """Acknowledge what was withheld: it is handled. Lock held."""
-        stream = self.stream
-        if stream is not None:
-            stream.handled.is_withheld = False
-            self._acknowledge(stream)
+        """Acknowledge what was withheld: it is handled. In the reader thread.
+
+        That happens with the end of the frame that is read now.
+        """
+        handled = self.handled
+        if handled is not None:
+            handled.releases = True
 
     def acknowledge(self) -> None:
         """Acknowledge at once all that was handled so far. Lock held."""
@@ -258,15 +275,22 @@ class Outlet:
         if stream is not None:
             self._acknowledge(stream)
 
-    def take_acknowledgement(self, number: object) -> None:
+    def take_acknowledgement(self, number: object, outcomes: object) -> None:
         """Note what the peer has handled. Raises ProtocolError. Lock held, in the reader thread."""
         stream = self.stream or self.resuming
         if stream is not None:
-            self.acknowledged += stream.window.acknowledge(number)
+            self._note_acknowledged(stream, number, outcomes)
             if self._waiters and not stream.window.frames:
                 self.wake_waiters()
 
-    def take_resumed(self, number: object) -> None:
+    def _note_acknowledged(self, stream: Stream, number: object, outcomes: object) -> None:
+        """Enter into the books what the peer has handled. Raises ProtocolError. Lock held."""
+        events, became = stream.window.acknowledge(number, outcomes)
+        self.acknowledged += events
+        if became is not NONE:
+            self.acknowledged_as = plus(self.acknowledged_as, became)
+
+    def take_resumed(self, number: object, outcomes: object) -> None:
         """Note where the session goes on: the peer has handled all up to this frame, and gets the rest again.
 
         Raises ProtocolError. Lock held, in the reader thread.
@@ -274,7 +298,7 @@ class Outlet:
         stream = self.resuming
         if stream is None or self._may_go_on:
             raise ProtocolError("it goes on with a session that is not interrupted")
-        self.acknowledged += stream.window.acknowledge(number)
+        self._note_acknowledged(stream, number, outcomes)
         self._may_go_on = True
         # The writer thread says what was handled here as soon as it has the right to write. Once it has, no
         # other thread has that right: until the session goes on they find no connection to write to.
@@ -311,7 +335,17 @@ class Outlet:
         """Count what was kept for another connection as lost. Lock held."""
         away, self.away = self.away, None
         if away is not None and away not in self._dead:
-            self.drop(cause, away.window.lose())
+            lost = away.window.lose()
+            self.lost += lost
+            self.drop(cause, lost)
+        elif away is not None:  # a thread still has the right to write to it, and may add a frame
+            away.lost_as = cause
+
+    def drop_waiting(self, cause: str) -> None:
+        """Count what waits as lost, and remove it. Lock held."""
+        waiting = self.outbox.events
+        self.outbox.clear()
+        self.drop(cause, waiting)
 
     def defer(self) -> None:
         """Note that a listener put a record, which may wait for the end of the frame that is being read.
@@ -516,7 +550,9 @@ class Outlet:
         self._owner = get_ident()
         self._right = _CLAIMED
         stream.written = 1
-        self._rest = wire_parts([control(RESUMED, number=stream.handled.say())], stream.seals, 1)
+        number, outcomes = stream.handled.say()
+        resumed = control(RESUMED, number=number, outcomes=outcomes)
+        self._rest = wire_parts([resumed], stream.seals, 1)
         self._right = _WRITING
 
     def _forget_frame(self) -> None:
@@ -554,10 +590,11 @@ class Outlet:
             stream = self._dead[-1]
             stream.socket.close()  # may be repeated, where a signal handler raises before the last step
             if stream is not self.away and not stream.is_passed_on:
-                cause, lost = self.lost_as, stream.window.events
+                cause, lost = stream.lost_as or self.lost_as, stream.window.events
                 dropped = {**self.dropped, cause: self.dropped.get(cause, 0) + lost} if lost else self.dropped
-                stream.is_passed_on = True  # no call between the two
+                stream.is_passed_on = True  # no call from here on
                 self.dropped = dropped
+                self.lost += lost
             self._dead.pop()
 
     def _write_failed(self, stream: Stream, exc: OSError) -> None:

@@ -55,7 +55,7 @@ class Writer(Outlet):
                 if stream is not None and due and due <= monotonic():
                     stream.handled.due = 0.0
                     if stream.handled.is_unsaid:
-                        self.outbox.put_acknowledgement(stream.handled.say())
+                        self.outbox.put_acknowledgement(*stream.handled.say())
                         before = _PROMPTED
                 waits = bool(self.outbox.count) and stream is not None and not stream.failed
                 left = LINGER_SECONDS

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .._core.addresses import Address, to_connect
 from .._core.handshake import Identity
-from .._core.messages import count_messages, is_message
+from .._core.messages import is_message
 from .._core.state import Stage
 from .._core.topology import Up
 from .._exceptions import LinkError
@@ -286,7 +286,7 @@ class Client:
         link.forget_session(cause)
         if node.stage is Stage.OPEN:
             node.router.set_up(Up.AWAY)
-        link.drop(cause, count_messages(link.outbox.clear()))
+        link.drop_waiting(cause)
         link.wake_waiters()
 
     def _tell_lost(self, pid: str) -> None:

@@ -35,9 +35,14 @@ if TYPE_CHECKING:
     from .._core.outbox import Outbox
 
     class Sends(Protocol):
-        """The counter of sends. It is raised right after the event was put, with no call in between."""
+        """The books of what starts here, raised right after an event was put, with no call in between.
+
+        ``more`` is how many more copies there were than events sent.
+        """
 
         sent: int
+        more: int
+        filtered: int
 
     class Restarting(Protocol):
         """What a send has to know of a child over all its restarts: the part of ChildState used here."""
@@ -86,7 +91,7 @@ def put(
     if size > ANY_LIMIT:
         for link in links:  # all are asked before the first gets it
             check_size(link, plan.event, payload, size)
-    if node.dispatcher.runs_here():
+    if node.dispatcher.runs_here() or get_ident() in library_threads:
         _put_for_listener(node, sends, plan, payload, size)
         return True
     full: tuple[Link, ...] = ()
@@ -94,36 +99,52 @@ def put(
     for link in links:
         if not link.outbox.offer(plan, payload, size):
             full += (link,)
-        elif not is_counted:
+        elif is_counted:
+            sends.more += 1
+        else:
             sends.sent += 1
             is_counted = True
     if full and kind in _ADDRESSED:
         _put_addressed(node, sends, kind, plan.event, route, payload, size)
         return False
     if not is_counted:
-        sends.sent += 1
+        _count_without_copy(sends, plan)
     if full:
         for link in links:
             if not link.attended and link not in full:
                 link.prompt()  # a link that had room does not wait for the others
-        _put_slowly(node, full, plan, payload, size)
+        _put_slowly(node, sends, full, plan, payload, size)
         return False
     return True
 
 
-def _put_slowly(node: NodeState, full: tuple[Link, ...], plan: Plan, payload: Payload, size: int) -> None:
+def _count_without_copy(sends: Sends, plan: Plan) -> None:
+    """Count an event that was sent, of which no link has got a copy yet."""
+    filtered = not (plan.forward or plan.deliver or plan.lost_up)
+    sends.sent += 1  # no call from here on
+    sends.more -= 1
+    sends.filtered += filtered
+
+
+def _put_slowly(
+    node: NodeState, sends: Sends, full: tuple[Link, ...], plan: Plan, payload: Payload, size: int
+) -> None:
     """Put a fan-out into those outboxes that had no room at once, one after the other. Lock held.
 
-    For an application thread, which waits, and for a thread of the library, which does not.
+    For an application thread, which waits.
     """
-    patience = Patience.LISTENER if get_ident() in library_threads else Patience.FANOUT
     for link in full:
         if link not in node.router.neighbours:  # gone while we waited for another one
+            sends.more += 1
             link.drop("link-cut")
-        elif wait_for_room(node, link, size, 1, patience, plan.event):
+            node.remember(link)
+        elif wait_for_room(node, link, size, 1, Patience.FANOUT, plan.event):
             link.outbox.put_message(plan.header, plan.event, payload, size)
+            sends.more += 1
             if not link.attended:
                 link.prompt()  # this link does not wait for room in the next one
+        else:
+            sends.more += 1  # and it was dropped
 
 
 def _put_addressed(
@@ -139,11 +160,10 @@ def _put_addressed(
 
     The plan is made anew because the target may be gone or elsewhere after a wait.
     """
-    patience = Patience.LISTENER if get_ident() in library_threads else Patience.APPLICATION
     while True:
         plan = plan_message(node, kind, event, route)
         (link,) = plan.forward
-        if wait_for_room(node, link, size, 1, patience, event):
+        if wait_for_room(node, link, size, 1, Patience.APPLICATION, event):
             link.outbox.put_message(plan.header, event, payload, size)
             sends.sent += 1
             if not link.attended:
@@ -165,11 +185,13 @@ def _put_for_listener(node: NodeState, sends: Sends, plan: Plan, payload: Payloa
             # There is room, but messages to this slow peer are being dropped; that may end here.
             wait_for_room(node, link, size, 1, Patience.LISTENER, plan.event)
             link.outbox.put_message(plan.header, plan.event, payload, size)
-        if not is_counted:
+        if is_counted:
+            sends.more += 1
+        else:
             sends.sent += 1
             is_counted = True
     if not is_counted:
-        sends.sent += 1
+        _count_without_copy(sends, plan)
 
 
 def put_for_next(
@@ -252,6 +274,7 @@ def wait_for_room(
             raise node.stage_error()
         if link not in node.router.neighbours:
             link.drop("link-cut", count)
+            node.remember(link)
             return False
 
 

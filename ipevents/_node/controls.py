@@ -53,7 +53,7 @@ class Controls:
 
     A record that is in no row of the table is about the peer's process and not about the tree. It goes to
     ``on_control(record)`` of its link, and so does the ``online`` of a direct child. ``on_parent()`` is
-    called when the parent has answered our ``online``, ``count(cause)`` for an event that is lost.
+    called when the parent has answered our ``online``.
     """
 
     def __init__(
@@ -61,12 +61,11 @@ class Controls:
         node: NodeState,
         presence: Presence,
         on_parent: Callable[[], None],
-        count: Callable[[str], None],
     ) -> None:
         self._node = node
         self._presence = presence
         self._on_parent = on_parent
-        self._count = count
+        self.undeliverable = 0  # events that started here, and of which a report came; state lock
         self._table: dict[int, Callable[..., None]] = {
             INTEREST: self._take_interest,
             INTERESTS: self._take_interests,
@@ -154,12 +153,12 @@ class Controls:
         node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
         self._on_parent()
 
-    def _take_acknowledgement(self, link: Link, number: Any) -> None:
+    def _take_acknowledgement(self, link: Link, number: Any, outcomes: Any) -> None:
         """A neighbour has handled what we have written, up to the frame with this number."""
         with self._node.lock:
-            link.take_acknowledgement(number)
+            link.take_acknowledgement(number, outcomes)
 
-    def _take_resumed(self, link: Link, number: Any) -> None:
+    def _take_resumed(self, link: Link, number: Any, outcomes: Any) -> None:
         """A session goes on: the neighbour has handled what we have written before, up to this frame.
 
         Those that are online again are delivered here before anything else that comes from there.
@@ -168,7 +167,7 @@ class Controls:
         with node.lock:
             if link not in node.router.neighbours:
                 return
-            link.take_resumed(number)
+            link.take_resumed(number, outcomes)
             paths = self._presence.child_back(link)
         for pids in paths:
             self._deliver_lifecycle(TO_PARENTS, pids, "online")
@@ -183,7 +182,8 @@ class Controls:
         """An event was lost on its way. Report the error if it started here, otherwise pass the record on."""
         node = self._node
         if not route:
-            self._count("undeliverable")
+            with node.lock:
+                self.undeliverable += 1
             node.error(Undeliverable(event, at, target, cause))
             return
         with node.lock:

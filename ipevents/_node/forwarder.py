@@ -82,11 +82,12 @@ class Forwarder:
         envelope = Envelope(kind, pids, event, reply) if plan.deliver else None
         return Decision(pids, envelope, plan.forward, None, plan.report, plan.lost_up)
 
-    def forward(self, link: Link, record: Record, decision: Decision, size: int | None) -> bool:
+    def forward(self, link: Link, record: Record, decision: Decision, size: int | None) -> str | None:
         """Pass messages on. They have ``size`` bytes in all; None if that has to be computed.
 
-        Returns False, having done nothing, where the record has several events and they need to be decided
-        again. Takes the state lock, and releases it while it waits for room.
+        Returns "" where they are in the books of the next links now, which tell what became of them. If they
+        went to no link, the cause. None, having done nothing, where the record has several events and they
+        need to be decided again. Takes the state lock, and releases it while it waits for room.
         """
         kind, path, event, to, messages = record
         node = self._node
@@ -96,38 +97,42 @@ class Forwarder:
         with node.lock:
             router = node.router
             if link not in router.neighbours:
-                link.drop("link-cut", count)
-                return True
+                return "link-cut"
             if link.decided != router.version:  # it changed since the decision was made
                 if type(event) is list:
-                    return False
+                    return None
                 decision = self._decided(link, kind, path, event, to)
             if decision.lost_up:
                 self._presence.lose_up(count)
+                router.parent.forwarded += count  # type: ignore[union-attr]
                 self.report_back(
                     link, record, f"the server {node.router.neighbours[node.router.parent].pid} is away", None
                 )
             if decision.report is not None:
-                link.drop("undeliverable", count)
                 self.report_back(link, record, decision.report.cause, decision.report.target)
+                return "undeliverable"
             passed = (kind, decision.pids, event, decision.to, messages)
             for target in decision.forward:
                 if target not in router.neighbours:  # gone while this reader waited for another one's room
+                    target.forwarded += count
                     target.drop("link-cut", count)
+                    node.remember(target)
                     continue
                 if size > target.limit and target.is_limited and not self._fits(link, record, target):
                     continue
                 outbox = target.outbox
-                if (outbox.dropping or not outbox.has_room(size, count)) and not wait_to_forward(
-                    node, link, target, size, count
-                ):
+                fits = not outbox.dropping and outbox.has_room(size, count)
+                fits = fits or wait_to_forward(node, link, target, size, count)
+                target.forwarded += count
+                if not fits:
+                    if target not in router.neighbours:
+                        node.remember(target)
                     if kind == SEND_TO or target is link:
                         self.report_back(link, record, f"{target.title} takes nothing", target.name)
                     continue
                 outbox.put(passed, size)
-                target.forwarded += count
                 self._outgoing.mark_dirty(target)
-        return True
+            return "" if decision.forward or decision.lost_up else "filtered"
 
     def _fits(self, link: Link, record: Record, target: Link) -> bool:
         """Return whether the target takes messages as large as these; report them if it does not.
@@ -137,6 +142,7 @@ class Forwarder:
         largest = too_large(target, record[PAYLOADS])
         if not largest:
             return True
+        target.forwarded += len(record[PAYLOADS])
         target.drop("too-large", len(record[PAYLOADS]))
         cause = f"{largest} bytes are more than {target.title} takes ({target.limit}, socket.maxMessage)"
         self.report_back(link, record, cause, None)

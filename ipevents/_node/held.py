@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from .._core.decisions import Decision
 from .._core.messages import Payload
+from .._core.window import Handled
 from .._links.link import Link
 from .._payload.forms import size_of
 from .._platform.latches import Latch
@@ -19,7 +20,7 @@ from .._platform.latches import Latch
 _MAX_BYTES = 64 << 20  # as much as an outbox holds
 _MAX_MESSAGES = 100_000
 
-Message = tuple[Link, Decision, Payload]
+Message = tuple[Link, "Handled | None", Decision, Payload]  # with what it came by
 
 
 class Held:
@@ -41,11 +42,17 @@ class Held:
         self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
     ) -> None:
         """Keep messages, each with the decision for its event."""
+        handled = link.handled
         self._messages += [
-            (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
+            (link, handled, decisions[event], payload)
+            for event, payload in zip(events, messages, strict=False)
         ]
         self._bytes += sum(map(size_of, messages))
         self.count = len(self._messages)
+
+    def count_of(self, link: Link) -> int:
+        """Return how many messages are held that came by this link."""
+        return sum(message[0] is link for message in self._messages)
 
     def take(self) -> list[Message]:
         """Remove and return everything that was held, in order."""
@@ -63,4 +70,4 @@ class Held:
         self.is_dropped = True
         messages = self.take()
         if messages:
-            messages[0][0].drop("stopped", len(messages))
+            messages[0][0].let_go += len(messages)

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
+from .._core.books import FORWARDED, UNHEARD, UNREADABLE, minus
 from .._core.decisions import Decision
 from .._core.messages import (
     EVENT,
     KIND,
     LAST_MESSAGE,
+    PAYLOADS,
     RESUMED,
     Message,
     Payload,
@@ -26,7 +28,6 @@ from .._core.messages import (
 from .._dispatch.listeners import Listener
 from .._exceptions import (
     Closed,
-    IPEventsError,
     ProtocolError,
     UnreadablePayload,
 )
@@ -43,12 +44,13 @@ from .presence import Presence
 
 _BATCH = 64  # messages between two looks at the clock in a long frame
 _NO_KWARGS: dict[str, Any] = {}
+_MALFORMED = (TypeError, ValueError, IndexError, KeyError, AttributeError)
 
 
 class Incoming:
-    """The receiving side of a node.
+    """The receiving side of a node. ``receive`` gets each frame.
 
-    ``receive`` gets each frame; the counters here are part of ``stats()``.
+    What became of each event is in the books of the link that it came by, in exactly one place (books.py).
     """
 
     def __init__(
@@ -62,11 +64,8 @@ class Incoming:
         self._forwarder = Forwarder(node, presence, outgoing)
         self.holding = False  # messages for us from the parent wait in ``held`` for our online
         self.held = Held()
-        self.delivered = 0
-        self.unheard = 0  # messages for us that nobody listened to
-        self.counters: dict[str, int] = {}  # rare things by cause
         self.refused: dict[str, int] = {}  # handshakes by cause
-        self._controls = Controls(node, presence, self._parent_answered, self.count)
+        self.controls = Controls(node, presence, self._parent_answered)
 
     def receive(self, link: Link, records: list[Record], size: int) -> None:
         """Handle the records of one frame of ``size`` bytes. Raises ProtocolError for a malformed record.
@@ -83,7 +82,7 @@ class Incoming:
                 self._lose(link, records.pop())
             for record in records:
                 if record[KIND] > LAST_MESSAGE:
-                    self._controls.take(link, record)
+                    self.controls.take(link, record)
                     continue
                 kind, path, event, to, messages = record
                 link.received += len(messages)
@@ -98,24 +97,26 @@ class Incoming:
                     or type(messages) is not list
                 ):
                     decision = self._forwarder.decide(link, record, event)
+                cause: str | None = "link-cut" if decision is STALE else "filtered"
                 if decision.goes_on:
-                    self._forwarder.forward(link, record, decision, exact)
+                    cause = self._forwarder.forward(link, record, decision, exact)
                 if decision.envelope is None:
-                    if decision is STALE:
-                        self._drop_stale(link, messages)
+                    self._passed(link, cause, len(messages))
                     continue
                 if self.holding and link is node.router.parent:
                     self._hold(link, {event: decision}, repeat(event), messages)
                 else:
                     self._deliver(link, decision, messages, gathers=not alone)
-        except Closed:  # stop() ended a wait for room; this link ends as well
-            link.withhold()
-            return
-        except IPEventsError:
+        except BaseException as exc:
+            is_stopped = isinstance(exc, Closed)  # stop() ended a wait for room; this link ends as well
+            with node.lock:
+                link.settle("stopped" if is_stopped else "malformed", self.held.count_of(link))
+            if is_stopped:
+                link.withhold()
+                return
+            if isinstance(exc, _MALFORMED):  # what listeners raise is caught further down
+                raise ProtocolError(f"a record that no process of ours makes: {told(exc, 200)}") from exc
             raise
-        except (TypeError, ValueError, IndexError, KeyError, AttributeError) as exc:
-            # What listeners raise is caught further down, so the record must be malformed.
-            raise ProtocolError(f"a record that no process of ours makes: {told(exc, 200)}") from exc
         finally:
             outgoing = self._outgoing
             if outgoing.dirty:
@@ -143,20 +144,36 @@ class Incoming:
                 for event in names
             }
         if any(decision is STALE for decision in decisions.values()):
-            self._drop_stale(link, messages)
+            link.end_here("link-cut", len(messages))
             return
         first = decisions[events[0]]
-        alike = all(other.goes_like(first) for other in decisions.values())
-        if not alike or (first.goes_on and not self._forwarder.forward(link, record, first, size)):
+        passes = first.envelope is None  # which does not depend on the event
+        cause: str | None = None
+        if all(other.goes_like(first) for other in decisions.values()):
+            cause = self._forwarder.forward(link, record, first, size) if first.goes_on else "filtered"
+        if cause is None:
             for part in runs(record):
-                if decisions[part[EVENT]].goes_on:
-                    self._forwarder.forward(link, part, decisions[part[EVENT]], None)
-        if first.envelope is None:  # whether there is one does not depend on the event
+                decision = decisions[part[EVENT]]
+                cause = (
+                    self._forwarder.forward(link, part, decision, None) if decision.goes_on else "filtered"
+                )
+                if passes:
+                    self._passed(link, cause, len(part[PAYLOADS]))
+        elif passes:
+            self._passed(link, cause, len(messages))
+        if passes:
             return
         if self.holding and link is self._node.router.parent:
             self._hold(link, decisions, events, messages)
         else:
             self._deliver_several(link, decisions, events, messages)
+
+    def _passed(self, link: Link, cause: str | None, count: int) -> None:
+        """Count messages that were for others only: forwarded, or dropped here for a cause."""
+        if cause:
+            link.end_here(cause, count)
+        else:
+            link.turn_out(FORWARDED, count)
 
     # Delivering
 
@@ -173,16 +190,18 @@ class Incoming:
         if link.ended or not (kept.get(event) or dispatcher.find(event, origin)):
             self._not_handled(link, len(messages))
             return
-        count = 0
+        count = unheard = unreadable = 0
         dispatcher.enter(gathers=gathers or len(messages) > 1)
         try:
             for payload in messages:
                 receivers = kept.get(event)
-                if receivers is None:
+                if not receivers:
                     receivers = dispatcher.find(event, origin)
                     if dispatcher.ended or link.ended:
-                        self._not_handled(link, len(messages) - count)
                         break
+                    if not receivers:  # the last listener is gone
+                        unheard += 1
+                        continue
                 count += 1
                 if type(payload) is tuple:
                     message = Message(envelope, payload)
@@ -193,14 +212,17 @@ class Incoming:
                             dispatcher.failed(exc, message, receiver)
                             if dispatcher.ended:
                                 break
-                else:
-                    self._open(decision, receivers, payload)
+                elif not self._open(link, decision, receivers, payload):
+                    unreadable += 1
                 if not count % _BATCH and link.turn.is_long():
                     self._let_others_in(link)
         finally:
             dispatcher.leave()
-            link.delivered += count
-            self.delivered += count
+            link.delivered += count - unreadable
+            if unheard:
+                link.turn_out(UNHEARD, unheard)
+        if count + unheard < len(messages):
+            self._not_handled(link, len(messages) - count - unheard)
 
     def _deliver_several(
         self, link: Link, decisions: Mapping[str, Decision], events: Sequence[str], messages: list[Payload]
@@ -212,7 +234,7 @@ class Incoming:
         if link.ended or not any(kept.get(event) or dispatcher.find(event, origin) for event in decisions):
             self._not_handled(link, len(messages))
             return
-        count = heard = 0
+        count = unheard = unreadable = 0
         dispatcher.enter(gathers=True)
         try:
             for event, payload in zip(events, messages, strict=True):
@@ -220,23 +242,24 @@ class Incoming:
                 if receivers is None:
                     receivers = dispatcher.find(event, origin)
                     if dispatcher.ended or link.ended:
-                        self._not_handled(link, len(messages) - count)
                         break
                 count += 1
-                if receivers:
-                    heard += 1
-                    if type(payload) is tuple:
-                        envelope: Any = decisions[event].envelope
-                        dispatcher.call(receivers, Message(envelope, payload))
-                    else:
-                        self._open(decisions[event], receivers, payload)
+                if not receivers:
+                    unheard += 1
+                elif type(payload) is tuple:
+                    envelope: Any = decisions[event].envelope
+                    dispatcher.call(receivers, Message(envelope, payload))
+                elif not self._open(link, decisions[event], receivers, payload):
+                    unreadable += 1
                 if not count % _BATCH and link.turn.is_long():
                     self._let_others_in(link)
         finally:
             dispatcher.leave()
-            link.delivered += heard
-            self.delivered += heard
-            self.unheard += count - heard
+            link.delivered += count - unheard - unreadable
+            if unheard:
+                link.turn_out(UNHEARD, unheard)
+        if count < len(messages):
+            self._not_handled(link, len(messages) - count)
 
     def _let_others_in(self, link: Link) -> None:
         """Give other threads the floor between two messages: this reader has run for long without blocking.
@@ -248,18 +271,22 @@ class Incoming:
         link.turn.breathe()
         self._node.dispatcher.enter(gathers=True)
 
-    def _open(self, decision: Decision, receivers: tuple[Listener, ...], payload: Payload) -> None:
-        """Decode a payload, and call the listeners with it. The caller holds the floor."""
-        if not receivers:
-            return
+    def _open(
+        self, link: Link, decision: Decision, receivers: tuple[Listener, ...], payload: Payload
+    ) -> bool:
+        """Decode a payload, and call the listeners with it. The caller holds the floor.
+
+        Returns False, having called none, where it is unreadable; then it is counted.
+        """
         envelope = decision.envelope
         assert envelope is not None
         try:
             args, kwargs = forms.decode(forms.own(payload) if decision.forward else payload)
         except (UnreadablePayload, MemoryError) as exc:
-            self._unreadable(envelope.event, envelope.pids[0], exc)
-            return
+            self._unreadable(link, envelope.event, envelope.pids[0], exc)
+            return False
         self._node.dispatcher.call(receivers, Message(envelope, args, kwargs), kwargs)
+        return True
 
     def _not_handled(self, link: Link, count: int) -> None:
         """Count messages for which no listener is called.
@@ -268,14 +295,9 @@ class Incoming:
         ``Dispatcher.turn_over``).
         """
         if self._node.dispatcher.ended or link.ended:
-            self.count("stopped", count)
+            link.end_here("stopped", count)
         else:
-            self.unheard += count
-
-    def _drop_stale(self, link: Link, messages: list[Payload]) -> None:
-        """Count messages that still came over a link that is gone."""
-        with self._node.lock:
-            link.drop("link-cut", len(messages))
+            link.turn_out(UNHEARD, count)
 
     def _lose(self, link: Link, record: Record) -> None:
         """Drop the one event of a record whose large buffers found no memory. Report it here.
@@ -294,22 +316,18 @@ class Incoming:
                     )
             else:
                 origin = path[0]
-        self._unreadable(event, origin, MemoryError("its large buffers are left out"))
+        self._unreadable(link, event, origin, MemoryError("its large buffers are left out"))
 
-    def _unreadable(self, event: str, origin: str, exc: Exception) -> None:
+    def _unreadable(self, link: Link, event: str, origin: str, exc: Exception) -> None:
         """Count and report an event that cannot be decoded here.
 
         Only this event is lost, not the connection.
         """
-        self.count("unreadable")
+        link.turn_out(UNREADABLE, 1)
         why = str(exc) if type(exc) is UnreadablePayload else f"there is no memory for it ({exc})"
         error = UnreadablePayload(f"event {event!r} from {origin}: {why}")
         error.__cause__ = exc.__cause__ or exc
         self._node.error(error)
-
-    def count(self, cause: str, count: int = 1) -> None:
-        """Count something rare, for ``stats()``."""
-        self.counters[cause] = self.counters.get(cause, 0) + count
 
     def count_refused(self, cause: str) -> None:
         """Count a handshake that failed, by its cause, for ``stats()``."""
@@ -334,12 +352,12 @@ class Incoming:
                 for event, payload in zip(events, messages, strict=False):
                     self._deliver(link, decisions[event], [payload], gathers=True)
                 return
-        if self.held.is_dropped:
-            with self._node.lock:
-                link.drop("stopped", len(messages))
-            return
-        link.withhold()
-        self.held.add(link, decisions, events, messages)
+        with self._node.lock:  # under which a stop drops what is held
+            if not self.held.is_dropped:
+                link.withhold()
+                self.held.add(link, decisions, events, messages)
+                return
+        link.end_here("stopped", len(messages))
 
     def _parent_answered(self) -> None:
         """Deliver what was held: the parent has answered our ``online``. In the parent link's reader."""
@@ -352,13 +370,16 @@ class Incoming:
             self.holding = False
             messages = self.held.take()
         try:
-            for link, decision, payload in messages:
+            for link, handled, decision, payload in messages:
+                before = link.outcomes
                 self._deliver(link, decision, [payload], gathers=True)
+                now = link.handled
+                if now is not None and now is not handled and link.outcomes is not before:
+                    now.exclude(minus(link.outcomes, before))  # it came with another connection
         finally:
             self.held.released.set()
             if messages:
-                with self._node.lock:
-                    messages[0][0].release()
+                messages[0][0].release()
 
     def drop_held(self) -> None:
         """Count what waits for an ``online`` that was never announced as lost, and also what still comes.

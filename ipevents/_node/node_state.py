@@ -13,6 +13,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
 
+from .._core.books import Counters, add
 from .._core.neighbour_names import Names
 from .._core.router import Router
 from .._core.state import Event, LifeState, Stage
@@ -52,15 +53,8 @@ class NodeState:
         self.telling_errors: set[int] = set()  # threads that run the listeners of error
         self.timers = Timers()
         self.retired: list[Link] = []  # links that have ended and whose threads may still be about to end
-        # The counters of links that are gone.
-        self.past: dict[str, Any] = {
-            "sent": 0,
-            "acknowledged": 0,
-            "received": 0,
-            "forwarded": 0,
-            "delivered": 0,
-            "dropped": {},
-        }
+        self.lingering: list[Link] = []  # the same, of lives that are over; nobody waits for them any more
+        self.past: Counters = {}  # the books of links that are gone, see remember()
 
     # The lock
 
@@ -86,6 +80,22 @@ class NodeState:
         self.telling_errors.intersection_update({get_ident()})  # the forking thread may run one of them
         self.lock = StateLock(self._deferred_failed)
         self.deferred = self.lock.deferred
+
+    # The books
+
+    def remember(self, link: Link) -> None:
+        """Add the books of a link that is gone to those of the past, and begin new ones for it.
+
+        State lock held. May be called again for what it still counts: its threads may be about to end, or
+        another one has waited for room in its outbox.
+        """
+        add(self.past, link.close_books())
+
+    def remember_retired(self) -> None:
+        """Do that for all links that have ended, and whose threads may still count. State lock held."""
+        for link in (*self.retired, *self.lingering):
+            self.remember(link)
+        self.lingering = [link for link in self.lingering if link.is_alive()]
 
     # The stage
 

@@ -47,7 +47,14 @@ class Outgoing:
         self._node = node
         self._events = events
         self._presence = presence
-        self.sent = 0  # events that user code sent; guarded by the state lock
+        # The books of what starts here, guarded by the state lock: events that user code sent; how many more
+        # copies of them were meant for links (fewer: below 0); how many nobody wanted.
+        self.sent = 0
+        self.more = 0
+        self.filtered = 0
+        # Of those that were for this process itself.
+        self.delivered = 0
+        self.unheard = 0
         self.dirty: list[Link] = []  # links with records that a batch put; guarded by the state lock
 
     @runs_deferred
@@ -85,9 +92,10 @@ class Outgoing:
                 plan = plan_message(node, kind, event, route)
             link = plan.only
             if link is None or size > ANY_LIMIT or not link.outbox.offer(plan, payload, size):
+                claims = put(node, self, kind, plan, route, payload, size)
                 if plan.lost_up:
                     self._presence.lose_up()
-                claims = put(node, self, kind, plan, route, payload, size)
+                    self.more += 1
                 claimed = self._claim(plan.forward) if claims else []
             else:
                 self.sent += 1  # no call since the offer, so no handler comes between the two
@@ -99,7 +107,7 @@ class Outgoing:
                     link, records = claimed.pop()
                     link.write_now(records)
                 if plan.deliver:
-                    self._events.emit(event, args, kwargs)
+                    self._emit(event, args, kwargs)
         except BaseException as exc:
             self._break_off()
             if not isinstance(exc, IPEventsError):
@@ -108,6 +116,16 @@ class Outgoing:
         finally:
             if lock.deferred:
                 lock.run_deferred()
+
+    def _emit(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Call the listeners here of an event that was sent to this process itself."""
+        heard = True  # also where one of them raises what reaches this caller
+        try:
+            heard = self._events.emit(event, args, kwargs)
+        finally:
+            with self._node.lock:
+                self.delivered += heard
+                self.unheard += not heard
 
     def _break_off(self) -> None:
         """Release the lock and give all claims back, after an exception that may have come at any place.
@@ -169,7 +187,10 @@ class Outgoing:
         if len(route) == 1 and route[0] in self._node.router.names:
             name = self._events.checked(event, sending=True)
             if name is not None:
-                self._events.emit(name, args, kwargs)
+                with self._node.lock:
+                    self.sent += 1
+                    self.more -= 1
+                self._emit(name, args, kwargs)
         else:
             self.send(SEND_TO, event, args, kwargs, route)
 

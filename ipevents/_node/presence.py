@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.interest import Change
-from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record, control, count_messages
+from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record, control
 from .._core.state import Stage
 from .._core.topology import Up
 from .._exceptions import NotConnected
@@ -83,12 +83,12 @@ class Presence:
 
         Report that once in each outage.
         """
-        node = self._node
-        parent: Any = node.router.parent
+        node, router = self._node, self._node.router
+        parent: Any = router.parent
         parent.drop("disconnected", count)
-        if not self._outage_told:
+        if router.up is Up.AWAY and not self._outage_told:
             self._outage_told = True
-            server = node.router.neighbours[parent].pid
+            server = router.neighbours[parent].pid
             text = f"the server {server} is away; what {node.place()} sends upwards is lost until it is back"
             node.error(NotConnected(text))
 
@@ -127,7 +127,8 @@ class Presence:
             return False, []
         online = neighbour.online
         gone, change = router.remove_child(link)
-        link.drop(cause, count_messages(link.outbox.clear()))
+        link.drop_waiting(cause)
+        self._node.remember(link)
         link.wake_waiters()
         self.advertise(change)
         notices: list[Callable[[], None]] = []
@@ -172,7 +173,7 @@ class Presence:
         if link in node.router.neighbours:
             _, change = node.router.remove_child(link)
             self.advertise(change)
-        link.drop(cause, count_messages(link.outbox.clear()))
+        link.drop_waiting(cause)
         link.wake_waiters()
         self.retire(link)
 
@@ -193,29 +194,6 @@ class Presence:
         link.end()
         for other in node.retired:
             if not other.is_alive():
-                self.remember(other)
+                node.remember(other)
         node.retired = [other for other in node.retired if other.is_alive()]
         node.retired.append(link)
-
-    def remember(self, link: Link) -> None:
-        """Add the counters of a link whose threads have ended to those of the past."""
-        add_counters(self._node.past, link)
-
-
-def past_of(node: NodeState) -> dict[str, Any]:
-    """Return the counters of all links that are gone. State lock held.
-
-    The threads of some may still be about to end, and count what is lost; those are read as they are now.
-    """
-    past = {**node.past, "dropped": dict(node.past["dropped"])}
-    for link in node.retired:
-        add_counters(past, link)
-    return past
-
-
-def add_counters(past: dict[str, Any], link: Link) -> None:
-    """Add the counters of a link to these."""
-    for name in ("sent", "acknowledged", "received", "forwarded", "delivered"):
-        past[name] += getattr(link, name)
-    for cause, count in link.dropped.items():
-        past["dropped"][cause] = past["dropped"].get(cause, 0) + count

@@ -77,9 +77,10 @@ class ChildState:
         self.wanted = False  # stop() or kill() was called: its end is final
         self.ended = Latch()  # set when the phase is ENDED and everything has been reported
         self.handle: Any = None  # the user's Child
-        # For the next process, until it is started: PROGRAM, and what Child.send was given since the end of
-        # the one before. That one has an outbox of its own, into which sends by its pid may still put.
+        # What Child.send was given since the last process has ended, until its link is read to the end. Sends
+        # by the pid of that process still go into the outbox of the link, and are lost.
         self._next: Outbox | None = None
+        self._has_program = False  # the outbox of the link begins with PROGRAM, for a process to be started
         self._forget_start()
 
     def _forget_start(self) -> None:
@@ -126,16 +127,38 @@ class ChildState:
 
         It begins with the program, and has the limits of any other outbox.
         """
+        if self.phase is not Phase.EXITED:
+            return self.link.outbox
         if self._next is None:
-            self._next = Outbox()
-            self._next.put((PROGRAM, (), "", None, [self.program]), self.program_size)
+            self._next = self._begun(Outbox())
         return self._next
+
+    def _begun(self, outbox: Outbox) -> Outbox:
+        """Put the program into an empty outbox."""
+        outbox.put((PROGRAM, (), "", None, [self.program]), self.program_size)
+        return outbox
+
+    def _fill(self) -> None:
+        """Have the outbox of the link begin with the program, and go on with what waits. State lock held.
+
+        The outbox stays the same object: a thread may still be about to write a frame that it took for the
+        process before.
+        """
+        if not self._has_program:
+            self._has_program = True
+            following, self._next = self._next, None
+            self.link.outbox.adopt(following or self._begun(Outbox()))
+
+    def waiting(self) -> int:
+        """Return how many events wait for the next process, and for none that runs. State lock held."""
+        outbox = self._next if self.phase is Phase.EXITED else self.link.outbox
+        return 0 if outbox is None or self.alive else outbox.events
 
     def starts_now(self, now: float) -> None:
         """Note that a process is about to be started, and make a token for it. State lock held."""
         self.phase = next_phase(self.phase, PhaseEvent.START)
         self._forget_start()
-        self.link.outbox = self.next_outbox()  # nothing that was sent to a process before
+        self._fill()
         self.sent_before = self.link.sent
         self.link.lost_as = "link-cut"
         self.policy.started(now)
@@ -145,7 +168,7 @@ class ChildState:
         self.phase = next_phase(self.phase, PhaseEvent.STARTED)
         self.starts += 1
         self.process = process
-        self._next = None
+        self._has_program = False
 
     def exited(self, code: int | None, now: float) -> None:
         """Note that its process has ended with this exit code. State lock held."""
@@ -165,18 +188,18 @@ class ChildState:
             return False
         self.phase = next_phase(self.phase, PhaseEvent.AGAIN)
         self.restart_at = since + decision.after
+        self._fill()
         return True
 
     def ends(self) -> int:
         """Note that there will be no other process.
 
-        Returns how many events waited for one. State lock held.
+        Returns how many events waited for one, beside those in the outbox of the link. State lock held.
         """
         self.phase = next_phase(self.phase, PhaseEvent.END)
         self.process = None
-        lost = 0 if self._next is None else self._next.count_messages()
-        self._next = None
-        return lost
+        following, self._next = self._next, None
+        return 0 if following is None else following.events
 
     # The link
 

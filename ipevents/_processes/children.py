@@ -74,6 +74,10 @@ class Children:
     def __len__(self) -> int:
         return len(self._states)
 
+    def waiting(self) -> int:
+        """Return how many events wait for next processes of children. State lock held."""
+        return sum(child.waiting() for child in self._states)
+
     # Starts
 
     def add(self, child: ChildState) -> None:
@@ -362,6 +366,7 @@ class Children:
         """Remove a child that will not be started again, and retire its link. State lock held."""
         self._states.remove(child)
         child.link.drop("link-cut", child.ends())
+        child.link.drop_waiting("link-cut")
         self._node.presence.retire(child.link)
 
     def _announce_end(self, child: ChildState) -> None:

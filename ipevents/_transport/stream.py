@@ -35,6 +35,7 @@ class Stream:
         "is_passed_on",
         "is_tampered",
         "keeps",
+        "lost_as",
         "max_message",
         "opens",
         "resumes",
@@ -56,6 +57,7 @@ class Stream:
         """
         keys, self.session, self.resumes = agreement or Agreement()
         self.keeps = bool(self.session)  # what was written, for another connection of the same session
+        self.lost_as = ""  # the cause of a loss, where it is not that of the link
         self.is_passed_on = False  # another connection has taken over its window
         self.is_tampered = False  # a frame had a wrong seal: something is between the two ends
         self.is_leaving = False  # the peer has said goodbye, so no other connection of the session follows

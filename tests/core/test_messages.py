@@ -45,6 +45,7 @@ NO_KINDS = {
     "MESSAGE_ITEMS",
     "WANTED",
     "NUMBER",
+    "OUTCOMES",
     "LAST_MESSAGE",
 } | {name for name in vars(messages) if name.startswith("MAX_")}
 

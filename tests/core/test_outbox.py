@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from ipevents._core import outbox as module
 from ipevents._core.decisions import Plan
-from ipevents._core.messages import ACKNOWLEDGED, BROADCAST, INTEREST, INTERESTS, MORE_INTERESTS, SEND_TO
+from ipevents._core.messages import (
+    ACKNOWLEDGED,
+    BROADCAST,
+    INTEREST,
+    INTERESTS,
+    MORE_INTERESTS,
+    PARENT,
+    PROGRAM,
+    SEND_TO,
+    TYPE_NAMES,
+    control,
+    count_messages,
+)
 from ipevents._core.outbox import (
     OUTBOX_BYTES,
     OUTBOX_RECORDS,
@@ -20,10 +32,8 @@ from ipevents._core.outbox import (
     Outbox,
     Patience,
     Verdict,
-    count_messages,
-    is_large,
 )
-from ipevents._core.wire import FRAME_BYTES, encode
+from ipevents._core.wire import FRAME_BYTES, encode, is_large
 
 SAME = (BROADCAST, ("a",), None)
 OTHER = (BROADCAST, ("b",), None)
@@ -452,11 +462,130 @@ def test_a_signal_handler_that_raises_mixes_nothing_up(which):
 
 def test_an_acknowledgement_that_waits_is_replaced_and_does_not_count_as_queued():
     outbox = Outbox()
-    outbox.put_acknowledgement(1)
+    outbox.put_acknowledgement(1, (0, 0, 1, 0))
     outbox.put(record("x", ()), 0)
-    outbox.put_acknowledgement(7)
-    assert (outbox.count, outbox.queued) == (2, 1)
-    assert [kind for kind, *_ in outbox.take()] == [ACKNOWLEDGED, BROADCAST]
-    outbox.put_acknowledgement(8)
-    assert outbox.take() == [[ACKNOWLEDGED, 8]]
-    assert (outbox.count, outbox.queued) == (0, 0)
+    outbox.put_acknowledgement(7, (1, 2, 3, 4))
+    assert (outbox.count, outbox.events) == (2, 1)
+    assert outbox.take() == [[ACKNOWLEDGED, 7, (1, 2, 3, 4)], record("x", ())]
+    outbox.put_acknowledgement(8, (1, 2, 3, 5))
+    assert outbox.take() == [[ACKNOWLEDGED, 8, (1, 2, 3, 5)]]
+    assert (outbox.count, outbox.events) == (0, 0)
+
+
+# Events and control records
+
+
+def users_events(records):
+    return sum(len(item[-1]) for item in records if item[0] in TYPE_NAMES)
+
+
+class Counted:
+    """An outbox, with all that it should have counted by looking at the records."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox()
+        self.put = self.gone = 0  # events
+        self.number = 0  # of the record that is put next
+
+    def do(self, step: str) -> None:
+        outbox, number = self.outbox, self.number
+        self.number += 1
+        if step == "take":
+            self.gone += users_events(outbox.take())
+        elif step == "clear":
+            self.gone += users_events(outbox.clear())
+        elif step.startswith("offer"):
+            payload: Any = [b"", []] if step == "offer large" else b""
+            head = OTHER if step == "offer other" else SAME
+            event = "x" if step == "offer" else "y"
+            self.put += outbox.offer(Plan(header=head, event=event), payload, 10)
+        elif step == "put several":
+            outbox.put(record(["x", "y", "x"], b"1", b"2", b"3"), 10)
+            self.put += 3
+        elif step == "put large":
+            outbox.put(record("x", [b"", []]), 10)
+            self.put += 1
+        elif step == "put":
+            outbox.put(record("x"), FRAME_BYTES // 2)
+            self.put += 1
+        elif step == "put program":
+            outbox.put((PROGRAM, (), "", None, [b""]), 10)
+        elif step == "put large program":
+            outbox.put((PROGRAM, (), "", None, [[b"", []]]), 10)
+        elif step == "control":
+            outbox.put(control(PARENT, pid="a"), FRAME_BYTES // 2)
+        elif step == "interest":
+            outbox.put_interest("x", bool(number % 2))
+        elif step == "interests":
+            outbox.put_interests(("x", "y"))
+        elif step == "acknowledgement":
+            outbox.put_acknowledgement(number, (0, 0, 0, 0))
+        elif step == "dropping":
+            outbox.begin_dropping()
+        else:
+            outbox.decide(1, Patience.FANOUT, 0.0, 0.0)
+
+    def check(self) -> None:
+        waiting = list(self.outbox._all())
+        assert self.outbox.events == users_events(waiting) == self.put - self.gone
+        controls = [item for item in waiting if item[0] not in TYPE_NAMES]
+        assert self.outbox.count == self.outbox.events + len(controls)
+        assert sum(frame[2] for frame in self.outbox.frames) == sum(
+            item[0] not in TYPE_NAMES for frame in self.outbox.frames for item in frame[0]
+        )
+        assert bool(waiting) == bool(self.outbox.tail or self.outbox.frames)
+
+
+STEPS = [
+    *("take", "clear", "offer", "offer y", "offer other", "offer large", "put", "put several", "put large"),
+    *("put program", "put large program", "control", "interest", "interests", "acknowledgement"),
+    *("dropping", "decide"),
+]
+
+
+@given(steps=st.lists(st.sampled_from(STEPS), max_size=60))
+def test_the_events_of_users_are_counted_and_no_control_record(steps):
+    counted = Counted()
+    for step in steps:
+        counted.do(step)
+        counted.check()
+    while counted.outbox.count:
+        counted.do("take")
+        counted.check()
+    assert counted.outbox.events == counted.put - counted.gone == 0
+
+
+@given(
+    before=st.lists(st.sampled_from(STEPS)),
+    there=st.lists(st.sampled_from(STEPS)),
+    after=st.lists(st.sampled_from(STEPS)),
+)
+def test_what_is_adopted_is_counted_and_goes_on_as_if_it_had_been_put_there(before, there, after):
+    counted, other = Counted(), Counted()
+    for step in before:
+        counted.do(step)
+    counted.do("clear")
+    for step in there:
+        other.do(step)
+    taken, being_written, peak = counted.outbox.taken, counted.outbox.being_written, counted.outbox.peak
+    waiting, size = list(other.outbox._all()), other.outbox.size
+    counted.outbox.adopt(other.outbox)
+    assert list(counted.outbox._all()) == waiting
+    assert counted.outbox.size == size
+    assert counted.outbox.taken is taken, "it is still with the thread that is about to write it"
+    assert (counted.outbox.being_written, counted.outbox.peak) == (being_written, peak)
+    counted.put, counted.gone = other.put - other.gone, 0
+    counted.check()
+    for step in after:
+        counted.do(step)
+        other.outbox = Outbox()  # it is not used any more
+        counted.check()
+
+
+def test_events_of_users_go_on_in_the_record_of_what_was_adopted_with_the_same_header():
+    outbox, other = Outbox(), Outbox()
+    other.offer(Plan(header=SAME, event="x"), b"1", 1)
+    outbox.adopt(other)
+    outbox.offer(Plan(header=SAME, event="x"), b"2", 1)
+    assert outbox.events == 2
+    assert outbox.take() == [record("x", b"1", b"2")]

@@ -15,6 +15,7 @@ from ends import CEILING, End
 from interrupting import Interruption
 
 from ipevents._core import link_state
+from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
@@ -564,3 +565,134 @@ def test_drops_are_counted_by_cause(ends):
     link.drop("full", 2)
     link.drop("link-cut", 0)
     assert link.dropped == {"full": 3}
+
+
+# The books
+
+
+def nonzero(counters):
+    return {key: count for key, count in counters.items() if count}
+
+
+def test_what_became_of_what_was_received_is_counted_in_one_place(ends):
+    link = ends[0].link
+    link.received, link.delivered = 10, 2
+    link.turn_out(UNHEARD, 3)
+    link.turn_out(FORWARDED, 1)
+    link.end_here("filtered", 2)
+    link.end_here("filtered", 1)
+    link.end_here("link-cut", 1)
+    assert link.outcomes == (3, 0, 1, 4)
+    assert link.ended_here == {"filtered": 3, "link-cut": 1}
+    assert link.received == link.delivered + sum(link.outcomes)
+
+
+def test_a_frame_that_was_not_handled_to_its_end_is_counted_as_what_is_missing_and_no_more(ends):
+    link = ends[0].link
+    link.received, link.delivered, link.let_go = 10, 2, 1
+    link.turn_out(UNHEARD, 3)
+    link.settle("malformed", 2)  # so many are held
+    assert (link.outcomes, link.ended_here) == ((3, 0, 0, 2), {"malformed": 2})
+    link.settle("malformed", 2)
+    link.settle("stopped", 2)
+    assert (link.outcomes, link.ended_here) == ((3, 0, 0, 2), {"malformed": 2})
+
+
+def test_what_was_kept_and_then_dropped_was_stopped(ends):
+    link = ends[0].link
+    link.received = 3
+    link.end_here("stopped", 1)
+    link.let_go = 2
+    with link._lock:
+        assert nonzero(link.counters()) == {
+            ("", "received"): 3,
+            ("receivedAs", "dropped"): 3,
+            ("endedHere", "stopped"): 3,
+        }
+
+
+def test_books_that_are_closed_begin_again_and_say_no_more_than_came_since(ends):
+    link = ends[0].link
+    with link._lock:
+        link.sent, link.acknowledged, link.acknowledged_as = 5, 3, (0, 1, 0, 0)
+        link.drop("full", 2)
+        first = {
+            ("", "sent"): 5,
+            ("", "acknowledged"): 3,
+            ("acknowledgedAs", "unreadable"): 1,
+            ("dropped", "full"): 2,
+        }
+        assert nonzero(link.counters()) == nonzero(link.close_books()) == first
+        assert nonzero(link.counters()) == {}
+        link.sent += 1
+        link.drop("full")
+        link.drop("closed")
+        second = {("", "sent"): 1, ("dropped", "full"): 1, ("dropped", "closed"): 1}
+        assert nonzero(link.counters()) == nonzero(link.close_books()) == second
+        assert nonzero(link.close_books()) == {}
+
+
+def test_what_a_peer_has_not_acknowledged_at_its_end_is_lost_by_the_cause_of_the_link(joined):
+    a, b = joined
+    for _ in range(3):
+        a.send("x")
+    b.next_messages(3)
+    with a.lock:
+        assert a.link.flush(Deadline(CEILING))
+        assert (a.link.sent, a.link.unacknowledged, a.link.lost) == (3, 3, 0)
+        a.link.take_acknowledgement(1, (0, 0, 0, 1))  # of the first frame
+        events = a.link.acknowledged
+        assert (a.link.unacknowledged, a.link.acknowledged_as) == (3 - events, (0, 0, 0, 1))
+        a.link.lost_as = "stopped"
+    b.link.disconnect()
+    a.next_closed()
+    with a.lock:
+        assert (a.link.unacknowledged, a.link.lost) == (0, 3 - events)
+        assert nonzero(a.link.counters()) == nonzero(
+            {
+                ("", "sent"): 3,
+                ("", "acknowledged"): events,
+                ("acknowledgedAs", "dropped"): 1,
+                ("", "lost"): 3 - events,
+                ("dropped", "stopped"): 3 - events,
+            }
+        )
+
+
+def test_outcomes_that_cannot_be_change_nothing_in_the_books(joined):
+    a, b = joined
+    a.send("x")
+    b.next_messages(1)
+    with a.lock:
+        assert a.link.flush(Deadline(CEILING))
+        before = a.link.counters()
+        with pytest.raises(ProtocolError):
+            a.link.take_acknowledgement(1, (1, 1, 0, 0))
+        assert (a.link.counters(), a.link.unacknowledged) == (before, 1)
+        a.link.take_acknowledgement(1, (1, 0, 0, 0))
+        assert (a.link.acknowledged, a.link.acknowledged_as) == (1, (1, 0, 0, 0))
+
+
+def test_what_is_about_to_be_written_is_still_queued(joined):
+    a, _ = joined
+    with a.lock:
+        a.put("x")
+        assert a.link.queued == 1
+        records = a.link.claim_now()
+        assert (a.link.outbox.events, a.link.queued, a.link.sent) == (0, 1, 0)
+    a.link.write_now(records)
+    with a.lock:
+        assert (a.link.queued, a.link.sent, a.link.unacknowledged) == (0, 1, 1)
+
+
+def test_what_waits_is_dropped_with_its_cause_and_what_was_taken_is_not(joined):
+    a, b = joined
+    with a.lock:
+        a.put("x")
+        records = a.link.claim_now()
+        a.put("y")
+        a.link.tell((PARENT, "4711"))
+        a.link.drop_waiting("closed")
+        assert (a.link.dropped, a.link.queued, a.link.outbox.count) == ({"closed": 1}, 1, 0)
+    a.link.write_now(records)
+    assert b.next_messages(1) == [("x", ())]

@@ -8,7 +8,9 @@ from multiprocessing.connection import Connection
 
 import pytest
 from ends import CEILING, End
+from scripts import wait_until
 
+from ipevents._core.books import NONE
 from ipevents._core.handshake import Agreement
 from ipevents._core.link_state import Right
 from ipevents._core.messages import ACKNOWLEDGED, BROADCAST, PAYLOADS, RESUMED
@@ -53,9 +55,9 @@ def end():
     end.end()
 
 
-def take_resumed(end, number):
+def take_resumed(end, number, outcomes=NONE):
     with end.lock:
-        end.link.take_resumed(number)
+        end.link.take_resumed(number, outcomes)
 
 
 def events(frame):
@@ -70,12 +72,12 @@ def test_what_was_not_handled_is_written_again_before_anything_else(end):
     first.hang_up(end)
     end.send("later")  # waits
     second = Peer(end, resumes=True)
-    assert second.read() == [(RESUMED, 0)]
+    assert second.read() == [(RESUMED, 0, NONE)]
     take_resumed(end, 1)
     assert [events(second.read()) for _ in range(3)] == [["y"], ["z"], ["later"]]
     assert (end.link.sent, end.link.acknowledged, end.link.dropped) == (4, 1, {})
     with end.lock:
-        end.link.take_acknowledgement(4)
+        end.link.take_acknowledgement(4, NONE)
     assert end.link.acknowledged == 4
     second.socket.close()
 
@@ -96,11 +98,32 @@ def test_a_thread_that_still_writes_to_the_connection_before_delays_the_session_
         end.link.write_now(records)  # fails: the first connection has ended
     else:
         end.link.give_back()
-    assert second.read() == [(RESUMED, 0)]
+    assert second.read() == [(RESUMED, 0, NONE)]
     assert events(second.read()) == ["x"]
     end.send("y")
     assert events(second.read()) == ["y"]
     assert (end.link.sent, end.link.dropped) == (2, {})
+    second.socket.close()
+
+
+def test_what_comes_while_a_thread_still_writes_to_the_connection_before_can_be_withheld_as_well(end):
+    first = Peer(end, resumes=False)
+    with end.lock:
+        end.put("x")
+        records = end.link.claim()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    take_resumed(end, 0)
+    assert end.link.stream is None
+    end.link.withhold()
+    end.link.handled_frame(10)
+    handled = end.link.handled
+    assert (handled.last, handled.is_unsaid) == (1, False)
+    end.link.release()
+    end.link.handled_frame(10)
+    assert (handled.last, handled.is_unsaid) == (2, True)
+    end.link.write_now(records)
+    assert second.read() == [(RESUMED, 2, NONE)]
     second.socket.close()
 
 
@@ -112,7 +135,7 @@ def test_a_claim_that_was_given_back_is_written_with_the_next_connection(end):
     first.hang_up(end)
     end.link.give_back()
     second = Peer(end, resumes=True)
-    assert second.read() == [(RESUMED, 0)]
+    assert second.read() == [(RESUMED, 0, NONE)]
     take_resumed(end, 0)
     assert events(second.read()) == ["x"]
     second.socket.close()
@@ -124,10 +147,10 @@ def test_what_was_handled_is_said_first_and_acknowledged_as_ever(end):
         end.link.handled_frame(10)
     first.hang_up(end)
     second = Peer(end, resumes=True)
-    assert second.read() == [(RESUMED, 3)]
+    assert second.read() == [(RESUMED, 3, NONE)]
     take_resumed(end, 0)
     threading.Thread(target=end.link.handled_frame, args=(10,)).start()
-    while [record[:2] for record in map(tuple, second.read())] != [(ACKNOWLEDGED, 4)]:
+    while list(map(tuple, second.read())) != [(ACKNOWLEDGED, 4, NONE)]:
         continue  # the one for the first connection may have waited in the outbox
     second.socket.close()
 
@@ -137,13 +160,33 @@ def test_a_session_that_is_forgotten_is_counted_once(end):
     for _ in range(3):
         end.send("x")
         first.read()
+    with end.lock:
+        assert end.link.flush(Deadline(CEILING)), "no thread writes to it any more"
     first.hang_up(end)
     with end.lock:
         assert end.link.can_resume(SESSION)
         end.link.forget_session("disconnected")
         end.link.forget_session("disconnected")
         assert not end.link.can_resume(SESSION)
-    assert end.link.dropped == {"disconnected": 3}
+    assert (end.link.dropped, end.link.lost, end.link.sent) == ({"disconnected": 3}, 3, 3)
+
+
+def test_a_session_that_is_forgotten_while_a_thread_still_writes_is_counted_by_its_cause(end):
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    with end.lock:
+        assert end.link.flush(Deadline(CEILING))
+        end.put("x")
+        records = end.link.claim_now()
+    assert records
+    first.hang_up(end)
+    with end.lock:
+        end.link.forget_session("disconnected")
+        assert end.link.dropped == {}, "the frame that was claimed is not in yet"
+    end.link.give_back()
+    wait_until(lambda: end.link.dropped == {"disconnected": 2})
+    assert (end.link.lost, end.link.sent) == (2, 2)
 
 
 @pytest.mark.parametrize("number", [4, -1, "1", None])
@@ -175,9 +218,9 @@ def test_a_peer_goes_on_once_and_only_where_a_session_was_interrupted(end):
 def test_a_frame_that_is_only_an_acknowledgement_has_no_number(end):
     peer = Peer(end, resumes=False)
     with end.lock:
-        end.link.outbox.put_acknowledgement(1)
+        end.link.outbox.put_acknowledgement(1, (0, 0, 0, 1))
         end.link.prompt()
-    assert peer.read() == [[ACKNOWLEDGED, 1]]
+    assert peer.read() == [[ACKNOWLEDGED, 1, (0, 0, 0, 1)]]
     end.send("x")
     assert len(peer.read()[0][PAYLOADS]) == 1
     assert peer is not None

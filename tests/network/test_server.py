@@ -21,7 +21,7 @@ from ipevents._links.link import Link
 from ipevents._network import server as module
 from ipevents._network.server import Server
 from ipevents._node.node import Node
-from ipevents._node.presence import past_of
+from ipevents._node.snapshot import snapshot
 from ipevents._options import Options
 from ipevents._platform.threads import Deadline
 from ipevents._transport.acceptor import EVICTED, Accepted
@@ -239,7 +239,8 @@ def test_what_a_client_sends_is_heard_and_its_end_is_told(serving):
     assert link.join(Deadline(CEILING))
     assert serving.child() is None
     assert link in serving.node.retired
-    assert past_of(serving.node)["received"] == 1
+    past = snapshot(serving.node, 0, int)["past"]
+    assert (past["received"], past["receivedAs"]["delivered"]) == (1, 1)
 
 
 def test_the_breach_of_a_client_is_an_error_and_ends_its_link(serving):

@@ -5,16 +5,27 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import threading
 
 import pytest
+from balance import imbalances
 from places import CEILING, FULL, expect_old, free, in_thread, join, settle, stall, watch_waits
 
 from ipevents._core import outbox
-from ipevents._core.messages import BROADCAST, PARENT, TO_CHILDS, TO_PARENTS, TO_SIBLINGS
+from ipevents._core.books import shown
+from ipevents._core.messages import (
+    BROADCAST,
+    PARENT,
+    TO_CHILDS,
+    TO_GRAND_MASTER,
+    TO_PARENTS,
+    TO_SIBLINGS,
+)
 from ipevents._core.outbox import STALLED_SECONDS, Patience
 from ipevents._core.state import Stage
 from ipevents._exceptions import Closed, MessageTooLarge, OutboxFull, SlowPeer, Undeliverable, UnknownProcess
 from ipevents._node import backpressure
+from ipevents._node.snapshot import snapshot
 from ipevents._payload.forms import size_of
 from ipevents._platform.clock import monotonic
 from ipevents._platform.threads import start_thread
@@ -500,3 +511,197 @@ def test_a_copy_that_waits_finds_out_that_its_link_is_gone(heavy, monkeypatch):
     monkeypatch.setattr(heavy.link, "wait_room", lambda seconds: None)
     backpressure.wait_to_copy(heavy.node, lambda: links.pop(0), 100)
     assert links == []
+
+
+# What is counted where there is no room
+
+
+def counted(place):
+    """Events sent, and their copies beyond one for each; and all has to be in the books."""
+    with place.node.lock:
+        outgoing = place.node.outgoing
+        found = (outgoing.sent - place.before[0], outgoing.more - place.before[1])
+    assert imbalances(snapshot(place.node, 0, int)) == []
+    assert place.node.outgoing.filtered == 0
+    return found
+
+
+def measured(place):
+    """From now on only what comes is counted."""
+    place.before = (place.node.outgoing.sent, place.node.outgoing.more)
+    return place
+
+
+@pytest.fixture
+def jammed(narrow):
+    """A place with two children whose outboxes are full, and one that has room."""
+    narrow.second = narrow.make_child("second")
+    for number in range(FULL):
+        narrow.send_child("second", "old", number)
+    return measured(narrow)
+
+
+def take_one(link):
+    """As if it had been written, handled, and then forgotten."""
+    link.outbox.take()
+    link.outbox.taken = []
+    link.sent += 1
+    link.acknowledged += 1
+
+
+def test_a_fanout_that_waits_for_some_links_is_sent_once_with_a_copy_for_each(jammed, monkeypatch):
+    for link in (jammed.full, jammed.second):
+        monkeypatch.setattr(link, "wait_room", lambda seconds, link=link: take_one(link))
+        link.progress = monotonic()
+    jammed.send(TO_CHILDS, "x", 1)
+    assert counted(jammed) == (1, 2)
+    assert [link.outbox.events for link in (jammed.full, jammed.second, jammed.free)] == [FULL, FULL, 1]
+
+
+def test_a_fanout_for_which_no_link_has_room_at_once_is_sent_once_as_well(jammed, monkeypatch):
+    with jammed.node.lock:
+        jammed.node.router.remove_child(jammed.free)
+    for link in (jammed.full, jammed.second):
+        monkeypatch.setattr(link, "wait_room", lambda seconds, link=link: take_one(link))
+        link.progress = monotonic()
+    jammed.send(TO_CHILDS, "x", 1)
+    assert counted(jammed) == (1, 1)
+
+
+def test_a_copy_that_is_dropped_for_a_slow_peer_counts_as_a_copy(jammed):
+    for link in (jammed.full, jammed.second):
+        link.progress = -1000.0
+    for number in range(1, 4):
+        jammed.send(TO_CHILDS, "x", number)
+        assert counted(jammed) == (number, 2 * number)
+    assert jammed.full.dropped == jammed.second.dropped == {"slow-peer": 3}
+    assert jammed.free.outbox.events == 3
+
+
+@pytest.mark.parametrize("gone", ["full", "second"])
+def test_a_copy_for_a_link_that_goes_in_a_wait_counts_as_a_copy(jammed, monkeypatch, gone):
+    """The first goes while its own room is waited for, the second while that of the first is."""
+
+    def wait_room(seconds):
+        jammed.node.presence.child_gone(getattr(jammed, gone), None)
+        if gone == "second":
+            take_one(jammed.full)
+
+    monkeypatch.setattr(jammed.full, "wait_room", wait_room)
+    monkeypatch.setattr(jammed.second, "wait_room", lambda seconds: take_one(jammed.second))
+    jammed.full.progress = jammed.second.progress = monotonic()
+    jammed.send(TO_CHILDS, "x", 1)
+    assert counted(jammed) == (1, 2)
+    assert shown(jammed.node.past)["dropped"] == {"link-cut": FULL + 1}
+
+
+def test_an_addressed_event_that_waits_is_sent_once(jammed, monkeypatch):
+    waits = []
+
+    def wait_room(seconds):
+        waits.append(counted(jammed))
+        if len(waits) == 2:
+            take_one(jammed.full)
+
+    monkeypatch.setattr(jammed.full, "wait_room", wait_room)
+    jammed.send_child("full", "x", 1)
+    assert waits == [(0, 0), (0, 0)], "nothing is counted before it is put"
+    assert counted(jammed) == (1, 0)
+
+
+def test_a_wait_that_ends_with_the_stop_leaves_only_what_was_put(jammed, monkeypatch):
+    def wait_room(seconds):
+        jammed.node.stage = Stage.CLOSED
+
+    jammed.full.progress = monotonic()
+    monkeypatch.setattr(jammed.full, "wait_room", wait_room)
+    with pytest.raises(Closed):
+        jammed.send(TO_CHILDS, "x", 1)
+    assert counted(jammed) == (1, 0)
+    assert [link.dropped for link in (jammed.full, jammed.second, jammed.free)] == [{}, {}, {}]
+
+
+# What is counted of what listeners send
+
+
+def in_listener(place, call):
+    """Run a call as a listener does; returns what it raised, or None."""
+    raised = []
+
+    def listener(message):
+        try:
+            call()
+        except BaseException as exc:
+            raised.append(exc)
+
+    place.on("go", listener)
+    place.node.events.emit("go", (), {})
+    place.node.dispatcher.remove("go", listener)
+    return raised[0] if raised else None
+
+
+@pytest.mark.parametrize("links", [0, 1, 3])
+@pytest.mark.parametrize("size", [1, 2 * backpressure.ANY_LIMIT])
+def test_a_fanout_of_a_listener_is_one_event_sent_and_a_copy_for_each_link(places, links, size):
+    place = measured(places("me"))
+    place.node.announced = True
+    made = [place.make_child(str(number)) for number in range(links)]
+    assert in_listener(place, lambda: place.send(TO_CHILDS, "x", b"x" * size)) is None
+    outgoing = place.node.outgoing
+    assert (outgoing.sent, outgoing.more, outgoing.filtered) == (1, links - 1, not links)
+    assert imbalances(snapshot(place.node, 0, int)) == []
+    assert [link.outbox.events for link in made] == [1] * links
+
+
+def test_what_a_listener_is_refused_is_not_counted(jammed):
+    for call in (lambda: jammed.send(TO_CHILDS, "x"), lambda: jammed.send_child("full", "x")):
+        assert type(in_listener(jammed, call)) is OutboxFull
+    assert counted(jammed) == (0, 0)
+    assert jammed.free.outbox.events == 0
+
+
+def test_what_a_thread_of_the_library_is_refused_goes_nowhere_and_is_not_counted(jammed):
+    backpressure.library_threads.add(threading.get_ident())  # in no listener: a deferred send, say
+    try:
+        for call in (lambda: jammed.send(TO_CHILDS, "x"), lambda: jammed.send_child("full", "x")):
+            with pytest.raises(OutboxFull):
+                call()
+    finally:
+        backpressure.library_threads.discard(threading.get_ident())
+    assert counted(jammed) == (0, 0)
+    assert jammed.free.outbox.events == 0
+
+
+def test_a_listener_that_sends_to_a_slow_peer_which_has_room_again_is_counted_as_ever(jammed):
+    with jammed.node.lock:
+        jammed.full.outbox.begin_dropping()
+        take_one(jammed.full)
+        take_one(jammed.second)
+    assert in_listener(jammed, lambda: jammed.send(TO_CHILDS, "x")) is None
+    assert counted(jammed) == (1, 2)
+    assert [link.outbox.events for link in (jammed.full, jammed.second, jammed.free)] == [FULL, FULL, 1]
+
+
+def test_a_listener_at_the_top_sends_to_itself_without_a_copy(places):
+    place = measured(places("me")).listen("x")
+    place.node.announced = True
+    assert in_listener(place, lambda: place.send(TO_GRAND_MASTER, "x")) is None
+    assert in_listener(place, lambda: place.send_to(["me"], "x")) is None
+    assert counted(place) == (2, -2)
+    assert place.node.outgoing.delivered == 2
+
+
+def test_what_is_too_large_for_one_link_is_not_counted_for_any(places):
+    place = measured(places("me"))
+    place.node.announced = True
+    place.make_child("first")
+    second = place.make_child("second")
+    second.limit, second.is_limited = 2000, True
+
+    def send():
+        place.send(TO_CHILDS, "x", b"x" * 3000)
+
+    with pytest.raises(MessageTooLarge):
+        send()
+    assert type(in_listener(place, send)) is MessageTooLarge
+    assert counted(place) == (0, 0)

@@ -65,7 +65,7 @@ def relay(places):
 
 
 def take(place, link, record):
-    place.node.incoming._controls.take(link, record)
+    place.node.incoming.controls.take(link, record)
 
 
 BELOW = {
@@ -172,14 +172,14 @@ def test_a_report_that_has_come_home_is_an_error_and_is_counted(relay):
         "nobody",
         "a cause",
     )
-    assert relay.node.incoming.counters == {"undeliverable": 1}
+    assert relay.node.incoming.controls.undeliverable == 1
 
 
 def test_a_report_goes_one_hop_further_on_its_way_home(relay):
     relay.hear_errors()
     take(relay, relay.child, (REPORT, ("far", "top"), "x", "leaf", None, "a cause"))
     assert queued(relay, relay.parent) == [(REPORT, ("far",), "x", "leaf", None, "a cause")]
-    assert relay.node.incoming.counters == {}
+    assert relay.node.incoming.controls.undeliverable == 0
 
 
 def test_a_report_whose_way_home_is_gone_is_dropped(relay):

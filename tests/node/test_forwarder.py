@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 
 import pytest
-from places import CEILING, join, queued, settle
+from places import CEILING, FULL, join, queued, settle
 
 from ipevents._core.messages import (
     BROADCAST,
@@ -17,10 +17,12 @@ from ipevents._core.messages import (
     TO_PARENTS,
     TO_SIBLINGS,
 )
+from ipevents._core.state import Stage
 from ipevents._core.topology import Up
-from ipevents._exceptions import ProtocolError, Undeliverable
+from ipevents._exceptions import Closed, ProtocolError, Undeliverable
 from ipevents._node import forwarder as module
 from ipevents._node.forwarder import STALE
+from ipevents._platform.clock import monotonic
 
 
 def test_a_route_that_breaks_further_on_is_told_to_its_origin(line):
@@ -44,7 +46,8 @@ def test_such_notices_come_at_most_once_a_second_for_one_cause(line):
     assert isinstance(top.next_error(), Undeliverable)
     settle(*line)
     assert top.errors.empty()
-    assert line[1].links[0].dropped == {"undeliverable": 50}
+    link = line[1].links[0]
+    assert (link.ended_here, link.dropped) == ({"undeliverable": 50}, {})
 
 
 def test_what_a_forwarder_cannot_pass_on_is_told_to_its_origin(places):
@@ -173,7 +176,7 @@ def test_a_record_that_cannot_be_is_refused_and_nothing_is_kept(relay, forged):
 
 
 def test_what_is_passed_on_has_us_on_its_path_and_counts_where_it_goes(relay):
-    assert forward(relay, relay.one, record(messages=[(1,), (2,)]))
+    assert forward(relay, relay.one, record(messages=[(1,), (2,)])) == ""
     for link in (relay.parent, relay.two):
         assert queued(relay, link) == [(BROADCAST, ("one", "relay"), "x", None, [(1,), (2,)])]
         assert (link.forwarded, link.dropped) == (2, {})
@@ -192,7 +195,7 @@ def test_a_size_that_is_known_is_taken_for_the_limits_and_another_is_worked_out(
 def test_a_decision_that_is_not_of_this_topology_is_made_again(relay):
     decision = decide(relay, relay.one, record())
     three = relay.make_child("three")
-    assert forward(relay, relay.one, record(), decision)
+    assert forward(relay, relay.one, record(), decision) == ""
     assert len(queued(relay, three)) == 1
 
 
@@ -200,16 +203,16 @@ def test_several_events_that_need_to_be_decided_again_go_nowhere_yet(relay):
     several = record(event=["x", "y"], messages=[(1,), (2,)])
     decision = relay.forwarder.decide(relay.one, several, "x")
     relay.make_child("three")
-    assert forward(relay, relay.one, several, decision) is False
+    assert forward(relay, relay.one, several, decision) is None
     assert queued(relay, relay.two) == []
 
 
-def test_what_is_to_be_passed_on_for_a_link_that_is_gone_is_counted_there(relay):
+def test_what_is_to_be_passed_on_for_a_link_that_is_gone_goes_nowhere(relay):
     decision = decide(relay, relay.one, record())
     with relay.node.lock:
         relay.node.presence.child_gone(relay.one, None)
-    assert forward(relay, relay.one, record(messages=[(1,), (2,)]), decision)
-    assert relay.one.dropped == {"link-cut": 2}
+    assert forward(relay, relay.one, record(messages=[(1,), (2,)]), decision) == "link-cut"
+    assert relay.one.dropped == {}
     assert queued(relay, relay.two) == []
 
 
@@ -221,25 +224,27 @@ def test_a_target_that_goes_while_the_reader_waits_for_another_one_is_skipped(re
 
     monkeypatch.setattr(module, "wait_to_forward", wait)
     relay.parent.outbox.begin_dropping()
-    assert forward(relay, relay.one, record())
+    assert forward(relay, relay.one, record()) == ""
     assert len(queued(relay, relay.parent)) == 1
-    assert (queued(relay, relay.two), relay.two.dropped) == ([], {"link-cut": 1})
+    assert (queued(relay, relay.two), relay.two.dropped, relay.two.forwarded) == ([], {"link-cut": 1}, 1)
+    past = {key: count for key, count in relay.node.past.items() if count}
+    assert past == {("", "forwarded"): 1, ("dropped", "link-cut"): 1}, "although it was remembered before"
 
 
 def test_what_should_go_up_in_an_outage_goes_down_all_the_same_and_its_origin_is_told(relay):
     relay.hear_errors()
     with relay.node.lock:
         relay.node.router.set_up(Up.AWAY)
-    assert forward(relay, relay.one, record())
+    assert forward(relay, relay.one, record()) == ""
     assert len(queued(relay, relay.two)) == 1
-    assert relay.parent.dropped == {"disconnected": 1}
+    assert (relay.parent.dropped, relay.parent.forwarded) == ({"disconnected": 1}, 1)
     assert queued(relay, relay.one) == [(REPORT, (), "x", "relay", None, "the server top is away")]
 
 
 def test_a_next_hop_that_there_is_not_is_reported_with_its_name(relay):
     one = record(SEND_TO, to=("far", ("far", "nobody")))
-    assert forward(relay, relay.one, one)
-    assert relay.one.dropped == {"undeliverable": 1}
+    assert forward(relay, relay.one, one) == "undeliverable"
+    assert relay.one.dropped == {}
     cause = "'nobody' is no parent or child of relay"
     assert queued(relay, relay.one) == [(REPORT, (), "x", "relay", "nobody", cause)]
 
@@ -254,7 +259,8 @@ def test_only_what_is_too_large_in_itself_is_not_passed_on_by_a_limited_link(rel
     if not is_limited:
         assert (relay.two.forwarded, relay.two.dropped) == (4, {})
         return
-    assert (relay.two.forwarded, relay.two.dropped) == (2, {"too-large": 2})
+    assert (relay.two.forwarded, relay.two.dropped) == (4, {"too-large": 2})
+    assert len(queued(relay, relay.two)) == 1
     ((_, route, event, at, target, cause),) = queued(relay, relay.one)
     assert (route, event, at, target) == ((), "x", "relay", None)
     assert "bytes are more than two takes (1000, socket.maxMessage)" in cause
@@ -295,3 +301,100 @@ def test_causes_that_were_reported_are_not_all_remembered(relay, monkeypatch):
             relay.forwarder.report_back(relay.one, record(), str(number), None)
     assert len(relay.forwarder._reported) <= 4
     assert len(queued(relay, relay.one)) == 20
+
+
+# What forwarding says of where messages went
+
+
+def deaf(relay, link):
+    """A child that is online and wants nothing."""
+    with relay.node.lock:
+        relay.node.router.peer_interests(link, ())
+        relay.node.router.online(link, (link.name,))
+
+
+def test_what_nobody_wants_further_on_is_filtered(relay):
+    deaf(relay, relay.two)
+    to_siblings = record(TO_SIBLINGS)
+    assert not decide(relay, relay.one, to_siblings).goes_on
+    assert forward(relay, relay.one, to_siblings) == "filtered"
+    assert (relay.two.forwarded, queued(relay, relay.two), queued(relay, relay.one)) == (0, [], [])
+
+
+def test_what_nobody_wants_any_more_since_it_was_decided_is_filtered(relay):
+    decision = decide(relay, relay.one, record(TO_SIBLINGS))
+    assert decision.goes_on
+    deaf(relay, relay.two)
+    assert forward(relay, relay.one, record(TO_SIBLINGS), decision) == "filtered"
+    assert (relay.two.forwarded, queued(relay, relay.two)) == (0, [])
+
+
+def test_what_should_go_up_only_in_an_outage_is_in_the_books_of_the_way_up(relay):
+    with relay.node.lock:
+        relay.node.router.set_up(Up.AWAY)
+    assert forward(relay, relay.one, record(TO_PARENTS, messages=[(1,), (2,)])) == ""
+    assert (relay.parent.forwarded, relay.parent.dropped) == (2, {"disconnected": 2})
+    assert queued(relay, relay.parent) == []
+
+
+def test_what_no_next_link_takes_is_in_their_books_and_not_filtered(relay, small):
+    relay.hear_errors()
+    to = ("two", ("two",))
+    with relay.node.lock:
+        for number in range(FULL):
+            relay.two.outbox.put(record(event="old", messages=[(number,)]), 10)
+        relay.two.progress = -1000.0
+    assert forward(relay, relay.one, record(SEND_TO, to=to, messages=[(1,), (2,)])) == ""
+    assert (relay.two.forwarded, relay.two.dropped) == (2, {"slow-peer": 2})
+    assert relay.two.outbox.events == FULL
+    assert [one[0] for one in queued(relay, relay.one)] == [REPORT]
+
+
+def test_what_is_too_large_for_the_one_link_is_in_its_books(relay):
+    relay.two.limit, relay.two.is_limited = 100, True
+    to = ("two", ("two",))
+    assert forward(relay, relay.one, record(SEND_TO, to=to, messages=[(b"x" * 200,)])) == ""
+    assert (relay.two.forwarded, relay.two.dropped) == (1, {"too-large": 1})
+
+
+def test_a_target_that_goes_while_the_reader_waits_for_it_has_all_in_the_books_of_the_past(
+    relay, small, monkeypatch
+):
+    with relay.node.lock:
+        for number in range(FULL):
+            relay.two.outbox.put(record(event="old", messages=[(number,)]), 10)
+        relay.two.forwarded = FULL
+        relay.two.progress = monotonic()
+
+    def wait_room(seconds):
+        relay.node.presence.child_gone(relay.two, None)
+
+    monkeypatch.setattr(relay.two, "wait_room", wait_room)
+    assert forward(relay, relay.one, record(TO_SIBLINGS, messages=[(1,), (2,)])) == ""
+    past = {key: count for key, count in relay.node.past.items() if count}
+    assert past == {("", "forwarded"): FULL + 2, ("dropped", "link-cut"): FULL + 2}
+
+
+def test_a_stop_while_the_reader_waits_leaves_what_was_not_put_out_of_the_books_of_the_target(
+    relay, small, monkeypatch
+):
+    with relay.node.lock:
+        for number in range(FULL):
+            relay.two.outbox.put(record(event="old", messages=[(number,)]), 10)
+        relay.two.progress = monotonic()
+
+    def wait_room(seconds):
+        relay.node.stage = Stage.CLOSED
+
+    monkeypatch.setattr(relay.two, "wait_room", wait_room)
+    with pytest.raises(Closed):
+        forward(relay, relay.one, record())
+    assert (relay.parent.forwarded, len(queued(relay, relay.parent))) == (1, 1)
+    assert (relay.two.forwarded, relay.two.dropped) == (0, {})
+
+
+def test_several_events_that_go_the_same_way_are_forwarded_and_counted_as_so_many(relay):
+    several = record(event=["x", "y", "x"], messages=[(1,), (2,), (3,)])
+    decision = relay.forwarder.decide(relay.one, several, "x")
+    assert forward(relay, relay.one, several, decision) == ""
+    assert (relay.two.forwarded, relay.two.outbox.events) == (3, 3)

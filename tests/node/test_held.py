@@ -5,33 +5,38 @@ from __future__ import annotations
 import pytest
 
 from ipevents._core.decisions import Decision
+from ipevents._core.window import Handled
 from ipevents._node import held as module
 from ipevents._node.held import Held
 
 ONE, OTHER = Decision(("1",)), Decision(("2",))
 
 
-class Dropping:
+class Connected:
     """As much of a link as the store needs."""
 
-    def __init__(self):
-        self.dropped = []
-
-    def drop(self, cause, count):
-        self.dropped.append((cause, count))
+    def __init__(self, handled=None):
+        self.handled = handled
+        self.let_go = 0
 
 
 @pytest.fixture
 def link():
-    return Dropping()
+    return Connected()
 
 
-def test_what_is_held_comes_back_in_order_with_the_decision_for_its_event(link):
-    held = Held()
+def test_what_is_held_comes_back_in_order_with_the_decision_for_its_event_and_what_it_came_by(link):
+    held, first, second = Held(), Handled(), Handled()
+    link.handled = first
     held.add(link, {"a": ONE, "b": OTHER}, ["a", "b"], [(1,), (2,)])
+    link.handled = second
     held.add(link, {"a": ONE}, ["a"], [(3,)])
     assert held.count == 3
-    assert held.take() == [(link, ONE, (1,)), (link, OTHER, (2,)), (link, ONE, (3,))]
+    assert held.take() == [
+        (link, first, ONE, (1,)),
+        (link, first, OTHER, (2,)),
+        (link, second, ONE, (3,)),
+    ]
     assert (held.count, held.take()) == (0, [])
 
 
@@ -51,4 +56,15 @@ def test_what_is_dropped_is_counted_once(link):
     held.add(link, {"a": ONE}, ["a", "a"], [(1,), (2,)])
     held.drop()
     held.drop()
-    assert link.dropped == [("stopped", 2)]
+    assert link.let_go == 2
+    assert (held.count, held.is_dropped) == (0, True)
+
+
+def test_what_is_held_is_counted_for_the_link_that_it_came_by(link):
+    held, other = Held(), Connected()
+    assert held.count_of(link) == 0
+    held.add(link, {"a": ONE}, ["a", "a"], [(1,), (2,)])
+    held.add(other, {"a": ONE}, ["a"], [(3,)])
+    assert (held.count_of(link), held.count_of(other)) == (2, 1)
+    held.take()
+    assert held.count_of(link) == 0

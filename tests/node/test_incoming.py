@@ -5,13 +5,16 @@ from __future__ import annotations
 import queue
 import socket
 import sys
+import threading
 
 import numpy
 import pytest
-from places import CEILING, join, settle
+from places import CEILING, join, settle, watch_waits
 from scripts import wait_until
 
+from ipevents._core.books import DROPPED, NONE, group_of, plus
 from ipevents._core.messages import (
+    ACKNOWLEDGED,
     BROADCAST,
     INTEREST,
     INTERESTS,
@@ -24,9 +27,13 @@ from ipevents._core.messages import (
     TO_CHILDS,
     TO_PARENTS,
     TO_SIBLINGS,
+    count_messages,
 )
+from ipevents._core.state import Stage
+from ipevents._core.window import Written
 from ipevents._exceptions import ProtocolError, UnreadablePayload
 from ipevents._payload import forms
+from ipevents._transport.frame_reader import LOST
 
 # Arguments
 
@@ -72,6 +79,204 @@ def test_arguments_are_not_opened_where_nobody_listens(line):
     assert middle.errors.empty()
 
 
+# What became of it
+
+
+def became(link):
+    """What was received, and each number of what became of it, which have to be as many."""
+    assert link.received == link.delivered + sum(link.outcomes)
+    assert sum(link.ended_here.values()) == link.outcomes[DROPPED]
+    return link.received, link.delivered, link.outcomes, link.ended_here
+
+
+def ended(place, link):
+    """What ended here of what came by this link, by cause."""
+    with place.node.lock:
+        return group_of(link.counters(), "endedHere")
+
+
+def read_all(place, peer):
+    """Until all that the peer has sent was read; returns the error of the link, if there was one."""
+    peer.socket.shutdown(socket.SHUT_WR)
+    pid, error = place.next_closed()
+    assert pid == peer.pid
+    return error
+
+
+@pytest.mark.parametrize("event", ["x", ["x", "x", "x", "x", "x"]], ids=["one name", "a name for each"])
+def test_a_listener_that_is_called_once_has_heard_one_event_of_a_burst(places, raw, event):
+    top, heard = places("top"), []
+    top.node.dispatcher.add("x", lambda message, number: heard.append(number), once=True)
+    peer = raw(top)
+    peer.send((TO_PARENTS, ("raw",), event, None, [(number,) for number in range(5)]))
+    assert peer.next_acknowledgement() == (1, (4, 0, 0, 0))
+    assert read_all(top, peer) is None
+    assert heard == [0]
+    assert became(peer.link) == (5, 1, (4, 0, 0, 0), {})
+
+
+@pytest.mark.parametrize("event", ["x", ["x", "x", "x"]], ids=["one name", "a name for each"])
+def test_an_event_that_cannot_be_read_is_not_delivered_and_those_beside_it_are(places, raw, event):
+    top = places("top").hear_errors().listen("x")
+    peer = raw(top)
+    peer.send((TO_PARENTS, ("raw",), event, None, [(1,), b"no pickle", (3,)]))
+    assert peer.next_acknowledgement() == (1, (0, 1, 0, 0))
+    assert read_all(top, peer) is None
+    assert [top.next()[1] for _ in range(2)] == [(1,), (3,)]
+    assert isinstance(top.next_error(), UnreadablePayload)
+    assert became(peer.link) == (3, 2, (0, 1, 0, 0), {})
+
+
+def test_an_event_whose_buffers_find_no_memory_is_received_and_unreadable(places, raw):
+    top = places("top").hear_errors().listen("x")
+    peer = raw(top)
+    record = (TO_PARENTS, ("raw",), "x", None, [[b"meta", [8]]])
+    top.node.incoming.receive(peer.link, [record], LOST)
+    assert isinstance(top.next_error(), UnreadablePayload)
+    assert became(peer.link) == (1, 0, (0, 1, 0, 0), {})
+
+
+def test_what_a_listener_raises_is_no_matter_of_the_books(places, raw):
+    top = places("top").hear_errors().on("x", lambda message, number: 1 / 0)
+    peer = raw(top)
+    peer.send((TO_PARENTS, ("raw",), "x", None, [(1,), (2,)]))
+    assert peer.next_acknowledgement() == (1, (0, 0, 0, 0))
+    assert became(peer.link) == (2, 2, (0, 0, 0, 0), {})
+
+
+def test_several_listeners_of_an_event_are_one_delivery(places, raw):
+    top = places("top").listen("x").listen("x")
+    peer = raw(top)
+    peer.send((TO_PARENTS, ("raw",), "x", None, [(1,), (2,)]))
+    assert read_all(top, peer) is None
+    assert top.heard.qsize() == 4
+    assert became(peer.link) == (2, 2, (0, 0, 0, 0), {})
+
+
+THIRD = {  # a record that cannot be, and how many events it seems to have
+    "another origin": ((TO_PARENTS, ("forged",), "x", None, [(4,), (5,)]), 2),
+    "a reserved event": ((TO_PARENTS, ("raw",), "online", None, [(4,)]), 1),
+    "a kind that is a float": ((1.0, ("raw",), "x", None, [(4,), (5,), (6,)]), 3),
+    "messages that are a text": ((TO_PARENTS, ("raw",), "x", None, "text"), 4),
+    "more messages than events": ((TO_PARENTS, ("raw",), ["x"], None, [(4,), (5,)]), 2),
+    "a reserved event among others": ((TO_PARENTS, ("raw",), ["x", "offline"], None, [(4,), (5,)]), 2),
+    "messages that are none": ((TO_PARENTS, ("raw",), "x", None, None), 0),
+    "too few items": ((TO_PARENTS, ("raw",), "x"), 0),
+    "interest in a number": ((INTEREST, 5, True), 0),
+}
+
+
+@pytest.mark.parametrize("name", THIRD)
+def test_what_comes_before_a_record_that_cannot_be_is_counted_as_it_became_and_nothing_after_it(
+    places, raw, name
+):
+    top = places("top").listen("x")
+    peer = raw(top)
+    record, count = THIRD[name]
+    peer.send(
+        (TO_PARENTS, ("raw",), "x", None, [(1,), (2,)]),
+        (TO_PARENTS, ("raw",), "nobody listens", None, [(3,)]),
+        record,
+        (TO_PARENTS, ("raw",), "x", None, [(9,)]),
+    )
+    assert isinstance(top.next_closed()[1], ProtocolError)
+    assert top.heard.qsize() == 2
+    causes = {"malformed": count} if count else {}
+    assert became(peer.link) == (3 + count, 2, (1, 0, 0, count), causes)
+    assert peer.link.dropped == {}
+
+
+def test_a_fault_in_handling_a_frame_is_counted_with_it(places, raw, monkeypatch):
+    top = places("top").listen("x")
+    peer = raw(top)
+
+    def fails(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(top.node.incoming, "_deliver", fails)
+    peer.send((TO_PARENTS, ("raw",), "x", None, [(1,), (2,)]))
+    assert top.next_closed()[0] == "raw"
+    assert became(peer.link) == (2, 0, (0, 0, 0, 2), {"malformed": 2})
+
+
+def online(top, peer, *wanted):
+    """A peer that is online and wants these events."""
+    arrived = threading.Event()
+    top.on("online", lambda message: arrived.set())
+    peer.send((INTERESTS, wanted), (ONLINE, (peer.pid,)))
+    assert arrived.wait(CEILING)
+
+
+def test_what_is_for_others_and_nobody_wants_ends_here(places, raw):
+    top = places("top").listen("x")
+    one, other = raw(top, "one"), raw(top, "other")
+    online(top, other, "y")
+    one.send((TO_SIBLINGS, ("one",), "x", None, [(1,), (2,)]))
+    assert one.next_acknowledgement() == (1, (0, 0, 0, 2))
+    assert read_all(top, one) is None
+    assert became(one.link) == (2, 0, (0, 0, 0, 2), {"filtered": 2})
+    assert (other.link.forwarded, other.link.dropped, top.heard.empty()) == (0, {}, True)
+
+
+def test_of_several_events_for_others_those_go_on_that_somebody_wants(places, raw):
+    top = places("top").listen("a")
+    one, other = raw(top, "one"), raw(top, "other")
+    online(top, other, "b")
+    one.send((TO_SIBLINGS, ("one",), *SEVERAL))
+    assert other.next_event() == ("b", [b"2", (3,)])
+    assert one.next_acknowledgement() == (1, (0, 0, 2, 3))
+    assert read_all(top, one) is None
+    assert became(one.link) == (5, 0, (0, 0, 2, 3), {"filtered": 3})
+    assert (other.link.forwarded, top.heard.empty()) == (2, True)
+
+
+def test_what_is_delivered_here_and_passed_on_as_well_is_delivered(places, raw):
+    top = places("top").listen("x")
+    one, other = raw(top, "one"), raw(top, "other")
+    one.send((BROADCAST, ("one",), "x", None, [(1,), (2,)]))
+    assert other.next_event() == ("x", [(1,), (2,)])
+    assert read_all(top, one) is None
+    assert became(one.link) == (2, 2, (0, 0, 0, 0), {})
+    assert other.link.forwarded == 2
+
+
+def test_what_goes_to_a_link_that_takes_nothing_is_forwarded_and_dropped_there(places, raw):
+    top = places("top")
+    one, other = raw(top, "one"), raw(top, "other", limit=100)
+    one.send((SEND_TO, ("one",), "x", ("other", ("other",)), [(1,), (b"x" * 200,)]))
+    assert read_all(top, one) is None
+    assert became(one.link) == (2, 0, (0, 0, 2, 0), {})
+    assert (other.link.forwarded, other.link.dropped) == (2, {"too-large": 2})
+
+
+def test_a_route_that_ends_here_is_undeliverable(places, raw):
+    top = places("top")
+    one = raw(top, "one")
+    one.send((SEND_TO, ("one",), "x", ("far", ("far", "nobody")), [(1,), (2,)]))
+    assert one.next_acknowledgement() == (1, (0, 0, 0, 2))
+    assert read_all(top, one) is None
+    assert became(one.link) == (2, 0, (0, 0, 0, 2), {"undeliverable": 2})
+
+
+def test_a_stop_that_ends_a_wait_for_room_is_the_cause_of_what_was_not_done(pair, raw, monkeypatch):
+    parent, first, _, link = pair
+    peer = raw(parent)
+    parent.listen("y")
+    waiting = watch_waits(monkeypatch, link)
+    peer.send(
+        (TO_PARENTS, ("raw",), "y", None, [(1,)]),
+        (TO_SIBLINGS, ("raw",), "x", None, [(2,), (3,)]),
+        (TO_PARENTS, ("raw",), "y", None, [(4,)]),
+    )
+    assert waiting.wait(CEILING)
+    with parent.node.lock:
+        parent.node.stage = Stage.CLOSED
+        link.wake_waiters()
+    assert read_all(parent, peer) is None
+    assert became(peer.link) == (3, 1, (0, 0, 0, 2), {"stopped": 2})
+    assert first.heard.empty()
+
+
 # Several events in a record
 
 
@@ -95,7 +300,7 @@ def test_a_record_of_several_events_is_divided_where_they_part(places, raw):
     assert [top.next()[:2] for _ in range(2)] == [("a", (1,)), ("a", (5,))]
     one.send((BROADCAST, ("one",), "a", None, [(6,)]))
     assert top.next()[:2] == ("a", (6,))  # so the record before is done with
-    assert (top.node.incoming.unheard, top.node.incoming.delivered >= 2) == (3, True)
+    assert (one.link.outcomes, one.link.delivered >= 2) == ((3, 0, 0, 0), True)
 
 
 @pytest.mark.parametrize("payload", [(1,), "pickled"], ids=["plain", "pickled"])
@@ -120,8 +325,7 @@ def test_what_was_received_when_a_listener_ended_the_process_is_counted_and_not_
     assert top.next() == "a"
     assert top.heard.empty()
     assert [exc.code for exc in top.exits] == [3]
-    incoming = top.node.incoming
-    assert (incoming.delivered, incoming.counters, incoming.unheard) == (1, {"stopped": 4 + 2 + 3}, 0)
+    assert became(one.link) == (10, 1, (0, 0, 0, 4 + 2 + 3), {"stopped": 4 + 2 + 3})
 
 
 def test_a_process_that_ends_in_the_middle_of_several_events_handles_none_of_the_rest(places, raw):
@@ -137,7 +341,7 @@ def test_a_process_that_ends_in_the_middle_of_several_events_handles_none_of_the
     assert top.next_closed() == ("one", None)
     assert top.next()[:2] == ("a", (1,))
     assert top.heard.empty()
-    assert top.node.incoming.counters == {"stopped": 2}
+    assert became(one.link) == (4, 2, (0, 0, 0, 2), {"stopped": 2})
 
 
 def test_a_process_that_ends_still_passes_on_what_is_for_others(places, raw):
@@ -158,7 +362,8 @@ def test_what_still_comes_over_a_link_that_is_gone_is_counted_once(places, raw):
     top.node.incoming.receive(
         one.link, [(TO_PARENTS, ("one",), *SEVERAL), (TO_PARENTS, ("one",), "a", None, [(6,)])], 1
     )
-    assert one.link.dropped == {"link-cut": 6}
+    assert became(one.link) == (6, 0, (0, 0, 0, 6), {"link-cut": 6})
+    assert one.link.dropped == {}
     assert top.heard.empty()
 
 
@@ -205,7 +410,101 @@ def test_what_waits_for_our_online_has_been_delivered_when_that_is_told(places, 
     assert incoming.held.released.wait(CEILING)
     assert child.next()[:2] == ("a", (1,))
     incoming.drop_held()
-    assert child.node.router.parent.dropped == {}
+    assert ended(child, child.node.router.parent) == child.node.router.parent.dropped == {}
+
+
+def holding(places, raw):
+    """A process that holds what comes for it, and its parent, who has a socket only."""
+    child = places("child").listen("a")
+    child.node.incoming.holding = True
+    return child, raw(child, "top", above=True)
+
+
+def from_top(*events):
+    return (TO_CHILDS, ("top",), list(events), None, [(number,) for number in range(len(events))])
+
+
+def test_what_was_held_becomes_what_it_becomes_when_it_is_released_and_is_acknowledged_then(places, raw):
+    child, top = holding(places, raw)
+    child.hear_errors()
+    top.send(from_top("a", "b", "a"))
+    top.send((TO_CHILDS, ("top",), "a", None, [b"no pickle"]))
+    wait_until(lambda: child.node.incoming.held.count == 4)
+    assert (top.link.received, top.link.delivered, top.link.outcomes) == (4, 0, (0, 0, 0, 0))
+    assert not top.link.handled.is_unsaid
+    child.node.announced = True
+    top.send((PARENT, "top"))
+    assert top.next_acknowledgement() == (3, (1, 1, 0, 0))
+    assert isinstance(child.next_error(), UnreadablePayload)
+    assert became(top.link) == (4, 2, (1, 1, 0, 0), {})
+
+
+def test_what_was_held_and_dropped_is_received_and_dropped_and_never_acknowledged(places, raw):
+    child, top = holding(places, raw)
+    top.send(from_top("a", "b", "a"))
+    wait_until(lambda: child.node.incoming.held.count == 3)
+    child.node.incoming.drop_held()
+    assert ended(child, top.link) == {"stopped": 3}
+    top.send(from_top("a", "b"))
+    assert read_all(child, top) is None
+    assert ended(child, top.link) == {"stopped": 5}
+    with child.node.lock:
+        counters = top.link.counters()
+    assert (counters["", "received"], counters["", "delivered"]) == (5, 0)
+    assert counters["receivedAs", "dropped"] == 5
+    assert [record for record in top.rest() if record[0] == ACKNOWLEDGED] == []
+
+
+def test_what_is_held_is_not_malformed_although_a_record_after_it_cannot_be(places, raw):
+    child, top = holding(places, raw)
+    top.send(from_top("a", "b"), (TO_CHILDS, ("forged",), "a", None, [(1,)]))
+    assert isinstance(child.next_closed()[1], ProtocolError)
+    assert (top.link.received, top.link.outcomes, top.link.ended_here) == (3, (0, 0, 0, 1), {"malformed": 1})
+    child.node.incoming.drop_held()
+    assert ended(child, top.link) == {"malformed": 1, "stopped": 2}
+
+
+def test_whenever_it_is_said_what_was_handled_the_other_end_believes_what_became_of_what_was_held(
+    places, raw
+):
+    """Also in the middle of the frame with which it was released, as a stop does that a listener asks for."""
+    child, top = holding(places, raw)
+    written = Written()
+
+    def send(*records):
+        top.send(*records)
+        written.frames += ((count_messages(records), 0, None),)
+
+    def says(message):
+        with child.node.lock:
+            top.link.acknowledge()
+
+    child.on("says", says)
+    send(from_top("b", "b"))
+    wait_until(lambda: child.node.incoming.held.count == 2)
+    child.node.announced = True
+    send((PARENT, "top"), (TO_CHILDS, ("top",), "says", None, [()]))
+    became = NONE
+    while written.acknowledged < written.last:
+        became = plus(became, written.acknowledge(*top.next_acknowledgement())[1])
+    assert became == (2, 0, 0, 0)
+
+
+def test_what_was_held_of_an_earlier_connection_is_not_acknowledged_over_the_next_one(places, raw):
+    child, top = holding(places, raw)
+    top.send(from_top("a", "b", "b"))
+    wait_until(lambda: child.node.incoming.held.count == 3)
+    top.socket.close()
+    assert child.next_closed() == ("top", None)
+    top.connect_again()
+    top.send(from_top("b", "a"))
+    wait_until(lambda: child.node.incoming.held.count == 5)
+    child.node.announced = True
+    top.send((PARENT, "top"))
+    assert top.next_acknowledgement() == (2, (1, 0, 0, 0))
+    top.send(from_top("b", "b"))
+    assert top.next_acknowledgement() == (3, (3, 0, 0, 0))
+    assert became(top.link) == (7, 2, (5, 0, 0, 0), {})
 
 
 def test_what_waits_for_an_online_that_is_never_said_is_counted(places, raw):
@@ -218,7 +517,11 @@ def test_what_waits_for_an_online_that_is_never_said_is_counted(places, raw):
     wait_until(lambda: incoming.held.count == 3)
     incoming.drop_held()
     incoming.drop_held()
-    assert (child.node.router.parent.dropped, incoming.held.count) == ({"stopped": 3}, 0)
+    link = child.node.router.parent
+    assert (ended(child, link), link.dropped, incoming.held.count) == ({"stopped": 3}, {}, 0)
+    with child.node.lock:
+        counters = link.counters()
+    assert (counters["", "received"], counters["receivedAs", "dropped"]) == (3, 3)
 
 
 def full(top, child, monkeypatch):
@@ -240,8 +543,9 @@ def test_a_reader_with_a_full_store_delivers_nothing_where_online_is_never_said(
     incoming = full(top, child, monkeypatch)
     incoming.drop_held()
     top.send(TO_CHILDS, "a", 3)
-    wait_until(lambda: child.node.router.parent.dropped == {"stopped": 4})
-    assert (incoming.held.count, child.node.incoming.delivered) == (0, 0)
+    link = child.node.router.parent
+    wait_until(lambda: ended(child, link) == {"stopped": 4})
+    assert (incoming.held.count, link.received, link.delivered) == (0, 4, 0)
 
 
 def test_a_reader_with_a_full_store_goes_on_when_online_is_said(places, raw, monkeypatch):

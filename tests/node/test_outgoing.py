@@ -8,14 +8,37 @@ import signal
 import threading
 
 import pytest
+from balance import imbalances
 from places import CEILING, inside, settle
 
-from ipevents import Child, Closed, Emitter, InvalidEvent, OutboxFull, UnknownProcess, Unpicklable
+from ipevents import (
+    Child,
+    Closed,
+    Emitter,
+    InvalidEvent,
+    MessageTooLarge,
+    OutboxFull,
+    UnknownProcess,
+    Unpicklable,
+)
 from ipevents._core import outbox
-from ipevents._core.messages import BROADCAST, EVENT, PAYLOADS, PROGRAM, TO_CHILD, TO_PARENTS
-from ipevents._core.restarts import RestartPolicy
+from ipevents._core.child_states import Phase
+from ipevents._core.messages import (
+    BROADCAST,
+    EVENT,
+    PAYLOADS,
+    PROGRAM,
+    TO_CHILD,
+    TO_CHILDS,
+    TO_GRAND_MASTER,
+    TO_PARENTS,
+)
+from ipevents._core.restarts import Restart, RestartPolicy
+from ipevents._core.topology import Up
 from ipevents._links import outlet as outlet_module
 from ipevents._links.link import Link
+from ipevents._node.backpressure import ANY_LIMIT
+from ipevents._node.snapshot import snapshot
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
 from ipevents._processes.child_state import ChildState
@@ -40,10 +63,16 @@ class Between:
             "4711", self.node.lock, self.node.incoming.receive, lambda *_: None
         )
         self.child = self.state.handle = Child(self.emitter._life, self.state)
+        with self.node.lock:
+            self.state.starts_now(0.0)
+            self.state.started(Running())  # type: ignore[arg-type]
+            self.state.exited(0, 0.0)
+            self.link.drop_waiting("link-cut")
 
     def start(self) -> None:
         """As the supervisor does, with a process that takes nothing yet."""
         with self.node.lock:
+            assert self.state.goes_next(Restart(0.0), 0.0)
             self.state.starts_now(0.0)
             self.node.router.add_child(self.link, "4712")
             self.state.started(Running())  # type: ignore[arg-type]
@@ -58,8 +87,16 @@ class Between:
             return [(record[EVENT], record[PAYLOADS][0]) for record in records]
 
     def end(self) -> None:
+        """As the supervisor does, so that all that was sent is in the books."""
         with self.node.lock:
-            self.node.router.remove_child(self.link)
+            if self.state.phase is Phase.RUNNING:
+                self.state.exited(0, 0.0)
+            if self.state.phase is not Phase.ENDED:
+                self.link.drop("link-cut", self.state.ends())
+            if self.link in self.node.router.neighbours:
+                self.node.router.remove_child(self.link)
+            self.link.drop_waiting("link-cut")
+            self.node.remember(self.link)
             self.link.end()
         assert self.link.join(Deadline(CEILING))
         self.emitter.stop()
@@ -221,6 +258,8 @@ def test_another_thread_waits_for_room_until_the_next_process_takes_some(between
     begun.get(timeout=CEILING)  # it runs, but has not taken anything yet
     with between.node.lock:
         assert [len(between.link.outbox.take()) for _ in range(3)] == [1, 1, 1]
+        between.link.outbox.taken = []  # it is written, and handled
+        between.link.sent = between.link.acknowledged = 2
         between.link.wake_waiters()
     assert ended.get(timeout=CEILING) is None
     with between.node.lock:
@@ -234,15 +273,17 @@ def test_the_wait_for_room_ends_with_the_child(between, small, monkeypatch):
     ended = in_thread(between.child.send, "x", 2)
     begun.get(timeout=CEILING)
     with between.node.lock:
-        assert between.state.ends() == 2
+        lost = between.state.ends()
+        between.link.drop("link-cut", lost)
         between.link.end()
+    assert lost == 2
     assert type(ended.get(timeout=CEILING)) is UnknownProcess
 
 
 def test_a_send_from_within_the_library_is_done_on_leaving(between):
     with between.node.lock:
         between.child.send("x", 1)
-        assert between.state.next_outbox().count_messages() == 0
+        assert between.state.next_outbox().events == 0
     assert between.waiting() == [("x", (1,))]
 
 
@@ -374,3 +415,137 @@ def test_a_second_answer_to_a_single_event_waits_for_the_end_of_the_listener(pla
     assert child.next_event() == ("y", [(0,)])
     assert child.next_event() == ("y", [(1,), (2,)])
     assert looks == [child.link] * 2
+
+
+# What is counted
+
+
+def counted(place):
+    """Sent, copies beyond one for each, filtered, delivered and unheard; and all has to be in the books."""
+    with place.node.lock:
+        outgoing = place.node.outgoing
+        found = (outgoing.sent, outgoing.more, outgoing.filtered, outgoing.delivered, outgoing.unheard)
+    stats = snapshot(place.node, 0, int)
+    assert imbalances(stats) == []
+    assert stats["copies"] == outgoing.sent + outgoing.more
+    return found
+
+
+@pytest.fixture
+def place(places):
+    made = places("me")
+    made.node.announced = True
+    return made
+
+
+LARGE = b"x" * (2 * ANY_LIMIT)  # for which each link is asked
+
+
+@pytest.mark.parametrize("payload", [1, LARGE, [1]], ids=["plain", "large", "pickled"])
+@pytest.mark.parametrize("links", [0, 1, 3])
+def test_a_fanout_is_one_event_sent_and_a_copy_for_each_link(place, links, payload):
+    made = [place.make_child(str(number)) for number in range(links)]
+    for number in range(1, 4):
+        place.send(TO_CHILDS, "x", payload)
+        assert counted(place) == (number, number * (links - 1), 0 if links else number, 0, 0)
+    assert [link.outbox.events for link in made] == [3] * links
+
+
+def test_a_fanout_that_nobody_wants_is_filtered(place):
+    link = place.make_child("deaf")
+    with place.node.lock:
+        place.node.router.peer_interests(link, ())
+        place.node.router.online(link, ("deaf",))
+    place.send(TO_CHILDS, "x")
+    assert counted(place) == (1, -1, 1, 0, 0)
+    place.send_child("deaf", "x")  # an addressed one is for it all the same
+    assert counted(place) == (2, -1, 1, 0, 0)
+    assert link.outbox.events == 1
+
+
+@pytest.mark.parametrize("payload", [1, LARGE, [1]], ids=["plain", "large", "pickled"])
+def test_what_is_for_the_top_is_delivered_there_without_a_copy(place, payload):
+    place.make_child("child")
+    place.send(TO_GRAND_MASTER, "x", payload)
+    assert counted(place) == (1, -1, 0, 0, 1)
+    place.listen("x")
+    place.send(TO_GRAND_MASTER, "x", payload)
+    assert counted(place) == (2, -2, 0, 1, 1)
+    assert place.next()[:2] == ("x", (payload,))
+
+
+def test_what_is_for_the_own_name_is_delivered_there_without_a_copy(place):
+    place.make_child("child")
+    place.send_to(["me"], "x", 1)
+    assert counted(place) == (1, -1, 0, 0, 1)
+    place.listen("x").listen("x")
+    place.send_to(["me"], "x", 2)
+    assert counted(place) == (2, -2, 0, 1, 1)
+
+
+def test_an_event_for_the_process_itself_counts_as_delivered_also_where_its_listener_raises(place):
+    def fails(message):
+        raise SystemExit(3)
+
+    place.hear_errors().on("x", fails)
+    place.send_to(["me"], "x")
+    assert counted(place) == (1, -1, 0, 1, 0)
+
+
+def test_what_a_process_emits_for_itself_is_not_sent(place):
+    place.listen("x")
+    place.node.events.emit("x", (), {})
+    assert counted(place) == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("route", [["child"], ["far", "child"]])
+def test_an_addressed_event_has_one_copy(place, route):
+    link = place.make_child("child")
+    place.send_to(route, "x")
+    assert counted(place) == (1, 0, 0, 0, 0)
+    assert link.outbox.events == 1
+
+
+@pytest.mark.parametrize(
+    ("route", "event", "error"),
+    [
+        (["nobody"], "x", UnknownProcess),
+        ([], "x", UnknownProcess),
+        (["child"], "", InvalidEvent),
+        (["me"], "", InvalidEvent),
+        (["me"], "online", InvalidEvent),
+    ],
+)
+def test_what_is_refused_is_not_counted(place, route, event, error):
+    place.make_child("child")
+    with pytest.raises(error):
+        place.send_to(route, event)
+    assert counted(place) == (0, 0, 0, 0, 0)
+
+
+def test_what_should_go_up_in_an_outage_is_a_copy_that_is_lost(place):
+    parent, child = place.make_parent("server", Up.AWAY), place.make_child("child")
+    place.send(TO_PARENTS, "x")
+    assert counted(place) == (1, 0, 0, 0, 0)
+    place.send(BROADCAST, "x")
+    assert counted(place) == (2, 1, 0, 0, 0)
+    assert (parent.dropped, child.outbox.events) == ({"disconnected": 2}, 1)
+
+
+def test_what_is_refused_in_an_outage_is_not_lost_either(place):
+    parent, child = place.make_parent("server", Up.AWAY), place.make_child("child")
+    child.limit, child.is_limited = 2000, True
+    with pytest.raises(MessageTooLarge):
+        place.send(BROADCAST, "x", b"x" * 3000)
+    assert counted(place) == (0, 0, 0, 0, 0)
+    assert parent.dropped == {}
+
+
+def test_what_waits_for_the_next_process_of_a_child_is_sent_and_has_a_copy(between):
+    outgoing = between.node.outgoing
+    before = (outgoing.sent, outgoing.more)
+    between.child.send("x", 1)
+    between.start()
+    between.child.send("x", 2)
+    assert (outgoing.sent, outgoing.more) == (before[0] + 2, before[1])
+    assert between.link.outbox.events == 2

@@ -7,6 +7,7 @@ import gc
 import pytest
 from places import CEILING, inside, join, queued, settle
 
+from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
     BROADCAST,
@@ -23,7 +24,8 @@ from ipevents._core.messages import (
 from ipevents._core.state import Stage
 from ipevents._core.topology import Up
 from ipevents._exceptions import NotConnected, Undeliverable
-from ipevents._node.presence import Presence, past_of
+from ipevents._node.presence import Presence
+from ipevents._node.snapshot import snapshot
 from ipevents._platform.threads import Deadline
 
 
@@ -288,7 +290,12 @@ def test_whoever_waits_for_room_in_the_link_of_a_child_that_is_gone_goes_on(rela
 def test_a_link_that_is_retired_leaves_its_counters_and_is_joined_by_the_stop(relay):
     node, other = relay.node, relay.make_child("other")
     for number, link in enumerate((relay.child, other), 1):
-        link.acknowledged = link.sent = link.received = link.forwarded = link.delivered = number
+        link.acknowledged = link.sent = link.forwarded = link.delivered = link.lost = number
+        link.acknowledged_as, link.received = (0, 0, number, 0), 5 * number
+        link.turn_out(UNHEARD, number)
+        link.turn_out(FORWARDED, number)
+        link.end_here("malformed", number)
+        link.let_go = number
         link.drop("full", number)
         link.drop(f"only {number}")
     with node.lock:
@@ -297,13 +304,18 @@ def test_a_link_that_is_retired_leaves_its_counters_and_is_joined_by_the_stop(re
     assert relay.child.join(Deadline(CEILING))
     with node.lock:
         node.presence.retire(other)
-    assert past_of(node) == {
+    assert node.past["", "sent"] == 1
+    stats = snapshot(node, 0, int)
+    assert stats["past"] == {
         "sent": 3,
         "acknowledged": 3,
-        "received": 3,
-        "forwarded": 3,
-        "delivered": 3,
+        "acknowledgedAs": {"delivered": 0, "unheard": 0, "unreadable": 0, "forwarded": 3, "dropped": 0},
+        "lost": 3,
         "dropped": {"full": 3, "only 1": 1, "only 2": 1},
+        "received": 15,
+        "receivedAs": {"delivered": 3, "unheard": 3, "unreadable": 0, "forwarded": 3, "dropped": 6},
+        "forwarded": 3,
     }
+    assert stats["dropped"] == {"malformed": 3, "stopped": 3}
     assert node.retired == [other], "the first has no thread any more to be waited for"
-    assert node.past["sent"] == 1
+    assert snapshot(node, 0, int)["past"] == stats["past"], "however often they are looked at"

@@ -11,6 +11,7 @@ import pytest
 from ipevents import OptionsError, StartFailed, TargetFailed, WorkerRefused
 from ipevents._core.child_states import Contact, Phase
 from ipevents._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, TO_CHILD
+from ipevents._core.outbox import Outbox
 from ipevents._core.restarts import GiveUp, NoRestart, Restart, RestartPolicy
 from ipevents._options import Options, child_options
 from ipevents._platform.threads import Deadline
@@ -47,6 +48,8 @@ class Told:
 
     def __init__(self) -> None:
         self.sent = 0
+        self.lost_as = ""
+        self.outbox = Outbox()
         self.records: list[tuple[int, int]] = []
         self.connections: list[object] = []
         self.tell = self.records.append
@@ -250,10 +253,77 @@ def test_the_last_phase_is_left_by_nothing_and_has_nothing_to_do():
         one.starts_now(2.0)
 
 
+def put(outbox: Outbox, *numbers: int) -> None:
+    for number in numbers:
+        outbox.put((TO_CHILD, (), "x", None, [(number,)]), 1)
+
+
+def programs_and_events(outbox: Outbox) -> list[object]:
+    return ["program" if record[0] == PROGRAM else record[-1][0][0] for record in outbox._all()]
+
+
 def test_what_waits_for_a_process_that_will_not_be_is_counted():
-    one = starting()
-    one.next_outbox().put((TO_CHILD, (), "x", None, [(1,)]), 1)
+    one = running()
+    one.exited(0, 1.0)
+    put(one.next_outbox(), 1)
+    assert one.waiting() == 1
     assert one.ends() == 1
+    assert one.waiting() == 0
+
+
+def test_what_waits_in_the_outbox_of_the_link_is_counted_there_where_no_process_follows():
+    one = starting()
+    put(one.next_outbox(), 1, 2)
+    assert one.next_outbox() is one.link.outbox
+    assert one.waiting() == 2
+    assert one.goes_next(Restart(0.0), 0.0)  # the start has failed
+    assert one.waiting() == 2
+    assert one.ends() == 0
+    assert one.link.outbox.events == 2
+
+
+def test_a_process_gets_its_program_first_and_then_what_was_sent_since_the_last_one_has_ended():
+    one = running()
+    outbox = one.link.outbox
+    assert programs_and_events(outbox) == ["program"]
+    outbox.clear()  # it was written
+    put(outbox, -1)
+    one.exited(0, 1.0)
+    put(one.next_outbox(), 1, 2)
+    assert programs_and_events(outbox) == [-1], "it was for the process that has ended"
+    outbox.clear()  # so it is lost
+    assert one.goes_next(Restart(0.0), 1.0)
+    assert one.next_outbox() is one.link.outbox is outbox
+    put(outbox, 3)
+    one.starts_now(1.0)
+    assert programs_and_events(outbox) == ["program", 1, 2, 3]
+    assert one.waiting() == 3
+    one.started(Signalled())
+    assert one.waiting() == 0, "a process runs that gets it"
+
+
+def test_a_frame_that_a_thread_is_about_to_write_stays_with_it_while_the_next_process_is_started():
+    one = running()
+    outbox = one.link.outbox
+    outbox.clear()
+    put(outbox, -1)
+    records = outbox.take()
+    size = outbox.being_written
+    one.exited(0, 1.0)
+    put(one.next_outbox(), 1)
+    assert one.goes_next(Restart(0.0), 1.0)
+    assert outbox.taken is records
+    assert outbox.being_written == size > 0
+    assert programs_and_events(outbox) == ["program", 1]
+
+
+def test_a_start_that_has_failed_is_tried_again_with_one_program():
+    one = starting()
+    put(one.next_outbox(), 1)
+    assert one.goes_next(Restart(0.0), 0.0)
+    put(one.next_outbox(), 2)
+    one.starts_now(1.0)
+    assert programs_and_events(one.link.outbox) == ["program", 1, 2]
 
 
 @pytest.mark.parametrize("policy", ["sometimes", 1.5, [], "True"])

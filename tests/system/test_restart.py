@@ -594,14 +594,14 @@ def test_send_goes_to_the_process_that_runs_now_or_next():
                 say("refused")
         say(got.message.from_ == child.pid != before)
     dropped = [ipem.stats()["past"]["dropped"], *(link["dropped"] for link in ipem.stats()["links"].values())]
-    say({cause for each in dropped for cause in each}, 3 <= sum(sum(each.values()) for each in dropped) <= 9)
+    say({cause for each in dropped for cause in each}, 3 <= sum(sum(each.values()) for each in dropped) <= 10)
     ipem.stop()
     """
     told = [[f"answer {n} True", "refused", f"next {n}", "next last", "True"] for n in range(3)]
     assert lines_of(text) == [
         *(line for lines in told for line in lines),
         "{'link-cut'} True",
-    ]  # each "go" at least: no process has told that it handled it
+    ]  # each "go" at least, and at most all but the two that the last process has answered
 
 
 def test_what_waits_for_a_next_process_that_never_comes_online_is_lost_and_counted():
@@ -665,8 +665,8 @@ def test_what_was_sent_to_a_child_that_dies_before_its_online_is_lost_and_counte
         open("die", "w").close()
     with ipem.expecting("answer"):
         child.send("ask", 5)
-    link = ipem.stats()["links"][child.pid]
-    say(*errors, sum(link["dropped"].values()), link["dropped"].get("link-cut"))
+    past = ipem.stats()["past"]
+    say(*errors, sum(past["dropped"].values()), past["dropped"].get("link-cut"))
     ipem.stop()
     """
     lines = lines_of(text)

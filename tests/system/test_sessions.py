@@ -10,6 +10,7 @@ import threading
 import pytest
 from ports import free_port
 from proxies import Proxy
+from scripts import wait_until
 
 from ipevents import NotConnected
 from ipevents._links import outlet
@@ -263,57 +264,108 @@ def test_beyond_its_bound_a_session_ends_with_the_cut_and_the_books_are_right(cu
     assert link["acknowledged"] in (200 - lost, 201 - lost)  # the last one may be told in a moment
 
 
-def talks(count):
-    """In a child of each client: broadcasts numbers, and checks those of the other one's child."""
+PAUSE = 0.005  # between two bursts of a child that talks
+
+
+def talks(burst):
+    """A child that broadcasts numbers from "go" to "quiet", in bursts, and keeps a ledger of what it hears."""
+    import threading
+
     from ipevents import ipem
 
-    heard = []
-    done = threading.Event()
+    heard = {}  # by origin: how many, and the last one
+    wrong = []  # what came twice or out of its turn
+    quiet = threading.Event()
 
     @ipem.on("count")
     def hear(message, number):
-        heard.append(number)
-        if len(heard) == count:
-            done.set()
+        count, last = heard.get(message.from_, (0, -1))
+        if number <= last:
+            wrong.append((message.from_, number, last))
+        heard[message.from_] = count + 1, number
 
+    ipem.on("error", lambda message, exc: None)  # of events that are dropped
+    ipem.on("quiet", lambda message: quiet.set())
     ipem.on("go", lambda message: threading.Thread(target=talk).start())
+    ipem.on("ask", lambda message: message.reply("told", ipem.pid, heard, wrong[:5], ipem.stats()))
 
     def talk():
-        for number in range(count):
-            ipem.broadcast("count", number)
-        done.wait(CEILING)
-        ipem.sendToParents("told", heard == list(range(count)), len(heard))
+        number = 0
+        while not quiet.wait(PAUSE):
+            for _ in range(burst):
+                ipem.broadcast("count", number)
+                number += 1
+        ipem.sendToGrandMaster("said", ipem.pid, number)
 
     ipem.run()
 
 
-@pytest.mark.slow
-def test_over_four_hops_nothing_is_lost_where_both_clients_are_cut(recorders, port, second_port):
-    count, cuts = 20_000, 40
-    server = recorders(port=port, **SOCKET).start()
+CUTS = [
+    pytest.param(30, 0.05, 33, {"delayReconnect": 20}, id="short", marks=pytest.mark.slow),
+    pytest.param(200, 2.0, 33, {"delayReconnect": 100}, id="long", marks=pytest.mark.full),
+    pytest.param(20, 2.0, 100, {}, id="default delays", marks=pytest.mark.full),
+]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("cuts", "outage", "burst", "delay"), CUTS)
+def test_over_four_hops_nothing_is_lost_but_what_exceeds_the_outboxes(
+    recorders, port, second_port, cuts, outage, burst, delay
+):
+    """Children of a server and of two clients, each with ``burst / PAUSE`` events a second for all others.
+
+    With the default delays more comes in an outage than an outbox holds. Then what is lost is counted.
+    """
+    options = {"forwarded": True, "delayReconnect": 3000, **delay}
+    server = recorders("said", "told", port=port, **options).start()
+    dice = random.Random(cuts)
     with Proxy(second_port, port) as proxy:
-        clients = [recorders("told", port=second_port, onlyConnect=True, **SOCKET) for _ in range(2)]
-        for client in clients:
-            client.joined()
-            with client.emitter.expecting("online", where=lambda message, me=client: message.from_ != me.pid):
-                client.emitter.worker(talks, (count,))
-        for _ in range(2):
-            server.wait("online", count=5)
-        for client in clients:
-            client.emitter.sendToChilds("go")
-        dice = random.Random(1)
+        clients = [recorders(port=second_port, onlyConnect=True, **options).joined() for _ in range(2)]
+        children = []
+        for each in (server, *clients):
+            with each.emitter.expecting("online", CEILING, lambda message, me=each: message.from_ != me.pid):
+                children.append(each.emitter.worker(talks, (burst,)).pid)
+        for child in children:
+            server.wait("online", child)
+        server.emitter.sendToChilds("go")
         for number in range(cuts):
             proxy.cut_after(dice.randrange(1, 100_000))
-            if not proxy.was_cut.wait(0.2):
-                proxy.cut()
+            assert proxy.was_cut.wait(CEILING)
+            proxy.is_down = True
+            threading.Event().wait(dice.uniform(0, outage))
+            proxy.is_down = False
             for client in clients:
                 client.wait("online", client.pid, count=number + 2)
-        for client in clients:
-            assert client.wait("told").args == (True, count)
-            assert dropped(client) == {}
-        assert dropped(server) == {}
+        server.emitter.sendToChilds("quiet")
+        server.wait("said", count=3)
+        said = dict(message.args for message in server.of("said"))
+        processes = [each.emitter.stats for each in (server, *clients)]
+        wait_until(lambda: all(is_at_rest(stats()) for stats in processes))
+        server.emitter.sendToChilds("ask")
+        server.wait("told", count=3)
+        told = {pid: rest for pid, *rest in (message.args for message in server.of("told"))}
+        assert [wrong for _, wrong, _ in told.values()] == [[], [], []]
+        heard = sum(count for each, _, _ in told.values() for count, _ in each.values())
+        down = up = 0  # what is lost on its way up has missed two others, on its way down one
+        for stats in (*(stats() for stats in processes), *(stats for _, _, stats in told.values())):
+            is_child = stats["pid"] in told
+            assert set(stats["past"]["dropped"]) == set()
+            for pid, link in stats["links"].items():
+                assert set(link["dropped"]) <= {"slow-peer", "full"}
+                goes_up = is_child or (stats["pid"] != server.pid and pid == server.pid)
+                up += goes_up * sum(link["dropped"].values())
+                down += (not goes_up) * sum(link["dropped"].values())
+        assert heard + 2 * up + down == 2 * sum(said.values())
+        if delay:
+            assert (up, down) == (0, 0)
+        print(f"{sum(said.values())} events, {heard} heard, {up} lost on their way up, {down} down")
         for client in clients:
             client.emitter.stop()
+
+
+def is_at_rest(stats):
+    """Whether nothing waits, and nothing is to be acknowledged."""
+    return not any(link["queued"] or link["unacknowledged"] for link in stats["links"].values())
 
 
 def test_a_connection_that_is_cut_before_the_session_goes_on_tells_no_second_offline(cut, monkeypatch):
@@ -323,11 +375,11 @@ def test_a_connection_that_is_cut_before_the_session_goes_on_tells_no_second_off
     outage(proxy, server, client)
     real, cuts = Outlet.take_resumed, []
 
-    def interrupted(link, number):
+    def interrupted(link, number, outcomes):
         if link.role == "client" and not cuts:
             cuts.append(number)
             raise ConnectionResetError
-        real(link, number)
+        real(link, number, outcomes)
 
     monkeypatch.setattr(Outlet, "take_resumed", interrupted)
     server.forget()

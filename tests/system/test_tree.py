@@ -871,15 +871,24 @@ def test_netmap_and_counters_tell_what_a_tree_did(capsys):
         top.printNetmap()
         stats = {"top": top.stats(), "middle": counted.message.args[0]}
     assert capsys.readouterr().out.split("\n") == [pids[2], f"  {pids[1]}", f"    {pids[0]}", ""]
-    totals = ("pid", "restarts", "sent", "unheard", "refused")
+    totals = ("pid", "restarts", "sent", "copies", "unheard", "dropped", "refused")
     of_a_link = ("sent", "received", "forwarded", "dropped", "queued")
-    assert [stats["top"][key] for key in totals] == [pids[2], 0, 4, 0, {}]
+    assert [stats["top"][key] for key in totals] == [pids[2], 0, 4, 4, 0, {}, {}]
     assert [stats["top"]["links"][pids[1]][key] for key in of_a_link] == [4, 4, 0, {}, 0]
-    assert [stats["middle"][key] for key in totals] == [pids[1], 0, 0, 0, {}]
+    assert [stats["middle"][key] for key in totals] == [pids[1], 0, 0, 0, 0, {}, {}]
     assert [stats["middle"]["links"][pids[2]][key] for key in of_a_link] == [3, 4, 3, {}, 0]
     assert [stats["middle"]["links"][pids[0]][key] for key in of_a_link] == [3, 3, 3, {}, 0]
     # Delivered is what its listeners have returned from, links that are gone are in the past.
     after = top.stats()
     assert (after["delivered"], after["links"]) == (4, {})
-    counted = {"sent": 4, "acknowledged": 4, "received": 4, "forwarded": 0, "delivered": 4, "dropped": {}}
-    assert after["past"] == counted
+    others = {"unheard": 0, "unreadable": 0, "dropped": 0}
+    assert after["past"] == {
+        "sent": 4,
+        "acknowledged": 4,
+        "acknowledgedAs": {"delivered": 1, "forwarded": 3, **others},
+        "lost": 0,
+        "dropped": {},
+        "received": 4,
+        "receivedAs": {"delivered": 4, "forwarded": 0, **others},
+        "forwarded": 0,
+    }
