@@ -89,13 +89,13 @@ class Lifecycle(Life):
             on_fault=self._supervisor_failed,
         )
 
-    def start(self) -> None:
+    def start(self, again: bool = True) -> None:
         """Deliver ``ready`` and ``online``; in a top process, open the public socket before that.
 
-        Idempotent.
+        Idempotent. ``again`` as for ``Opening.start``.
         """
         self.was_started_by_user = True
-        self.opening.start()
+        self.opening.start(again)
 
     def imply_start(self) -> None:
         """Start as ``start`` does, without a call of the user. Such a start does not keep a child alive."""
