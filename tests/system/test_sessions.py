@@ -11,10 +11,12 @@ import pytest
 from ports import free_port
 from proxies import Proxy
 
-from ipevents import NotConnected
+from ipevents import NotConnected, SendError
 from ipevents._links import outlet
+from ipevents._links.link import Link
 from ipevents._links.outlet import Outlet
 from ipevents._network import server as network_server
+from ipevents._node.controls import Controls
 from ipevents._platform.threads import Deadline
 
 CEILING = 60.0
@@ -177,6 +179,63 @@ def test_sends_in_an_outage_wait_and_arrive_after_the_online(cut):
     assert (dropped(server), dropped(client)) == ({}, {})
     assert server.emitter.childsOnline == 1
     assert client.emitter.parentPid == server.pid
+
+
+PATIENT = {"delayReconnect": 60_000}
+
+
+@pytest.mark.parametrize("who", ["server", "client"])
+def test_a_stop_before_a_session_goes_on_waits_for_that_and_ends_cleanly(cut, monkeypatch, who):
+    other = {"server": "client", "client": "server"}[who]
+    resumes, go = threading.Event(), threading.Event()
+    real = Controls._take_resumed
+
+    def slow(self, link, number):
+        if link.role == other:  # at the one that stops
+            resumes.set()
+            assert go.wait(CEILING)
+        real(self, link, number)
+
+    monkeypatch.setattr(Controls, "_take_resumed", slow)
+    server, client, proxy = cut()
+    client.joined()
+    pid = client.pid
+    outage(proxy, server, client)
+    stops, stays, event = (client, server, "up") if who == "client" else (server, client, "down")
+    pids = [server.pid] if who == "client" else [pid]
+    stopped = stops.pid
+    for number in range(5):
+        stops.emitter.sendTo(pids, event, number)
+    flush = Link.flush
+    monkeypatch.setattr(Link, "flush", lambda self, deadline: (go.set(), flush(self, deadline))[1])
+    stays.forget()
+    proxy.is_down = False
+    assert resumes.wait(CEILING)
+    stops.emitter.stop()
+    stays.wait("offline")
+    heard = [item.args[0] for item in stays.heard if item.event in (event, "offline")]
+    assert heard == [0, 1, 2, 3, 4, stopped]
+    assert dropped(stops) == {}
+    stays.emitter.sendTo([stopped], "no more")  # no session is there that could go on
+    assert isinstance(stays.wait("error").args[0], SendError)
+
+
+def test_one_that_does_not_read_keeps_a_stop_from_saying_goodbye_to_nobody_else(recorders, port):
+    server = recorders("up", port=port).start()
+    slow, quick = (recorders("down", port=port, onlyConnect=True, **PATIENT).joined() for _ in range(2))
+    gate = threading.Event()
+    slow.emitter.on("down", lambda message, data: gate.wait(CEILING))
+    try:
+        for _ in range(30):  # more than the kernel takes, and no full outbox
+            server.emitter.sendToChild(slow.pid, "down", bytes(1_000_000))
+        slow.wait("down")
+        pid = server.pid
+        server.emitter.stop(0.5)
+        quick.wait("offline")
+        quick.emitter.sendTo([pid], "up")  # would wait for a session that is only cut
+        assert type(quick.wait("error").args[0]) is NotConnected
+    finally:
+        gate.set()
 
 
 def test_after_resume_within_what_was_kept_is_lost_and_counted(cut):
