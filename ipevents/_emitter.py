@@ -163,7 +163,7 @@ class Emitter:
         life = self._life
         given = seconds(timeout)
         if not life.stopping.is_set():
-            life.start()
+            life.start(again=False)  # a stop may come just now
         try:
             done = life.wait_stopped(given)
         except KeyboardInterrupt:

@@ -23,19 +23,28 @@ LAST_SECONDS = 0.1  # for the same, where nobody is left who reads
 def flush(node: Node, deadline: Deadline) -> None:
     """Wait until the kernel has taken all that is queued, or until the deadline. Takes the state lock.
 
-    Over TCP also until the other end has handled it: what it has not read is thrown away by the kernel if
-    something comes from there after our end.
+    To a client and to a server goodbye is said first, and they are waited for until they have handled all.
+    Over TCP the kernel throws away what the other end has not read if something comes from there after our
+    end. And what is not acknowledged counts as lost.
+
+    Goodbye is said to all before any is waited for: one that does not read may use up the time. The other
+    ends acknowledge at once then. Both waits of a link end with its connection, too. In the end what was
+    handled meanwhile is acknowledged.
     """
     with node.lock:
         links = _links(node)
         for link in links:
             link.acknowledge()
-            if link.is_sealed:
+            if link.is_public and link.connection is not None:
                 link.tell(control(GOODBYE))
+        for link in links:
             link.flush(deadline)
         for link in links:
-            if link.is_sealed:
+            if link.is_public:
                 link.wait_acknowledged(deadline)
+        for link in links:
+            link.acknowledge()
+            link.flush(deadline)
 
 
 def run_notices(node: Node, deadline: Deadline) -> None:

@@ -89,13 +89,13 @@ class Lifecycle(Life):
             on_fault=self._supervisor_failed,
         )
 
-    def start(self) -> None:
+    def start(self, again: bool = True) -> None:
         """Deliver ``ready`` and ``online``; in a top process, open the public socket before that.
 
-        Idempotent.
+        Idempotent. ``again`` as for ``Opening.start``.
         """
         self.was_started_by_user = True
-        self.opening.start()
+        self.opening.start(again)
 
     def imply_start(self) -> None:
         """Start as ``start`` does, without a call of the user. Such a start does not keep a child alive."""
@@ -288,8 +288,8 @@ class Lifecycle(Life):
             deadline = deadline.at_least(LAST_SECONDS if role.orphaned else GOODBYE_SECONDS)
             # 7. The listeners of all that was noticed so far run; they may still send.
             drain.run_notices(node, deadline)
-            # 8. What is queued is written.
-            drain.flush(node, deadline)
+            # 8. What is queued is written, with another connection where that to the server was cut.
+            self._flush(deadline)
             # 9. Nothing comes in any more; goodbye is said, and each neighbour closes its end.
             drain.say_goodbye(node, Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0)))
             # 10. The notices thread ends, then readers and writers; what nobody took is counted.
@@ -320,10 +320,25 @@ class Lifecycle(Life):
         for waiter in list(self.waiters):
             waiter.set()
         if public_socket is not None:
-            public_socket.begin_close()
+            public_socket.begin_stop()
         if not self.opening.undoes:
             stopped = self.stopped
             node.events.notify(lambda: self._say_stopping(stopped))
+
+    def _flush(self, deadline: Deadline) -> None:
+        """Step 8 of the stop: write what is queued, and say goodbye.
+
+        A session that was cut before or is cut meanwhile goes on first. Each round but the first needs
+        another connection and ends with it, or with the deadline.
+        """
+        public_socket = self.public_socket
+        if public_socket is not None:
+            public_socket.go_on(deadline)
+        drain.flush(self.node, deadline)
+        if public_socket is not None:
+            while public_socket.go_on(deadline):
+                drain.flush(self.node, deadline)
+            public_socket.begin_close()
 
     def _say_stopping(self, stopped: Latch) -> None:
         """Deliver ``stopping``, then end the waits for it. In the notices thread.

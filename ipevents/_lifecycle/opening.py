@@ -50,9 +50,10 @@ class Try:
     A stop that meets it sets ``is_overtaken``; the starting thread reads that under the state lock.
     """
 
-    __slots__ = ("attempt", "has_begun", "has_opened", "is_overtaken", "over")
+    __slots__ = ("again", "attempt", "has_begun", "has_opened", "is_overtaken", "over")
 
-    def __init__(self) -> None:
+    def __init__(self, again: bool) -> None:
+        self.again = again  # it begins another life where the one before was asked to stop
         self.has_begun = False  # the state is this call's, until its outcome
         self.is_overtaken = False  # by a stop; written under the state lock
         self.attempt: Attempt | None = None  # the dial, which a stop breaks off
@@ -155,19 +156,21 @@ class Opening:
 
     # start()
 
-    def start(self) -> None:
+    def start(self, again: bool = True) -> None:
         """Start the emitter, see ``Emitter.start``. One thread at a time.
+
+        Without ``again`` it does nothing where a stop was asked for, however late that came.
 
         A signal handler that finds the state lock held by its own thread has the start made when that is
         released.
         """
         node = self._life.node
         if node.inside():
-            node.defer(self.start)
+            node.defer(self.start, again)
             return
         starting = self._starting
         if starting._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
-            self._start()  # called by a listener, or a signal handler, in a start() of this thread
+            self._start(again)  # called by a listener, or a signal handler, in a start() of this thread
             return
         try:
             # A listener does not wait for the thread that starts, which may wait for listeners to end.
@@ -175,13 +178,13 @@ class Opening:
                 if node.dispatcher.runs_here():
                     return
                 acquire_from_user(starting)
-            self._start()
+            self._start(again)
             starting.release()
         except BaseException:  # of a signal handler, at any place; what start() raises, too
             let_go(starting)
             raise
 
-    def _start(self) -> None:
+    def _start(self, again: bool) -> None:
         """Start the emitter as the role of this process asks for it.
 
         ``_starting`` held, and not the state lock.
@@ -190,7 +193,7 @@ class Opening:
             if self._life.is_child:
                 self._start_child()
             else:
-                self._start_top()
+                self._start_top(again)
         except BaseException:  # also of a signal handler, which may leave the lock owned
             self._life.node.let_go(False)
             raise
@@ -222,6 +225,8 @@ class Opening:
                 if state is State.FORKED:
                     raise node.stage_error()
                 asked = life.stopping.is_set()
+                if asked and not mine.again:
+                    return False
                 if state in (State.JOINING, State.STARTING, State.STARTED) and not asked:
                     return False  # called once more, or by a listener or a signal handler within start()
                 if (state in (State.NEW, State.CLOSED) or not asked) and self._try is None:
@@ -248,12 +253,12 @@ class Opening:
         life.stopping, life.stopped = Latch(), Latch()
         self.undoes = False
 
-    def _start_top(self) -> None:
+    def _start_top(self, again: bool) -> None:
         """Start a top process.
 
         Where it fails, what this call has opened is closed again. Where a stop was faster, it just returns.
         """
-        mine = Try()
+        mine = Try(again)
         try:
             if self._begin_start(mine):
                 self._join(mine)

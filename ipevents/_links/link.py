@@ -211,13 +211,17 @@ class Link(Writer):
     def flush(self, deadline: Deadline) -> bool:
         """Wait until the kernel has taken everything that is queued. Returns whether it has.
 
+        Where a session is about to go on, that comes first: until the other end has said where, nothing is
+        written.
+
         State lock held by the caller, and released during each wait. The wait ends with an empty outbox, with
-        the connection, or at the deadline.
+        the connection, or at the deadline. Not for the reader thread while a session is about to go on: what
+        it would wait for it has to read itself.
         """
         while (
-            self.stream is not None
-            and not self.stream.failed
-            and (self.outbox.count or self._right is not Right.FREE)
+            (stream := self.connection) is not None
+            and not stream.failed
+            and (self.outbox.count or self.resuming is not None or self._right is not Right.FREE)
         ):
             left = deadline.left()
             if left == 0.0:
@@ -227,9 +231,19 @@ class Link(Writer):
         return not self.outbox.count
 
     @property
-    def is_sealed(self) -> bool:
-        """Whether there is a connection over TCP."""
-        return self.stream is not None and self.stream.seals is not None
+    def is_public(self) -> bool:
+        """Whether the peer is a client or a server, and not a child or a parent."""
+        return self.role in ("client", "server")
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything that it was given is not handled by the other end. Lock held.
+
+        Also while a thread has the right to write: it may be about to note what it has written.
+        """
+        stream = self.connection or self.away
+        written = stream is not None and stream.window.events > 0
+        return written or self._right is not Right.FREE or self.outbox.events > 0
 
     def wait_acknowledged(self, deadline: Deadline) -> bool:
         """Wait until the peer has handled all that was written. Returns whether it has.
@@ -237,7 +251,7 @@ class Link(Writer):
         State lock held by the caller, and released during each wait. The wait ends with the connection, or at
         the deadline.
         """
-        while (stream := self.stream) is not None and not stream.failed and stream.window.frames:
+        while (stream := self.connection) is not None and not stream.failed and stream.window.frames:
             left = deadline.left()
             if left == 0.0:
                 return False
@@ -375,6 +389,7 @@ class Link(Writer):
                     self._acknowledge(self.stream)
                 if record is not None:
                     self.tell(record)
-                self.flush(Deadline(LAST_WORDS_SECONDS))
+                if self.stream is not None:  # before a session goes on nothing is written
+                    self.flush(Deadline(LAST_WORDS_SECONDS))
         except BaseException:  # of any kind: the peer will see the end of the connection only
             log.exception("! the reason did not reach %s", self.name)

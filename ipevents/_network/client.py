@@ -2,6 +2,15 @@
 
 Locks: the state lock guards ``link`` and what the router knows of it; each method says whether the caller
 holds it. The only thread here is the Connector's, which ``close`` ends.
+
+A stop in an outage. While a session is there, the connector goes on in a stop, and so does the notices
+thread: the next connection is welcomed as ever. When all that may still send has ended, the supervisor's
+thread lets the connector make one last try where something waits (``go_on``). It waits in three places,
+without a lock, and no longer than the deadline: for the reader thread, which is about to return from
+``_closed``; for the connector's thread, which dials; and for the notices thread, which attaches the
+connection. None of them waits for the supervisor's thread. The notices thread may wait for a listener, and a
+dial for an answer that never comes: then the deadline ends the wait, and the connection is closed as soon as
+it is there.
 """
 
 from __future__ import annotations
@@ -19,6 +28,7 @@ from .._links.link import Link
 from .._node.node import Node
 from .._options import Options
 from .._payload.forms import size_of
+from .._platform.latches import Latch
 from .._platform.threads import Deadline
 from .._transport.connector import CLOSE_SECONDS, Connector
 from .._transport.dial import Attempt, Connected, dial
@@ -63,6 +73,7 @@ class Client:
         self._agreed = ""  # the pid that a server gave us
         self._server: int | None = None  # the incarnation of the last server; guarded by the state lock
         self._closing = False
+        self._served: Stream | None = None  # the connection that go_on() has found last
         outer = node.inside()
         self.link = Link("server", node.lock, node.incoming.receive, self._closed)
         try:
@@ -89,6 +100,52 @@ class Client:
             return self._arrived(connected)
         self._connector.begin()
         return None
+
+    def begin_stop(self) -> None:
+        """Make no new connections, unless there is a session that may have to go on. Never blocks."""
+        link = self.link
+        with self._node.lock:
+            stream = link.away or link.connection
+        if stream is None or not stream.session:
+            self.begin_close()
+
+    def go_on(self, deadline: Deadline) -> bool:
+        """In a stop, try one connect where the session was cut and something waits for the server.
+
+        In the supervisor's thread, after ``begin_stop``. Returns whether the link has another connection than
+        after the call before, so that what waits can be written, and goodbye said.
+        """
+        link = self.link
+        with self._node.lock:
+            stream = link.connection
+            if stream is not None and not stream.failed:
+                return self._is_new(stream)
+        # Whoever reads it is about to find its end, and ``_closed`` would count as lost what the next
+        # connection goes on with.
+        if not link.wait_closed(deadline):
+            return False
+        with self._node.lock:
+            stream, away = link.connection, link.away
+            if stream is not None:  # made by the connector just now
+                return self._is_new(stream)
+            if away is None or self._closing or not link.owes:
+                self._closing = True
+                return False
+        self._connector.finish(deadline)
+        welcomed = Latch()
+        self._node.events.notify(welcomed.set)  # behind the welcome, if there is a connection
+        welcomed.wait(deadline.left())
+        with self._node.lock:
+            went_on = link.away is not away
+            if not went_on:
+                self._closing = True
+            self._served = link.connection
+        return went_on
+
+    def _is_new(self, stream: Stream) -> bool:
+        """Return whether this is another connection than in the call before. Lock held."""
+        served, self._served = self._served, stream
+        return served is not stream
 
     def begin_close(self) -> None:
         """Make no new connections. The link stays. Never blocks."""
@@ -238,11 +295,16 @@ class Client:
     def _is_wanted(self, arrival: Arrival) -> bool:
         """Return whether the link still has use for this connection; close it if not. State lock held.
 
-        It has none in a stop, after it (another life may have begun), and while another connection serves it.
+        It has none after a stop (another life may have begun), and while another connection serves it; in a
+        stop only for what waits since the session was cut.
         """
         link = self.link
-        is_open = self._node.stage is Stage.OPEN and link.connection is None and not link.ended
-        if is_open and (link.away is not None or not arrival.stream.resumes):
+        stage = self._node.stage
+        is_free = link.connection is None and not link.ended
+        if is_free and link.away is not None and not self._closing:
+            if stage is Stage.OPEN or stage is Stage.STOPPING:
+                return True
+        elif is_free and stage is Stage.OPEN and not arrival.stream.resumes:
             return True
         arrival.stream.socket.close()
         return False
@@ -261,12 +323,15 @@ class Client:
             neighbour = node.router.neighbours.get(link)
             pid = "server" if neighbour is None else neighbour.pid or "server"
             away = link.away
-            if away is not None and node.stage is Stage.OPEN:
+            stage = node.stage
+            is_cut = away is not None and not self._closing and stage in (Stage.OPEN, Stage.STOPPING)
+            if away is not None and is_cut:
                 node.router.set_away(link, True)
-                node.timers.after(self._options.resume_within, lambda: self._expire(away))
+                if stage is Stage.OPEN:  # a stop gives it up by itself
+                    node.timers.after(self._options.resume_within, lambda: self._expire(away))
             else:
                 self._lose("link-cut")
-        if not self._closing:
+        if (is_cut or stage is Stage.OPEN) and not self._closing:
             node.events.notify(lambda: self._tell_lost(pid))
             if self._options.reconnect:
                 self._connector.begin()

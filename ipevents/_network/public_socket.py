@@ -23,7 +23,8 @@ from .server import CLOSE_SECONDS, Server
 class PublicSocket:
     """One emitter's public socket, from ``join`` to ``close``.
 
-    Called in this order: ``join``, ``begin``, ``begin_close``, ``close``. ``say_ready`` is as for Client.
+    Called in this order: ``join``, ``begin``, ``begin_stop``, ``go_on``, ``begin_close``, ``close``. Those in
+    the middle are left out where nothing was served. ``say_ready`` is as for Client.
     """
 
     def __init__(
@@ -92,6 +93,17 @@ class PublicSocket:
         self.close(Deadline(CLOSE_SECONDS))
         if self.client is not None:
             self.client.discard()
+
+    def begin_stop(self) -> None:
+        """Make no new links from now on, but for a session that was cut. Never blocks."""
+        if self.server is not None:
+            self.server.begin_close()
+        if self.client is not None:
+            self.client.begin_stop()
+
+    def go_on(self, deadline: Deadline) -> bool:
+        """In a stop, connect once more where the session was cut, see ``Client.go_on``."""
+        return self.client is not None and self.client.go_on(deadline)
 
     def begin_close(self) -> None:
         """Make no new links from now on; existing links stay. Never blocks."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._platform.clock import monotonic
 from .._platform.logs import Log
-from .._platform.threads import Deadline, join_thread, run_rounds, start_thread
+from .._platform.threads import Deadline, for_lock, join_thread, run_rounds, start_thread
 from .dial import Attempt, Connected
 
 if TYPE_CHECKING:
@@ -49,10 +49,13 @@ class Connector:
         "_delay_seconds",
         "_dial",
         "_due",
+        "_is_busy",
+        "_is_last",
         "_on_connected",
         "_on_failed",
         "_reported",
         "_thread",
+        "_tries",
     )
 
     def __init__(
@@ -67,11 +70,14 @@ class Connector:
         self._on_connected = on_connected
         self._on_failed = on_failed
         self._delay_seconds = max(MIN_DELAY_SECONDS, delay_seconds)
-        # Guards _due, _attempt and _closing. Re-entrant, for a close() in a signal handler.
+        # Guards the six that follow. Re-entrant, for a close() in a signal handler.
         self._changed = threading.Condition(threading.RLock())
         self._due: float | None = None  # when to dial next; None between episodes
         self._attempt: Attempt | None = None  # the dial that is going on
         self._closing = False
+        self._is_busy = False  # a dial goes on, or what came of it is being handed over
+        self._is_last = False  # no try follows on one that fails
+        self._tries = 0  # that are over
         self._reported: set[tuple[type[Exception], str]] = set()
         try:
             self._thread = start_thread("connector", self._run)
@@ -101,6 +107,29 @@ class Connector:
                 return
             self._due = monotonic() + (0.0 if immediately else self._delay_seconds)
             self._changed.notify_all()
+
+    def finish(self, deadline: Deadline) -> None:
+        """Let an episode that is going on end with one try, made at once, and wait for what comes of it.
+
+        A dial that is going on is that try. A connection that was made has been handed to ``on_connected``
+        when this returns. Between episodes this does nothing: there is a connection.
+
+        From another thread than the connector's. The caller holds no lock that a callback needs. The wait
+        ends when the connector's thread has made its try, with ``begin_close``, or at the deadline; the try
+        may then still go on.
+        """
+        with self._changed:
+            self._is_last = True
+            before = self._tries
+            if self._due is not None and not self._is_busy:
+                self._due = monotonic()
+                self._changed.notify_all()
+            # By their number: the connection may be cut, and another episode begin, before this thread looks.
+            while self._tries == before and (self._is_busy or self._due is not None) and not self._closing:
+                left = deadline.left()
+                if left == 0.0:
+                    return
+                self._changed.wait(None if left is None else for_lock(left))
 
     def begin_close(self) -> None:
         """Dial no more; the thread is about to end. Never blocks; may be called again."""
@@ -143,11 +172,17 @@ class Connector:
         if attempt is None:
             return
         try:
-            connected = self._dial(attempt)
-        except Exception as error:  # any kind: it is reported, and the next try may succeed
-            self._failed(error)
-        else:
-            self._succeeded(connected)
+            try:
+                connected = self._dial(attempt)
+            except Exception as error:  # any kind: it is reported, and the next try may succeed
+                self._failed(error)
+            else:
+                self._succeeded(connected)
+        finally:
+            with self._changed:
+                self._is_busy = False
+                self._tries += 1
+                self._changed.notify_all()
 
     def _next_attempt(self) -> Attempt | None:
         """Wait until it is time to dial; returns the attempt, or None after ``begin_close``."""
@@ -156,6 +191,7 @@ class Connector:
                 left = None if self._due is None else self._due - monotonic()
                 if left is not None and left <= 0.0:
                     self._attempt = Attempt()
+                    self._is_busy = True
                     return self._attempt
                 self._changed.wait(left)
             return None
@@ -181,7 +217,7 @@ class Connector:
             self._attempt = None
             if self._closing:
                 return
-            self._due = monotonic() + self._delay_seconds
+            self._due = None if self._is_last else monotonic() + self._delay_seconds
         log.debug("! not connected: %s", error)
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
             return  # nobody is there yet: that is what the thread waits for

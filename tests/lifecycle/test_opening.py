@@ -105,6 +105,23 @@ def test_run_returns_where_a_stop_met_its_start(emitter, silent):
 
 
 @pytest.mark.usefixtures("all_is_given_back")
+def test_run_begins_no_other_life_where_a_stop_came_just_before_its_start(emitter, monkeypatch):
+    emitter.options(useSocket=False).start()
+    life, start = emitter._life, emitter._life.start
+
+    def late(*args, **kwargs):
+        life.exit = SystemExit(3)  # of a listener
+        assert InThread(emitter.stop).result() is None
+        start(*args, **kwargs)
+
+    monkeypatch.setattr(life, "start", late)
+    with pytest.raises(SystemExit) as raised:
+        emitter.run(0.0)
+    assert raised.value.code == 3
+    assert state_of(emitter) is State.CLOSED
+
+
+@pytest.mark.usefixtures("all_is_given_back")
 def test_a_stop_breaks_off_a_start_that_has_opened_threads_for_a_worker_before(emitter, silent):
     emitter._life.open()
     start = InThread(emitter.start)

@@ -16,6 +16,7 @@ from ipevents._core.link_state import Right
 from ipevents._core.messages import ACKNOWLEDGED, BROADCAST, PAYLOADS, RESUMED
 from ipevents._core.wire import HEADER_BYTES, decode
 from ipevents._exceptions import ProtocolError
+from ipevents._links.outlet import Outlet
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
 
@@ -155,6 +156,54 @@ def test_what_was_handled_is_said_first_and_acknowledged_as_ever(end):
     second.socket.close()
 
 
+def test_a_flush_waits_until_the_session_has_gone_on_and_all_is_handled(end, monkeypatch):
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    waits, done = threading.Event(), []
+    wait_room = Outlet.wait_room
+    monkeypatch.setattr(Outlet, "wait_room", lambda *args: (waits.set(), wait_room(*args)))
+
+    def flush():
+        with end.lock:
+            done.append(end.link.flush(Deadline(CEILING)))
+            done.append(end.link.wait_acknowledged(Deadline(CEILING)))
+
+    with end.lock:
+        assert end.link.outbox.count == 0
+        assert end.link.owes
+        assert not end.link.flush(Deadline(0.0))
+        assert not end.link.wait_acknowledged(Deadline(0.0))
+    thread = threading.Thread(target=flush)
+    thread.start()
+    assert waits.wait(CEILING)
+    assert second.read() == [(RESUMED, 0, NONE)]
+    assert done == []
+    take_resumed(end, 0)
+    assert events(second.read()) == ["x"]
+    with end.lock:
+        end.link.take_acknowledgement(1, NONE)
+    thread.join(CEILING)
+    assert done == [True, True]
+    assert not end.link.owes
+    second.socket.close()
+
+
+def test_a_flush_ends_with_a_connection_that_ends_before_the_session_goes_on(end):
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    second.read()
+    second.socket.close()
+    with end.lock:
+        end.link.flush(Deadline(CEILING))
+        assert end.link.wait_acknowledged(Deadline(CEILING))
+        assert end.link.connection is None
+        assert end.link.owes
+
+
 def test_a_session_that_is_forgotten_is_counted_once(end):
     first = Peer(end, resumes=False)
     for _ in range(3):
@@ -163,6 +212,7 @@ def test_a_session_that_is_forgotten_is_counted_once(end):
     with end.lock:
         assert end.link.flush(Deadline(CEILING)), "no thread writes to it any more"
     first.hang_up(end)
+    wait_until(lambda: not end.link._dead)  # the writer thread may be about to let go of it, and counts then
     with end.lock:
         assert end.link.can_resume(SESSION)
         end.link.forget_session("disconnected")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import random
+import socket
 import threading
 
 import pytest
@@ -12,10 +13,13 @@ from ports import free_port
 from proxies import Proxy
 from scripts import wait_until
 
-from ipevents import NotConnected
+from ipevents import NotConnected, SendError
 from ipevents._links import outlet
+from ipevents._links.link import Link
 from ipevents._links.outlet import Outlet
 from ipevents._network import server as network_server
+from ipevents._network.client import Client
+from ipevents._node.controls import Controls
 from ipevents._platform.threads import Deadline
 
 CEILING = 60.0
@@ -178,6 +182,213 @@ def test_sends_in_an_outage_wait_and_arrive_after_the_online(cut):
     assert (dropped(server), dropped(client)) == ({}, {})
     assert server.emitter.childsOnline == 1
     assert client.emitter.parentPid == server.pid
+
+
+# A stop in an outage. Where a client waits for a minute before it connects again, only its stop can do so.
+
+PATIENT = {"delayReconnect": 60_000}
+
+
+@pytest.fixture
+def patient(recorders, port, second_port):
+    """As ``cut``, with a client that waits long; and how often that has dialled."""
+    with Proxy(second_port, port) as proxy:
+
+        def make(**options):
+            server = recorders("up", port=port, **SOCKET).start()
+            client = recorders("down", port=second_port, onlyConnect=True, **SOCKET | PATIENT, **options)
+            return server, client.joined(), proxy
+
+        yield make
+
+
+@pytest.fixture
+def dials(monkeypatch):
+    """A list that grows with every dial of a client that has started."""
+    made = []
+    real = Client._dial
+    monkeypatch.setattr(Client, "_dial", lambda self, attempt: (made.append(attempt), real(self, attempt))[1])
+    return made
+
+
+def test_a_stop_in_an_outage_goes_on_with_the_session_and_ends_cleanly(patient, dials):
+    server, client, proxy = patient()
+    pid = client.pid
+    client.emitter.sendToGrandMaster("up", 0)
+    outage(proxy, server, client)
+    for number in range(1, 5):
+        client.emitter.sendToGrandMaster("up", number)
+        server.emitter.sendToChild(pid, "down", number)
+    server.forget()
+    client.forget()
+    proxy.is_down = False
+    client.emitter.stop()
+    server.wait("offline")
+    heard = [item.event if item.event != "up" else item.args[0] for item in server.heard]
+    assert heard[0] == "online"
+    assert heard[-5:] == [1, 2, 3, 4, "offline"]
+    assert [item.event for item in client.heard][:3] == ["stopping", "online", "down"]
+    assert client.args("down") == [1, 2, 3, 4]
+    assert len(dials) == 1
+    stats = client.emitter.stats()["past"]
+    assert (stats["acknowledged"], stats["dropped"]) == (5, {})
+    assert server.emitter.stats()["links"] == {}
+    assert set(dropped(server)) <= {"link-cut"}  # what it was sent in the stop may not have been acknowledged
+
+
+def test_a_stop_in_an_outage_connects_once_then_counts_what_waits(patient, dials):
+    server, client, proxy = patient()
+    outage(proxy, server, client)
+    for number in range(5):
+        client.emitter.sendToGrandMaster("up", number)
+    client.emitter.stop()
+    assert len(dials) == 1
+    assert dropped(client) == {"closed": 5}
+    assert server.args("up") == []
+
+
+def test_a_stop_in_an_outage_does_not_connect_where_nothing_waits(patient, dials):
+    server, client, proxy = patient()
+    client.emitter.sendToGrandMaster("up", 0)
+    server.wait("up")
+    link = client.emitter._node.router.parent
+    with client.emitter._node.lock:
+        assert link.wait_acknowledged(Deadline(CEILING))
+    outage(proxy, server, client)
+    client.emitter.stop()
+    assert dials == []
+    assert dropped(client) == {}
+
+
+def test_a_stop_whose_connect_is_never_answered_ends_in_time(patient, dials):
+    server, client, proxy = patient()
+    outage(proxy, server, client)
+    client.emitter.sendToGrandMaster("up", 0)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:  # it accepts, and says nothing
+        proxy.server = stranger.getsockname()[1]
+        proxy.is_down = False
+        client.emitter.stop(0.0)
+    assert len(dials) == 1
+    assert dropped(client) == {"closed": 1}
+    proxy.is_down = True
+
+
+def test_a_stop_in_an_outage_gives_what_waits_to_another_server(patient, recorders):
+    server, client, proxy = patient()
+    other = recorders("up", port=free_port(), **SOCKET).start()
+    outage(proxy, server, client)
+    client.emitter.sendToGrandMaster("up", 1)
+    proxy.server = other.emitter._life.options.port
+    proxy.is_down = False
+    client.emitter.stop()
+    other.wait("offline")
+    assert [item.event for item in other.heard if item.pids[0] == client.pid] == ["online", "up"]
+    assert set(dropped(client)) <= {"link-cut"}
+
+
+def test_a_connection_that_is_cut_in_a_stop_goes_on_as_well(patient):
+    server, client, proxy = patient()
+    gate = threading.Event()
+    server.emitter.on("up", lambda message, number: gate.wait(CEILING))
+
+    @client.emitter.on("stopping")
+    def stopping(message):
+        proxy.cut()
+        gate.set()
+
+    for number in range(500):
+        client.emitter.sendToGrandMaster("up", number)
+    server.wait("up")
+    client.emitter.stop()
+    server.wait("offline", count=2)
+    heard = [item.args[0] if item.event == "up" else item.event for item in server.heard]
+    assert [item for item in heard if type(item) is int] == list(range(500))
+    assert heard[-1] == "offline"
+    assert dropped(client) == {}
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))])
+def test_a_stop_whose_connections_are_cut_anywhere_loses_nothing(patient, seed):
+    server, client, proxy = patient()
+    dice = random.Random(seed)
+    count, gate, over = 1500, threading.Event(), threading.Event()
+    server.emitter.on("up", lambda message, number, filling: gate.wait(CEILING))
+
+    def cuts():
+        for _ in range(10):
+            proxy.cut_after(dice.randrange(1, 6_000_000))
+            while not (proxy.was_cut.wait(0.05) or over.is_set()):
+                continue
+
+    cutting = threading.Thread(target=cuts)
+    client.emitter.on("stopping", lambda message: (cutting.start(), gate.set()))
+    for number in range(count):  # more than the kernel takes
+        client.emitter.sendToGrandMaster("up", number, bytes(20_000))
+    down = flood(lambda number: server.emitter.sendToChild(client.pid, "down", number), 500)
+    client.emitter.stop(CEILING)
+    over.set()
+    cutting.join()
+    down.join()
+    server.wait("up", count=count)
+    assert server.args("up") == list(range(count))
+    stats = client.emitter.stats()
+    assert stats["sent"] == stats["past"]["acknowledged"] + sum(stats["past"]["dropped"].values())
+    # Where the last acknowledgements are cut, what has arrived counts as lost.
+    assert set(stats["past"]["dropped"]) <= {"link-cut"}
+
+
+@pytest.mark.parametrize("who", ["server", "client"])
+def test_a_stop_before_a_session_goes_on_waits_for_that_and_ends_cleanly(cut, monkeypatch, who):
+    other = {"server": "client", "client": "server"}[who]
+    resumes, go = threading.Event(), threading.Event()
+    real = Controls._take_resumed
+
+    def slow(self, link, number, outcomes):
+        if link.role == other:  # at the one that stops
+            resumes.set()
+            assert go.wait(CEILING)
+        real(self, link, number, outcomes)
+
+    monkeypatch.setattr(Controls, "_take_resumed", slow)
+    server, client, proxy = cut()
+    client.joined()
+    pid = client.pid
+    outage(proxy, server, client)
+    stops, stays, event = (client, server, "up") if who == "client" else (server, client, "down")
+    pids = [server.pid] if who == "client" else [pid]
+    stopped = stops.pid
+    for number in range(5):
+        stops.emitter.sendTo(pids, event, number)
+    flush = Link.flush
+    monkeypatch.setattr(Link, "flush", lambda self, deadline: (go.set(), flush(self, deadline))[1])
+    stays.forget()
+    proxy.is_down = False
+    assert resumes.wait(CEILING)
+    stops.emitter.stop()
+    stays.wait("offline")
+    heard = [item.args[0] for item in stays.heard if item.event in (event, "offline")]
+    assert heard == [0, 1, 2, 3, 4, stopped]
+    assert dropped(stops) == {}
+    stays.emitter.sendTo([stopped], "no more")  # no session is there that could go on
+    assert isinstance(stays.wait("error").args[0], SendError)
+
+
+def test_one_that_does_not_read_keeps_a_stop_from_saying_goodbye_to_nobody_else(recorders, port):
+    server = recorders("up", port=port).start()
+    slow, quick = (recorders("down", port=port, onlyConnect=True, **PATIENT).joined() for _ in range(2))
+    gate = threading.Event()
+    slow.emitter.on("down", lambda message, data: gate.wait(CEILING))
+    try:
+        for _ in range(30):  # more than the kernel takes, and no full outbox
+            server.emitter.sendToChild(slow.pid, "down", bytes(1_000_000))
+        slow.wait("down")
+        pid = server.pid
+        server.emitter.stop(0.5)
+        quick.wait("offline")
+        quick.emitter.sendTo([pid], "up")  # would wait for a session that is only cut
+        assert type(quick.wait("error").args[0]) is NotConnected
+    finally:
+        gate.set()
 
 
 def test_after_resume_within_what_was_kept_is_lost_and_counted(cut):

@@ -6,11 +6,14 @@ import threading
 
 import pytest
 from ports import free_port
+from scripts import wait_until
 from serving import CEILING, CLIENT, KEY, SERVER, Serving, Stranger, be_silent
 
 from ipevents._core.addresses import Address
 from ipevents._core.handshake import Welcomed
 from ipevents._exceptions import AddressInUse, AuthenticationFailed
+from ipevents._platform.clock import monotonic
+from ipevents._platform.threads import Deadline
 from ipevents._transport import connector as module
 from ipevents._transport.connector import Connector
 from ipevents._transport.dial import Connected, dial
@@ -103,6 +106,73 @@ def test_an_error_of_ours_does_not_end_the_thread(caplog):
         recorder.connected.get(timeout=CEILING)
         assert isinstance(recorder.failed.get(timeout=0), ZeroDivisionError)
     assert "ZeroDivisionError" in caplog.text
+
+
+# The last try
+
+
+def test_the_last_try_is_made_at_once_and_has_been_handed_over_when_finish_returns():
+    reached = pair()
+    with Recorder(reached, delay_seconds=1000.0) as recorder:
+        recorder.connector.begin()
+        recorder.connector.finish(Deadline(CEILING))
+        assert recorder.connected.get(timeout=0) == reached
+
+
+def test_a_last_connection_that_is_cut_at_once_is_waited_for_no_longer():
+    with Recorder(pair(), delay_seconds=1000.0) as recorder:
+        recorder.connector._on_connected = lambda connected: recorder.connector.begin()  # after the cut
+        recorder.connector.begin()
+        before = monotonic()
+        recorder.connector.finish(Deadline(CEILING))
+        assert monotonic() - before < CEILING
+        assert recorder.tries.qsize() == 1
+
+
+def test_on_a_last_try_that_fails_no_other_one_follows():
+    wrong = AuthenticationFailed("a: different keys")
+    with Recorder(wrong, delay_seconds=1000.0) as recorder:
+        recorder.connector.begin()
+        recorder.connector.finish(Deadline(CEILING))
+        assert recorder.failed.get(timeout=0) is wrong
+        assert (recorder.tries.qsize(), repr(recorder.connector)) == (1, "<Connector idle>")
+
+
+def test_between_two_episodes_there_is_no_last_try():
+    with Recorder() as recorder:
+        recorder.connector.finish(Deadline(CEILING))
+        assert recorder.tries.empty()
+
+
+@pytest.mark.parametrize("then", ["fails", "succeeds", "is broken off", "lasts too long"])
+def test_a_dial_that_goes_on_is_the_last_one(then):
+    goes_on, go = threading.Event(), threading.Event()
+
+    def attempt(attempt):
+        goes_on.set()
+        assert go.wait(CEILING)
+        return script.pop(0)
+
+    script = [pair(), pair()] if then == "succeeds" else []
+    with Recorder() as recorder:
+        connector = recorder.connector
+        connector._dial = attempt
+        connector.begin(immediately=True)
+        assert goes_on.wait(CEILING)
+        finish = threading.Thread(
+            target=connector.finish, args=(Deadline(0.0 if then == "lasts too long" else CEILING),)
+        )
+        finish.start()
+        if then == "is broken off":
+            connector.begin_close()
+        if then in ("fails", "succeeds"):
+            wait_until(lambda: connector._is_last)
+            go.set()
+        finish.join(CEILING)
+        assert not finish.is_alive()
+        assert recorder.connected.qsize() == (then == "succeeds")
+        go.set()
+    assert len(script) == (then == "succeeds")
 
 
 def test_a_callback_that_raises_closes_the_connection(caplog):
