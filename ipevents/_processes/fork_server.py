@@ -374,6 +374,8 @@ def _command() -> list[str]:
 def _program(control: int) -> str:
     """Return what the interpreter of a server runs.
 
+    No garbage is collected before it has imported everything: that would take longer than to keep it.
+
     The working directory is no place to import from: python puts it there for ``-c``, and modules of the
     user would be found in it. Ours comes last, for the library that is in no other place.
     """
@@ -381,7 +383,8 @@ def _program(control: int) -> str:
     entry = os.path.dirname(package.__path__[0])
     modules = [(name, file) for name in _MODULES if (file := _file(name)) is not None]
     return (
-        f"import sys; sys.path[:] = [*filter(None, sys.path), {entry!r}]; "
+        "import gc, sys; gc.disable(); "
+        f"sys.path[:] = [*filter(None, sys.path), {entry!r}]; "
         f"from {__package__}.forking import serve; "
         f"serve({control}, {os.getpid()}, {package.__file__!r}, {modules!r})"
     )

@@ -80,7 +80,6 @@ def serve(control: int, owner: int, file: str, modules: Iterable[tuple[str, str]
     import, with their files; what would be imported from elsewhere is left to the children. Returns in no
     process: the server ends at once, and a child as every interpreter does.
     """
-    gc.disable()  # nothing here lasts long; to collect what the imports leave takes longer than to keep it
     server = _Server(socket.socket(fileno=control), owner)
     if importlib.import_module(__package__.partition(".")[0]).__file__ != file:
         os._exit(UNFIT)  # another copy of the library
