@@ -204,6 +204,17 @@ class ForkServer:
             log.info("= children are started by spawn, as there can be no fork server: %s", why)
         return Unavailable(why)
 
+    def boot(self) -> None:
+        """Start a server if there is none for this process as it is now, and do not wait until it serves.
+
+        Its interpreter needs some tens of milliseconds, in which the caller can do what else a start needs.
+        Raises as ``fork`` does.
+        """
+        self.check()
+        fingerprint = moment.fingerprint_now()
+        with self._lock:
+            self._current(fingerprint)
+
     def fork(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked:
         """Fork a child, which waits for what it is to do. ``inherited`` are descriptors for it.
 

@@ -20,7 +20,7 @@ from .._platform import streams
 from .._platform.clock import sleep
 from .._platform.threads import start_thread
 from .pidfds import Gone, Held, open_pidfd
-from .preparation import UNKNOWN_EXITCODE, check_interpreter, quiet_start
+from .preparation import UNKNOWN_EXITCODE, check_interpreter, own_start, quiet_start
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 _EXITCODE_SECONDS = 2.0  # how long after an exit its code may come, where a fork server reaps the child
@@ -45,6 +45,19 @@ class Launch(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Launch depth {self.depth} of {self.parent_pid}>"
+
+
+def boot_server() -> None:
+    """Have a fork server started for a ``ChildProcess`` that follows. Returns at once, while it boots.
+
+    Raises as ``ChildProcess`` does. Where there can be no server, that start will find it, and do without.
+    """
+    from .fork_server import Unavailable, fork_server  # late: a process without children does without
+
+    _check_place()
+    streams.occupy()
+    with own_start(), contextlib.suppress(Unavailable):
+        fork_server.boot()
 
 
 class ChildProcess:
