@@ -42,14 +42,21 @@ _INT = struct.Struct("i")  # a descriptor in a message
 _TRIES = 3  # starts of a child, of which each found a server that ended in the middle
 _REPLY_SECONDS = 30.0  # for a fork; a server that takes longer is stopped or stuck
 _END_SECONDS = 1.0  # for the end of a server that has no children; it takes a millisecond
-# What children import, beside what ``import ipevents`` does: a function of the script needs most of it.
-_MODULES = (
+# What children import, beside what ``import ipevents`` does. The first child waits for what it needs until it
+# is online, where it is a function of the script; it does not wait for what it may need then.
+_AT_ONCE = (
+    "multiprocessing.connection",
     "blinker",
     "cloudpickle",
     "ipevents._dispatch.event_signal",
+    "ipevents._lifecycle.child_main",
     "ipevents._payload.by_value",
+    "ipevents._processes.supervisor",
+)
+_THEN = (
     "ipevents._payload.main_names",
     "ipevents._processes.forked",
+    "ipevents._transport.acceptor",
 )
 
 
@@ -392,12 +399,14 @@ def _program(control: int) -> str:
     """
     package = sys.modules[__package__.partition(".")[0]]
     entry = os.path.dirname(package.__path__[0])
-    modules = [(name, file) for name in _MODULES if (file := _file(name)) is not None]
+    at_once, then = (
+        [(name, file) for name in names if (file := _file(name)) is not None] for names in (_AT_ONCE, _THEN)
+    )
     return (
         "import gc, sys; gc.disable(); "
         f"sys.path[:] = [*filter(None, sys.path), {entry!r}]; "
         f"from {__package__}.forking import serve; "
-        f"serve({control}, {os.getpid()}, {package.__file__!r}, {modules!r})"
+        f"serve({control}, {os.getpid()}, {package.__file__!r}, {at_once!r}, {then!r})"
     )
 
 

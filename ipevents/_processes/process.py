@@ -22,7 +22,6 @@ from .._platform.threads import start_thread
 from .pidfds import Gone, Held, open_pidfd
 from .preparation import UNKNOWN_EXITCODE, check_interpreter, own_start, quiet_start
 
-HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 _EXITCODE_SECONDS = 2.0  # how long after an exit its code may come, where a fork server reaps the child
 _EXITCODE_TRIES = 20
 _EXITCODE_STEP_SECONDS = 0.001
