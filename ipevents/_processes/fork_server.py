@@ -47,13 +47,14 @@ _END_SECONDS = 1.0  # for the end of a server that has no children; it takes a m
 _AT_ONCE = (
     "multiprocessing.connection",
     "blinker",
-    "cloudpickle",
     "ipevents._dispatch.event_signal",
     "ipevents._lifecycle.child_main",
-    "ipevents._payload.by_value",
+    "ipevents._payload.rebuilt",
     "ipevents._processes.supervisor",
 )
 _THEN = (
+    "cloudpickle",
+    "ipevents._payload.by_value",
     "ipevents._payload.main_names",
     "ipevents._processes.forked",
     "ipevents._transport.acceptor",
