@@ -218,10 +218,23 @@ class ChildProcess:
 def _made(forked: bool, options: dict[str, Any]) -> BaseProcess:
     """Return a process that is not started yet. No daemon, because that may have no children."""
     if forked:
-        from .forked import ForkedProcess  # late: a process without children does without
-
         return ForkedProcess(**options)
     return multiprocessing.get_context("spawn").Process(**options)
+
+
+class ForkedProcess(BaseProcess):
+    """A process started by the fork server; multiprocessing in it starts its own ones by spawn.
+
+    It is here because each child gets it, as a pickle, and does without what starts it.
+    """
+
+    _start_method = "spawn"
+
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Any:  # noqa: N802  # the name that multiprocessing calls
+        from .forked import Popen  # late, see above
+
+        return Popen(process)
 
 
 class Ending:
