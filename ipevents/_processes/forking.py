@@ -43,6 +43,7 @@ STALE = -(1 << 32)  # in place of an errno: the owner is not any more where this
 HIDDEN = STALE - 1  # likewise: the owner cannot be looked at, and has to tell its surroundings
 MAX_TOLD = 1 << 16  # bytes of the surroundings in a request
 UNFIT = 3  # exit status of a server that cannot serve this owner, and no other one could
+_IDLE_MILLISECONDS = 50  # in which the first child comes online; imports here would take its processor
 _FAILED = 1  # exit status of a child whose start was given up
 
 _inherited: list[int] = []  # in a child: the descriptors that came with the request for it
@@ -81,9 +82,9 @@ def serve(control: int, owner: int, file: str, at_once: _Modules, then: _Modules
     """Serve the process ``owner`` until it ends. The whole program of the server. Raises SystemExit.
 
     ``file`` is where the owner's own ipevents was imported from. The modules ``at_once`` are imported before
-    the first fork, and ``then`` after it, while the first child goes on; what would be imported from
-    elsewhere is left to the children. Returns in no process: the server ends at once, and a child as every
-    interpreter does.
+    the first fork, and ``then`` before the second one, when the first child is online; what would be
+    imported from elsewhere is left to the children. Returns in no process: the server ends at once, and a
+    child as every interpreter does.
     """
     server = _Server(socket.socket(fileno=control), owner, then)
     if importlib.import_module(__package__.partition(".")[0]).__file__ != file:
@@ -140,6 +141,7 @@ class _Server:
         if os.getppid() != owner:  # it has ended, and its pid may be another's by now
             os._exit(_FAILED)
         self._later = later  # modules to be imported after the first fork; then empty
+        self._has_forked = False
         self._starter = 0  # the owner's thread that has sent the request that is at work
         self._told = b""  # what it has told of its surroundings
         self._inherited: list[int] = []  # the user's, of the request that is at work
@@ -151,7 +153,10 @@ class _Server:
     def run(self) -> Request | None:
         """Serve. Returns None in the server, at its end, and in each child the request for it."""
         while self._control is not None or self._children:
-            ready = [descriptor for descriptor, _ in self._poll.poll()]
+            idle = _IDLE_MILLISECONDS if self._has_forked and self._later else None
+            ready = [descriptor for descriptor, _ in self._poll.poll(idle)]
+            if not ready:
+                self._preload_later()
             if self._owner in ready:
                 return None
             for descriptor in ready:
@@ -159,12 +164,10 @@ class _Server:
                     self._ended(descriptor)
                 elif (request := self._receive()) is not None and self._fork(request):
                     return request
-            if self._children and self._later:
-                self._preload_later()
         return None
 
     def _preload_later(self) -> None:
-        """Import what the first child did not have to wait for.
+        """Import what the first child did not have to wait for: when it is online, or before the second one.
 
         A child runs already, whose exit code only this process can report, so it must live on. Where a module
         fails here, it fails in those children that need it, and they report that.
@@ -192,6 +195,8 @@ class _Server:
 
     def _fork(self, request: Request) -> bool:
         """Fork a child for this request, and report its pid. Returns whether this process is the child."""
+        if self._has_forked:
+            self._preload_later()
         report = socket.socket(fileno=request.report)
         obstacle = self._obstacle()
         if obstacle is not None:
@@ -233,6 +238,7 @@ class _Server:
             os.waitpid(pid, 0)
             self._report(report, -(exc.errno or errno.EMFILE))
             return
+        self._has_forked = True
         self._report(report, pid, pidfd)
         self._children[pidfd] = (pid, report.detach())
         self._poll.register(pidfd, select.POLLIN)
