@@ -23,21 +23,20 @@ from ._core.messages import (
     Message,
     check_name,
 )
-from ._core.restarts import RestartPolicy
 from ._dispatch.listeners import check_listener
 from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
-from ._lifecycle import child_main
 from ._lifecycle.lifecycle import Lifecycle
 from ._node.snapshot import snapshot
 from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
 from ._payload.inheritance import Inheritance
 from ._processes import programs
-from ._processes.child_state import ChildState
-from ._processes.programs import Program
 
 if TYPE_CHECKING:
     from blinker import Signal
+
+    from ._processes.process import Launch
+    from ._processes.programs import Program
 
 Listener = Callable[..., Any]
 F = TypeVar("F", bound=Listener)
@@ -46,6 +45,19 @@ Pid = str | int | Child
 MAX_DEPTH = 64  # levels of a tree, so that a script that starts itself without a condition comes to an end
 
 _numbers = itertools.count(1)
+_default: Lifecycle | None = None  # that of the process's own emitter, ``ipevents.ipem``
+
+
+def run_child(launch: Launch, descriptors: list[int] | None = None) -> None:
+    """Be a child of another process. The target of every child's ``multiprocessing.Process``.
+
+    ``descriptors`` are those that the arguments of its program refer to.
+    """
+    from ._lifecycle import child_main  # late: all other processes do without
+
+    if _default is None:
+        raise RuntimeError("ipevents was not imported as a whole")
+    child_main.run(_default, launch, descriptors)
 
 
 class _ThisScript:
@@ -78,9 +90,10 @@ class Emitter:
         number = next(_numbers)
         pid = str(os.getpid())
         self._is_default = number == 1
-        self._life = Lifecycle(pid if number == 1 else f"{pid}.{number}", self._reply, child_main.run)
+        self._life = Lifecycle(pid if number == 1 else f"{pid}.{number}", self._reply, run_child)
         if self._is_default:
-            child_main.serve_with(self._life)
+            global _default
+            _default = self._life
         self._node = self._life.node
         self._outgoing = self._node.outgoing  # kept here, since a send through the node would take longer
         self._events = self._node.events
@@ -496,6 +509,10 @@ class Emitter:
         inherited: Inheritance | None = None,
     ) -> Child:
         """Do what ``worker`` and ``fork`` have in common. ``delay`` and ``grace`` are milliseconds."""
+        # Late, as all that is for children: with the sockets it took a sixth of the time of the import.
+        from ._core.restarts import RestartPolicy
+        from ._processes.child_state import ChildState
+
         life = self._life
         options = life.options
         policy, seconds = child_options(restart, delay, options)

@@ -223,6 +223,8 @@ import sys, threading
 import ipevents
 late = {"blinker", "cloudpickle", "inspect", "asyncio", "dis", "ssl", "numpy"}
 late |= {"_hashlib", "logging", "traceback"}  # a fifth of the time in which a child starts
+late |= {"multiprocessing.connection", "tempfile"}  # with the next line a sixth of the time of the import
+late |= {"ipevents._lifecycle.child_main", "ipevents._processes.supervisor"}
 print(threading.active_count(), sorted(late & set(sys.modules)))
 """
     assert run(script) == "1 []"

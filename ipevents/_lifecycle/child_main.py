@@ -1,7 +1,7 @@
 """What runs in the main thread of a child, and this process's role as the child of another one.
 
-``run`` is the target of every child's ``multiprocessing.Process``: connect to the parent, run the program,
-stay as long as something keeps this process, stop.
+``run`` is what the process of every child runs: connect to the parent, run the program, stay as long as
+something keeps this process, stop.
 
 No lock of its own: the fields are latches, or flags that one thread sets and others read. The main thread
 blocks in the user's program, in ``_stay`` and in the wait for the end. A stop brings the program to its end
@@ -33,8 +33,9 @@ from .._platform.logs import Log, traceback_of
 from .._platform.threads import Deadline, is_readable, main_ident, start_thread
 from .._processes import programs
 from .._processes.child_state import LEAST_STEP_SECONDS
-from .._processes.process import HUNG_EXITCODE, Launch
+from .._processes.process import Launch
 from .._processes.programs import Program
+from .._processes.role import HUNG_EXITCODE
 from .._transport import keys, private_directory
 from .._transport.dial import dial
 from .._transport.stream import Stream
@@ -47,35 +48,23 @@ log = Log("ipevents.life")
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
 GONE_SECONDS = 0.5  # for the end of a parent that cannot be reached: mostly it is about to end
 
-_default: Lifecycle | None = None  # that of the process's own emitter, ``ipevents.ipem``
 
-
-def serve_with(life: Lifecycle) -> None:
-    """Let this emitter be the child's, should this process turn out to be a child. Called when it is made."""
-    global _default
-    _default = life
-
-
-def run(launch: Launch, descriptors: list[int] | None = None) -> None:
-    """Connect to the parent, run the program, stay, stop.
-
-    The target of every child's ``multiprocessing.Process``.
+def run(life: Lifecycle, launch: Launch, descriptors: list[int] | None) -> None:
+    """Connect to the parent, run the program, stay, stop. ``life`` is that of the process's own emitter.
 
     ``descriptors`` are those that the arguments of the program refer to.
     """
     os_signals.take_in_child()
     inheritance.receive(descriptors or [])
-    if _default is None:
-        raise RuntimeError("ipevents was not imported as a whole")
-    role = ChildRole(_default, launch)
-    _default.become_child(role, depth=launch.depth, is_worker=launch.is_worker)
+    role = ChildRole(life, launch)
+    life.become_child(role, depth=launch.depth, is_worker=launch.is_worker)
     program = role.connect()
     try:
         role.run(program)
     except SystemExit:
         raise
     except BaseException:  # of the program: multiprocessing prints it under this name
-        multiprocessing.current_process().name += f" ({_default.node.router.pid})"
+        multiprocessing.current_process().name += f" ({life.node.router.pid})"
         raise
 
 

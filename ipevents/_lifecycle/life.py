@@ -24,10 +24,10 @@ from .._platform.interruptible import in_handler
 from .._platform.latches import Latch
 from .._platform.threads import Deadline, library_threads
 from .._processes.role import Role, TopRole
-from .._processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from .._network.public_socket import PublicSocket
+    from .._processes.supervisor import Supervisor
 
 JOIN_SECONDS = 0.5  # for the thread that has brought the end about to end itself
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.messages import FAULT, control
 from .._core.state import Event, Stage, State
@@ -20,15 +20,15 @@ from .._platform.guards import told
 from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.threads import Deadline
-from .._processes.child_state import ChildState
-from .._processes.children import refused_here
-from .._processes.process import HUNG_EXITCODE
-from .._processes.role import Role
-from .._processes.supervisor import Supervisor
+from .._processes.role import HUNG_EXITCODE, Role
 from . import drain
 from .drain import GOODBYE_SECONDS, LAST_SECONDS
 from .life import Life, new_incarnation, wait_end
 from .opening import Opening, Try
+
+if TYPE_CHECKING:
+    from .._processes.child_state import ChildState
+    from .._processes.supervisor import Supervisor
 
 log = Log("ipevents.life")
 
@@ -79,6 +79,8 @@ class Lifecycle(Life):
 
     def make_supervisor(self) -> Supervisor:
         """Return the supervisor of a new life, whose thread is not started yet. Raises OSError."""
+        from .._processes.supervisor import Supervisor  # late: what starts children takes its time to import
+
         return Supervisor(
             self.node,
             depth=self.depth,
@@ -400,6 +402,8 @@ class Lifecycle(Life):
         Raises WorkerRefused for code that has interrupted a section of the state lock in its own thread.
         """
         if self.node.inside():
+            from .._processes.children import refused_here  # late, as in make_supervisor
+
             raise refused_here(child)
         try:
             if self.node.stage is not Stage.NEW and self.node.stage is not Stage.OPEN:

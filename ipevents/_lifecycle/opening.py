@@ -27,7 +27,6 @@ from .._exceptions import Closed
 from .._platform import allocator, hooks, streams
 from .._platform.latches import Latch, acquire_from_user, let_go
 from .._platform.threads import Deadline
-from .._transport import private_directory
 
 if TYPE_CHECKING:
     from .._network.client import Arrival, Client
@@ -114,6 +113,8 @@ class Opening:
         """
         life = self._life
         node = life.node
+        from .._transport import private_directory  # late: an emitter that never opens does without
+
         streams.occupy()
         allocator.keep_freed()
         if not life.is_child:

@@ -5,15 +5,14 @@ drops the file names of functions, which tracebacks, debuggers and coverage need
 
 Some objects pickle knows only by name: a function under ``functools.cache``, a ``NewType``. It would look for
 them in the ``__main__`` of the other process, which is another program. Here they are pickled as a call that
-rebuilds them. The pickles name the rebuilding functions at the end of this file, so both processes must have
-them.
+rebuilds them. The functions for that are in rebuilt.py.
 
-This module imports cloudpickle and is itself imported late, because most programs never need it.
+This module imports cloudpickle and is itself imported late, because most programs never need it. A process
+that only loads what is pickled here needs neither, if that holds functions alone: see ``_light``.
 """
 
 from __future__ import annotations
 
-import builtins
 import enum
 import functools
 import io
@@ -29,10 +28,26 @@ import cloudpickle  # type: ignore[import-untyped]
 from . import inheritance
 from .inheritance import Inheritance, Reducer
 from .main_names import Names, annotations_of
+from .rebuilt import (
+    STATE,
+    adopt,
+    first,
+    from_main,
+    import_module,
+    main_globals,
+    make_alias,
+    make_cached,
+    make_cell,
+    make_code,
+    make_function,
+    make_parameters,
+    set_function,
+)
 
 _Reduced = tuple[Any, ...]
 
 _reduce_code: Callable[[Any], _Reduced] = cloudpickle.Pickler.dispatch_table[types.CodeType]
+_reduce_module: Callable[[Any], _Reduced] = cloudpickle.Pickler.dispatch_table[types.ModuleType]
 _CACHED: Any = type(functools.lru_cache(len))
 
 
@@ -71,6 +86,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         kind = type(value)
         if kind is types.CodeType:
             return self._with_file(value)
+        if kind is types.CellType:
+            return _reduce_cell(value)
+        if kind is types.ModuleType:
+            return _light(_reduce_module(value))
         is_class = issubclass(kind, type)
         is_function = kind is types.FunctionType
         by_name = _BY_NAME.get(kind)
@@ -103,7 +122,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             reduced = super().reducer_override(value)
             if sys.version_info >= (3, 14) and _is_by_value(reduced) and isinstance(value, type):
                 return _with_annotations(value, reduced)
-            return reduced
+            return _light(reduced)
         except KeyError as exc:
             slots = getattr(value, "__slots__", None)
             if isinstance(slots, str):  # a private slot has another name, which cloudpickle does not expect
@@ -116,8 +135,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         """Pickle a code object with its file name, which the newest cloudpickle replaces."""
         if self._names is not None:
             self._names.note_file(code.co_filename)
-        make, parts = _reduce_code(code)
-        return make_code, (make, parts, code.co_filename)
+        _, parts = _reduce_code(code)
+        return make_code, (parts, code.co_filename)
 
 
 class _MainGlobals(dict[str, Any]):
@@ -158,6 +177,40 @@ class _Brought:
         if not found and not sources:
             return dict, ()
         return adopt, (found, sources, _Brought(self._names))
+
+
+# What is rebuilt without cloudpickle
+
+_private: Any = cloudpickle.cloudpickle
+_LIGHT: dict[Any, Any] = {
+    getattr(_private, name, None): ours
+    for name, ours in {"_make_function": make_function, "subimport": import_module}.items()
+}
+_set_state = getattr(_private, "_function_setstate", None)
+
+
+def _light(reduced: Any) -> Any:
+    """Have a function or module rebuilt by functions of ours, so that cloudpickle is not imported for it.
+
+    Only if it is reduced in the way that those expect.
+    """
+    if type(reduced) is not tuple or reduced[0] not in _LIGHT:
+        return reduced
+    make, arguments, *rest = reduced
+    if rest:
+        (_, more), *_, setter = rest
+        if setter is not _set_state or not more.keys() >= STATE:
+            return reduced
+        rest[-1] = set_function
+    return _LIGHT[make], arguments, *rest
+
+
+def _reduce_cell(cell: types.CellType) -> _Reduced:
+    """A cell of a closure: its content, if it has one."""
+    try:
+        return make_cell, (cell.cell_contents,)
+    except ValueError:
+        return make_cell, ()
 
 
 # What pickle knows by name only
@@ -286,58 +339,3 @@ def _slots_of(cls: Any) -> tuple[str, ...] | None:
         if name not in found and (name not in ("__dict__", "__weakref__") or name in cls.__dict__):
             found.append(name)
     return tuple(found)
-
-
-# Functions that rebuild values. Pickles name them, and they are looked up where the pickle is loaded.
-
-
-def make_code(make: Callable[..., types.CodeType], parts: tuple[Any, ...], filename: str) -> types.CodeType:
-    """Rebuild a code object and give it its file name again."""
-    return make(*parts).replace(co_filename=filename)
-
-
-def make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """Rebuild a function under ``lru_cache``, with an empty cache."""
-    return functools.lru_cache(**parameters)(function)
-
-
-def make_parameters(kind: Any, name: str) -> Any:
-    """Rebuild a ``ParamSpec`` or ``TypeVarTuple``."""
-    return kind(name)
-
-
-def make_alias(kind: Any, name: str, value: object, parameters: tuple[Any, ...]) -> Any:
-    """Rebuild the alias of a ``type`` statement."""
-    return kind(name, value, type_params=parameters)
-
-
-def main_globals() -> dict[str, Any]:
-    """The globals of ``__main__`` in this process."""
-    return sys.modules["__main__"].__dict__
-
-
-def from_main(name: str) -> Any:
-    """The attribute of ``__main__`` that an earlier pickle of the same call has brought."""
-    return sys.modules["__main__"].__dict__[name]
-
-
-def first(value: object, brought: object) -> object:
-    """Rebuild a ``_Whole``: its value.
-
-    cloudpickle has put a dict where a module has ``builtins``; this puts the module there.
-    """
-    main_globals()["__builtins__"] = builtins
-    return value
-
-
-def adopt(found: dict[str, Any], sources: dict[str, Any], brought: object) -> None:
-    """Make functions and classes of the script attributes of ``__main__``.
-
-    ``sources`` are lines of files that are on no disk; linecache gets them, for tracebacks.
-    """
-    main_globals().update(found)
-    if sources:
-        import linecache
-
-        for filename, entry in sources.items():
-            linecache.cache.setdefault(filename, entry)

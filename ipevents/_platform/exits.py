@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing.util  # noqa: F401  # its hook, which joins all children, is to run after those here
 import os
 import signal
 import sys

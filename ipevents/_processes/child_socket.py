@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from .._core.child_states import Contact, Phase
@@ -28,6 +27,8 @@ from .._transport.sockets import listen
 from .child_state import ChildState
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from .._transport.acceptor import Accepted, Acceptor
 
 log = Log("ipevents.children")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.child_states import Contact, ContactEvent, Phase, PhaseEvent, next_contact, next_phase
 from .._core.messages import FAILED, FAULT, FINISHED, KIND, ONLINE, PROGRAM, STOP, Record, control, items_of
@@ -28,6 +27,9 @@ from .._platform.threads import Deadline
 from .._transport.stream import Stream
 from .process import ChildProcess
 from .programs import Program
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 log = Log("ipevents.supervisor")
 

@@ -31,7 +31,7 @@ from .._platform.signal_resend import AGAIN_SECONDS
 from .._platform.threads import Deadline
 from .child_socket import ChildSocket
 from .child_state import ChildState
-from .process import ChildProcess, Launch
+from .process import ChildProcess, Launch, boot_server
 
 if TYPE_CHECKING:
     from .fork_server import ForkServer
@@ -101,6 +101,8 @@ class Children:
         """Start a child for the first time. Errors as for ``add``."""
         node = self._node
         streams.occupy()  # the user may have closed them only now, and the socket would get such a number
+        if child.start_method == "forkserver" and self._fork_server is None:
+            self._boot_server()  # first: it boots while the rest is made ready here
         self._socket.open()
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
         try:
@@ -121,6 +123,14 @@ class Children:
             self._ring()
             raise
         self._ring()
+
+    def _boot_server(self) -> None:
+        """Have a fork server started, and keep it until ``close``."""
+        from .fork_server import fork_server  # late: a process without children does without
+
+        self._fork_server = fork_server  # first: a signal handler may raise between the two
+        fork_server.retain(self)
+        boot_server()
 
     def _take_back(self, child: ChildState, link: Link) -> None:
         """Remove a child whose first start has failed, as if it had never been."""
@@ -146,11 +156,6 @@ class Children:
         launch = Launch(
             *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
         )
-        if child.start_method == "forkserver" and self._fork_server is None:
-            from .fork_server import fork_server  # late: a process without children does without
-
-            self._fork_server = fork_server  # first: a signal handler may raise between the two
-            fork_server.retain(self)
         process = None
         try:
             inherited = child.inherited.passed(child.start_method)

@@ -42,14 +42,22 @@ _INT = struct.Struct("i")  # a descriptor in a message
 _TRIES = 3  # starts of a child, of which each found a server that ended in the middle
 _REPLY_SECONDS = 30.0  # for a fork; a server that takes longer is stopped or stuck
 _END_SECONDS = 1.0  # for the end of a server that has no children; it takes a millisecond
-# What children import, beside what ``import ipevents`` does: a function of the script needs most of it.
-_MODULES = (
+# What children import, beside what ``import ipevents`` does. The first child waits for what it needs until it
+# is online, where it is a function of the script; it does not wait for what it may need then.
+_AT_ONCE = (
+    "multiprocessing.connection",
     "blinker",
-    "cloudpickle",
     "ipevents._dispatch.event_signal",
+    "ipevents._lifecycle.child_main",
+    "ipevents._payload.rebuilt",
+    "ipevents._processes.supervisor",
+)
+_THEN = (
+    "cloudpickle",
     "ipevents._payload.by_value",
     "ipevents._payload.main_names",
     "ipevents._processes.forked",
+    "ipevents._transport.acceptor",
 )
 
 
@@ -203,6 +211,17 @@ class ForkServer:
             self._is_told = True
             log.info("= children are started by spawn, as there can be no fork server: %s", why)
         return Unavailable(why)
+
+    def boot(self) -> None:
+        """Start a server if there is none for this process as it is now, and do not wait until it serves.
+
+        Its interpreter needs some tens of milliseconds, in which the caller can do what else a start needs.
+        Raises as ``fork`` does.
+        """
+        self.check()
+        fingerprint = moment.fingerprint_now()
+        with self._lock:
+            self._current(fingerprint)
 
     def fork(self, inherited: list[int], fingerprint: moment.Fingerprint) -> Forked:
         """Fork a child, which waits for what it is to do. ``inherited`` are descriptors for it.
@@ -374,16 +393,21 @@ def _command() -> list[str]:
 def _program(control: int) -> str:
     """Return what the interpreter of a server runs.
 
+    No garbage is collected before it has imported everything: that would take longer than to keep it.
+
     The working directory is no place to import from: python puts it there for ``-c``, and modules of the
     user would be found in it. Ours comes last, for the library that is in no other place.
     """
     package = sys.modules[__package__.partition(".")[0]]
     entry = os.path.dirname(package.__path__[0])
-    modules = [(name, file) for name in _MODULES if (file := _file(name)) is not None]
+    at_once, then = (
+        [(name, file) for name in names if (file := _file(name)) is not None] for names in (_AT_ONCE, _THEN)
+    )
     return (
-        f"import sys; sys.path[:] = [*filter(None, sys.path), {entry!r}]; "
+        "import gc, sys; gc.disable(); "
+        f"sys.path[:] = [*filter(None, sys.path), {entry!r}]; "
         f"from {__package__}.forking import serve; "
-        f"serve({control}, {os.getpid()}, {package.__file__!r}, {modules!r})"
+        f"serve({control}, {os.getpid()}, {package.__file__!r}, {at_once!r}, {then!r})"
     )
 
 

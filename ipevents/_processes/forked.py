@@ -1,4 +1,4 @@
-"""A ``multiprocessing`` process that the fork server of this process forks.
+"""How a ``multiprocessing`` process is started and handled that the fork server of this process forks.
 
 It is used as any other: by ``multiprocessing.Process`` methods, with an exit code and a sentinel. Ends are
 noticed by a pidfd, as the process is no child of this one; its exit code comes from the fork server. Where
@@ -144,13 +144,3 @@ class Popen:
         if self._forked.report.fileno() >= 0:
             self._forked.report.close()
             self._forked.data.close()
-
-
-class ForkedProcess(BaseProcess):
-    """A process started by the fork server; multiprocessing in it starts its own ones by spawn."""
-
-    _start_method = "spawn"
-
-    @staticmethod
-    def _Popen(process: BaseProcess) -> Popen:  # noqa: N802  # the name that multiprocessing calls
-        return Popen(process)

@@ -13,6 +13,7 @@ The server ends when its owner does, or when the owner has closed the control so
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -27,7 +28,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from multiprocessing import process, resource_tracker, spawn
 from typing import Any, NamedTuple, NoReturn
 
@@ -42,6 +43,7 @@ STALE = -(1 << 32)  # in place of an errno: the owner is not any more where this
 HIDDEN = STALE - 1  # likewise: the owner cannot be looked at, and has to tell its surroundings
 MAX_TOLD = 1 << 16  # bytes of the surroundings in a request
 UNFIT = 3  # exit status of a server that cannot serve this owner, and no other one could
+_IDLE_MILLISECONDS = 50  # in which the first child comes online; imports here would take its processor
 _FAILED = 1  # exit status of a child whose start was given up
 
 _inherited: list[int] = []  # in a child: the descriptors that came with the request for it
@@ -73,33 +75,36 @@ class Inherited:
         return _inherited[self._number]
 
 
-def serve(control: int, owner: int, file: str, modules: Iterable[tuple[str, str]]) -> NoReturn:
+_Modules = Sequence[tuple[str, str]]  # names of modules to import, with their files
+
+
+def serve(control: int, owner: int, file: str, at_once: _Modules, then: _Modules) -> NoReturn:
     """Serve the process ``owner`` until it ends. The whole program of the server. Raises SystemExit.
 
-    ``file`` is where the owner's own ipevents was imported from, and ``modules`` are names of further ones to
-    import, with their files; what would be imported from elsewhere is left to the children. Returns in no
-    process: the server ends at once, and a child as every interpreter does.
+    ``file`` is where the owner's own ipevents was imported from. The modules ``at_once`` are imported before
+    the first fork, and ``then`` before the second one, when the first child is online; what would be
+    imported from elsewhere is left to the children. Returns in no process: the server ends at once, and a
+    child as every interpreter does.
     """
-    gc.disable()  # nothing here lasts long; to collect what the imports leave takes longer than to keep it
-    server = _Server(socket.socket(fileno=control), owner)
+    server = _Server(socket.socket(fileno=control), owner, then)
     if importlib.import_module(__package__.partition(".")[0]).__file__ != file:
         os._exit(UNFIT)  # another copy of the library
-    _preload(modules)
+    _preload(at_once)
     if _is_changed():
         os._exit(UNFIT)
     _be_silent()
-    gc.freeze()  # what was made so far is never looked at again, so its pages stay shared
     request = server.run()
     if request is None:
         os._exit(0)
     raise SystemExit(_run(request))
 
 
-def _preload(modules: Iterable[tuple[str, str]]) -> None:
+def _preload(modules: _Modules) -> None:
     for name, file in modules:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin == file:
             importlib.import_module(name)
+    gc.freeze()  # what was made so far is never looked at again, so its pages stay shared
 
 
 def _is_changed() -> bool:
@@ -125,7 +130,7 @@ def _be_silent() -> None:
 class _Server:
     """The loop of the server's only thread, and the children that have not ended."""
 
-    def __init__(self, control: socket.socket, owner: int) -> None:
+    def __init__(self, control: socket.socket, owner: int, later: _Modules) -> None:
         # From here on for good; each child gets the signal mask and the limits of its starter.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would leave no exit code to report
@@ -135,6 +140,8 @@ class _Server:
         self._owner, self._owner_pid = os.pidfd_open(owner), owner
         if os.getppid() != owner:  # it has ended, and its pid may be another's by now
             os._exit(_FAILED)
+        self._later = later  # modules to be imported after the first fork; then empty
+        self._has_forked = False
         self._starter = 0  # the owner's thread that has sent the request that is at work
         self._told = b""  # what it has told of its surroundings
         self._inherited: list[int] = []  # the user's, of the request that is at work
@@ -146,7 +153,10 @@ class _Server:
     def run(self) -> Request | None:
         """Serve. Returns None in the server, at its end, and in each child the request for it."""
         while self._control is not None or self._children:
-            ready = [descriptor for descriptor, _ in self._poll.poll()]
+            idle = _IDLE_MILLISECONDS if self._has_forked and self._later else None
+            ready = [descriptor for descriptor, _ in self._poll.poll(idle)]
+            if not ready:
+                self._preload_later()
             if self._owner in ready:
                 return None
             for descriptor in ready:
@@ -155,6 +165,16 @@ class _Server:
                 elif (request := self._receive()) is not None and self._fork(request):
                     return request
         return None
+
+    def _preload_later(self) -> None:
+        """Import what the first child did not have to wait for: when it is online, or before the second one.
+
+        A child runs already, whose exit code only this process can report, so it must live on. Where a module
+        fails here, it fails in those children that need it, and they report that.
+        """
+        later, self._later = self._later, ()
+        with contextlib.suppress(Exception):
+            _preload(later)
 
     def _receive(self) -> Request | None:
         """Return the next request; None, and no further one is expected, where the owner has closed."""
@@ -175,6 +195,8 @@ class _Server:
 
     def _fork(self, request: Request) -> bool:
         """Fork a child for this request, and report its pid. Returns whether this process is the child."""
+        if self._has_forked:
+            self._preload_later()
         report = socket.socket(fileno=request.report)
         obstacle = self._obstacle()
         if obstacle is not None:
@@ -216,6 +238,7 @@ class _Server:
             os.waitpid(pid, 0)
             self._report(report, -(exc.errno or errno.EMFILE))
             return
+        self._has_forked = True
         self._report(report, pid, pidfd)
         self._children[pidfd] = (pid, report.detach())
         self._poll.register(pidfd, select.POLLIN)

@@ -45,25 +45,35 @@ def check_interpreter() -> None:
 
 
 @contextlib.contextmanager
-def quiet_start() -> Iterator[None]:
-    """Block SIGINT during a start, and keep the child from importing our main module."""
+def own_start() -> Iterator[None]:
+    """Mark what this thread starts as ours: it gets the options of this interpreter, and no main module."""
     _patch_preparation()
-    from multiprocessing import resource_tracker  # late: a process without children needs neither
-
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     _ours.starting = True
     try:
-        # It would inherit a blocked SIGINT. It leaves SIGINT and SIGTERM unblocked here, whatever they were.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
-        _ours.starting = False  # first: with the next line a handler may run, and raise
+        _ours.starting = False
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+    """Block SIGINT during a start of ours."""
+    from multiprocessing import resource_tracker  # late: a process without children does without
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with own_start():  # its end comes first: with the last line here a handler may run, and raise
+            # It would inherit a blocked SIGINT. It leaves SIGINT and SIGTERM unblocked here, whatever they
+            # were.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            yield
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def is_starting() -> bool:
-    """Return whether this thread is within ``quiet_start``."""
+    """Return whether this thread is within ``own_start``."""
     return getattr(_ours, "starting", False)
 
 

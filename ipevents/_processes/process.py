@@ -20,9 +20,8 @@ from .._platform import streams
 from .._platform.clock import sleep
 from .._platform.threads import start_thread
 from .pidfds import Gone, Held, open_pidfd
-from .preparation import UNKNOWN_EXITCODE, check_interpreter, quiet_start
+from .preparation import UNKNOWN_EXITCODE, check_interpreter, own_start, quiet_start
 
-HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 _EXITCODE_SECONDS = 2.0  # how long after an exit its code may come, where a fork server reaps the child
 _EXITCODE_TRIES = 20
 _EXITCODE_STEP_SECONDS = 0.001
@@ -45,6 +44,19 @@ class Launch(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Launch depth {self.depth} of {self.parent_pid}>"
+
+
+def boot_server() -> None:
+    """Have a fork server started for a ``ChildProcess`` that follows. Returns at once, while it boots.
+
+    Raises as ``ChildProcess`` does. Where there can be no server, that start will find it, and do without.
+    """
+    from .fork_server import Unavailable, fork_server  # late: a process without children does without
+
+    _check_place()
+    streams.occupy()
+    with own_start(), contextlib.suppress(Unavailable):
+        fork_server.boot()
 
 
 class ChildProcess:
@@ -206,10 +218,23 @@ class ChildProcess:
 def _made(forked: bool, options: dict[str, Any]) -> BaseProcess:
     """Return a process that is not started yet. No daemon, because that may have no children."""
     if forked:
-        from .forked import ForkedProcess  # late: a process without children does without
-
         return ForkedProcess(**options)
     return multiprocessing.get_context("spawn").Process(**options)
+
+
+class ForkedProcess(BaseProcess):
+    """A process started by the fork server; multiprocessing in it starts its own ones by spawn.
+
+    It is here because each child gets it, as a pickle, and does without what starts it.
+    """
+
+    _start_method = "spawn"
+
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Any:  # noqa: N802  # the name that multiprocessing calls
+        from .forked import Popen  # late, see above
+
+        return Popen(process)
 
 
 class Ending:

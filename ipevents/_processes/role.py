@@ -13,6 +13,8 @@ from typing import Protocol
 from .._core.messages import Record
 from .._platform.threads import Deadline
 
+HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
+
 
 class Role(Protocol):
     """What the rest asks and announces to a role. Called in any thread, where the docstring names none."""

@@ -13,7 +13,6 @@ import selectors
 import socket
 import sys
 import threading
-from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.addresses import on_loopback, spelled
@@ -36,6 +35,7 @@ from .sockets import connection_from, listening_socket, peer_uid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection, Listener
 
     from .._core.handshake import Agreement, Identity
     from .socket_file import SocketFile

@@ -11,7 +11,6 @@ import select
 import socket
 import sys
 import threading
-from multiprocessing.connection import Client, Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.addresses import Address, on_loopback, spelled
@@ -22,10 +21,11 @@ from .._platform.interruptible import interruptible
 from .._platform.latches import wait_ready
 from .._platform.logs import Log
 from .._platform.threads import Deadline
-from .sockets import advice, connection_from, peer_uid
+from .sockets import advice, connection_from, connection_to, peer_uid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from multiprocessing.connection import Connection
 
     from .._core.handshake import Agreement, Identity
 
@@ -170,7 +170,7 @@ def connect(address: Address, attempt: Attempt | None = None) -> socket.socket:
     """
     family, where = address
     if attempt is None:
-        with Client(where, family) as connection:
+        with connection_to(address) as connection:
             # The socket owns a descriptor of its own; in the end a Connection takes it over again.
             sock = socket.socket(fileno=os.dup(connection.fileno()))
     else:

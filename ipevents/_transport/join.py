@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from multiprocessing.connection import Listener
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._core.addresses import Address, spelled, to_connect
@@ -22,6 +21,7 @@ from .sockets import listen_at_all, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Listener
 
 __all__ = ["Joined", "Listening", "Waiting", "join"]
 

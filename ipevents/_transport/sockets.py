@@ -2,6 +2,9 @@
 
 Listeners and connections are those of multiprocessing, with settings of ours: a longer backlog, no removal of
 files, no timeout, TCP_NODELAY.
+
+``multiprocessing.connection`` is imported with the first socket, by three functions here and by no other
+file: it imports temporary files and compression, for which ``import ipevents`` would take longer.
 """
 
 from __future__ import annotations
@@ -13,15 +16,18 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
-from multiprocessing.connection import Connection, Listener
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.addresses import Address, listening_order, spelled
 from .._exceptions import LinkError
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection, Listener
+
 __all__ = [
     "advice",
     "connection_from",
+    "connection_to",
     "kept",
     "listen",
     "listen_at_all",
@@ -60,6 +66,8 @@ def listen(where: str | tuple[Any, ...], family: str) -> Listener:
     socket of a process that has taken the path over. See :class:`SocketFile`. Raises OSError as ``bind``
     does.
     """
+    from multiprocessing.connection import Listener  # late, see above
+
     listener = Listener(where, family, backlog=BACKLOG)
     inner = listener._listener  # type: ignore[attr-defined]  # not in typeshed, same in 3.10 to 3.15
     if inner._unlink is not None:
@@ -130,8 +138,17 @@ def advice(number: int | None, where: tuple[Any, ...], *, listens: bool = False)
     return ""
 
 
+def connection_to(address: Address) -> Connection:
+    """Return a connection to whatever listens at the address. Raises OSError as ``connect`` does."""
+    from multiprocessing.connection import Client  # late, see above
+
+    return Client(address.where, address.family)
+
+
 def connection_from(sock: socket.socket) -> Connection:
     """Return a blocking Connection that takes over the descriptor of ``sock``; ``sock`` is detached."""
+    from multiprocessing.connection import Connection  # late, see above
+
     # Without a timeout, whatever socket.setdefaulttimeout() was when the socket was made.
     sock.setblocking(True)
     if sock.family != socket.AF_UNIX:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from .._core.handshake import Agreement
 from .._core.seal import Seals
 from .._core.window import Handled, Written
 from .._core.wire import Part
 from .sockets import kept
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 # Plain ints: an operation on the enum constants of socket takes longer than finding the kernel's buffer full.
 WAITING = int(socket.MSG_NOSIGNAL)

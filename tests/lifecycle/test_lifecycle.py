@@ -14,7 +14,7 @@ from ipevents._core.messages import FAULT
 from ipevents._core.state import Event, Stage, State
 from ipevents._lifecycle import drain
 from ipevents._processes import supervisor
-from ipevents._processes.process import HUNG_EXITCODE
+from ipevents._processes.role import HUNG_EXITCODE
 
 
 def test_a_stop_before_any_start_changes_nothing(emitter):

@@ -54,6 +54,16 @@ def test_a_child_imports_only_what_it_needs(place):
     assert not unwanted.intersection(got.message.args)
 
 
+def test_what_the_first_child_did_not_wait_for_is_there_for_the_second():
+    found = []
+    with Emitter().options(useSocket=False) as emitter:
+        for _ in range(2):
+            with emitter.expecting("loaded", CEILING_SECONDS) as got:
+                emitter.worker(tell_what_is_loaded)
+            found.append("cloudpickle" in got.message.args)
+    assert found == [False, True]
+
+
 def test_a_child_that_only_listens_is_not_online_before_its_function_ends(place):
     script = write(
         place / "script.py",

@@ -248,6 +248,6 @@ def test_a_tcp_connection_to_itself_is_nobody(monkeypatch):
         meets_itself.bind(("localhost", 0))
         meets_itself.connect(meets_itself.getsockname())
         stand_in = socket.socket(fileno=os.dup(meets_itself.fileno()))
-        monkeypatch.setattr(module, "Client", lambda address, family: stand_in)
+        monkeypatch.setattr(module, "connection_to", lambda address: stand_in)
         with pytest.raises(ConnectionRefusedError):
             dial_there(("localhost", meets_itself.getsockname()[1]), "AF_INET")

@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import stat
+from multiprocessing import connection
 
 import pytest
 from ports import free_port
@@ -108,14 +109,14 @@ def test_what_the_machine_has_not_is_left_out(listening):
 
 
 def test_a_machine_without_ipv6_listens_at_the_others(listening, monkeypatch):
-    real = module.Listener
+    real = connection.Listener
 
     def without(where, family, **how):
         if family == "AF_INET6":
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         return real(where, family, **how)
 
-    monkeypatch.setattr(module, "Listener", without)
+    monkeypatch.setattr(connection, "Listener", without)
     assert listening(SIX, FOUR, port=free_port()) == [FOUR]
 
 
@@ -141,14 +142,14 @@ def test_where_one_is_taken_none_is_listened_at(taken):
 
 @pytest.mark.usefixtures("all_is_given_back")
 def test_where_descriptors_run_out_at_one_of_them_none_is_listened_at(monkeypatch):
-    real = module.Listener
+    real = connection.Listener
 
     def scarce(where, family, **how):
         if family == "AF_INET6":
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return real(where, family, **how)
 
-    monkeypatch.setattr(module, "Listener", scarce)
+    monkeypatch.setattr(connection, "Listener", scarce)
     port = free_port()
     with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
         listen_at_all([at(FOUR, port), at(SIX, port)])
@@ -163,7 +164,7 @@ def test_the_unspecified_address_of_ipv6_means_ipv4_as_well(listening):
 
 
 def test_so_it_does_where_the_system_means_ipv6_alone(listening, monkeypatch):
-    real = module.Listener
+    real = connection.Listener
 
     def only_six(where, family, **how):
         if family != "AF_INET6":
@@ -172,7 +173,7 @@ def test_so_it_does_where_the_system_means_ipv6_alone(listening, monkeypatch):
         monkeypatch.setattr(module, "_is_only_six", lambda _: True)
         return listener
 
-    monkeypatch.setattr(module, "Listener", only_six)
+    monkeypatch.setattr(connection, "Listener", only_six)
     port = free_port()
     listening("::", port=port)
     assert answers(FOUR, port)
