@@ -213,6 +213,14 @@ class Topology:
         neighbour.is_away = away
         return [] if neighbour.is_parent else self.netmap.announced((neighbour.pid,))
 
+    def announced(self) -> list[tuple[str, ...]]:
+        """Return the paths of all processes below that are online, top down: what a new server is told.
+
+        Not of those behind a cut: they are announced when their session goes on.
+        """
+        away = {neighbour.pid for neighbour in self.neighbours.values() if neighbour.is_away}
+        return [path for path in self.netmap.announced() if path[-1] not in away]
+
     # Who is below
 
     def online(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:

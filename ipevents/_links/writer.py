@@ -10,6 +10,7 @@ import socket
 from _thread import get_ident
 
 from .._core.link_state import Right, Summons
+from .._core.window import Frame
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import start_thread
@@ -96,6 +97,7 @@ class Writer(Outlet):
     def _write_all(self, stream: Stream | None) -> None:
         """Write until the outbox is empty, then give the right to write back. The caller holds that right."""
         while True:
+            again: list[Frame] = []
             if stream is not None and stream is self._claimed_for and not stream.failed:
                 try:
                     again = self._again  # the reader replaces it with the connection
@@ -112,6 +114,9 @@ class Writer(Outlet):
                 except Exception:  # no memory for the frame, or a fault of the library
                     log.exception("! writing to %s failed, and the connection ends", self.title)
                     stream.failed = True
+                    if again:  # it would fail with each connection of this session, so no other follows
+                        with self._lock:
+                            stream.window.trim(0)
                     shut_down(stream.socket, socket.SHUT_RDWR)  # our reader closes it
             with self._lock:
                 if self._rest or self.outbox.taken:

@@ -55,7 +55,7 @@ class Presence:
         self._outage_told = False
         self.announce()
         router = self._node.router
-        for path in router.netmap.announced():
+        for path in router.announced():
             self.tell_up(control(ONLINE, path=(*path, router.pid)))
 
     def advertise(self, change: Change) -> None:

@@ -16,6 +16,7 @@ from ipevents._core.link_state import Right
 from ipevents._core.messages import ACKNOWLEDGED, BROADCAST, PAYLOADS, RESUMED
 from ipevents._core.wire import HEADER_BYTES, decode
 from ipevents._exceptions import ProtocolError
+from ipevents._links import outlet
 from ipevents._links.outlet import Outlet
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
@@ -140,6 +141,27 @@ def test_a_claim_that_was_given_back_is_written_with_the_next_connection(end):
     take_resumed(end, 0)
     assert events(second.read()) == ["x"]
     second.socket.close()
+
+
+def test_a_session_whose_frames_cannot_be_written_again_ends_with_the_connection(end, monkeypatch, caplog):
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    assert second.read() == [(RESUMED, 0, NONE)]
+    monkeypatch.setattr(outlet, "wire_parts", raising)
+    take_resumed(end, 0)
+    end.next_closed()
+    assert "writing to a failed" in caplog.text
+    with end.lock:
+        assert not end.link.can_resume(SESSION)
+    wait_until(lambda: end.link.dropped == {"link-cut": 1})
+    second.socket.close()
+
+
+def raising(*args):
+    raise MemoryError
 
 
 def test_what_was_handled_is_said_first_and_acknowledged_as_ever(end):

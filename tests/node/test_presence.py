@@ -163,6 +163,17 @@ def test_after_a_reconnect_all_that_are_online_below_are_announced_top_down(rela
     assert up(relay) == [(INTERESTS, ()), *((ONLINE, path) for path in paths)]
 
 
+def test_those_behind_a_cut_are_announced_when_their_session_goes_on(relay):
+    online(relay, "leaf", "child")
+    with relay.node.lock:
+        relay.node.presence.child_away(relay.child)
+        up(relay)
+        relay.node.presence.announce_again()
+        assert up(relay) == [(INTERESTS, ()), (ONLINE, ("relay",))]
+        relay.node.presence.child_back(relay.child)
+    assert up(relay) == [(ONLINE, ("child", "relay")), (ONLINE, ("leaf", "child", "relay"))]
+
+
 @pytest.mark.parametrize("way", [Up.AWAY, Up.NONE])
 def test_where_no_way_leads_up_nothing_is_said_and_all_of_it_is_noted(relay, way):
     relay.listen("x")
