@@ -59,7 +59,8 @@ while not leaving.is_set() and sent < 10_000:  # fewer than an outbox takes: the
     sent += 1
     if sent == 500:
         say("floods")
-leaving.wait()
+while not leaving.wait(0.05):  # more than once: a signal that comes just before a wait does not end it
+    pass
 if how == "stop":
     ipem.stop()
 elif how == "exit":
