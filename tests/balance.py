@@ -5,6 +5,10 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
+# Whether each copy that is put is counted, also where a signal handler raises just then. Before
+# Python 3.11 it may do so between the two.
+counts_all = True
+
 
 def imbalances(stats: dict[str, Any], *, handles: bool = False) -> list[str]:
     """What is wrong with what ``stats()`` returned, in words.
@@ -27,7 +31,7 @@ def imbalances(stats: dict[str, Any], *, handles: bool = False) -> list[str]:
     there = stats["waiting"] + sum(
         link["sent"] + link["queued"] + sum(link["dropped"].values()) - link["lost"] for _, link in books
     )
-    if meant != there:
+    if meant > there or (meant < there and counts_all):
         wrong.append(f"{meant} copies were meant for links, which know of {there}: {stats}")
     ended = sum(link["receivedAs"]["dropped"] for _, link in books)
     if not ended <= sum(stats["dropped"].values()) <= ended + stats["sent"]:
@@ -40,7 +44,8 @@ def watch(lifecycle: Any, tell: Any) -> None:
 
     ``lifecycle`` is the class of the package. ``tell(words)`` is called for all that is wrong.
     """
-    real = lifecycle.carry_out_stop
+    # Once only, in a process that a test run has started, and that runs tests itself.
+    real = getattr(lifecycle.carry_out_stop, "__wrapped__", lifecycle.carry_out_stop)
 
     @wraps(real)
     def checked(self: Any, supervisor: Any, deadline: Any) -> None:

@@ -56,7 +56,7 @@ def test_a_child_imports_only_what_it_needs(place):
 
 def test_what_the_first_child_did_not_wait_for_is_there_for_the_second():
     found = []
-    with Emitter().options(useSocket=False) as emitter:
+    with Emitter().options(useSocket=False, startMethod="forkserver") as emitter:
         for _ in range(2):
             with emitter.expecting("loaded", CEILING_SECONDS) as got:
                 emitter.worker(tell_what_is_loaded)
