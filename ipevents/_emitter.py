@@ -580,8 +580,8 @@ class Emitter:
     def stats(self) -> dict[str, Any]:
         """Return counters since the start as plain dicts: of this process and, under ``links``, of each peer.
 
-        They count events: sent, received, forwarded, delivered, dropped by cause, queued now and at most.
-        Under ``refused`` are handshakes that failed, by cause. README, Debugging, says how to read them.
+        They account for every event: README, Books, has what each means. ``refused`` has the handshakes that
+        failed, by cause.
         """
         supervisor = self._life.supervisor
         if supervisor is None:

@@ -12,7 +12,8 @@ received was
 These five are the outcomes. Each event that was received has exactly one, so their sum is what was received.
 An acknowledgement carries them, because a process that dies takes its own books along.
 
-Pure, and without a lock: the counters of a link are changed by one thread each, and added up when asked.
+Pure, and without a lock. What a link has received is counted by its reader, what was sent by the thread that
+writes, all else under the state lock; it is added up when somebody asks.
 """
 
 from __future__ import annotations

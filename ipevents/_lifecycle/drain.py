@@ -86,13 +86,9 @@ def say_goodbye(node: Node, deadline: Deadline) -> None:
 def end(node: Node, deadline: Deadline) -> None:
     """End all links without a goodbye, and wait for their threads, or until the deadline. After a fault."""
     with node.lock:
-        links = _links(node) + node.retired
-        node.retired = []
-        for link in links:
+        for link in _links(node) + node.retired:
             link.end()
-        node.router.forget_all()
-    for link in links:
-        link.join(deadline)
+    join(node, deadline)
 
 
 def join(node: Node, deadline: Deadline) -> None:
@@ -100,18 +96,22 @@ def join(node: Node, deadline: Deadline) -> None:
     with node.lock:
         retired, node.retired = node.retired, []
         links = _links(node) + retired
+    stuck = []
     for link in links:
         if not link.join(deadline):
+            stuck.append(link)
             why = ": a listener keeps it" if link.is_read_by(node.dispatcher.floor.owner) else ""
             log.warning("! the threads of %r do not end%s", link, why)
     with node.lock:
+        for link in stuck:
+            link.write_off()
         for link in retired:
             node.remember(link)
         for link in _links(node):  # the parent's, and those of clients whose reader was not done in time
             link.drop_waiting("closed")
             link.forget_session("closed")
             node.remember(link)
-        node.lingering += [link for link in links if link.is_alive()]
+        node.lingering += stuck
         node.router.forget_all()
 
 

@@ -231,9 +231,9 @@ class Outlet:
             with self._lock:
                 if stream.keeps or stream.is_leaving:
                     self._acknowledge(stream)
-                else:
-                    self.outbox.put_acknowledgement(*handled.say())
-        elif not handled.due and not handled.is_withheld:
+                    return
+                self.outbox.put_acknowledgement(*handled.say())
+        if not handled.due and not handled.is_withheld:
             handled.due = monotonic() + ACKNOWLEDGE_SECONDS
             if self._summons is _ASLEEP:
                 with self._lock:
@@ -340,6 +340,25 @@ class Outlet:
             self.drop(cause, lost)
         elif away is not None:  # a thread still has the right to write to it, and may add a frame
             away.lost_as = cause
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no thread still writes to a connection that has ended. Lock held.
+
+        Such a thread is about to note what it has written, and what of that is lost.
+        """
+        return not self._dead and self._right is _FREE
+
+    def write_off(self) -> None:
+        """Count what is not acknowledged as lost although its connection is still read. Lock held.
+
+        For a link whose reader does not end: a listener keeps it.
+        """
+        for stream in dict.fromkeys((*self._dead, self.stream, self.resuming, self.away)):
+            if stream is not None and not stream.is_passed_on:
+                lost = stream.window.lose()
+                self.lost += lost
+                self.drop(stream.lost_as or self.lost_as, lost)
 
     def drop_waiting(self, cause: str) -> None:
         """Count what waits as lost, and remove it. Lock held."""

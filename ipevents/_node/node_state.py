@@ -93,9 +93,10 @@ class NodeState:
 
     def remember_retired(self) -> None:
         """Do that for all links that have ended, and whose threads may still count. State lock held."""
+        alive = [link for link in self.lingering if link.is_alive()]  # first: the others count nothing more
         for link in (*self.retired, *self.lingering):
             self.remember(link)
-        self.lingering = [link for link in self.lingering if link.is_alive()]
+        self.lingering = alive
 
     # The stage
 

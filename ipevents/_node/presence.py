@@ -192,8 +192,8 @@ class Presence:
         """
         node = self._node
         link.end()
-        for other in node.retired:
-            if not other.is_alive():
-                node.remember(other)
-        node.retired = [other for other in node.retired if other.is_alive()]
+        ended = [other for other in node.retired if not other.is_alive()]
+        for other in ended:
+            node.remember(other)
+        node.retired = [other for other in node.retired if other not in ended]
         node.retired.append(link)

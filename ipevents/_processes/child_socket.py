@@ -90,6 +90,11 @@ class ChildSocket:
             self._directory = directory
             self.address = address
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is closed for good."""
+        return self._is_closed
+
     def expect(self, child: ChildState) -> None:
         """Let this start of a child connect from now on. State lock held."""
         self._expected[child.key_id] = child

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = Log("ipevents.supervisor")
 
 ADMITTED_SECONDS = 1.0  # from a child's handshake to its link
+SETTLE_SECONDS = 0.002  # until it is asked again whether a thread still writes to a process that has ended
 STEP = 0.05  # the part of a stop's time that each level of the tree keeps for itself
 LEAST_STEP_SECONDS = 0.2  # the least that a level keeps
 
@@ -152,9 +153,14 @@ class ChildState:
             self.link.outbox.adopt(following or self._begun(Outbox()))
 
     def waiting(self) -> int:
-        """Return how many events wait for the next process, and for none that runs. State lock held."""
-        outbox = self._next if self.phase is Phase.EXITED else self.link.outbox
-        return 0 if outbox is None or self.alive else outbox.events
+        """Return how many events wait for the next process, while its link is none of the tree.
+
+        State lock held.
+        """
+        if self.phase is Phase.EXITED:
+            return 0 if self._next is None else self._next.events
+        is_apart = self.phase is Phase.WAITING or (self.phase is Phase.STARTING and not self.is_named)
+        return self.link.outbox.events if is_apart else 0
 
     def starts_now(self, now: float) -> None:
         """Note that a process is about to be started, and make a token for it. State lock held."""
@@ -258,7 +264,7 @@ class ChildState:
         """Return whether nothing can come any more from a process that has ended."""
         if self.contact is Contact.ADMITTED:
             return now >= self.admitted_at + ADMITTED_SECONDS
-        return self.contact in (Contact.AWAITED, Contact.READ)
+        return self.contact in (Contact.AWAITED, Contact.READ) and self.link.is_settled
 
     # What is to be done, and when
 
@@ -274,6 +280,8 @@ class ChildState:
             return [self.warn_at, self.term_at if self._is_out_of_reach() else None, self.kill_at]
         if self.phase is Phase.EXITED and self.contact is Contact.ADMITTED:
             return [self.admitted_at + ADMITTED_SECONDS]
+        if self.phase is Phase.EXITED and self.contact is Contact.READ and not self.link.is_settled:
+            return [monotonic() + SETTLE_SECONDS]
         return []
 
     def send_stop(self, deadline: Deadline) -> None:

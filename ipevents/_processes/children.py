@@ -101,9 +101,14 @@ class Children:
         """Start a child for the first time. Errors as for ``add``."""
         node = self._node
         streams.occupy()  # the user may have closed them only now, and the socket would get such a number
-        if child.start_method == "forkserver" and self._fork_server is None:
-            self._boot_server()  # first: it boots while the rest is made ready here
-        self._socket.open()
+        try:
+            if child.start_method == "forkserver" and self._fork_server is None:
+                self._boot_server()  # first: it boots while the rest is made ready here
+            self._socket.open()
+        except BaseException:
+            if self._socket.is_closed and self._fork_server is not None:
+                self._fork_server.release(self)  # a stop was faster, and may not have seen it
+            raise
         link = Link(child.name, node.lock, node.incoming.receive, self._link_closed)
         try:
             child.link = link  # first: what follows may be broken off, and taken back
@@ -258,8 +263,7 @@ class Children:
                 child.exitcode = process.reap()
                 process.close()
             with self._node.lock:
-                self._states.remove(child)
-                child.ends()
+                self._end(child)
             child.ended.set()
         self.close()
 
@@ -339,6 +343,8 @@ class Children:
             if child.phase is not Phase.EXITED:
                 return
             code = child.exitcode
+            if not link.is_settled or link.connection is not None:  # a listener keeps its reader
+                link.write_off()
             self._socket.forget(child)
             cause = "stopped" if child.wanted or stopping else "link-cut"
             lost = link.dropped.get(cause, 0)

@@ -173,6 +173,8 @@ class _Server:
         fails here, it fails in those children that need it, and they report that.
         """
         later, self._later = self._later, ()
+        if not later:
+            return
         with contextlib.suppress(Exception):
             _preload(later)
 

@@ -189,12 +189,9 @@ def test_a_link_whose_listener_does_not_return_is_left_at_the_deadline(pair, ste
     assert top.node.router.neighbours == {}
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     go.set()
-    if step is drain.join:
-        (text,) = warned
-        assert text.startswith("! the threads of <Link to child ended")
-        assert text.endswith("do not end: a listener keeps it")
-    else:
-        assert warned == []
+    (text,) = warned
+    assert text.startswith("! the threads of <Link to child ended")
+    assert text.endswith("do not end: a listener keeps it")
 
 
 def test_after_a_fault_all_links_end_without_a_word_also_those_that_were_retired(pair, places):

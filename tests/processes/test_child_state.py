@@ -14,10 +14,11 @@ from ipevents._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, TO_
 from ipevents._core.outbox import Outbox
 from ipevents._core.restarts import GiveUp, NoRestart, Restart, RestartPolicy
 from ipevents._options import Options, child_options
+from ipevents._platform.clock import monotonic
 from ipevents._platform.threads import Deadline
 from ipevents._processes import child_state as module
 from ipevents._processes import programs
-from ipevents._processes.child_state import ADMITTED_SECONDS, ChildState
+from ipevents._processes.child_state import ADMITTED_SECONDS, SETTLE_SECONDS, ChildState
 from ipevents._transport.stream import Stream
 
 
@@ -48,6 +49,7 @@ class Told:
 
     def __init__(self) -> None:
         self.sent = 0
+        self.is_settled = True
         self.lost_as = ""
         self.outbox = Outbox()
         self.records: list[tuple[int, int]] = []
@@ -105,6 +107,19 @@ def test_a_start_that_was_attached_is_read_when_its_link_is():
     assert one.times() == []
     one.leaves(2.0)
     assert one.is_read(0.0)
+
+
+def test_a_start_to_whose_link_a_thread_still_writes_is_not_read_and_looked_at_again_soon():
+    one = connected()
+    one.exited(0, 1.0)
+    one.leaves(2.0)
+    one.link.is_settled = False
+    before = monotonic()
+    assert not one.is_read(1e9)
+    (at,) = one.times()
+    assert before < at <= monotonic() + SETTLE_SECONDS
+    one.link.is_settled = True
+    assert one.times() == []
 
 
 def test_nothing_comes_from_a_start_for_whose_connection_there_is_no_descriptor(monkeypatch):

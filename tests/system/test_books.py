@@ -13,6 +13,7 @@ from ledger import tells, written
 from scripts import running, wait_until
 
 from ipevents import Emitter
+from ipevents._processes.supervisor import Supervisor
 
 KEY = b"k" * 32
 CEILING = 60.0  # of every wait; reached only in a deadlock
@@ -175,6 +176,87 @@ def test_a_killed_child_takes_nothing_along_but_what_it_had_not_acknowledged(top
     stats = top.stats()
     assert stats["past"]["sent"] + stats["past"]["dropped"].get("link-cut", 0) >= stats["sent"]
     assert set(stats["past"]["dropped"]) == {"link-cut"}
+
+
+@pytest.mark.parametrize("children", [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_the_books_of_a_process_are_closed_when_the_next_one_is_online(top, place, children):
+    top.on("error", lambda message, error: None)
+    handled = sent = 0
+    for number in range(children):
+        ledger = place / f"{number}"
+        child = online(top, tells, (str(ledger),), restart=True, delayRestart=0)
+        for _ in range(3):  # more young deaths than that are waited for
+            before = child.pid
+            with top.expecting("online", CEILING, lambda message, before=before: message.from_ != before):
+                while written(ledger) < handled + 50:
+                    child.send("count", sent)
+                    sent += 1
+                os.kill(int(before), signal.SIGKILL)
+            handled = written(ledger)
+            stats = top.stats()
+            assert imbalances(stats) == []
+            assert stats["past"]["sent"] == acknowledged_or_lost(stats["past"])
+        child.kill()
+        child.join(CEILING)
+        handled = 0
+    past = top.stats()["past"]
+    assert past["acknowledged"] + sum(past["dropped"].values()) == sent
+
+
+def hears_large_ones():
+    from ipevents import ipem
+
+    ipem.on("large", lambda message, data: None)
+    ipem.start()
+
+
+@pytest.mark.parametrize("size", [1 << 20, 3 << 20])
+def test_a_large_event_is_acknowledged_also_by_a_child_that_says_nothing(top, size):
+    child = online(top, hears_large_ones)
+    child.send("large", bytes(size))
+    stats = at_rest(top, lambda stats: stats["links"][child.pid]["acknowledged"] == 1)
+    assert stats["links"][child.pid]["acknowledgedAs"] == {**NOTHING, "delivered": 1}
+
+
+def sends_up():
+    from ipevents import ipem
+
+    ipem.on("count", lambda message, number: None)
+    ipem.sendToParents("hang")
+    ipem.run()
+
+
+def test_a_listener_here_that_does_not_return_leaves_the_books_right():
+    begun, gate = threading.Event(), threading.Event()
+    emitter = Emitter().options(useSocket=False, stopTimeout=300)
+    emitter.on("hang", lambda message: (begun.set(), gate.wait(CEILING)))
+    with emitter:
+        child = emitter.worker(sends_up)
+        assert begun.wait(CEILING)
+        for number in range(50):
+            child.send("count", number)
+    stats = emitter.stats()
+    assert imbalances(stats, handles=True) == []
+    assert stats["past"]["sent"] == acknowledged_or_lost(stats["past"])
+    gate.set()
+    at_rest(emitter, lambda stats: stats["past"]["receivedAs"]["delivered"] == 1)
+
+
+def test_after_a_fault_of_the_supervisor_what_waits_is_counted(place, monkeypatch, caplog):
+    def fails(*args):
+        raise MemoryError
+
+    with Emitter().options(useSocket=False, stopTimeout=2000) as emitter:
+        emitter.on("error", lambda message, error: None)
+        child = online(emitter, tells, (str(place / "ledger"),), restart=True, delayRestart=60_000)
+        with emitter.expecting("offline", CEILING):
+            os.kill(int(child.pid), signal.SIGKILL)
+        for number in range(7):
+            child.send("count", number)
+        monkeypatch.setattr(Supervisor, "_end_children", fails)
+    stats = emitter.stats()
+    assert imbalances(stats) == []
+    assert sum(stats["past"]["dropped"].values()) == stats["sent"] == 7
 
 
 CLIENT = """

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import pytest
 from scripts import printed, write
 
-from ipevents import Emitter
+from ipevents import Closed, Emitter
+from ipevents._processes.children import Children
+from ipevents._processes.fork_server import fork_server
 
 CEILING_SECONDS = 30.0
 
@@ -88,3 +91,26 @@ def test_a_child_that_only_listens_is_not_online_before_its_function_ends(place)
         """,
     )
     assert printed(script, cwd=place) == ["online True", "listens", "online False"]
+
+
+@pytest.mark.parametrize("first", ["the stop", "the server"])
+def test_a_stop_that_overtakes_the_first_worker_leaves_no_fork_server(first, monkeypatch):
+    emitter = Emitter().options(useSocket=False, startMethod="forkserver").start()
+    boot = Children._boot_server
+
+    def overtaken(children):
+        if first == "the server":
+            boot(children)
+        stop = threading.Thread(target=emitter.stop)
+        stop.start()
+        stop.join(CEILING_SECONDS)
+        assert not stop.is_alive()
+        if first == "the stop":
+            boot(children)
+
+    users = set(fork_server._users)
+    monkeypatch.setattr(Children, "_boot_server", overtaken)
+    with pytest.raises(Closed):
+        emitter.worker(print)
+    assert fork_server._users == users
+    assert users or fork_server._servers == []
