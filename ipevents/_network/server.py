@@ -180,8 +180,7 @@ class Server:
             link.role = "client"
         except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
             connection.close()
-            node.incoming.count_refused("no-thread")
-            node.error(LinkError(f"client {pid} was refused: {exc}"))
+            node.refusals.note("no-thread", f"client {pid} was refused: {exc}")
             return
         try:
             newcomer = _Newcomer(link, Stream(connection, limit, agreement), identity, pid)
@@ -209,15 +208,20 @@ class Server:
         node.events.after_offlines(lambda: self._attach(newcomer))
 
     def _refused(self, cause: str, address: str) -> None:
-        """Count a connection that was refused.
+        """Count and report a connection that was refused.
 
-        Report it as an error, unless the peer hung up or we made room for another connection.
+        It is no error if the peer hung up, or if we made room for another connection.
         """
-        self._node.incoming.count_refused(cause)
-        if cause not in (HUNG_UP, EVICTED):
-            where = f" from {address}" if address else ""
-            remedy = "; both ends need the same socket.authkey" if cause == WRONG_KEY else ""
-            self._node.error(LinkError(f"a connection{where} was refused: {cause}{remedy}"))
+        where = f" from {address}" if address else ""
+        text = f"a connection{where} was refused: {cause}"
+        if cause in (HUNG_UP, EVICTED):
+            self._node.refusals.note_quietly(cause, text)
+        else:
+            self._node.refusals.note(cause, text + self._remedy(cause))
+
+    def _remedy(self, cause: str) -> str:
+        """Return what to do about a refusal, as the end of a sentence."""
+        return "; both ends need the same socket.authkey" if cause == WRONG_KEY else ""
 
     # In other threads
 

@@ -204,7 +204,7 @@ def test_a_server_of_too_many_names_lets_nobody_in(serving):
 def test_who_was_refused_is_counted_and_told_of_unless_it_was_nobodys_fault(serving, cause):
     serving.acceptor.on_refused(cause, "127.0.0.1:4711")
     serving.settle()
-    assert serving.node.incoming.refused == {cause: 1}
+    assert serving.node.refusals.counts == {cause: 1}
     if cause in (HUNG_UP, EVICTED):
         assert serving.errors.empty()
         return
@@ -212,6 +212,37 @@ def test_who_was_refused_is_counted_and_told_of_unless_it_was_nobodys_fault(serv
     assert isinstance(error, LinkError)
     text = f"a connection from 127.0.0.1:4711 was refused: {cause}"
     assert str(error) == text + ("; both ends need the same socket.authkey" if cause == WRONG_KEY else "")
+
+
+CAUSES = ("wrong-key", "version", "garbled", "timeout", "other-address", HUNG_UP, EVICTED)
+
+
+def test_a_flood_of_strangers_delays_no_offline_while_a_listener_of_error_is_slow(serving):
+    begun, go, order = threading.Event(), threading.Event(), queue.SimpleQueue()
+
+    def slow(message, exc):
+        order.put("error")
+        begun.set()
+        assert go.wait(CEILING)
+
+    serving.listen("error", slow)
+    serving.listen("offline", lambda message, pid: order.put("offline"))
+    peer = serving.connect()
+    link = serving.child()
+    send(peer, (ONLINE, ("client",)))
+    serving.acceptor.on_refused("wrong-key", "127.0.0.1:4711")
+    assert begun.wait(CEILING)
+    for number in range(500):
+        for cause in CAUSES:
+            serving.acceptor.on_refused(cause, f"127.0.0.1:{number}")
+    peer.close()
+    assert link.join(Deadline(CEILING))
+    go.set()
+    serving.settle()
+    told = [order.get_nowait() for _ in range(order.qsize())]
+    assert "offline" in told
+    assert told.index("offline") <= 2 * len(CAUSES)
+    assert sum(serving.node.refusals.counts.values()) == 1 + 500 * len(CAUSES)
 
 
 # A client in the tree
