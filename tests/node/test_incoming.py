@@ -628,6 +628,12 @@ def test_a_record_that_cannot_be_closes_its_link_and_no_other(places, raw, name,
     assert caplog.records == [], "it is not a fault of the library"
 
 
+def test_the_name_of_a_peer_that_breaks_the_rules_forges_no_line(places, raw):
+    top = places("top")
+    raw(top, "raw\n! all is well").send((TO_PARENTS, ("x\ny",), "x", None, [()]))
+    assert str(top.next_closed()[1]).startswith(r"raw\n! all is well sent what makes no sense")
+
+
 def test_good_records_before_a_bad_one_are_delivered(places, raw):
     top = places("top").listen("x")
     peer = raw(top)
