@@ -134,7 +134,7 @@ class Presence:
         notices: list[Callable[[], None]] = []
         for path in gone:
             code = exitcode if len(path) == 1 else None
-            self.tell_up(control(OFFLINE, path=router.path, pid=path[0], exitcode=code))
+            self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=code))
             notices.append(self._offline_notice(path[0], code))
         return online, notices
 
@@ -149,7 +149,7 @@ class Presence:
             return []
         notices = []
         for path in sorted(router.set_away(link, True), key=len, reverse=True):
-            self.tell_up(control(OFFLINE, path=router.path, pid=path[0], exitcode=None))
+            self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=None))
             notices.append(self._offline_notice(path[0], None))
         return notices
 

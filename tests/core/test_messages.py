@@ -339,7 +339,7 @@ def test_a_control_record_has_the_items_that_it_was_made_of(kind):
 
 
 def test_the_order_in_which_items_are_named_does_not_matter():
-    assert control(OFFLINE, exitcode=1, pid="b", path=("a",)) == (OFFLINE, ("a",), "b", 1)
+    assert control(OFFLINE, exitcode=1, gone=("b",), path=("a",)) == (OFFLINE, ("a",), ("b",), 1)
 
 
 @pytest.mark.parametrize(

@@ -596,7 +596,7 @@ HOSTILE = {
     "an online that is a number": (ONLINE, 5),
     "an online without anything": (ONLINE,),
     "an offline of nobody": (OFFLINE, ("raw",), None, None),
-    "an offline of another": (OFFLINE, ("other",), "x", None),
+    "an offline of another": (OFFLINE, ("other",), ("x",), None),
     "an offline that is short": (OFFLINE, ("raw",)),
     "interest in a number": (INTEREST, 5, True),
     "interest in a list": [INTEREST, ["x"], True],

@@ -266,8 +266,8 @@ def test_the_end_of_a_child_is_told_for_all_below_it_and_its_exit_code_for_itsel
     assert was_online
     assert up(relay) == [
         (INTEREST, "y", False),
-        (OFFLINE, ("relay",), "leaf", None),
-        (OFFLINE, ("relay",), "child", 3),
+        (OFFLINE, ("relay",), ("leaf", "child"), None),
+        (OFFLINE, ("relay",), ("child",), 3),
     ]
     for notice in notices:
         notice()
@@ -287,7 +287,7 @@ def test_a_child_is_gone_only_once(relay):
     with relay.node.lock:
         relay.node.presence.child_gone(relay.child, None)
         assert relay.node.presence.child_gone(relay.child, None) == (False, [])
-    assert up(relay) == [(OFFLINE, ("relay",), "child", None)]
+    assert up(relay) == [(OFFLINE, ("relay",), ("child",), None)]
 
 
 def test_whoever_waits_for_room_in_the_link_of_a_child_that_is_gone_goes_on(relay, monkeypatch):
