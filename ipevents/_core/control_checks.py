@@ -15,6 +15,7 @@ from .._exceptions import Forged, ProtocolError, shown
 from .books import are_outcomes
 from .messages import (
     CONTROL_ITEMS,
+    EVERYTHING,
     FAILED,
     FAULT,
     FINISHED,
@@ -36,7 +37,9 @@ from .messages import (
     is_pids,
 )
 
-_FROM_BELOW = frozenset({INTEREST, INTERESTS, MORE_INTERESTS, ONLINE, OFFLINE, FAILED, FINISHED, FAULT})
+_FROM_BELOW = frozenset(
+    {INTEREST, INTERESTS, MORE_INTERESTS, EVERYTHING, ONLINE, OFFLINE, FAILED, FINISHED, FAULT}
+)
 _FROM_ABOVE = frozenset({PARENT, STOP, PROGRAM})
 # About a process and the one that has started it, so never between a client and a server.
 _PRIVATE = frozenset({STOP, PROGRAM, FAILED, FINISHED, FAULT})

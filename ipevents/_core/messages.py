@@ -44,6 +44,7 @@ TYPE_NAMES = {
 INTEREST = 16  # the peer's subtree began or ceased to listen to an event
 INTERESTS = 17  # all that the peer's subtree listens to; replaces what was known
 MORE_INTERESTS = 26  # adds to INTERESTS, whose names are too many for one record
+EVERYTHING = 31  # the peer's subtree wants every event; INTERESTS ends that
 ONLINE = 18  # the origin of the path is online
 OFFLINE = 19  # the origin of the path has noticed that gone[0] is gone, and gone is the way to it from there
 PARENT = 20  # the parent's answer to ONLINE, and the news of its new name
@@ -66,6 +67,7 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     INTEREST: ("event", "wanted"),
     INTERESTS: ("events",),
     MORE_INTERESTS: ("events",),
+    EVERYTHING: (),
     ONLINE: ("path",),
     OFFLINE: ("path", "gone", "exitcode"),
     PARENT: ("pid",),
@@ -96,6 +98,7 @@ _NEVER_SENT = RESERVED_EVENTS | {"error"}
 MAX_EVENT_BYTES = 256  # so that tables of names stay small
 MAX_ROUTE = 64  # also the greatest depth of a tree
 MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again
+MAX_INTEREST = 4096  # names of events that one neighbour wants; with more it counts as wanting every event
 MAX_PID = 128  # characters; the handshake allows less
 MAX_CAUSE = 1024  # characters of why an event was lost
 MAX_TEXT = 1 << 20  # characters of what a child reports of its end, a traceback for example

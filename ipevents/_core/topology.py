@@ -11,7 +11,7 @@ from enum import Enum
 
 from .._exceptions import Forged, ProtocolError, shown
 from .interest import Change, Interest
-from .messages import MAX_PATH, check_names, is_pids
+from .messages import MAX_INTEREST, MAX_PATH, check_names, is_pids
 from .netmap import Netmap
 
 _MAX_PATHS = 4096  # accepted paths that are kept for each link
@@ -35,12 +35,13 @@ class Neighbour:
     ``below`` counts the processes that are online below it.
     """
 
-    __slots__ = ("below", "is_away", "is_parent", "online", "paths", "pid")
+    __slots__ = ("below", "is_away", "is_flooded", "is_parent", "online", "paths", "pid")
 
     def __init__(self, pid: str, *, is_parent: bool) -> None:
         self.pid = pid
         self.is_parent = is_parent
         self.below = 0
+        self.is_flooded = False  # that it wants too many events to be told apart was said
         self.is_away = False  # its connection was cut, and its session may go on
         self.online = is_parent  # a parent has no interest to wait for
         self.paths: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -326,24 +327,41 @@ class Topology:
         self._below(link)
         check_names((event,))
         if wanted:
-            change = self.interest.add(link, event)
-        else:
-            change = self.interest.remove(link, event)
+            return self._more(link, (event,))
+        change = self.interest.remove(link, event)
         self.changed()
         return change
 
     def peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
         """Note all events that a child's subtree listens to. Returns and raises as ``peer_interest``."""
         self._below(link)
-        check_names(events)
-        change = self.interest.replace(link, events)
+        names = set(check_names(events))
+        if len(names) > MAX_INTEREST:
+            change = self.interest.want_everything(link)
+        else:
+            change = self.interest.replace(link, names)
         self.changed()
         return change
 
     def more_peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
         """Add to the events that a child's subtree listens to. Returns and raises as ``peer_interest``."""
         self._below(link)
-        change = self.interest.add_all(link, check_names(events))
+        return self._more(link, check_names(events))
+
+    def peer_wants_everything(self, link: Hashable) -> Change:
+        """Note that a child's subtree wants every event. Returns as ``peer_interest``."""
+        self._below(link)
+        change = self.interest.want_everything(link)
+        self.changed()
+        return change
+
+    def _more(self, link: Hashable, events: tuple[str, ...]) -> Change:
+        """Add to what a child's subtree wants: everything, if the names become too many."""
+        more = sum(not self.interest.wants(link, event) for event in set(events))
+        if self.interest.count(link) + more > MAX_INTEREST:
+            change = self.interest.want_everything(link)
+        else:
+            change = self.interest.add_all(link, events)
         self.changed()
         return change
 

@@ -12,12 +12,15 @@ from typing import Any
 
 from .._core.books import Outcomes
 from .._core.control_checks import check_control
+from .._core.interest import Change
 from .._core.messages import (
     ACKNOWLEDGED,
+    EVERYTHING,
     GOODBYE,
     INTEREST,
     INTERESTS,
     KIND,
+    MAX_INTEREST,
     MORE_INTERESTS,
     OFFLINE,
     ONLINE,
@@ -31,11 +34,15 @@ from .._core.messages import (
     Record,
     control,
 )
+from .._core.router import Router
 from .._exceptions import Undeliverable
 from .._links.link import Link
 from .._links.outlet import CONTROL_BYTES
+from .._platform.logs import Log
 from .node_state import NodeState
 from .presence import Presence
+
+log = Log("ipevents")
 
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -71,6 +78,7 @@ class Controls:
             INTEREST: self._take_interest,
             INTERESTS: self._take_interests,
             MORE_INTERESTS: self._take_more_interests,
+            EVERYTHING: self._take_everything,
             ONLINE: self._take_online,
             OFFLINE: self._take_offline,
             PARENT: self._take_parent,
@@ -96,24 +104,40 @@ class Controls:
 
     def _take_interest(self, link: Link, event: str, wanted: bool) -> None:
         """A neighbour began, or ceased, to want one event."""
-        node = self._node
-        with node.lock:
-            if link in node.router.neighbours:
-                self._presence.advertise(node.router.peer_interest(link, event, wanted))
+        self._change_interest(link, Router.peer_interest, event, wanted)
 
     def _take_interests(self, link: Link, events: tuple[str, ...]) -> None:
         """A neighbour wants these events, and no other ones."""
-        node = self._node
-        with node.lock:
-            if link in node.router.neighbours:
-                self._presence.advertise(node.router.peer_interests(link, events))
+        self._change_interest(link, Router.peer_interests, events)
 
     def _take_more_interests(self, link: Link, events: tuple[str, ...]) -> None:
         """A neighbour wants these events as well."""
+        self._change_interest(link, Router.more_peer_interests, events)
+
+    def _take_everything(self, link: Link) -> None:
+        """A neighbour wants every event."""
+        self._change_interest(link, Router.peer_wants_everything)
+
+    def _change_interest(self, link: Link, change: Callable[..., Change], *items: Any) -> None:
+        """Note what a neighbour wants, and pass the change on.
+
+        That it wants too many events to be told apart is logged, once for each link.
+        """
         node = self._node
+        router = node.router
         with node.lock:
-            if link in node.router.neighbours:
-                self._presence.advertise(node.router.more_peer_interests(link, events))
+            neighbour = router.neighbours.get(link)
+            if neighbour is None:
+                return
+            self._presence.advertise(change(router, link, *items))
+            is_news = router.interest.wants_everything(link) and not neighbour.is_flooded
+            neighbour.is_flooded |= is_news
+        if is_news:
+            log.warning(
+                "! %s wants more than %d events: it gets every event from now on, which costs more",
+                link.title,
+                MAX_INTEREST,
+            )
 
     def _take_online(self, link: Link, path: tuple[str, ...]) -> None:
         """A process below announces its ``online``: note it, pass it on, and deliver it here.

@@ -246,6 +246,56 @@ def test_own_interest_and_that_from_below_are_one_sum():
     assert topology.interest.all() == ("x", "y")
 
 
+def names(first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"event {number}" for number in range(first, last))
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr("ipevents._core.topology.MAX_INTEREST", 5)
+
+
+@pytest.mark.parametrize("how", ["one by one", "whole", "in parts"])
+def test_a_child_with_too_many_names_wants_everything(few, how):
+    topology = middle()
+    topology.peer_interests("a link", names(0, 5))
+    assert not topology.wants("a link", "any")
+    if how == "one by one":
+        topology.peer_interest("a link", "event 4", True)  # which it has
+        assert not topology.wants("a link", "any")
+        change = topology.peer_interest("a link", "event 5", True)
+    elif how == "whole":
+        change = topology.peer_interests("a link", names(0, 6))
+    else:
+        change = topology.more_peer_interests("a link", names(4, 6))
+    assert change == Change(everything=True)
+    assert topology.wants("a link", "any")
+    assert not topology.wants("b link", "any")
+    assert topology.interest.of("a link") == frozenset()
+    assert topology.peer_interest("a link", "event 1", False) == Change()
+    assert topology.wants("a link", "event 1")
+
+
+def test_what_a_child_wanted_is_given_back_when_it_goes_or_says_it_anew(few):
+    topology = middle()
+    topology.peer_wants_everything("a link")
+    assert topology.peer_interests("a link", ("x",)) == Change(everything=False)
+    assert not topology.wants("a link", "any")
+    topology.peer_interests("a link", names(0, 100))
+    assert topology.remove_child("a link")[1] == Change(everything=False)
+    assert topology.interest.all() == ("x", "y")
+
+
+def test_this_process_may_listen_to_any_number_of_events(few):
+    topology = middle()
+    assert topology.own_interests(names(0, 100)) == Change(advertise=tuple(sorted(names(0, 100))))
+
+
+def test_the_parent_does_not_want_everything():
+    with pytest.raises(Forged):
+        middle().peer_wants_everything("parent link")
+
+
 # Names
 
 

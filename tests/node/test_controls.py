@@ -15,12 +15,14 @@ from ipevents._core.control_checks import check_control
 from ipevents._core.messages import (
     ACKNOWLEDGED,
     CONTROL_ITEMS,
+    EVERYTHING,
     FAILED,
     FAULT,
     FINISHED,
     GOODBYE,
     INTEREST,
     INTERESTS,
+    MAX_INTEREST,
     MAX_PID,
     MAX_TEXT,
     MORE_INTERESTS,
@@ -31,6 +33,7 @@ from ipevents._core.messages import (
     REPORT,
     RESUMED,
     STOP,
+    TO_CHILDS,
     TO_PARENTS,
 )
 from ipevents._exceptions import Forged, ProtocolError, Undeliverable
@@ -95,6 +98,7 @@ BELOW = {
     "interest": (INTEREST, "x", True),
     "interests": (INTERESTS, ("x",)),
     "more interests": (MORE_INTERESTS, ("x",)),
+    "everything": (EVERYTHING,),
     "online": (ONLINE, ("child",)),
     "online of a grandchild": (ONLINE, ("leaf", "child")),
     "offline": (OFFLINE, ("child",), ("leaf",), 0),
@@ -223,6 +227,7 @@ GOOD = {
     INTEREST: ("child", ("x", True), {"event": {"a text"}, "wanted": {"true", "false"}}),
     INTERESTS: ("child", (("x",),), {"events": {"an empty tuple", "a long tuple"}}),
     MORE_INTERESTS: ("child", (("x",),), {"events": {"an empty tuple", "a long tuple"}}),
+    EVERYTHING: ("child", (), {}),
     ONLINE: ("child", (("new", "child"),), {"path": set()}),
     OFFLINE: (
         "child",
@@ -267,6 +272,7 @@ def tables(place):
             router.netmap.as_dict(),
             router.netmap.announced(),
             router.interest.all(),
+            router.interest.is_everything,
             {link: (each.pid, each.online, each.below) for link, each in router.neighbours.items()},
             router.names.copy(),
             router.parent_names.copy(),
@@ -432,6 +438,32 @@ def test_any_control_record_is_taken_or_refused_and_then_nothing_has_changed(
         take(wired, getattr(wired, side), how((kind, *items)))
     except ProtocolError:
         assert tables(wired) == before
+
+
+def test_a_flood_of_names_makes_a_link_want_everything_which_is_said_once_and_works(places, caplog):
+    top, middle, leaf = places("top"), places("middle"), places("leaf")
+    join(top, middle)
+    join(middle, leaf)
+    count = MAX_INTEREST + 100
+    for number in range(count):
+        leaf.on(f"event {number}", lambda message, value: leaf.heard.put((message.event, value)))
+    settle(top, middle, leaf)
+    for place, peer in ((middle, leaf), (top, middle)):
+        link = place.link_to(peer)
+        assert place.node.router.interest.wants_everything(link)
+        assert place.node.router.interest.count(link) == 0
+    top.send(TO_CHILDS, "event 0", 1)
+    top.send(TO_CHILDS, "nobody listens", 2)
+    top.send(TO_CHILDS, f"event {count - 1}", 3)
+    assert [leaf.next() for _ in range(2)] == [("event 0", 1), (f"event {count - 1}", 3)]
+    lines = sorted(record.getMessage() for record in caplog.records)
+    text = f"wants more than {MAX_INTEREST} events: it gets every event from now on, which costs more"
+    assert lines == [f"! leaf {text}", f"! middle {text}"]
+    leaf.links[0].disconnect()
+    assert middle.next_closed()[0] == "leaf"
+    settle(top, middle)
+    assert not top.node.router.interest.is_everything
+    assert not middle.node.router.interest.is_everything
 
 
 # Reports of what was lost
