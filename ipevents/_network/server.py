@@ -32,6 +32,8 @@ from .._transport.stream import Stream
 
 __all__ = ["CLOSE_SECONDS", "Server"]
 
+MAX_LINKS = "max-links"  # a cause of refusals
+
 
 class _Newcomer(NamedTuple):
     """A client that was let in: its link and its connection, which are not attached to each other yet.
@@ -126,6 +128,8 @@ class Server:
                 return Refusal("stopping", "the server is stopping")
             if len(self._node.router.names) > MAX_ROUTE:
                 return Refusal("names", "the server has too many names")
+            if self._is_full(identity):
+                return Refusal(MAX_LINKS, f"the server has {self._limit()}")
             wanted = identity.pid or address
             if not wanted:
                 return Refusal("nameless", "a client over a path has to say its pid")
@@ -133,6 +137,18 @@ class Server:
                 wanted, identity.incarnation, lambda name: self._is_taken(name, identity)
             )
             return pid, self._session(identity, session)
+
+    def _is_full(self, identity: Identity) -> bool:
+        """Return whether there are as many clients as may be. One that is back has its place. Lock held.
+
+        Those that were cut count until they are given up, because their links are kept.
+        """
+        new = sum(not newcomer.stream.resumes for newcomer in self._arriving)
+        return len(self._clients) + new >= self._options.max_links and self._known(identity) is None
+
+    def _limit(self) -> str:
+        most = self._options.max_links
+        return f"{most} client{'s' * (most != 1)} already, which is its limit (socket.maxLinks)"
 
     def _session(self, identity: Identity, wanted: int | None) -> int:
         """Return the number of the session for a client that has the session ``wanted``. Lock held."""
@@ -221,6 +237,8 @@ class Server:
 
     def _remedy(self, cause: str) -> str:
         """Return what to do about a refusal, as the end of a sentence."""
+        if cause == MAX_LINKS:
+            return f"; this server has {self._limit()}"
         return "; both ends need the same socket.authkey" if cause == WRONG_KEY else ""
 
     # In other threads

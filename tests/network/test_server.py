@@ -200,6 +200,55 @@ def test_a_server_of_too_many_names_lets_nobody_in(serving):
     assert serving.admit(identity_of()).cause == "names"
 
 
+def few(make, most=2):
+    return make(Options().merged(None, {"socket": {"maxLinks": most}}, started=False))
+
+
+def test_more_clients_than_may_be_are_refused_and_both_ends_are_told_the_option(make):
+    serving = few(make)
+    serving.connect("first", 2)
+    assert serving.admit(identity_of("second", 3)) == "second"
+    serving.connect("second", 3)
+    text = "2 clients already, which is its limit (socket.maxLinks)"
+    assert serving.admit(identity_of("third", 4)) == Refusal("max-links", f"the server has {text}")
+    serving.acceptor.on_refused("max-links", "127.0.0.1:4711")
+    error = str(serving.errors.get(timeout=CEILING))
+    assert error == f"a connection from 127.0.0.1:4711 was refused: max-links; this server has {text}"
+
+
+def test_a_client_that_comes_back_has_its_place_also_where_all_are_taken(make):
+    serving = few(make)
+    serving.connect("first", 2)
+    serving.connect("second", 3)
+    assert serving.admit(identity_of("first", 2)) == "first"
+    assert serving.admit(identity_of("first", 4)).cause == "max-links"
+
+
+def test_the_place_of_a_client_that_has_gone_is_free_again(make):
+    serving = few(make, 1)
+    serving.listen("offline")
+    peer = serving.connect("first", 2)
+    assert serving.admit(identity_of("second", 3)).cause == "max-links"
+    send(peer, (ONLINE, ("first",)))
+    peer.close()
+    assert serving.heard.get(timeout=CEILING) == ("offline", "first")
+    assert serving.admit(identity_of("second", 3)) == "second"
+
+
+def test_clients_that_are_not_attached_yet_count_as_well(make):
+    serving = few(make)
+    go = threading.Event()
+    with serving.node.lock:
+        serving.node.events.tell_offlines([lambda: go.wait(CEILING)])
+    serving.connect("first", 2)
+    serving.connect("second", 3)
+    assert serving.child("first") is None
+    assert serving.admit(identity_of("third", 4)).cause == "max-links"
+    go.set()
+    serving.settle()
+    assert serving.admit(identity_of("third", 4)).cause == "max-links"
+
+
 @pytest.mark.parametrize("cause", ["wrong-key", "version", HUNG_UP, EVICTED])
 def test_who_was_refused_is_counted_and_told_of_unless_it_was_nobodys_fault(serving, cause):
     serving.acceptor.on_refused(cause, "127.0.0.1:4711")
