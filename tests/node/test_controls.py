@@ -466,6 +466,21 @@ def test_a_flood_of_names_makes_a_link_want_everything_which_is_said_once_and_wo
     assert not middle.node.router.interest.is_everything
 
 
+def test_a_link_with_too_many_processes_ends_and_all_of_them_with_it(places, raw, monkeypatch):
+    monkeypatch.setattr("ipevents._core.topology.MAX_BELOW", 3)
+    top, child = places("top").listen("x", "offline"), places("child")
+    join(top, child)
+    peer = raw(top)
+    peer.send((ONLINE, ("raw",)), *((ONLINE, (str(number), "raw")) for number in range(4)))
+    pid, error = top.next_closed()
+    assert (pid, type(error)) == ("raw", Forged)
+    assert "more than 3 processes below it" in str(error)
+    assert [top.next()[1] for _ in range(4)] == [("0",), ("1",), ("2",), ("raw",)]
+    assert top.node.router.netmap.as_dict() == {"child": {}}
+    child.send(TO_PARENTS, "x", 1)
+    assert top.next()[:2] == ("x", (1,))
+
+
 # Reports of what was lost
 
 
