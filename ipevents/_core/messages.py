@@ -153,9 +153,11 @@ def check_received(kind: object, event: object, to: object, messages: object) ->
 def is_message(record: Record) -> bool:
     """Return whether this is a message record, as opposed to a control record.
 
-    Code that runs for each event compares without a call: ``record[KIND] <= LAST_MESSAGE``.
+    Also for a record of a peer, whose kind may be anything. Code that runs for each event compares without a
+    call: ``record[KIND] <= LAST_MESSAGE``.
     """
-    return bool(record[KIND] <= LAST_MESSAGE)
+    kind = record[KIND]
+    return type(kind) is int and kind <= LAST_MESSAGE
 
 
 def control(kind: int, **items: Any) -> Record:

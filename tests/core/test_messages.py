@@ -318,6 +318,11 @@ def test_a_record_is_a_message_if_its_kind_has_a_name_for_users(name):
     assert count_messages([record, record]) == (4 if kind in TYPE_NAMES else 0)
 
 
+@pytest.mark.parametrize("kind", [None, "x", (1,), 1.0, True])
+def test_what_has_no_kind_is_no_message(kind):
+    assert not is_message((kind, ("a",), "x", None, [()]))
+
+
 # The items of control records
 
 
