@@ -248,11 +248,11 @@ def child_title(name: str, pid: str) -> str:
 def _ended(text: str, exitcode: int | None, traceback: str) -> str:
     """Return the text with the exit code and the last line of the traceback."""
     text = f"{text}, exit code {exitcode}"
-    words = _last_words(traceback)
+    words = last_words(traceback)
     return f"{text}: {words}" if words else text
 
 
-def _last_words(traceback: str) -> str:
+def last_words(traceback: str) -> str:
     """Return the exception at the end of a traceback, and of its text the first line."""
     lines = traceback.splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith("  ")]

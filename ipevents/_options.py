@@ -247,6 +247,7 @@ _TABLE = (
         _integer(_MIN_MESSAGE_BYTES, _MAX_MESSAGE_BYTES),
         f"a whole number of bytes from {_MIN_MESSAGE_BYTES} to {_MAX_MESSAGE_BYTES}",
     ),
+    _Option("socket.maxLinks", "max_links", 1024, _integer(1, math.inf), "a whole number from 1 on"),
 )
 _BY_NAME = {option.name: option for option in _TABLE}
 _DEFAULTS = {option.attribute: option.converted(option.default) for option in _TABLE}
@@ -280,6 +281,7 @@ class Options:
     resume_within: float
     authkey: bytes | None
     max_message: int
+    max_links: int
 
     def __init__(self, converted: Mapping[str, object] | None = None) -> None:
         """Take values that are converted already, by attribute. For ``merged()`` and pickle."""

@@ -102,7 +102,7 @@ class Fabric:
         gone, change = parent.router.remove_child(parent.link(process))
         self._advertise(parent, change)
         for path in gone:
-            self._up(parent, (OFFLINE, (parent.pid,), path[0], None))
+            self._up(parent, (OFFLINE, (parent.pid,), path, None))
 
     def below(self, process: Process) -> list[Process]:
         """The process and its descendants."""

@@ -44,6 +44,7 @@ DEFAULTS = {
     "resume_within": 30.0,
     "authkey": None,
     "max_message": 16 * 1024 * 1024,
+    "max_links": 1024,
 }
 NUMBERS = [-1, -0.001, NAN, INFINITY, -INFINITY, 2**31, 10**400, True, False, "1000", None, [], 1j]
 # name, attribute, {right value: what it becomes}, wrong values
@@ -77,6 +78,8 @@ FIELDS = [
      [b"", "", b"x" * 15, "x" * 15, 16, True, [1] * 16, "\ud800" * 16]),
     ("socket.maxMessage", "max_message", [(1024, 1024), (2**31 - 1, 2**31 - 1)],
      [1023, 0, -1, 2**31, 1e6, NAN, None, True, "16M"]),
+    ("socket.maxLinks", "max_links", [(1, 1), (1024, 1024), (2**63, 2**63)],
+     [0, -1, 10.0, NAN, None, True, False, "10"]),
 ]  # fmt: skip
 RIGHT = [(name, attribute, *pair) for name, attribute, right, _ in FIELDS for pair in right]
 WRONG = [(name, value) for name, _, _, wrong in FIELDS for value in wrong]

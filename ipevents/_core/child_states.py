@@ -101,7 +101,6 @@ CONTACTS: dict[Contact, dict[ContactEvent, Contact]] = {
         ContactEvent.READ: Contact.READ,
     },
     Contact.ONLINE: {
-        ContactEvent.ONLINE: Contact.ONLINE,  # a peer may send it as often as it likes
         ContactEvent.READ: Contact.READ,
     },
     Contact.READ: {},

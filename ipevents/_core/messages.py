@@ -44,8 +44,9 @@ TYPE_NAMES = {
 INTEREST = 16  # the peer's subtree began or ceased to listen to an event
 INTERESTS = 17  # all that the peer's subtree listens to; replaces what was known
 MORE_INTERESTS = 26  # adds to INTERESTS, whose names are too many for one record
+EVERYTHING = 31  # the peer's subtree wants every event; INTERESTS ends that
 ONLINE = 18  # the origin of the path is online
-OFFLINE = 19  # the origin of the path has noticed that pid is gone
+OFFLINE = 19  # the origin of the path has noticed that gone[0] is gone, and gone is the way to it from there
 PARENT = 20  # the parent's answer to ONLINE, and the news of its new name
 STOP = 21  # end your part of the tree within this time
 REPORT = 22  # an event that the route's target sent did not arrive; it was lost in the process ``at``
@@ -66,8 +67,9 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     INTEREST: ("event", "wanted"),
     INTERESTS: ("events",),
     MORE_INTERESTS: ("events",),
+    EVERYTHING: (),
     ONLINE: ("path",),
-    OFFLINE: ("path", "pid", "exitcode"),
+    OFFLINE: ("path", "gone", "exitcode"),
     PARENT: ("pid",),
     STOP: ("milliseconds",),
     REPORT: ("route", "event", "at", "target", "cause"),
@@ -96,7 +98,10 @@ _NEVER_SENT = RESERVED_EVENTS | {"error"}
 MAX_EVENT_BYTES = 256  # so that tables of names stay small
 MAX_ROUTE = 64  # also the greatest depth of a tree
 MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again
+MAX_INTEREST = 4096  # names of events that one neighbour wants; with more it counts as wanting every event
 MAX_PID = 128  # characters; the handshake allows less
+MAX_CAUSE = 1024  # characters of why an event was lost
+MAX_TEXT = 1 << 20  # characters of what a child reports of its end, a traceback for example
 
 _NO_KWARGS: Mapping[str, Any] = {}
 
@@ -148,9 +153,11 @@ def check_received(kind: object, event: object, to: object, messages: object) ->
 def is_message(record: Record) -> bool:
     """Return whether this is a message record, as opposed to a control record.
 
-    Code that runs for each event compares without a call: ``record[KIND] <= LAST_MESSAGE``.
+    Also for a record of a peer, whose kind may be anything. Code that runs for each event compares without a
+    call: ``record[KIND] <= LAST_MESSAGE``.
     """
-    return bool(record[KIND] <= LAST_MESSAGE)
+    kind = record[KIND]
+    return type(kind) is int and kind <= LAST_MESSAGE
 
 
 def control(kind: int, **items: Any) -> Record:
@@ -199,11 +206,14 @@ def runs(record: Record) -> Iterator[Record]:
 
 def check_names(events: object) -> tuple[str, ...]:
     """Return the names of events that a peer announces. Raises ProtocolError if they are none."""
-    if type(events) is not tuple or any(
-        type(event) is not str or not event or _is_long(event) for event in events
-    ):
+    if type(events) is not tuple or not all(map(is_name, events)):
         raise ProtocolError(f"an announcement of interest in {shown(events)}, which are no names of events")
     return events
+
+
+def is_name(value: object) -> bool:
+    """Return whether a peer may have sent this as the name of an event."""
+    return type(value) is str and value != "" and not _is_long(value)
 
 
 def is_pids(value: object, most: int) -> bool:

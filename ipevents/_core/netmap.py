@@ -44,6 +44,16 @@ class Netmap:
         """Return whether a process with this path is known, online or not."""
         return self._find(path) is not None
 
+    def is_online(self, path: tuple[str, ...]) -> bool:
+        """Return whether the process with this path has announced that it is online."""
+        node = self._find(path)
+        return node is not None and node.online
+
+    def has_below(self, path: tuple[str, ...]) -> bool:
+        """Return whether processes are known below the one with this path."""
+        node = self._find(path)
+        return node is not None and bool(node.children)
+
     def remove(self, path: tuple[str, ...]) -> list[tuple[str, ...]]:
         """Remove the process ``path[0]`` and all below it.
 

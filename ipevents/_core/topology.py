@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from enum import Enum
 
-from .._exceptions import Forged, shown
+from .._exceptions import Forged, ProtocolError, shown
 from .interest import Change, Interest
-from .messages import MAX_PATH, check_names, is_pids
+from .messages import MAX_INTEREST, MAX_PATH, check_names, is_pids
 from .netmap import Netmap
 
 _MAX_PATHS = 4096  # accepted paths that are kept for each link
+MAX_BELOW = 65_536  # processes below one neighbour
+_MAX_PARENT_NAMES = 4096  # that one parent may give itself
 
 
 class Up(Enum):
@@ -30,13 +32,16 @@ class Neighbour:
 
     ``pid`` is its name here. ``online`` is False for a child until its ``online`` comes. ``paths`` keeps what
     ``Topology.accept`` has accepted: the path as received, and the same with this process at its end.
+    ``below`` counts the processes that are online below it.
     """
 
-    __slots__ = ("is_away", "is_parent", "online", "paths", "pid")
+    __slots__ = ("below", "is_away", "is_flooded", "is_parent", "online", "paths", "pid")
 
     def __init__(self, pid: str, *, is_parent: bool) -> None:
         self.pid = pid
         self.is_parent = is_parent
+        self.below = 0
+        self.is_flooded = False  # that it wants too many events to be told apart was said
         self.is_away = False  # its connection was cut, and its session may go on
         self.online = is_parent  # a parent has no interest to wait for
         self.paths: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -140,8 +145,11 @@ class Topology:
     def parent_renamed(self, pid: str) -> str:
         """Note that the parent calls itself ``pid`` now. Its earlier names are still understood.
 
-        Returns its name here: the same, or another one if a child of ours has that name.
+        Returns its name here: the same, or another one if a child of ours has that name. Raises ProtocolError
+        if it has had too many names.
         """
+        if pid not in self._parent_called and len(self._parent_called) >= _MAX_PARENT_NAMES:
+            raise ProtocolError(f"it has taken more than {_MAX_PARENT_NAMES} names")
         called = self._call_parent(pid)
         if self.parent is not None:
             self.neighbours[self.parent].pid = called
@@ -231,22 +239,32 @@ class Topology:
         neighbour = self._below(link)
         if not is_pids(path, MAX_PATH) or path[-1] != neighbour.pid or not self.netmap.knows(path[1:]):
             raise Forged(f"it announces a process that is not below it, by the path {shown(path)}")
-        self.netmap.online(path)
+        if neighbour.online if len(path) == 1 else self.netmap.is_online(path):
+            raise Forged(f"it announces {shown(path)} as online, which it is already")
         if len(path) == 1:
             neighbour.online = True
             self.changed()
+        elif neighbour.below >= MAX_BELOW:
+            raise Forged(f"it announces more than {MAX_BELOW} processes below it")
+        else:
+            neighbour.below += 1
+        self.netmap.online(path)
         return (*path, self.pid)
 
-    def offline(self, link: Hashable, path: tuple[str, ...], pid: str) -> tuple[str, ...]:
-        """Note that ``pid`` is gone, a child of ``path[0]``, which has noticed that.
+    def offline(self, link: Hashable, path: tuple[str, ...], gone: tuple[str, ...]) -> tuple[str, ...]:
+        """Note that ``gone[0]`` is gone, as ``path[0]`` has noticed; ``gone`` is its path as known there.
 
-        Returns the path with this process at its end. Raises Forged if the path cannot be true.
+        Each process is announced for itself, those below it before. Returns ``path`` with this process at its
+        end. Raises Forged if it cannot be true.
         """
         neighbour = self._below(link)
         pids = self.accept(link, path)
-        if not is_pids((pid,), 1):
-            raise Forged(f"it says that {shown(pid)} is gone, which is no pid")
-        self.netmap.remove((pid, *path))
+        if not is_pids(gone, MAX_PATH) or not self.netmap.is_online((*gone, *path)):
+            raise Forged(f"it says that {shown(gone)} is gone, which is not online below {path[0]!r}")
+        if self.netmap.has_below((*gone, *path)):
+            raise Forged(f"it says that {shown(gone)} is gone, and not that those below it are")
+        self.netmap.remove((*gone, *path))
+        neighbour.below -= 1
         neighbour.paths.clear()
         return pids
 
@@ -309,24 +327,41 @@ class Topology:
         self._below(link)
         check_names((event,))
         if wanted:
-            change = self.interest.add(link, event)
-        else:
-            change = self.interest.remove(link, event)
+            return self._more(link, (event,))
+        change = self.interest.remove(link, event)
         self.changed()
         return change
 
     def peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
         """Note all events that a child's subtree listens to. Returns and raises as ``peer_interest``."""
         self._below(link)
-        check_names(events)
-        change = self.interest.replace(link, events)
+        names = set(check_names(events))
+        if len(names) > MAX_INTEREST:
+            change = self.interest.want_everything(link)
+        else:
+            change = self.interest.replace(link, names)
         self.changed()
         return change
 
     def more_peer_interests(self, link: Hashable, events: tuple[str, ...]) -> Change:
         """Add to the events that a child's subtree listens to. Returns and raises as ``peer_interest``."""
         self._below(link)
-        change = self.interest.add_all(link, check_names(events))
+        return self._more(link, check_names(events))
+
+    def peer_wants_everything(self, link: Hashable) -> Change:
+        """Note that a child's subtree wants every event. Returns as ``peer_interest``."""
+        self._below(link)
+        change = self.interest.want_everything(link)
+        self.changed()
+        return change
+
+    def _more(self, link: Hashable, events: tuple[str, ...]) -> Change:
+        """Add to what a child's subtree wants: everything, if the names become too many."""
+        more = sum(not self.interest.wants(link, event) for event in set(events))
+        if self.interest.count(link) + more > MAX_INTEREST:
+            change = self.interest.want_everything(link)
+        else:
+            change = self.interest.add_all(link, events)
         self.changed()
         return change
 

@@ -25,6 +25,7 @@ from .seal import PREFIX_BYTES, Seals
 
 MAX_FRAME_BYTES = 0x7FFFFFFF  # the largest number in a short header
 FRAME_BYTES = 1 << 20  # records gather up to this size in a frame (README, Wire and handshake)
+_MAX_BUFFER_BYTES = 1 << 128  # no system has so many; a much greater number is too long to be shown
 _JOIN_BYTES = 16 * 1024  # up to this size header and frame are joined into one part, by a copy
 
 Part = bytes | memoryview  # a piece to be written; a view if large, whose rest needs no copy
@@ -150,7 +151,8 @@ def large_sizes(record: Record) -> list[tuple[int, bool]]:
     try:
         meta, sizes = record[PAYLOADS][0]
         if type(meta) is not bytes or not all(
-            type(size) is int and size >= 0 and type(readonly) is bool for size, readonly in sizes
+            type(size) is int and 0 <= size <= _MAX_BUFFER_BYTES and type(readonly) is bool
+            for size, readonly in sizes
         ):
             raise ValueError
     except (TypeError, ValueError):

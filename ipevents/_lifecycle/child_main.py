@@ -19,11 +19,23 @@ import threading
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
-from .._core.messages import FAILED, FAULT, FINISHED, KIND, PAYLOADS, PROGRAM, STOP, Record, control, items_of
+from .._core.messages import (
+    FAILED,
+    FAULT,
+    FINISHED,
+    KIND,
+    MAX_TEXT,
+    PAYLOADS,
+    PROGRAM,
+    STOP,
+    Record,
+    control,
+    items_of,
+)
 from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._core.topology import Up
-from .._exceptions import Closed, LinkError, WorkerRefused
+from .._exceptions import Closed, LinkError, ProtocolError, WorkerRefused
 from .._links.link import Link
 from .._payload import forms, inheritance
 from .._platform import exits, hooks, os_signals, registry, signal_exceptions
@@ -84,6 +96,7 @@ class ChildRole:
         self._launch = launch
         self._left = Latch()  # a stop need not wait for the main thread any more
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._has_program = False  # it has come; used by the reader of the link only
         self._kind = ""
         self._begun = False  # the program; before that a stop has nothing to bring to its end
         self._returned = False  # the target, or the script's body, ended normally
@@ -163,7 +176,8 @@ class ChildRole:
             stopping = life.stopping.is_set()
             if not (isinstance(exc, Closed) and stopping):  # that would be a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping
-                self.report(control(FAILED, text=traceback_of(exc), refused=refused))
+                text = traceback_of(exc)[-MAX_TEXT:]  # the end says most
+                self.report(control(FAILED, text=text, refused=refused))
                 raise
         finally:
             self._end()
@@ -250,6 +264,9 @@ class ChildRole:
         """Handle the program, or the request to stop, that the parent has sent. In the reader of ``link``."""
         kind = record[KIND]
         if kind == PROGRAM:
+            if self._has_program:
+                raise ProtocolError("a second program")
+            self._has_program = True
             self._program.put(record)
         elif kind == STOP:
             seconds = int(items_of(record)["milliseconds"]) / 1000

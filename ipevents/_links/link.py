@@ -24,6 +24,7 @@ from typing import Any
 
 from .._core.books import DROPPED, Counters, by_cause, by_place, more, since
 from .._core.link_state import Connection, LinkEvent, LinkState, Right
+from .._core.log_lines import one_line
 from .._core.messages import Record, count_messages
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
 from .._exceptions import LinkError, ProtocolError
@@ -342,7 +343,9 @@ class Link(Writer):
                 log.debug("! %s", exc)
             except ProtocolError as exc:
                 may_resume = stream.is_tampered
-                exc.args = (f"{self.title} sent what makes no sense, and the connection ends: {exc}",)
+                # In one line, because the traceback that is logged has this text as well.
+                text = f"{self.title} sent what makes no sense, and the connection ends: {exc}"
+                exc.args = (one_line(text),)
                 error = exc
             except OSError as exc:
                 if exc.errno != errno.ECONNRESET:

@@ -32,6 +32,8 @@ from .._transport.stream import Stream
 
 __all__ = ["CLOSE_SECONDS", "Server"]
 
+MAX_LINKS = "max-links"  # a cause of refusals
+
 
 class _Newcomer(NamedTuple):
     """A client that was let in: its link and its connection, which are not attached to each other yet.
@@ -126,6 +128,8 @@ class Server:
                 return Refusal("stopping", "the server is stopping")
             if len(self._node.router.names) > MAX_ROUTE:
                 return Refusal("names", "the server has too many names")
+            if self._is_full(identity):
+                return Refusal(MAX_LINKS, f"the server has {self._limit()}")
             wanted = identity.pid or address
             if not wanted:
                 return Refusal("nameless", "a client over a path has to say its pid")
@@ -133,6 +137,18 @@ class Server:
                 wanted, identity.incarnation, lambda name: self._is_taken(name, identity)
             )
             return pid, self._session(identity, session)
+
+    def _is_full(self, identity: Identity) -> bool:
+        """Return whether there are as many clients as may be. One that is back has its place. Lock held.
+
+        Those that were cut count until they are given up, because their links are kept.
+        """
+        new = sum(not newcomer.stream.resumes for newcomer in self._arriving)
+        return len(self._clients) + new >= self._options.max_links and self._known(identity) is None
+
+    def _limit(self) -> str:
+        most = self._options.max_links
+        return f"{most} client{'s' * (most != 1)} already, which is its limit (socket.maxLinks)"
 
     def _session(self, identity: Identity, wanted: int | None) -> int:
         """Return the number of the session for a client that has the session ``wanted``. Lock held."""
@@ -180,8 +196,7 @@ class Server:
             link.role = "client"
         except RuntimeError as exc:  # no more threads: too many, or a Python that is about to end
             connection.close()
-            node.incoming.count_refused("no-thread")
-            node.error(LinkError(f"client {pid} was refused: {exc}"))
+            node.refusals.note("no-thread", f"client {pid} was refused: {exc}")
             return
         try:
             newcomer = _Newcomer(link, Stream(connection, limit, agreement), identity, pid)
@@ -209,15 +224,22 @@ class Server:
         node.events.after_offlines(lambda: self._attach(newcomer))
 
     def _refused(self, cause: str, address: str) -> None:
-        """Count a connection that was refused.
+        """Count and report a connection that was refused.
 
-        Report it as an error, unless the peer hung up or we made room for another connection.
+        It is no error if the peer hung up, or if we made room for another connection.
         """
-        self._node.incoming.count_refused(cause)
-        if cause not in (HUNG_UP, EVICTED):
-            where = f" from {address}" if address else ""
-            remedy = "; both ends need the same socket.authkey" if cause == WRONG_KEY else ""
-            self._node.error(LinkError(f"a connection{where} was refused: {cause}{remedy}"))
+        where = f" from {address}" if address else ""
+        text = f"a connection{where} was refused: {cause}"
+        if cause in (HUNG_UP, EVICTED):
+            self._node.refusals.note_quietly(cause, text)
+        else:
+            self._node.refusals.note(cause, text + self._remedy(cause))
+
+    def _remedy(self, cause: str) -> str:
+        """Return what to do about a refusal, as the end of a sentence."""
+        if cause == MAX_LINKS:
+            return f"; this server has {self._limit()}"
+        return "; both ends need the same socket.authkey" if cause == WRONG_KEY else ""
 
     # In other threads
 

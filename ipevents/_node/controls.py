@@ -10,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .._core.books import Outcomes
+from .._core.control_checks import check_control
+from .._core.interest import Change
 from .._core.messages import (
     ACKNOWLEDGED,
+    EVERYTHING,
     GOODBYE,
     INTEREST,
     INTERESTS,
     KIND,
+    MAX_INTEREST,
     MORE_INTERESTS,
     OFFLINE,
     ONLINE,
@@ -28,13 +33,16 @@ from .._core.messages import (
     Message,
     Record,
     control,
-    items_of,
 )
-from .._exceptions import Forged, Undeliverable
+from .._core.router import Router
+from .._exceptions import Undeliverable
 from .._links.link import Link
 from .._links.outlet import CONTROL_BYTES
+from .._platform.logs import Log
 from .node_state import NodeState
 from .presence import Presence
+
+log = Log("ipevents")
 
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -70,6 +78,7 @@ class Controls:
             INTEREST: self._take_interest,
             INTERESTS: self._take_interests,
             MORE_INTERESTS: self._take_more_interests,
+            EVERYTHING: self._take_everything,
             ONLINE: self._take_online,
             OFFLINE: self._take_offline,
             PARENT: self._take_parent,
@@ -80,35 +89,57 @@ class Controls:
         }
 
     def take(self, link: Link, record: Record) -> None:
-        """Handle a control record. Raises Forged, or the exception that a malformed record provokes."""
+        """Handle a control record.
+
+        Raises Forged or ProtocolError, having changed nothing, for one that cannot be.
+        """
+        router = self._node.router
+        is_parent = link is router.parent if link in router.neighbours else None
+        items = check_control(record, is_parent=is_parent, is_public=link.is_public)
         handler = self._table.get(record[KIND])
         if handler is not None:
-            handler(link, **items_of(record))
+            handler(link, **items)
         else:
             link.on_control(record)
 
-    def _take_interest(self, link: Link, event: Any, wanted: Any) -> None:
+    def _take_interest(self, link: Link, event: str, wanted: bool) -> None:
         """A neighbour began, or ceased, to want one event."""
-        node = self._node
-        with node.lock:
-            if link in node.router.neighbours:
-                self._presence.advertise(node.router.peer_interest(link, event, bool(wanted)))
+        self._change_interest(link, Router.peer_interest, event, wanted)
 
-    def _take_interests(self, link: Link, events: Any) -> None:
+    def _take_interests(self, link: Link, events: tuple[str, ...]) -> None:
         """A neighbour wants these events, and no other ones."""
-        node = self._node
-        with node.lock:
-            if link in node.router.neighbours:
-                self._presence.advertise(node.router.peer_interests(link, events))
+        self._change_interest(link, Router.peer_interests, events)
 
-    def _take_more_interests(self, link: Link, events: Any) -> None:
+    def _take_more_interests(self, link: Link, events: tuple[str, ...]) -> None:
         """A neighbour wants these events as well."""
-        node = self._node
-        with node.lock:
-            if link in node.router.neighbours:
-                self._presence.advertise(node.router.more_peer_interests(link, events))
+        self._change_interest(link, Router.more_peer_interests, events)
 
-    def _take_online(self, link: Link, path: Any) -> None:
+    def _take_everything(self, link: Link) -> None:
+        """A neighbour wants every event."""
+        self._change_interest(link, Router.peer_wants_everything)
+
+    def _change_interest(self, link: Link, change: Callable[..., Change], *items: Any) -> None:
+        """Note what a neighbour wants, and pass the change on.
+
+        That it wants too many events to be told apart is logged, once for each link.
+        """
+        node = self._node
+        router = node.router
+        with node.lock:
+            neighbour = router.neighbours.get(link)
+            if neighbour is None:
+                return
+            self._presence.advertise(change(router, link, *items))
+            is_news = router.interest.wants_everything(link) and not neighbour.is_flooded
+            neighbour.is_flooded |= is_news
+        if is_news:
+            log.warning(
+                "! %s wants more than %d events: it gets every event from now on, which costs more",
+                link.title,
+                MAX_INTEREST,
+            )
+
+    def _take_online(self, link: Link, path: tuple[str, ...]) -> None:
         """A process below announces its ``online``: note it, pass it on, and deliver it here.
 
         A direct child gets our pid as the answer, which is its event ``parent``.
@@ -125,25 +156,27 @@ class Controls:
             link.on_control(control(ONLINE, path=path))
         self._deliver_lifecycle(TO_PARENTS, pids, "online")
 
-    def _take_offline(self, link: Link, path: Any, pid: Any, exitcode: Any) -> None:
+    def _take_offline(
+        self, link: Link, path: tuple[str, ...], gone: tuple[str, ...], exitcode: int | None
+    ) -> None:
         """A process below has ended: note it, pass it on, and deliver ``offline`` here."""
         node = self._node
         with node.lock:
             if link not in node.router.neighbours:
                 return
-            pids = node.router.offline(link, path, pid)
-            self._presence.tell_up(control(OFFLINE, path=pids, pid=pid, exitcode=exitcode))
-        self._deliver_lifecycle(TO_PARENTS, pids, "offline", (pid,), exitcode)
+            pids = node.router.offline(link, path, gone)
+            self._presence.tell_up(control(OFFLINE, path=pids, gone=gone, exitcode=exitcode))
+        self._deliver_lifecycle(TO_PARENTS, pids, "offline", (gone[0],), exitcode)
 
-    def _take_parent(self, link: Link, pid: Any) -> None:
+    def _take_parent(self, link: Link, pid: str) -> None:
         """The parent sends its pid: the answer to our ``online``, or a new name.
 
         Only the answer is delivered here, as the event ``parent``.
         """
         node = self._node
-        if not isinstance(pid, str) or link is not node.router.parent:
-            raise Forged(f"it says that it is the parent of {node.router.pid}")
         with node.lock:
+            if link not in node.router.neighbours:
+                return
             pid = node.router.parent_renamed(pid)
             link.name = pid
             if not node.announced:
@@ -153,12 +186,12 @@ class Controls:
         node.dispatcher.deliver(Message(envelope, (pid,)), _NO_KWARGS)
         self._on_parent()
 
-    def _take_acknowledgement(self, link: Link, number: Any, outcomes: Any) -> None:
+    def _take_acknowledgement(self, link: Link, number: int, outcomes: Outcomes) -> None:
         """A neighbour has handled what we have written, up to the frame with this number."""
         with self._node.lock:
             link.take_acknowledgement(number, outcomes)
 
-    def _take_resumed(self, link: Link, number: Any, outcomes: Any) -> None:
+    def _take_resumed(self, link: Link, number: int, outcomes: Outcomes) -> None:
         """A session goes on: the neighbour has handled what we have written before, up to this frame.
 
         Those that are online again are delivered here before anything else that comes from there.
@@ -178,7 +211,9 @@ class Controls:
         if stream is not None:
             stream.is_leaving = True
 
-    def _take_report(self, link: Link, route: Any, event: Any, at: Any, target: Any, cause: Any) -> None:
+    def _take_report(
+        self, link: Link, route: tuple[str, ...], event: str, at: str, target: str | None, cause: str
+    ) -> None:
         """An event was lost on its way. Report the error if it started here, otherwise pass the record on."""
         node = self._node
         if not route:

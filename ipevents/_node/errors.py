@@ -12,6 +12,7 @@ from typing import Any
 
 from .._core.callable_names import described, failure
 from .._core.messages import ErrorEnvelope, Message
+from .._core.repeats import MAX_KINDS, Repeats, more
 from .._core.state import Stage
 from .._dispatch.listeners import Listener
 from .._exceptions import Closed, IPEventsError
@@ -22,7 +23,7 @@ from .node_state import NodeState
 log = Log("ipevents")
 
 REPEAT_SECONDS = 1.0  # from one log line of a kind of failure to the next
-_MAX_LOGGED = 1024  # kinds of failures that are remembered for that
+_MAX_LOGGED = MAX_KINDS  # kinds of failures that are remembered for that
 _NO_KWARGS: dict[str, Any] = {}
 
 
@@ -35,8 +36,7 @@ class Errors:
     def __init__(self, node: NodeState) -> None:
         self._node = node
         self._telling = node.telling_errors
-        # When a kind of failure, a type and a listener, was logged last, and how many more came since.
-        self._logged: dict[tuple[type, str], tuple[float, int]] = {}
+        self._logged = Repeats(_MAX_LOGGED)  # kinds of failures: a type and a listener
 
     def fail(self, exc: IPEventsError, child: Any = None) -> None:
         """Report a mistake of the caller: as an ``error`` event if that has a listener, otherwise raise it.
@@ -87,10 +87,25 @@ class Errors:
         else:
             self.report(exc, failed=message, listener=listener)
 
+    def tell(self, exc: BaseException) -> None:
+        """Call the listeners of ``error`` in this thread, and log the error if there are none.
+
+        For errors that the caller reports at most once a second: here none is left out.
+        """
+        if not self._call(exc, None, None, None):
+            self._log_one(exc)
+
     def _tell(
         self, exc: BaseException, failed: Message | None, listener: Listener | None, child: Any
     ) -> None:
-        """Call the listeners of ``error`` in this thread, and log the error if there are none.
+        """Call the listeners of ``error`` in this thread, and log the error if there are none."""
+        if not self._call(exc, failed, listener, child):
+            self._log(exc, failed, listener)
+
+    def _call(
+        self, exc: BaseException, failed: Message | None, listener: Listener | None, child: Any
+    ) -> bool:
+        """Call the listeners of ``error`` in this thread. Returns whether there were any.
 
         The thread is noted in ``telling_errors`` meanwhile, for ``fail``.
         """
@@ -100,33 +115,30 @@ class Errors:
         self._telling.add(ident)
         try:
             envelope = ErrorEnvelope(node.router.path, node.reply, failed, listener, child)
-            heard = node.dispatcher.deliver(Message(envelope, (exc,)), _NO_KWARGS)
+            return node.dispatcher.deliver(Message(envelope, (exc,)), _NO_KWARGS)
         finally:
             if not outer:
                 self._telling.discard(ident)
-        if not heard:
-            self._log(exc, failed, listener)
 
     def _log(self, exc: BaseException, failed: Message | None, listener: Listener | None) -> None:
         """Log an error. One of the same kind within REPEAT_SECONDS is only counted."""
         # The listener is part of the kind: one that fails all the time must not hide failures of others.
         kind = (type(exc), "" if listener is None else described(listener))
         now = monotonic()
-        last, hidden = self._logged.get(kind, (-REPEAT_SECONDS, 0))
-        if now - last < REPEAT_SECONDS:
-            self._logged[kind] = (last, hidden + 1)
+        if not self._logged.comes(kind, now, REPEAT_SECONDS):
             return
-        if len(self._logged) >= _MAX_LOGGED:
-            self._logged.clear()
-        self._logged[kind] = (now, 0)
-        more = f" ({hidden} more of this kind were not logged)" if hidden else ""
+        others = more(self._logged.told(kind, now), "logged")
         if failed is not None and listener is not None:
-            self._log_failed(exc, failed, listener, more)
-            return
-        trace = exc if exc.__traceback__ else None
-        log.error("! %s in %s: %s%s", type(exc).__name__, self._node.place(), exc, more, exc_info=trace)
+            self._log_failed(exc, failed, listener, others)
+        else:
+            self._log_one(exc, others)
 
-    def _log_failed(self, exc: BaseException, failed: Message, listener: Listener, more: str = "") -> None:
+    def _log_one(self, exc: BaseException, others: str = "") -> None:
+        """Log an error with the process, and with its traceback if it was raised."""
+        trace = exc if exc.__traceback__ else None
+        log.error("! %s in %s: %s%s", type(exc).__name__, self._node.place(), exc, others, exc_info=trace)
+
+    def _log_failed(self, exc: BaseException, failed: Message, listener: Listener, others: str = "") -> None:
         """Log which listener of which event failed in which process, in one line, with the traceback."""
         log.error(
             "! listener %s of event %r from %s failed in %s: %s%s",
@@ -135,6 +147,6 @@ class Errors:
             failed.from_,
             self._node.place(),
             failure(exc),
-            more,
+            others,
             exc_info=exc,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from .._core.decisions import Decision
 from .._core.messages import (
+    MAX_CAUSE,
     PAYLOADS,
     REPORT,
     SEND_TO,
@@ -164,4 +165,5 @@ class Forwarder:
             self._reported.clear()
         self._reported[key] = now
         at = self._node.router.pid
-        put_report(link, control(REPORT, route=path[:-1], event=event, at=at, target=target, cause=cause))
+        why = cause[:MAX_CAUSE]
+        put_report(link, control(REPORT, route=path[:-1], event=event, at=at, target=target, cause=why))

@@ -64,7 +64,6 @@ class Incoming:
         self._forwarder = Forwarder(node, presence, outgoing)
         self.holding = False  # messages for us from the parent wait in ``held`` for our online
         self.held = Held()
-        self.refused: dict[str, int] = {}  # handshakes by cause
         self.controls = Controls(node, presence, self._parent_answered)
 
     def receive(self, link: Link, records: list[Record], size: int) -> None:
@@ -328,10 +327,6 @@ class Incoming:
         error = UnreadablePayload(f"event {event!r} from {origin}: {why}")
         error.__cause__ = exc.__cause__ or exc
         self._node.error(error)
-
-    def count_refused(self, cause: str) -> None:
-        """Count a handshake that failed, by its cause, for ``stats()``."""
-        self.refused[cause] = self.refused.get(cause, 0) + 1
 
     # Messages that wait for our own online
 

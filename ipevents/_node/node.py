@@ -9,6 +9,7 @@ parts share:
     outgoing       what user code sends
     incoming       what arrives over a link
     errors         what goes wrong
+    refusals       connections that were refused
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .local_events import LocalEvents
 from .node_state import NodeState
 from .outgoing import Outgoing
 from .presence import Presence
+from .refusals import Refusals
 
 
 class Node(NodeState):
@@ -49,6 +51,7 @@ class Node(NodeState):
         self.fail = self.errors.fail
         self.error = self.errors.report
         self.events = LocalEvents(self)
+        self.refusals = Refusals(self, self.events, self.errors)
         self.presence = Presence(self, self.events, on_unheard)
         self.outgoing = Outgoing(self, self.events, self.presence)
         self.incoming = Incoming(self, self.presence, self.outgoing)

@@ -9,7 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.interest import Change
-from .._core.messages import OFFLINE, ONLINE, PARENT, RESERVED_EVENTS, Record, control
+from .._core.messages import (
+    EVERYTHING,
+    MAX_INTEREST,
+    OFFLINE,
+    ONLINE,
+    PARENT,
+    RESERVED_EVENTS,
+    Record,
+    control,
+)
 from .._core.state import Stage
 from .._core.topology import Up
 from .._exceptions import NotConnected
@@ -46,8 +55,7 @@ class Presence:
         node.announced = True
         router.own_interests([name for name in node.dispatcher.wanted() if name not in _PRIVATE])
         if router.up is Up.OPEN:
-            parent: Any = router.parent
-            parent.outbox.put_interests(router.interest.all())
+            self._tell_interest()
         self.tell_up(control(ONLINE, path=router.path))
 
     def announce_again(self) -> None:
@@ -58,12 +66,28 @@ class Presence:
         for path in router.announced():
             self.tell_up(control(ONLINE, path=(*path, router.pid)))
 
+    def _tell_interest(self) -> None:
+        """Queue all that is wanted here and below for the parent.
+
+        Where these are more names than the parent would keep, it is told that every event is wanted.
+        """
+        router = self._node.router
+        parent: Any = router.parent
+        names = router.interest.all()
+        if router.interest.is_everything or len(names) > MAX_INTEREST:
+            parent.tell(control(EVERYTHING))
+        else:
+            parent.outbox.put_interests(names)
+
     def advertise(self, change: Change) -> None:
         """Send the parent the events that began or ceased to be wanted, here and below."""
         router = self._node.router
         if router.up is not Up.OPEN:
             return
         parent: Any = router.parent
+        if change.everything is not None:
+            self._tell_interest()
+            parent.prompt()
         for event in change.advertise:
             parent.outbox.put_interest(event, True)
         for event in change.withdraw:
@@ -134,7 +158,7 @@ class Presence:
         notices: list[Callable[[], None]] = []
         for path in gone:
             code = exitcode if len(path) == 1 else None
-            self.tell_up(control(OFFLINE, path=router.path, pid=path[0], exitcode=code))
+            self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=code))
             notices.append(self._offline_notice(path[0], code))
         return online, notices
 
@@ -149,7 +173,7 @@ class Presence:
             return []
         notices = []
         for path in sorted(router.set_away(link, True), key=len, reverse=True):
-            self.tell_up(control(OFFLINE, path=router.path, pid=path[0], exitcode=None))
+            self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=None))
             notices.append(self._offline_notice(path[0], None))
         return notices
 

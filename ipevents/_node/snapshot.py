@@ -40,7 +40,7 @@ def snapshot(node: Node, restarts: int, waiting: Callable[[], int]) -> dict[str,
             "unreadable": became["unreadable"],
             "dropped": dropped,
             "undeliverable": node.incoming.controls.undeliverable,
-            "refused": dict(node.incoming.refused),
+            "refused": dict(node.refusals.counts),
             "links": {link.name: of_link(link) for link in links},
             "past": shown(node.past),
         }

@@ -20,7 +20,6 @@ from .._core.child_states import Contact, Phase
 from .._core.handshake import HUNG_UP, Identity, Refusal
 from .._node.node import Node
 from .._platform.clock import monotonic
-from .._platform.logs import Log
 from .._transport.keys import CHILD, derive
 from .._transport.private_directory import PrivateDirectory
 from .._transport.sockets import listen
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from .._transport.acceptor import Accepted, Acceptor
-
-log = Log("ipevents.children")
 
 
 class ChildSocket:
@@ -187,11 +184,9 @@ class ChildSocket:
         self._on_attached()
 
     def _refused(self, cause: str, address: str) -> None:
-        """Count a refused connection, and log it unless the peer just hung up."""
-        self._node.incoming.count_refused(cause)
-        if cause != HUNG_UP:  # a child that was killed just then is no news
-            log.warning(
-                "! %s refused a connection to the socket for its children: %s",
-                self._node.place(),
-                cause,
-            )
+        """Count and log a connection that was refused; a peer that just hung up is no news."""
+        text = f"{self._node.place()} refused a connection to the socket for its children: {cause}"
+        if cause == HUNG_UP:  # a child that was killed just then
+            self._node.refusals.note_quietly(cause, text)
+        else:
+            self._node.refusals.note_privately(cause, text)

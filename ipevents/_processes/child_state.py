@@ -16,7 +16,15 @@ from .._core.messages import FAILED, FAULT, FINISHED, KIND, ONLINE, PROGRAM, STO
 from .._core.outbox import Outbox
 from .._core.restarts import GiveUp, Restart, RestartDecision, RestartPolicy
 from .._core.stopping import grace
-from .._exceptions import GaveUp, ProcessError, StartFailed, TargetFailed, WorkerRefused, child_title
+from .._exceptions import (
+    GaveUp,
+    ProcessError,
+    StartFailed,
+    TargetFailed,
+    WorkerRefused,
+    child_title,
+    last_words,
+)
 from .._links.link import Link
 from .._payload import forms
 from .._payload.inheritance import Inheritance
@@ -351,7 +359,9 @@ class ChildState:
         if not online and failed:
             told.append(StartFailed(self.pid, self.exitcode, self.failure, self.fault, self.name))
         elif self.refused:
-            told.append(WorkerRefused(f"{self.title} was refused and is not started again\n{self.failure}"))
+            # The reason first: a log line has no room for the traceback.
+            text = f"{self.title} was refused and is not started again: {last_words(self.failure)}"
+            told.append(WorkerRefused(f"{text}\n{self.failure}"))
         elif self.failure and failed:
             told.append(TargetFailed(self.pid, self.exitcode, self.failure, self.name))
         elif self.fault and failed:

@@ -389,8 +389,7 @@ class Acceptor:
         self._report(cause, pending.address)
 
     def _report(self, cause: str, address: str) -> None:
-        """Log a refusal and call ``on_refused``."""
-        log.debug("! refused a connection from %s: %s", address or "this machine", cause)
+        """Call ``on_refused``."""
         try:
             self._on_refused(cause, address)
         except Exception:  # a fault of the library: the connection is refused all the same

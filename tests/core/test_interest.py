@@ -55,6 +55,35 @@ def test_a_forgotten_source_wants_nothing():
     assert interest.forget("link 1") == NOTHING
 
 
+def test_who_wants_everything_wants_each_event_and_has_no_names_any_more():
+    interest = Interest()
+    interest.replace("link", ["a", "b"])
+    assert interest.want_everything("link") == Change(everything=True)
+    assert (interest.is_everything, interest.wants("link", "any")) == (True, True)
+    assert (interest.of("link"), interest.count("link"), interest.all()) == (frozenset(), 0, ())
+    assert interest.want_everything("link") == NOTHING
+
+
+def test_while_one_wants_everything_no_single_event_is_announced_and_all_are_counted():
+    interest = Interest()
+    interest.want_everything("link")
+    assert interest.add("here", "a") == interest.add("here", "b") == NOTHING
+    assert interest.add("link", "c") == interest.remove("link", "c") == NOTHING
+    assert interest.remove("here", "b") == NOTHING
+    assert interest.all() == ("a",)
+
+
+def test_when_the_last_one_wants_everything_no_more_all_is_announced_anew():
+    interest = Interest()
+    interest.add("here", "a")
+    interest.want_everything("link 1")
+    interest.want_everything("link 2")
+    assert interest.forget("link 1") == NOTHING
+    assert interest.replace("link 2", ["b"]) == Change(everything=False)
+    assert interest.all() == ("a", "b")
+    assert interest.add("link 1", "c") == Change(advertise=("c",))
+
+
 SOURCES = st.sampled_from(["here", "link 1", "link 2"])
 EVENTS = st.sampled_from(["a", "b", "c"])
 CHANGES = st.one_of(
@@ -63,6 +92,7 @@ CHANGES = st.one_of(
     st.tuples(st.just("replace"), SOURCES, st.sets(EVENTS)),
     st.tuples(st.just("add_all"), SOURCES, st.lists(EVENTS)),
     st.tuples(st.just("forget"), SOURCES),
+    st.tuples(st.just("want_everything"), SOURCES),
 )
 
 
@@ -70,22 +100,39 @@ CHANGES = st.one_of(
 def test_what_was_told_upwards_is_the_sum_of_all_sources(changes):
     interest = Interest()
     told: set[str] = set()
+    told_all = False
     model: dict[str, set[str]] = {"here": set(), "link 1": set(), "link 2": set()}
+    greedy: set[str] = set()
     for name, source, *values in changes:
         change = getattr(interest, name)(source, *values)
         assert not told & set(change.advertise)
         assert set(change.withdraw) <= told
+        assert change.everything is None or change[:2] == ((), ())
+        if change.everything is not None:
+            assert change.everything is not told_all
+            told_all = change.everything
+            told = set() if told_all else set(interest.all())
         told |= set(change.advertise)
         told -= set(change.withdraw)
-        if name == "add":
-            model[source].add(values[0])
-        elif name == "remove":
-            model[source].discard(values[0])
-        elif name == "add_all":
-            model[source].update(values[0])
-        else:
+        if name in ("replace", "forget"):
+            greedy.discard(source)
             model[source] = set(values[0]) if values else set()
+        elif name == "want_everything":
+            greedy.add(source)
+            model[source] = set()
+        elif source not in greedy:
+            if name == "add":
+                model[source].add(values[0])
+            elif name == "remove":
+                model[source].discard(values[0])
+            else:
+                model[source].update(values[0])
 
-        assert told == set().union(*model.values()) == set(interest.all())
+        assert told_all == interest.is_everything == bool(greedy)
+        assert set(interest.all()) == set().union(*model.values())
+        assert told_all or told == set(interest.all())
         assert {key: set(interest.of(key)) for key in model} == model
-        assert all(interest.wants(key, event) for key, events in model.items() for event in events)
+        for key, events in model.items():
+            assert [interest.wants(key, event) for event in "abc"] == [
+                key in greedy or event in events for event in "abc"
+            ]

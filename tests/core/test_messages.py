@@ -307,7 +307,7 @@ KINDS = {
 
 
 def test_no_two_kinds_of_records_share_a_number():
-    assert len(KINDS) == len(set(KINDS.values())) == 22
+    assert len(KINDS) == len(set(KINDS.values())) == 23
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -316,6 +316,11 @@ def test_a_record_is_a_message_if_its_kind_has_a_name_for_users(name):
     record = (kind, ("a",), "x", None, [(), ()])
     assert is_message(record) == (kind in TYPE_NAMES)
     assert count_messages([record, record]) == (4 if kind in TYPE_NAMES else 0)
+
+
+@pytest.mark.parametrize("kind", [None, "x", (1,), 1.0, True])
+def test_what_has_no_kind_is_no_message(kind):
+    assert not is_message((kind, ("a",), "x", None, [()]))
 
 
 # The items of control records
@@ -339,7 +344,7 @@ def test_a_control_record_has_the_items_that_it_was_made_of(kind):
 
 
 def test_the_order_in_which_items_are_named_does_not_matter():
-    assert control(OFFLINE, exitcode=1, pid="b", path=("a",)) == (OFFLINE, ("a",), "b", 1)
+    assert control(OFFLINE, exitcode=1, gone=("b",), path=("a",)) == (OFFLINE, ("a",), ("b",), 1)
 
 
 @pytest.mark.parametrize(

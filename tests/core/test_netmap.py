@@ -28,6 +28,14 @@ def test_what_was_started_is_known_but_not_online():
     assert netmap.announced() == []
 
 
+def test_it_is_known_who_is_online_and_who_has_others_below():
+    netmap = tree("a", "ba")
+    netmap.add(("c",))
+    paths = [("a",), ("b", "a"), ("c",), ("x",)]
+    assert [netmap.is_online(path) for path in paths] == [True, True, False, False]
+    assert [netmap.has_below(path) for path in paths] == [True, False, False, False]
+
+
 def test_the_same_pid_may_be_in_two_branches():
     netmap = tree("a", "b", "xa", "xb")
     netmap.remove(("x", "a"))

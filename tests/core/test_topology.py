@@ -58,7 +58,7 @@ def test_who_has_gone_can_no_longer_be_the_origin():
     topology = middle()
     topology.online("a link", ("deep", "a"))
     topology.accept("a link", ("deep", "a"))
-    topology.offline("a link", ("a",), "deep")
+    topology.offline("a link", ("a",), ("deep",))
     with pytest.raises(Forged):
         topology.accept("a link", ("deep", "a"))
 
@@ -133,22 +133,84 @@ def test_an_online_that_cannot_be_is_forged_and_changes_nothing(link, path):
 
 
 @pytest.mark.parametrize(
-    ("link", "path", "pid"),
+    ("link", "path", "gone"),
     [
-        ("a link", ("b",), "deep"),
+        ("a link", ("b",), ("deep",)),
         ("a link", ("a",), None),
+        ("a link", ("a",), "deep"),
         ("a link", ("a",), 5),
         ("a link", ("a",), ["deep"]),
-        ("parent link", ("parent",), "a"),
+        ("a link", ("a",), ()),
+        ("a link", ("a",), ("nobody",)),
+        ("a link", ("a",), ("deeper",)),  # it is elsewhere, below another one
+        ("a link", ("a",), ("deep",)),  # another one is still below it
+        ("a link", ("deep", "a"), ("deep",)),
+        ("a link", ("a",), ("deep",) * MAX_PATH),
+        ("b link", ("b",), ("deeper", "deep")),  # it is elsewhere, below another child
+        ("parent link", ("parent",), ("a",)),
     ],
 )
-def test_an_offline_that_cannot_be_is_forged_and_changes_nothing(link, path, pid):
+def test_an_offline_that_cannot_be_is_forged_and_changes_nothing(link, path, gone):
     topology = middle()
     topology.online("a link", ("deep", "a"))
+    topology.online("a link", ("deeper", "deep", "a"))
     before = topology.netmap.as_dict()
     with pytest.raises(Forged):
-        topology.offline(link, path, pid)
+        topology.offline(link, path, gone)
     assert topology.netmap.as_dict() == before
+
+
+@pytest.mark.parametrize("path", [("a",), ("deep", "a")])
+def test_who_is_online_cannot_be_announced_again_before_it_has_gone(path):
+    topology = middle()
+    topology.online("a link", ("deep", "a"))
+    with pytest.raises(Forged, match="already"):
+        topology.online("a link", path)
+    assert topology.neighbours["a link"].below == 1
+
+
+def test_who_is_back_after_its_end_or_over_another_link_is_online_anew():
+    topology = middle()
+    topology.online("a link", ("deep", "a"))
+    topology.offline("a link", ("a",), ("deep",))
+    assert topology.online("a link", ("deep", "a")) == ("deep", "a", "me")
+    topology.remove_child("a link")
+    topology.add_child("a link", "a")
+    assert topology.online("a link", ("a",)) == ("a", "me")
+    assert topology.online("a link", ("deep", "a")) == ("deep", "a", "me")
+
+
+def test_of_two_that_have_the_same_pid_the_one_that_is_meant_is_gone():
+    topology = middle()
+    for path in [("x", "a"), ("deep", "a"), ("x", "deep", "a")]:
+        topology.online("a link", path)
+    assert topology.offline("a link", ("a",), ("x", "deep")) == ("a", "me")
+    assert topology.netmap.as_dict()["a"] == {"x": {}, "deep": {}}
+
+
+def test_only_so_many_processes_are_below_a_link_and_room_is_given_back(monkeypatch):
+    monkeypatch.setattr("ipevents._core.topology.MAX_BELOW", 3)
+    topology = middle()
+    for pid in "xyz":
+        topology.online("a link", (pid, "a"))
+    with pytest.raises(Forged, match="more than 3 processes"):
+        topology.online("a link", ("deep", "x", "a"))
+    assert topology.netmap.as_dict()["a"] == {"x": {}, "y": {}, "z": {}}
+    topology.online("b link", ("x", "b"))
+    topology.offline("a link", ("a",), ("y",))
+    topology.online("a link", ("deep", "x", "a"))
+    with pytest.raises(Forged):
+        topology.online("a link", ("y", "a"))
+
+
+def test_a_parent_has_only_so_many_names(monkeypatch):
+    monkeypatch.setattr("ipevents._core.topology._MAX_PARENT_NAMES", 3)
+    topology = middle()
+    for name in ("one", "two", "one", "parent"):
+        assert topology.parent_renamed(name) == name
+    with pytest.raises(ProtocolError, match="more than 3 names"):
+        topology.parent_renamed("three")
+    assert topology.parent_pid() == "parent"
 
 
 # Interest
@@ -182,6 +244,56 @@ def test_own_interest_and_that_from_below_are_one_sum():
     assert topology.own_interests(["x", "own"]) == Change(advertise=("own",))
     assert topology.own_interest("own", False) == Change(withdraw=("own",))
     assert topology.interest.all() == ("x", "y")
+
+
+def names(first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"event {number}" for number in range(first, last))
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr("ipevents._core.topology.MAX_INTEREST", 5)
+
+
+@pytest.mark.parametrize("how", ["one by one", "whole", "in parts"])
+def test_a_child_with_too_many_names_wants_everything(few, how):
+    topology = middle()
+    topology.peer_interests("a link", names(0, 5))
+    assert not topology.wants("a link", "any")
+    if how == "one by one":
+        topology.peer_interest("a link", "event 4", True)  # which it has
+        assert not topology.wants("a link", "any")
+        change = topology.peer_interest("a link", "event 5", True)
+    elif how == "whole":
+        change = topology.peer_interests("a link", names(0, 6))
+    else:
+        change = topology.more_peer_interests("a link", names(4, 6))
+    assert change == Change(everything=True)
+    assert topology.wants("a link", "any")
+    assert not topology.wants("b link", "any")
+    assert topology.interest.of("a link") == frozenset()
+    assert topology.peer_interest("a link", "event 1", False) == Change()
+    assert topology.wants("a link", "event 1")
+
+
+def test_what_a_child_wanted_is_given_back_when_it_goes_or_says_it_anew(few):
+    topology = middle()
+    topology.peer_wants_everything("a link")
+    assert topology.peer_interests("a link", ("x",)) == Change(everything=False)
+    assert not topology.wants("a link", "any")
+    topology.peer_interests("a link", names(0, 100))
+    assert topology.remove_child("a link")[1] == Change(everything=False)
+    assert topology.interest.all() == ("x", "y")
+
+
+def test_this_process_may_listen_to_any_number_of_events(few):
+    topology = middle()
+    assert topology.own_interests(names(0, 100)) == Change(advertise=tuple(sorted(names(0, 100))))
+
+
+def test_the_parent_does_not_want_everything():
+    with pytest.raises(Forged):
+        middle().peer_wants_everything("parent link")
 
 
 # Names

@@ -266,6 +266,11 @@ def test_sizes_that_make_no_sense_are_refused(payload):
         large_sizes(large(payload))
 
 
+def test_a_size_that_is_too_long_to_be_shown_is_refused():
+    with pytest.raises(ProtocolError, match="makes no sense"):
+        large_sizes(large([b"meta", [(10**5000, True)]]))
+
+
 def test_a_large_record_stands_alone_in_its_frame():
     with pytest.raises(ProtocolError):
         decode(encode([(1,), large([b"meta", [(3, True)]])]))

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from ipevents import Emitter
-from ipevents._core.messages import FAILED, PROGRAM, STOP
+from ipevents._core.messages import FAILED, MAX_TEXT, PROGRAM, STOP
 from ipevents._core.stopping import Handler, Raised
+from ipevents._exceptions import ProtocolError
 from ipevents._lifecycle import child_main as module
 from ipevents._lifecycle.child_main import ChildRole
 from ipevents._platform.latches import Latch
@@ -99,6 +100,25 @@ def role(monkeypatch):
     monkeypatch.setattr(module.os_signals, "term_handler", lambda: Handler.OURS)
     monkeypatch.setattr(module.signal_exceptions, "raised", lambda: Raised.NEVER)
     return made
+
+
+def test_of_a_traceback_that_is_too_long_the_parent_is_told_the_end(emitter):
+    def work() -> None:
+        raise ValueError("x" * (3 << 20) + "the end")
+
+    emitter.options(restart=False)
+    with emitter.expecting("error", CEILING_SECONDS) as got:
+        emitter.worker(work)
+    traceback = got.message.args[0].traceback
+    assert (len(traceback), traceback.rstrip()[-7:]) == (MAX_TEXT, "the end")
+
+
+def test_a_child_has_one_program(role):
+    role._control((PROGRAM, (), "", None, [b"the first"]))
+    with pytest.raises(ProtocolError, match="second program"):
+        role._control((PROGRAM, (), "", None, [b"the second"]))
+    assert role._program.get_nowait()[-1] == [b"the first"]
+    assert role._program.empty()
 
 
 def test_a_stop_that_comes_before_the_program_signals_nothing_until_that_has_begun(role):

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from ipevents import Emitter, Message
+from ipevents._core.messages import MAX_INTEREST
 from ipevents._dispatch.floor import Floor
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
@@ -82,16 +83,19 @@ def test_a_client_with_the_name_of_its_server_takes_another_one(place):
         assert ask(client, (server.pid,)) == ("the server",)
 
 
-def test_a_client_that_listens_to_very_many_events_gets_through(pair, monkeypatch):
+@pytest.mark.parametrize(("count", "are_kept"), [(MAX_INTEREST, True), (200_000, False)])
+def test_a_client_that_listens_to_very_many_events_gets_through(pair, monkeypatch, count, are_kept):
     server, client = pair
-    names = [f"{number:0200}" for number in range(200_000)]  # 40 MB: more than a frame may have here
+    names = [f"{number:0250}" for number in range(count)]  # more than a frame may have here
     monkeypatch.setattr(client._node.dispatcher, "wanted", lambda: names)
     errors = []
     server.on("error", lambda message, error: errors.append(error))
     with server.expecting("online", CEILING_SECONDS):
         client.start()
-    (link,) = server._node.router.child_links()
-    assert server._node.router.interest.of(link) == set(names)
+    router = server._node.router
+    (link,) = router.child_links()
+    assert router.interest.of(link) == (set(names) if are_kept else set())
+    assert router.interest.wants_everything(link) is not are_kept
     assert errors == []
 
 

@@ -200,11 +200,60 @@ def test_a_server_of_too_many_names_lets_nobody_in(serving):
     assert serving.admit(identity_of()).cause == "names"
 
 
+def few(make, most=2):
+    return make(Options().merged(None, {"socket": {"maxLinks": most}}, started=False))
+
+
+def test_more_clients_than_may_be_are_refused_and_both_ends_are_told_the_option(make):
+    serving = few(make)
+    serving.connect("first", 2)
+    assert serving.admit(identity_of("second", 3)) == "second"
+    serving.connect("second", 3)
+    text = "2 clients already, which is its limit (socket.maxLinks)"
+    assert serving.admit(identity_of("third", 4)) == Refusal("max-links", f"the server has {text}")
+    serving.acceptor.on_refused("max-links", "127.0.0.1:4711")
+    error = str(serving.errors.get(timeout=CEILING))
+    assert error == f"a connection from 127.0.0.1:4711 was refused: max-links; this server has {text}"
+
+
+def test_a_client_that_comes_back_has_its_place_also_where_all_are_taken(make):
+    serving = few(make)
+    serving.connect("first", 2)
+    serving.connect("second", 3)
+    assert serving.admit(identity_of("first", 2)) == "first"
+    assert serving.admit(identity_of("first", 4)).cause == "max-links"
+
+
+def test_the_place_of_a_client_that_has_gone_is_free_again(make):
+    serving = few(make, 1)
+    serving.listen("offline")
+    peer = serving.connect("first", 2)
+    assert serving.admit(identity_of("second", 3)).cause == "max-links"
+    send(peer, (ONLINE, ("first",)))
+    peer.close()
+    assert serving.heard.get(timeout=CEILING) == ("offline", "first")
+    assert serving.admit(identity_of("second", 3)) == "second"
+
+
+def test_clients_that_are_not_attached_yet_count_as_well(make):
+    serving = few(make)
+    go = threading.Event()
+    with serving.node.lock:
+        serving.node.events.tell_offlines([lambda: go.wait(CEILING)])
+    serving.connect("first", 2)
+    serving.connect("second", 3)
+    assert serving.child("first") is None
+    assert serving.admit(identity_of("third", 4)).cause == "max-links"
+    go.set()
+    serving.settle()
+    assert serving.admit(identity_of("third", 4)).cause == "max-links"
+
+
 @pytest.mark.parametrize("cause", ["wrong-key", "version", HUNG_UP, EVICTED])
 def test_who_was_refused_is_counted_and_told_of_unless_it_was_nobodys_fault(serving, cause):
     serving.acceptor.on_refused(cause, "127.0.0.1:4711")
     serving.settle()
-    assert serving.node.incoming.refused == {cause: 1}
+    assert serving.node.refusals.counts == {cause: 1}
     if cause in (HUNG_UP, EVICTED):
         assert serving.errors.empty()
         return
@@ -212,6 +261,37 @@ def test_who_was_refused_is_counted_and_told_of_unless_it_was_nobodys_fault(serv
     assert isinstance(error, LinkError)
     text = f"a connection from 127.0.0.1:4711 was refused: {cause}"
     assert str(error) == text + ("; both ends need the same socket.authkey" if cause == WRONG_KEY else "")
+
+
+CAUSES = ("wrong-key", "version", "garbled", "timeout", "other-address", HUNG_UP, EVICTED)
+
+
+def test_a_flood_of_strangers_delays_no_offline_while_a_listener_of_error_is_slow(serving):
+    begun, go, order = threading.Event(), threading.Event(), queue.SimpleQueue()
+
+    def slow(message, exc):
+        order.put("error")
+        begun.set()
+        assert go.wait(CEILING)
+
+    serving.listen("error", slow)
+    serving.listen("offline", lambda message, pid: order.put("offline"))
+    peer = serving.connect()
+    link = serving.child()
+    send(peer, (ONLINE, ("client",)))
+    serving.acceptor.on_refused("wrong-key", "127.0.0.1:4711")
+    assert begun.wait(CEILING)
+    for number in range(500):
+        for cause in CAUSES:
+            serving.acceptor.on_refused(cause, f"127.0.0.1:{number}")
+    peer.close()
+    assert link.join(Deadline(CEILING))
+    go.set()
+    serving.settle()
+    told = [order.get_nowait() for _ in range(order.qsize())]
+    assert "offline" in told
+    assert told.index("offline") <= 2 * len(CAUSES)
+    assert sum(serving.node.refusals.counts.values()) == 1 + 500 * len(CAUSES)
 
 
 # A client in the tree

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 
 import pytest
-from places import CEILING, FULL, join, queued
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from places import CEILING, FULL, attach, join, queued, settle
 
+from ipevents._core.control_checks import check_control
 from ipevents._core.messages import (
+    ACKNOWLEDGED,
+    CONTROL_ITEMS,
+    EVERYTHING,
+    FAILED,
+    FAULT,
+    FINISHED,
+    GOODBYE,
     INTEREST,
     INTERESTS,
+    MAX_INTEREST,
+    MAX_PID,
+    MAX_TEXT,
     MORE_INTERESTS,
     OFFLINE,
     ONLINE,
     PARENT,
+    PROGRAM,
     REPORT,
+    RESUMED,
+    STOP,
+    TO_CHILDS,
     TO_PARENTS,
 )
-from ipevents._exceptions import Forged, Undeliverable
+from ipevents._exceptions import Forged, ProtocolError, Undeliverable
 from ipevents._node.controls import put_report
 
 
@@ -43,9 +61,16 @@ def test_who_goes_further_down_is_told_by_who_noticed(line):
 
 def test_a_record_about_a_process_goes_to_who_has_the_link(places, raw):
     top = places("top").listen("x")
-    raw(top).send((99, "news"), (TO_PARENTS, ("raw",), "x", None, [()]))
+    raw(top).send((FAILED, "news", False), (TO_PARENTS, ("raw",), "x", None, [()]))
     top.next()
-    assert top.controls == [(99, "news")]
+    assert top.controls == [(FAILED, "news", False)]
+
+
+def test_a_record_of_a_kind_that_there_is_not_ends_the_link(places, raw):
+    top = places("top")
+    raw(top).send((99, "news"))
+    assert "a record of the kind 99, which there is not" in str(top.next_closed()[1])
+    assert top.controls == []
 
 
 # What a record does
@@ -53,10 +78,11 @@ def test_a_record_about_a_process_goes_to_who_has_the_link(places, raw):
 
 @pytest.fixture
 def relay(places):
-    """A place with a parent and a child that is online, both without a connection."""
+    """A place with a parent and a child that is online with a leaf below it, both without a connection."""
     relay = places("relay")
     relay.parent, relay.child = relay.make_parent("top"), relay.make_child("child")
     take(relay, relay.child, (ONLINE, ("child",)))
+    take(relay, relay.child, (ONLINE, ("leaf", "child")))
     with relay.node.lock:
         relay.parent.outbox.clear()
         relay.child.outbox.clear()
@@ -72,9 +98,10 @@ BELOW = {
     "interest": (INTEREST, "x", True),
     "interests": (INTERESTS, ("x",)),
     "more interests": (MORE_INTERESTS, ("x",)),
+    "everything": (EVERYTHING,),
     "online": (ONLINE, ("child",)),
     "online of a grandchild": (ONLINE, ("leaf", "child")),
-    "offline": (OFFLINE, ("child",), "leaf", 0),
+    "offline": (OFFLINE, ("child",), ("leaf",), 0),
 }
 
 
@@ -109,23 +136,21 @@ def test_interest_goes_up_when_it_begins_and_when_it_ends_and_not_in_between(rel
 
 def test_an_online_is_passed_on_and_delivered_and_only_a_childs_own_is_answered(relay):
     relay.listen("online")
-    take(relay, relay.child, (ONLINE, ("leaf", "child")))
-    assert queued(relay, relay.parent) == [(ONLINE, ("leaf", "child", "relay"))]
+    take(relay, relay.child, (ONLINE, ("new", "child")))
+    assert queued(relay, relay.parent) == [(ONLINE, ("new", "child", "relay"))]
     assert queued(relay, relay.child) == []
-    take(relay, relay.child, (ONLINE, ("child",)))
-    assert queued(relay, relay.child) == [(PARENT, "relay")]
-    assert [relay.next()[2] for _ in range(2)] == [("leaf", "child", "relay"), ("child", "relay")]
-    assert relay.controls == [(ONLINE, ("child",))]
+    second = relay.make_child("second")
+    take(relay, second, (ONLINE, ("second",)))
+    assert queued(relay, second) == [(PARENT, "relay")]
+    assert [relay.next()[2] for _ in range(2)] == [("new", "child", "relay"), ("second", "relay")]
+    assert relay.controls == [(ONLINE, ("second",))]
 
 
 def test_an_offline_is_passed_on_and_delivered_with_its_exit_code(relay):
     got = queue.Queue()
     relay.on("offline", lambda message, pid: got.put((pid, message.exitcode, message.pids)))
-    take(relay, relay.child, (ONLINE, ("leaf", "child")))
-    with relay.node.lock:
-        relay.parent.outbox.clear()
-    take(relay, relay.child, (OFFLINE, ("child",), "leaf", -9))
-    assert queued(relay, relay.parent) == [(OFFLINE, ("child", "relay"), "leaf", -9)]
+    take(relay, relay.child, (OFFLINE, ("child",), ("leaf",), -9))
+    assert queued(relay, relay.parent) == [(OFFLINE, ("child", "relay"), ("leaf",), -9)]
     assert got.get_nowait() == ("leaf", -9, ("child", "relay"))
     assert relay.node.router.netmap.as_dict() == {"child": {}}
 
@@ -151,14 +176,324 @@ def test_a_parent_with_the_name_of_a_child_is_called_otherwise(relay):
     assert relay.parent.name == "child-parent"
 
 
-@pytest.mark.parametrize(("whose", "pid"), [("child", "me"), ("parent", 5), ("parent", None)])
-def test_nobody_else_says_that_it_is_the_parent_and_no_parent_without_a_name(relay, whose, pid):
-    with pytest.raises(Forged, match="the parent of relay"):
-        take(relay, getattr(relay, whose), (PARENT, pid))
+def test_nobody_else_says_that_it_is_the_parent(relay):
+    with pytest.raises(Forged, match="it is the parent"):
+        take(relay, relay.child, (PARENT, "me"))
     assert relay.node.router.parent_pid() == "top"
 
 
+# What cannot be: of another sender, at another time, or with items of wrong types
+
+HUGE = 10**10_000
+DEEP: tuple = ()
+for _ in range(100_000):
+    DEEP = (DEEP,)
+
+NO_VALUES = {
+    "none": None,
+    "true": True,
+    "false": False,
+    "zero": 0,
+    "one": 1,
+    "minus one": -1,
+    "a huge number": HUGE,
+    "a huge negative number": -HUGE,
+    "a float": 1.0,
+    "not a number": float("nan"),
+    "bytes": b"leaf",
+    "no text": "",
+    "a text": "leaf",
+    "a long text": "x" * (MAX_TEXT + 1),
+    "an empty tuple": (),
+    "a tuple of a number": (1,),
+    "a tuple of nothing": (None,),
+    "a tuple of an empty text": ("",),
+    "a tuple of bytes": (b"child",),
+    "a tuple of a long text": ("x" * 1000, "child"),
+    "a long tuple": ("child",) * 5000,
+    "a nested tuple": (("leaf",), "child"),
+    "a deep tuple": DEEP,
+    "a tuple in the place of counts": (0, 0, 0, -1),
+    "floats as counts": (0.0, 0.0, 0.0, 0.0),
+    "truths as counts": (False, False, False, False),
+    "huge counts": (HUGE, 0, 0, 0),
+    "a list": ["child"],
+    "a set": {"child"},
+    "a dict": {"child": 1},
+}
+# One good record of each kind, for the parent or the child that may send it, and the values of each item that
+# may stand there. Any other value of NO_VALUES may not.
+GOOD = {
+    INTEREST: ("child", ("x", True), {"event": {"a text"}, "wanted": {"true", "false"}}),
+    INTERESTS: ("child", (("x",),), {"events": {"an empty tuple", "a long tuple"}}),
+    MORE_INTERESTS: ("child", (("x",),), {"events": {"an empty tuple", "a long tuple"}}),
+    EVERYTHING: ("child", (), {}),
+    ONLINE: ("child", (("new", "child"),), {"path": set()}),
+    OFFLINE: (
+        "child",
+        (("child",), ("leaf",), 0),
+        {"path": set(), "gone": set(), "exitcode": {"none", "zero", "one", "minus one"}},
+    ),
+    PARENT: ("parent", ("top",), {"pid": {"a text"}}),
+    STOP: ("parent", (1000,), {"milliseconds": {"zero", "one"}}),
+    REPORT: (
+        "child",
+        ((), "x", "leaf", None, "a cause"),
+        {
+            "route": {"an empty tuple"},
+            "event": {"a text"},
+            "at": {"a text"},
+            "target": {"none", "no text", "a text"},
+            "cause": {"no text", "a text"},
+        },
+    ),
+    FAILED: ("child", ("text", False), {"text": {"no text", "a text"}, "refused": {"true", "false"}}),
+    FINISHED: ("child", (False,), {"goes_on": {"true", "false"}}),
+    FAULT: ("child", ("text",), {"text": {"no text", "a text"}}),
+    ACKNOWLEDGED: ("child", (0, (0, 0, 0, 0)), {"number": {"zero"}, "outcomes": set()}),
+    RESUMED: ("child", (0, (0, 0, 0, 0)), {"number": set(), "outcomes": set()}),
+    GOODBYE: ("child", (), {}),
+}
+WRONG_ITEMS = [
+    pytest.param(kind, name, wrong, id=f"{kind}-{name}-{wrong}")
+    for kind, (_, _, items) in GOOD.items()
+    for name, right in items.items()
+    for wrong in NO_VALUES
+    if wrong not in right
+]
+
+
+def tables(place):
+    """All that a control record could change."""
+    router = place.node.router
+    with place.node.lock:
+        return (
+            router.version,
+            router.netmap.as_dict(),
+            router.netmap.announced(),
+            router.interest.all(),
+            router.interest.is_everything,
+            {link: (each.pid, each.online, each.below) for link, each in router.neighbours.items()},
+            router.names.copy(),
+            router.parent_names.copy(),
+            [list(link.outbox._all()) for link in place.links],
+            [(link.name, link.acknowledged, link.lost, link.outcomes) for link in place.links],
+            place.node.incoming.controls.undeliverable,
+            list(place.controls),
+            list(place.heard.queue),
+        )
+
+
+def refuses(place, link, record):
+    before = tables(place)
+    with pytest.raises(ProtocolError):
+        take(place, link, record)
+    assert tables(place) == before
+
+
+def test_the_table_has_each_kind_and_each_item():
+    assert {kind: tuple(items) for kind, (_, _, items) in GOOD.items()} == CONTROL_ITEMS
+
+
+@pytest.fixture
+def wired(relay):
+    """The relay, its child over a connection, so that there is something to be acknowledged."""
+    ours, theirs = socket.socketpair()
+    attach(relay.child, ours)
+    relay.listen("online", "offline", "parent")
+    yield relay
+    theirs.close()
+
+
+@pytest.mark.parametrize(("kind", "name", "wrong"), WRONG_ITEMS)
+def test_no_item_has_another_type_or_size_than_its_own(wired, kind, name, wrong):
+    sender, values, _ = GOOD[kind]
+    items = dict(zip(CONTROL_ITEMS[kind], values, strict=True)) | {name: NO_VALUES[wrong]}
+    refuses(wired, getattr(wired, sender), (kind, *items.values()))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in GOOD if kind not in (RESUMED, GOODBYE)])
+def test_what_the_table_calls_good_is_taken(wired, kind):
+    sender, values, items = GOOD[kind]
+    for name, right in items.items():
+        for value in right:
+            given = dict(zip(CONTROL_ITEMS[kind], values, strict=True)) | {name: NO_VALUES[value]}
+            check_control((kind, *given.values()), is_parent=sender == "parent", is_public=False)
+    take(wired, getattr(wired, sender), (kind, *values))
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_no_record_has_more_items_or_fewer(wired, kind):
+    sender, values, _ = GOOD[kind]
+    refuses(wired, getattr(wired, sender), (kind, *values, 1))
+    if values:
+        refuses(wired, getattr(wired, sender), (kind, *values[:-1]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in GOOD if kind not in (REPORT, ACKNOWLEDGED)])
+def test_nobody_says_what_only_the_other_side_may_say(wired, kind):
+    sender, values, _ = GOOD[kind]
+    refuses(wired, wired.parent if sender == "child" else wired.child, (kind, *values))
+
+
+@pytest.mark.parametrize("kind", [8, 15, 16.0, float(ONLINE), 999, float("inf"), HUGE], ids=range(7))
+def test_a_kind_that_there_is_not_is_refused(wired, kind):
+    refuses(wired, wired.child, (kind, ("new", "child")))
+
+
+@pytest.mark.parametrize("kind", [STOP, FAILED, FINISHED, FAULT, PROGRAM])
+def test_what_is_about_a_process_has_no_place_between_client_and_server(wired, kind):
+    wired.child.role, wired.parent.role = "client", "server"
+    sender, values, _ = GOOD.get(kind, ("parent", ((), "", None, [b"payload"]), {}))
+    refuses(wired, getattr(wired, sender), (kind, *values))
+    wired.child.role = wired.parent.role = ""
+    take(wired, getattr(wired, sender), (kind, *values))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        (PROGRAM,),
+        (PROGRAM, (), "", None),
+        (PROGRAM, (), "", None, []),
+        (PROGRAM, (), "", None, (b"payload",)),
+        (PROGRAM, (), "", None, [b"payload", b"payload"]),
+        (PROGRAM, ("top",), "", None, [b"payload"]),
+        (PROGRAM, (), "x", None, [b"payload"]),
+        (PROGRAM, (), "", ("a", ("b",)), [b"payload"]),
+        (PROGRAM, DEEP, DEEP, DEEP, [b"payload"]),
+    ],
+    ids=range(9),
+)
+def test_a_program_that_has_not_the_items_of_one_is_refused(wired, record):
+    refuses(wired, wired.parent, record)
+
+
+@pytest.mark.parametrize("role", ["", "client"])
+def test_a_session_goes_on_only_where_one_was_interrupted(wired, role):
+    wired.child.role = role
+    refuses(wired, wired.child, (RESUMED, 0, (0, 0, 0, 0)))
+
+
+def test_a_goodbye_is_said_over_the_public_socket_only(wired):
+    refuses(wired, wired.child, (GOODBYE,))
+    wired.child.role = "client"
+    take(wired, wired.child, (GOODBYE,))
+    assert wired.child.connection.is_leaving
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        (ONLINE, ("child",)),
+        (ONLINE, ("leaf", "child")),
+        (ONLINE, ("new", "nobody", "child")),
+        (ONLINE, ("relay",)),
+        (OFFLINE, ("child",), ("child",), 0),
+        (OFFLINE, ("child",), ("nobody",), 0),
+        (OFFLINE, ("leaf", "child"), ("leaf",), 0),
+        (OFFLINE, ("child",), ("brother",), 0),
+        (OFFLINE, ("other",), ("leaf",), 0),
+        (ACKNOWLEDGED, 5, (0, 0, 0, 0)),
+        (ACKNOWLEDGED, 0, (1, 0, 0, 0)),
+    ],
+)
+def test_what_does_not_fit_the_tree_or_the_books_is_refused(wired, record):
+    brother = wired.make_child("brother")
+    take(wired, brother, (ONLINE, ("brother",)))
+    refuses(wired, wired.child, record)
+
+
+ANYTHING = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.binary(max_size=5),
+        st.text(max_size=5),
+        st.sampled_from(["child", "leaf", "relay", "top", "x", "new"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(tuple), st.lists(inner, max_size=4), st.dictionaries(st.text(), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@given(
+    kind=st.one_of(st.sampled_from([*CONTROL_ITEMS, PROGRAM]), st.integers(8, 50)),
+    items=st.lists(ANYTHING, max_size=6),
+    side=st.sampled_from(["child", "parent"]),
+    role=st.sampled_from(["", "client"]),
+    how=st.sampled_from([tuple, list]),
+)
+def test_any_control_record_is_taken_or_refused_and_then_nothing_has_changed(
+    wired, kind, items, side, role, how
+):
+    wired.child.role = wired.parent.role = role
+    before = tables(wired)
+    try:
+        take(wired, getattr(wired, side), how((kind, *items)))
+    except ProtocolError:
+        assert tables(wired) == before
+
+
+def test_a_flood_of_names_makes_a_link_want_everything_which_is_said_once_and_works(places, caplog):
+    top, middle, leaf = places("top"), places("middle"), places("leaf")
+    join(top, middle)
+    join(middle, leaf)
+    count = MAX_INTEREST + 100
+    for number in range(count):
+        leaf.on(f"event {number}", lambda message, value: leaf.heard.put((message.event, value)))
+    settle(top, middle, leaf)
+    for place, peer in ((middle, leaf), (top, middle)):
+        link = place.link_to(peer)
+        assert place.node.router.interest.wants_everything(link)
+        assert place.node.router.interest.count(link) == 0
+    top.send(TO_CHILDS, "event 0", 1)
+    top.send(TO_CHILDS, "nobody listens", 2)
+    top.send(TO_CHILDS, f"event {count - 1}", 3)
+    assert [leaf.next() for _ in range(2)] == [("event 0", 1), (f"event {count - 1}", 3)]
+    lines = sorted(record.getMessage() for record in caplog.records)
+    text = f"wants more than {MAX_INTEREST} events: it gets every event from now on, which costs more"
+    assert lines == [f"! leaf {text}", f"! middle {text}"]
+    leaf.links[0].disconnect()
+    assert middle.next_closed()[0] == "leaf"
+    settle(top, middle)
+    assert not top.node.router.interest.is_everything
+    assert not middle.node.router.interest.is_everything
+
+
+def test_a_link_with_too_many_processes_ends_and_all_of_them_with_it(places, raw, monkeypatch):
+    monkeypatch.setattr("ipevents._core.topology.MAX_BELOW", 3)
+    top, child = places("top").listen("x", "offline"), places("child")
+    join(top, child)
+    peer = raw(top)
+    peer.send((ONLINE, ("raw",)), *((ONLINE, (str(number), "raw")) for number in range(4)))
+    pid, error = top.next_closed()
+    assert (pid, type(error)) == ("raw", Forged)
+    assert "more than 3 processes below it" in str(error)
+    assert [top.next()[1] for _ in range(4)] == [("0",), ("1",), ("2",), ("raw",)]
+    assert top.node.router.netmap.as_dict() == {"child": {}}
+    child.send(TO_PARENTS, "x", 1)
+    assert top.next()[:2] == ("x", (1,))
+
+
 # Reports of what was lost
+
+
+@pytest.mark.parametrize("target", ["", "\ud800", "\n" * MAX_PID, "x" * MAX_PID])
+def test_whatever_a_user_writes_as_a_pid_is_undeliverable_and_ends_no_link(line, target):
+    top, middle, leaf = line
+    top.hear_errors()
+    top.send_to((target, "leaf", "middle"), "x")
+    error = top.next_error()
+    assert (type(error), error.at, error.target) == (Undeliverable, "leaf", target)
+    settle(*line)
+    assert top.closed.empty()
+    assert middle.closed.empty()
 
 
 def test_a_report_that_has_come_home_is_an_error_and_is_counted(relay):

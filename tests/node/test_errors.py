@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipevents import Emitter
+from ipevents._core.repeats import Repeats
 from ipevents._node import errors as module
 from ipevents._platform.host import process_name
 
@@ -118,7 +119,7 @@ def test_how_many_failures_were_not_logged_is_said_with_the_next(ipem, caplog, m
 
 
 def test_failures_of_ever_new_kinds_are_not_all_remembered(ipem, monkeypatch, caplog):
-    monkeypatch.setattr(module, "_MAX_LOGGED", 3)
+    monkeypatch.setattr(ipem._node.errors, "_logged", Repeats(3))
     for number in range(10):
         ipem._node.error(type(f"Error{number}", (Exception,), {})())
     told(ipem)

@@ -596,7 +596,7 @@ HOSTILE = {
     "an online that is a number": (ONLINE, 5),
     "an online without anything": (ONLINE,),
     "an offline of nobody": (OFFLINE, ("raw",), None, None),
-    "an offline of another": (OFFLINE, ("other",), "x", None),
+    "an offline of another": (OFFLINE, ("other",), ("x",), None),
     "an offline that is short": (OFFLINE, ("raw",)),
     "interest in a number": (INTEREST, 5, True),
     "interest in a list": [INTEREST, ["x"], True],
@@ -626,6 +626,12 @@ def test_a_record_that_cannot_be_closes_its_link_and_no_other(places, raw, name,
     assert top.next()[:2] == ("x", (1,))
     assert top.heard.empty()
     assert caplog.records == [], "it is not a fault of the library"
+
+
+def test_the_name_of_a_peer_that_breaks_the_rules_forges_no_line(places, raw):
+    top = places("top")
+    raw(top, "raw\n! all is well").send((TO_PARENTS, ("x\ny",), "x", None, [()]))
+    assert str(top.next_closed()[1]).startswith(r"raw\n! all is well sent what makes no sense")
 
 
 def test_good_records_before_a_bad_one_are_delivered(places, raw):

@@ -11,6 +11,7 @@ from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
     BROADCAST,
+    EVERYTHING,
     INTEREST,
     INTERESTS,
     OFFLINE,
@@ -154,6 +155,39 @@ def test_before_its_online_a_process_says_what_is_wanted_here_and_below(relay):
     assert relay.node.announced
 
 
+def test_where_one_below_wants_everything_so_does_this_process_until_that_one_is_gone(relay):
+    relay.listen("x")
+    take = relay.node.incoming.controls.take
+    take(relay.child, (INTERESTS, ("y",)))
+    with relay.node.lock:
+        relay.node.presence.announce()
+    up(relay)
+    take(relay.child, (EVERYTHING,))
+    assert up(relay) == [(EVERYTHING,)]
+    relay.listen("z")
+    assert up(relay) == []
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    assert up(relay)[0] == (EVERYTHING,)
+    with relay.node.lock:
+        relay.node.presence.child_gone(relay.child, None)
+    assert (INTERESTS, ("x", "z")) in up(relay)
+    relay.listen("last")
+    assert up(relay) == [(INTEREST, "last", True)]
+
+
+def test_more_names_than_the_parent_keeps_are_not_sent_one_by_one(relay, monkeypatch):
+    monkeypatch.setattr("ipevents._node.presence.MAX_INTEREST", 5)
+    relay.listen(*"abcde")
+    with relay.node.lock:
+        relay.node.presence.announce()
+    assert up(relay)[0] == (INTERESTS, tuple("abcde"))
+    relay.listen("f")
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    assert (EVERYTHING,) in up(relay)
+
+
 def test_after_a_reconnect_all_that_are_online_below_are_announced_top_down(relay):
     relay.make_child("not online")
     online(relay, "leaf", "child")
@@ -266,8 +300,8 @@ def test_the_end_of_a_child_is_told_for_all_below_it_and_its_exit_code_for_itsel
     assert was_online
     assert up(relay) == [
         (INTEREST, "y", False),
-        (OFFLINE, ("relay",), "leaf", None),
-        (OFFLINE, ("relay",), "child", 3),
+        (OFFLINE, ("relay",), ("leaf", "child"), None),
+        (OFFLINE, ("relay",), ("child",), 3),
     ]
     for notice in notices:
         notice()
@@ -287,7 +321,7 @@ def test_a_child_is_gone_only_once(relay):
     with relay.node.lock:
         relay.node.presence.child_gone(relay.child, None)
         assert relay.node.presence.child_gone(relay.child, None) == (False, [])
-    assert up(relay) == [(OFFLINE, ("relay",), "child", None)]
+    assert up(relay) == [(OFFLINE, ("relay",), ("child",), None)]
 
 
 def test_whoever_waits_for_room_in_the_link_of_a_child_that_is_gone_goes_on(relay, monkeypatch):

@@ -19,7 +19,7 @@ def test_the_counters_of_one_moment_are_plain_values(line):
     top.send(TO_CHILDS, "x")
     middle.next()
     top.node.incoming.controls.undeliverable = 2
-    top.node.incoming.count_refused("wrong-key")
+    top.node.refusals.note_quietly("wrong-key", "refused")
     link = top.link_to(middle)
     with top.node.lock:
         link.drop("full", 3)

@@ -91,6 +91,59 @@ def test_the_traceback_of_an_exception_is_the_usual_text():
     assert ours == usual
 
 
+# One line of a bounded length, whatever a peer has put into it
+
+
+def test_no_value_forges_a_line_and_none_makes_it_longer_than_a_kibibyte(caplog):
+    forged = "x\n! all is well \x1b[2J"
+    Log("ipevents.test").warning("! %s and %s of %r", forged, ValueError(forged), forged)
+    Log("ipevents.test").error("! %s: %s (3 more)", "name", "x" * 5000)
+    first, second = (record.getMessage() for record in caplog.records)
+    escaped = r"x\n! all is well \x1b[2J"
+    assert first == f"! {escaped} and {escaped} of '{escaped}'"
+    assert len(second.encode()) <= 1024
+    assert second.startswith("! name: xxx")
+    assert second.endswith("x... (4326 more characters) (3 more)")
+
+
+def test_many_long_values_make_no_longer_line(caplog):
+    Log("ipevents.test").warning("! %s %r %s", *(["\N{GRINNING FACE}" * 1000] * 3))
+    (record,) = caplog.records
+    assert len(record.getMessage().encode()) <= 1024
+    assert " more characters)" in record.getMessage()[-30:]
+
+
+def test_a_line_with_a_percent_sign_is_said_as_it_is(caplog):
+    Log("ipevents.test").warning("! %s", "50%s")
+    assert caplog.records[-1].getMessage() == "! 50%s"
+
+
+def test_without_logging_it_is_one_line_as_well():
+    code = f"""
+import sys
+from ipevents._platform.logs import Log
+exec({FULL!r})
+Log('ipevents.test').warning('! %s', 'a\\nb' + 'x' * 5000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.startswith("! a\\nbxxx")
+    assert len(done.stderr) <= 1025
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_is_not_wanted_is_not_even_made_into_text(caplog):
+    caplog.set_level(logging.ERROR, "ipevents")
+    asked = []
+
+    class Value:
+        def __str__(self):
+            asked.append(self)
+            return "text"
+
+    Log("ipevents.test").warning("! %s", Value())
+    assert asked == []
+
+
 # Whatever the application's filters, handlers and values raise
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 
 import pytest
 
 from ipevents import Emitter
-from ipevents._core.handshake import Identity, Refusal
+from ipevents._core.handshake import HUNG_UP, Identity, Refusal
 from ipevents._core.restarts import RestartPolicy
 from ipevents._core.topology import Up
 from ipevents._links.link import Link
+from ipevents._node import refusals
 from ipevents._node.node import Node
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
@@ -157,3 +159,16 @@ def test_a_process_takes_the_name_that_its_parent_gave_it(monkeypatch):
         child.stop()
         assert gone.wait(CEILING_SECONDS)
         assert child.exitcode == 0
+
+
+def test_strangers_at_the_socket_for_children_are_counted_and_logged_once_for_each_cause(
+    children, caplog, monkeypatch
+):
+    monkeypatch.setattr(refusals, "monotonic", lambda: 100.0)
+    caplog.set_level(logging.DEBUG, "ipevents")
+    for cause in ["wrong-key", HUNG_UP] * 3:
+        children.socket._refused(cause, "")
+    text = f"{children.node.place()} refused a connection to the socket for its children"
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert lines == [("WARNING", f"! {text}: wrong-key"), ("DEBUG", f"! {text}: {HUNG_UP}")]
+    assert children.node.refusals.counts == {"wrong-key": 3, HUNG_UP: 3}

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from ipevents import Emitter, StartFailed
+from ipevents import Emitter, ProtocolError, StartFailed
 from ipevents._core.messages import FAILED, STOP
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
@@ -65,13 +65,17 @@ def test_what_a_child_reports_comes_to_its_state_until_it_has_ended_for_good(emi
     assert (state.failure, other._state.failure) == ("before", "")
 
 
-def test_a_client_reports_nothing_of_its_process(emitter):
+@pytest.mark.parametrize("record", [(STOP, 1), (FAILED, "x", False), (99, "news")])
+def test_a_client_reports_nothing_of_its_process(emitter, record):
     """Nor does a server: only a link to a process that was started here, or that has started this one."""
     node = emitter._life.node
     link = Link("client", node.lock, node.incoming.receive, lambda link, error: None)
-    for record in [(STOP, 1), (FAILED, "x", False), (99, "news")]:
-        node.incoming.receive(link, [record], 1)
-    with node.lock:
-        link.end()
+    link.role = "client"
+    try:
+        with pytest.raises(ProtocolError):
+            node.incoming.receive(link, [record], 1)
+    finally:
+        with node.lock:
+            link.end()
     assert link.join(Deadline(CEILING_SECONDS))
     assert not emitter.stopping

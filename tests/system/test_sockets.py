@@ -701,3 +701,18 @@ def test_the_smaller_limit_of_both_ends_counts(recorders, address):
     assert isinstance(server.wait("error").args[0], MessageTooLarge)
     server.emitter.sendToChild(client.pid, "evt", b"x" * (limit - 1000))
     assert len(client.wait("evt").args[0]) == limit - 1000
+
+
+def test_a_client_too_many_is_refused_with_the_option_at_both_ends_until_there_is_room(recorders, address):
+    server = recorders(**address, maxLinks=1).start()
+    first = recorders(**address, onlyConnect=True).joined()
+    second = recorders(**address, onlyConnect=True)
+    with pytest.raises(LinkError, match="1 client already, which is its limit .socket.maxLinks."):
+        second.emitter.start()
+    assert "was refused: max-links" in str(server.wait("error").args[0])
+    assert "socket.maxLinks" in str(server.args("error")[0])
+    assert server.emitter.stats()["refused"] == {"max-links": 1}
+    first.emitter.stop()
+    server.wait("offline", count=1)
+    second.joined()
+    server.wait("online", second.pid)

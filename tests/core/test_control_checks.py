@@ -1,0 +1,57 @@
+"""Which control records a peer may send; each wrong value of each item is in tests/node/test_controls.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipevents._core import control_checks
+from ipevents._core.control_checks import check_control
+from ipevents._core.messages import (
+    CONTROL_ITEMS,
+    GOODBYE,
+    INTEREST,
+    ONLINE,
+    PARENT,
+    PROGRAM,
+    REPORT,
+    STOP,
+    control,
+)
+from ipevents._exceptions import Forged, ProtocolError
+
+
+def test_each_item_of_each_kind_is_checked():
+    assert {name for names in CONTROL_ITEMS.values() for name in names} == set(control_checks._CHECKS)
+
+
+def test_the_items_are_returned_by_their_names():
+    record = control(INTEREST, event="x", wanted=True)
+    items = {"event": "x", "wanted": True}
+    assert check_control(record, is_parent=False, is_public=False) == items
+    assert check_control(list(record), is_parent=False, is_public=True) == items
+    assert check_control((PROGRAM, (), "", None, [b""]), is_parent=True, is_public=False) == {}
+
+
+@pytest.mark.parametrize(
+    ("record", "is_parent", "error"),
+    [((ONLINE, ("a",)), True, Forged), ((PARENT, "a"), False, Forged), ((STOP, 1), False, Forged)],
+)
+def test_what_only_the_other_side_may_say_is_forged(record, is_parent, error):
+    with pytest.raises(error):
+        check_control(record, is_parent=is_parent, is_public=False)
+    check_control(record, is_parent=None, is_public=False)
+    check_control(record, is_parent=not is_parent, is_public=False)
+
+
+def test_a_connection_has_only_the_kinds_of_its_socket():
+    for record, is_public in [((GOODBYE,), True), ((STOP, 1), False)]:
+        check_control(record, is_parent=True, is_public=is_public)
+        with pytest.raises(ProtocolError, match="no place"):
+            check_control(record, is_parent=True, is_public=not is_public)
+
+
+def test_the_error_names_the_value_and_its_item_and_is_short():
+    with pytest.raises(ProtocolError) as caught:
+        check_control((REPORT, (), "x" * 10_000, "a", None, ""), is_parent=False, is_public=False)
+    assert "as its event" in str(caught.value)
+    assert len(str(caught.value)) < 200
