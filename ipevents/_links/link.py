@@ -26,7 +26,7 @@ from .._core.books import DROPPED, Counters, by_cause, by_place, more, since
 from .._core.link_state import Connection, LinkEvent, LinkState, Right
 from .._core.messages import Record, count_messages
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
-from .._exceptions import LinkError, ProtocolError
+from .._exceptions import LinkError, ProtocolError, SilentPeer
 from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.latches import Latch
@@ -34,6 +34,7 @@ from .._platform.logs import Log
 from .._platform.state_lock import StateLock
 from .._platform.threads import Deadline, join_thread, start_thread
 from .._transport.frame_reader import TimeSlice, Truncated, read_frames
+from .._transport.silence import SILENT
 from .._transport.stream import Stream, shut_down
 from .writer import Writer
 
@@ -345,13 +346,17 @@ class Link(Writer):
                 exc.args = (f"{self.title} sent what makes no sense, and the connection ends: {exc}",)
                 error = exc
             except OSError as exc:
-                if exc.errno != errno.ECONNRESET:
+                if exc.errno in SILENT:
+                    stream.is_silent = True
+                elif exc.errno != errno.ECONNRESET:
                     error = exc
             except BaseException as exc:  # a fault of the library or of the system: this connection ends
                 may_resume = False
                 log.exception("! reading from %s failed, and the connection ends", self.title)
                 error = LinkError(f"reading from {self.title} failed: {told(exc)}")
                 error.__cause__ = exc
+            if stream.is_silent and error is None:
+                error = SilentPeer(f"{self.title} does not answer any more, and the connection ends")
             if isinstance(error, LinkError) and self.last_words is not None:
                 self._say_last_words(self.last_words(told(error)))
             elif stream.handled.is_unsaid:
