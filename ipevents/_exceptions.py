@@ -30,7 +30,7 @@
     │   ├── AddressInUse                  something that is not ipevents answers there
     │   ├── AuthenticationFailed          the two ends have different keys
     │   ├── HandshakeTimeout (TimeoutError)  the other end said nothing, or too slowly
-    │   ├── SilentPeer (TimeoutError)     the other end is dead
+    │   ├── SilentPeer (TimeoutError)     the other end is dead, or stopped within a frame
     │   └── ProtocolError                 bytes that make no sense
     │       └── Forged                    an origin or a path that cannot be
     └── KeyFileError (OSError)            the user's key file cannot be read or made
@@ -289,7 +289,7 @@ class HandshakeTimeout(LinkError, TimeoutError):
 
 
 class SilentPeer(LinkError, TimeoutError):
-    """A peer over TCP did not answer for ``socket.deadAfter``.
+    """A peer over TCP did not answer for ``socket.deadAfter``, or stopped so long in the middle of a frame.
 
     Its machine is off, or the network between it and this process is cut. The connection ends; where there is
     a session, the next connection goes on with it.

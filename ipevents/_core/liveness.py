@@ -1,6 +1,7 @@
 """When a peer over TCP is dead: its machine is off, or the network between it and us is cut.
 
-Two cases. Nothing is on its way: the kernel asks the other end now and then, as ``keepalive`` says. Something
+Three cases. Nothing is on its way: the kernel asks the other end now and then, as ``keepalive`` says. The
+peer has begun a frame and sends no more of it: the reader thread waits for so long and no longer. Something
 is on its way to the peer: ``judge`` decides, from what the kernel knows of the connection.
 
 A peer that does not read is not dead. Its kernel says that there is no room, and goes on answering when ours

@@ -8,9 +8,9 @@ Locks. The state lock of the emitter guards ``stream`` and ``state``, and what o
 waits for anything while it holds that lock.
 
 How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in
-``disconnect``. ``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs
-listeners of the user or waits for room in another link; that wait ends with the other link or with progress
-there.
+``disconnect``, and by the kernel where the peer is dead; within a frame also by a limit of its own.
+``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs listeners of the user or
+waits for room in another link; that wait ends with the other link or with progress there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.state_lock import StateLock
 from .._platform.threads import Deadline, join_thread, start_thread
-from .._transport.frame_reader import TimeSlice, Truncated, read_frames
+from .._transport.frame_reader import Stalled, TimeSlice, Truncated, read_frames
 from .._transport.silence import SILENT
 from .._transport.stream import Stream, shut_down
 from .writer import Writer
@@ -341,6 +341,9 @@ class Link(Writer):
                 read_frames(stream, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:
                 log.debug("! %s", exc)
+            except Stalled:
+                text = f"{self.title} stopped in the middle of a frame, and sent nothing for"
+                error = SilentPeer(f"{text} {stream.dead_after:g} s; the connection ends")
             except ProtocolError as exc:
                 may_resume = stream.is_tampered
                 exc.args = (f"{self.title} sent what makes no sense, and the connection ends: {exc}",)

@@ -14,7 +14,7 @@ import sys
 
 from .._core.liveness import OnItsWay, keepalive
 
-__all__ = ["SILENT", "keep_alive", "limit_send", "on_its_way"]
+__all__ = ["SILENT", "keep_alive", "limit_receive", "limit_send", "on_its_way"]
 
 # With these the kernel ends a connection whose peer does not answer.
 SILENT = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
@@ -53,5 +53,14 @@ def limit_send(sock: socket.socket, seconds: float) -> None:
 
     If that is nothing it raises BlockingIOError.
     """
+    _limit(sock, socket.SO_SNDTIMEO, seconds)
+
+
+def limit_receive(sock: socket.socket, seconds: float) -> None:
+    """Let a call that receives raise BlockingIOError if nothing comes for so long; 0.0 for no limit."""
+    _limit(sock, socket.SO_RCVTIMEO, seconds)
+
+
+def _limit(sock: socket.socket, option: int, seconds: float) -> None:
     part, whole = math.modf(seconds)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(whole), int(part * 1e6)))
+    sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(whole), int(part * 1e6)))

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from cables import cut, mend
+from proxies import Proxy
 from scripts import wait_until
 
 from ipevents import SilentPeer
@@ -177,3 +178,34 @@ def test_where_a_peer_may_be_silent_for_ever_nothing_is_asked(recorders, port):
         stream = link_of(each).stream
         assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
         assert (stream.dead_after, stream.look_at) == (0.0, math.inf)
+
+
+# A frame that does not go on
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000], ids=["frame", "buffers"])
+@pytest.mark.parametrize("who", ["server", "client"])
+def test_a_peer_that_stops_in_the_middle_of_a_frame_loses_the_connection_and_nothing_else(
+    recorders, port, second_port, who, size
+):
+    options = {"deadAfter": DEAD_AFTER, "forwarded": True}
+    server = recorders("up", port=port, **options).start()
+    with Proxy(second_port, port) as proxy:
+        client = recorders("down", port=second_port, onlyConnect=True, **options).joined()
+        reader = server if who == "server" else client
+        wait_until(lambda: all(is_at_rest(each.emitter.stats()) for each in (server, client)))
+        proxy.hold_after(size // 2)
+        if who == "server":
+            client.emitter.sendToParents("up", 0, bytes(size))
+        else:
+            server.emitter.sendToChilds("down", 0, bytes(size))
+        reader.wait("offline")
+        assert reasons(reader) == [SilentPeer]
+        assert "middle of a frame" in str(reader.args("error")[0])
+        client.wait("parent", count=2)
+        assert_goes_on(server, client, who == "server", who == "client")
+        client.emitter.stop()
+
+
+def is_at_rest(stats):
+    return not any(link["queued"] or link["unacknowledged"] for link in stats["links"].values())

@@ -9,7 +9,7 @@ import pytest
 from cables import cut, mend, tcp_pair
 from scripts import wait_until
 
-from ipevents._transport.silence import SILENT, keep_alive, limit_send, on_its_way
+from ipevents._transport.silence import SILENT, keep_alive, limit_receive, limit_send, on_its_way
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the system says nothing of its connections")
 CEILING = 30.0
@@ -130,6 +130,18 @@ def test_an_idle_connection_to_a_dead_peer_ends(ends):
     with pytest.raises(OSError, match=".") as caught:
         ours.recv(1)
     assert caught.value.errno in SILENT
+
+
+def test_a_receive_with_a_limit_ends_and_may_be_repeated(ends):
+    ours, theirs = ends
+    ours.setblocking(True)
+    limit_receive(ours, 0.05)
+    with pytest.raises(BlockingIOError):
+        ours.recv(1)
+    theirs.send(b"x")
+    assert ours.recv(1) == b"x"
+    limit_receive(ours, 0.0)
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16) == bytes(16)
 
 
 def test_a_send_with_a_limit_ends_with_what_was_sent(ends):
