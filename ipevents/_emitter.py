@@ -112,8 +112,8 @@ class Emitter:
         - ``stopTimeout`` 8000 ms, ``stopGrace`` 1000 ms, ``leaveTimeout`` None or ms
         - ``startMethod`` ``"forkserver"`` (or ``"spawn"``)
         - ``socket``: ``socketPath`` None, ``port`` 7100, ``host`` ``"localhost"``, ``reconnect`` True,
-          ``delayReconnect`` 3000 ms, ``onlyConnect`` False, ``authkey`` None, ``maxMessage`` 16 MiB in bytes,
-          ``maxLinks`` 1024
+          ``delayReconnect`` 3000 ms, ``onlyConnect`` False, ``forwarded`` False, ``resumeWithin`` 30000 ms,
+          ``deadAfter`` 30000 ms, ``maxLinks`` 1024, ``authkey`` None, ``maxMessage`` 16 MiB in bytes
 
         A relative ``socketPath`` is made absolute by this call. Of a ``host`` all addresses are used, IPv4
         and IPv6.

@@ -30,6 +30,7 @@
     │   ├── AddressInUse                  something that is not ipevents answers there
     │   ├── AuthenticationFailed          the two ends have different keys
     │   ├── HandshakeTimeout (TimeoutError)  the other end said nothing, or too slowly
+    │   ├── SilentPeer (TimeoutError)     the other end is dead, or stopped within a frame
     │   └── ProtocolError                 bytes that make no sense
     │       └── Forged                    an origin or a path that cannot be
     └── KeyFileError (OSError)            the user's key file cannot be read or made
@@ -65,6 +66,7 @@ __all__ = [
     "ProtocolError",
     "ReservedEvent",
     "SendError",
+    "SilentPeer",
     "SlowPeer",
     "StartFailed",
     "TargetFailed",
@@ -284,6 +286,14 @@ class AuthenticationFailed(LinkError):
 
 class HandshakeTimeout(LinkError, TimeoutError):
     """The connection was made, but the other end did not finish the handshake in time (5 s)."""
+
+
+class SilentPeer(LinkError, TimeoutError):
+    """A peer over TCP did not answer for ``socket.deadAfter``, or stopped so long in the middle of a frame.
+
+    Its machine is off, or the network between it and this process is cut. The connection ends; where there is
+    a session, the next connection goes on with it.
+    """
 
 
 class ProtocolError(LinkError):

@@ -232,6 +232,7 @@ _TABLE = (
     _Option("socket.onlyConnect", "only_connect", False, _boolean, _TRUE_OR_FALSE),
     _Option("socket.forwarded", "forwarded", False, _boolean, _TRUE_OR_FALSE),
     _Option("socket.resumeWithin", "resume_within", 30_000, _milliseconds, _TIME),
+    _Option("socket.deadAfter", "dead_after", 30_000, _milliseconds, _TIME),
     _Option(
         "socket.authkey",
         "authkey",
@@ -279,6 +280,7 @@ class Options:
     only_connect: bool
     forwarded: bool
     resume_within: float
+    dead_after: float
     authkey: bytes | None
     max_message: int
     max_links: int

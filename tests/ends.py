@@ -37,9 +37,9 @@ class End:
     def _closed(self, link, error):
         self.closed.put(error)
 
-    def attach(self, sock, limit=None):
+    def attach(self, sock, limit=None, dead_after=0.0):
         with self.lock:
-            self.link.attach(Stream(Connection(sock.detach()), limit))
+            self.link.attach(Stream(Connection(sock.detach()), limit, dead_after=dead_after))
 
     def put(self, event, payload=(), size=10):
         """State lock held: something waits, and nobody writes it yet."""

@@ -11,7 +11,8 @@ class Proxy:
     """Stands at ``port`` before a server at another port of this machine.
 
     ``cut`` ends all connections at both ends, ``cut_after(size)`` does so as soon as so many more bytes have
-    passed, of which the last ones may be half a frame. While ``is_down`` new connections are hung up. With
+    passed, of which the last ones may be half a frame. ``hold_after(size)`` passes no more after them, in
+    that direction, and lets the connection be. While ``is_down`` new connections are hung up. With
     ``is_unseen`` the server does not see the end of any connection.
     """
 
@@ -21,6 +22,7 @@ class Proxy:
         self.is_down = False
         self.was_cut = threading.Event()
         self._left = None  # bytes until the next cut
+        self._holds = False  # what is to be cut is held instead
         self._lock = threading.Lock()
         self._open = set()
         self._made = []
@@ -31,6 +33,7 @@ class Proxy:
     def cut(self):
         with self._lock:
             self._left = None
+            self._holds = False
             for end in self._open:
                 with contextlib.suppress(OSError):  # by its peer already
                     end.shutdown(socket.SHUT_RDWR)
@@ -41,6 +44,11 @@ class Proxy:
         self.was_cut.clear()
         with self._lock:
             self._left = size
+
+    def hold_after(self, size):
+        with self._lock:
+            self._left = size
+            self._holds = True
 
     def _accept(self):
         while True:
@@ -72,8 +80,14 @@ class Proxy:
                         data = data[: self._left]
                     elif self._left is not None:
                         self._left -= len(data)
+                    holds = cuts and self._holds
+                    if holds:
+                        self._left, self._holds = None, False
                 target.sendall(data)
-                if cuts:
+                if holds:
+                    while source.recv(65536):  # nothing of it goes on
+                        continue
+                elif cuts:
                     self.cut()
         except OSError:
             pass  # cut, or one of the ends is gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 
@@ -20,13 +21,16 @@ PLAN = Plan(header=(BROADCAST, ("1",), None), event="evt")
 class Sending:
     """A link, and the socket that its peer would have."""
 
-    def __init__(self):
+    def __init__(self, ours=None, peer=None, dead_after=0.0):
         self.lock = threading.RLock()
-        self.link = WatchedLink("1", self.lock, lambda *args: None, lambda *args: None)
-        ours, self.peer = socket.socketpair()
+        self.errors = queue.Queue()  # with which connections have ended
+        self.link = WatchedLink(
+            "1", self.lock, lambda *args: None, lambda link, error: self.errors.put(error)
+        )
+        ours, self.peer = (ours, peer) if ours is not None else socket.socketpair()
         self.peer.settimeout(CEILING)
         with self.lock:
-            self.link.attach(Stream(_Connection(ours), None))
+            self.link.attach(Stream(_Connection(ours), None, dead_after=dead_after))
 
     def put(self, payload=()):
         """State lock held."""

@@ -42,6 +42,7 @@ DEFAULTS = {
     "only_connect": False,
     "forwarded": False,
     "resume_within": 30.0,
+    "dead_after": 30.0,
     "authkey": None,
     "max_message": 16 * 1024 * 1024,
     "max_links": 1024,
@@ -73,6 +74,7 @@ FIELDS = [
     ("socket.onlyConnect", "only_connect", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.forwarded", "forwarded", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.resumeWithin", "resume_within", [(0, 0.0), (3000, 3.0)], NUMBERS),
+    ("socket.deadAfter", "dead_after", [(0, 0.0), (3000, 3.0)], NUMBERS),
     ("socket.authkey", "authkey",
      [(None, None), (KEY, KEY), (bytearray(KEY), KEY), (KEY.decode(), KEY), ("\u00e4" * 8, b"\xc3\xa4" * 8)],
      [b"", "", b"x" * 15, "x" * 15, 16, True, [1] * 16, "\ud800" * 16]),
@@ -156,7 +158,8 @@ def test_a_wrong_value_is_refused_with_the_name_and_what_is_right(name, value):
 
 
 @pytest.mark.parametrize(
-    "name", ["delayRestart", "stopTimeout", "socket.delayReconnect", "socket.resumeWithin"]
+    "name",
+    ["delayRestart", "stopTimeout", "socket.delayReconnect", "socket.resumeWithin", "socket.deadAfter"],
 )
 @pytest.mark.parametrize(("value", "becomes"), TIMES)
 def test_any_real_number_is_a_time(name, value, becomes):

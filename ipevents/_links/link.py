@@ -8,9 +8,9 @@ Locks. The state lock of the emitter guards ``stream`` and ``state``, and what o
 waits for anything while it holds that lock.
 
 How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in
-``disconnect``. ``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs
-listeners of the user or waits for room in another link; that wait ends with the other link or with progress
-there.
+``disconnect``, and by the kernel where the peer is dead; within a frame also by a limit of its own.
+``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs listeners of the user or
+waits for room in another link; that wait ends with the other link or with progress there.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from .._core.link_state import Connection, LinkEvent, LinkState, Right
 from .._core.log_lines import one_line
 from .._core.messages import Record, count_messages
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
-from .._exceptions import LinkError, ProtocolError
+from .._exceptions import LinkError, ProtocolError, SilentPeer
 from .._platform.clock import monotonic
 from .._platform.guards import told
 from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.state_lock import StateLock
 from .._platform.threads import Deadline, join_thread, start_thread
-from .._transport.frame_reader import TimeSlice, Truncated, read_frames
+from .._transport.frame_reader import Stalled, TimeSlice, Truncated, read_frames
+from .._transport.silence import SILENT
 from .._transport.stream import Stream, shut_down
 from .writer import Writer
 
@@ -341,6 +342,9 @@ class Link(Writer):
                 read_frames(stream, self.name, self.turn, partial(self._on_records, self))
             except Truncated as exc:
                 log.debug("! %s", exc)
+            except Stalled:
+                text = f"{self.title} stopped in the middle of a frame, and sent nothing for"
+                error = SilentPeer(f"{text} {stream.dead_after:g} s; the connection ends")
             except ProtocolError as exc:
                 may_resume = stream.is_tampered
                 # In one line, because the traceback that is logged has this text as well.
@@ -348,13 +352,17 @@ class Link(Writer):
                 exc.args = (one_line(text),)
                 error = exc
             except OSError as exc:
-                if exc.errno != errno.ECONNRESET:
+                if exc.errno in SILENT:
+                    stream.is_silent = True
+                elif exc.errno != errno.ECONNRESET:
                     error = exc
             except BaseException as exc:  # a fault of the library or of the system: this connection ends
                 may_resume = False
                 log.exception("! reading from %s failed, and the connection ends", self.title)
                 error = LinkError(f"reading from {self.title} failed: {told(exc)}")
                 error.__cause__ = exc
+            if stream.is_silent and error is None:
+                error = SilentPeer(f"{self.title} does not answer any more, and the connection ends")
             if isinstance(error, LinkError) and self.last_words is not None:
                 self._say_last_words(self.last_words(told(error)))
             elif stream.handled.is_unsaid:

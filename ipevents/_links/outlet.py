@@ -53,6 +53,7 @@ from .._platform.latches import Latch, let_go
 from .._platform.logs import Log
 from .._platform.state_lock import StateLock
 from .._platform.threads import main_ident
+from .._transport.silence import SILENT
 from .._transport.stream import AT_ONCE, Stream, remaining, send_parts, shut_down
 
 log = Log("ipevents.link")
@@ -480,6 +481,11 @@ class Outlet:
                 self.attended = self._summons is _PROMPTED
                 outbox.being_written = 0
                 self._right = _FREE  # WRITING -> FREE
+            if self._last_write > stream.look_at and not stream.is_watched:
+                stream.watch(self._last_write)
+                if self._summons is _ASLEEP:
+                    self._summons = _PROMPTED
+                    self._wakeup.release()
             lock.release()  # the caller runs what was deferred meanwhile
         except BaseException:
             let_go(lock)
@@ -619,9 +625,13 @@ class Outlet:
     def _write_failed(self, stream: Stream, exc: OSError) -> None:
         """Note that the peer reads no more, and end our direction of the connection.
 
-        What the peer wrote before is still read; then the reader thread closes the connection.
+        What the peer wrote before is still read; then the reader thread closes the connection. A dead peer
+        would never end it, so then both directions end; the reader thread says why.
         """
-        if not stream.failed and exc.errno not in _PEER_IS_GONE:
+        if exc.errno in SILENT:
+            stream.is_silent = True
+        elif not stream.failed and exc.errno not in _PEER_IS_GONE:
             log.warning("! writing to %s failed, and the connection ends: %s", self.title, exc)
         stream.failed = True
-        shut_down(stream.socket, socket.SHUT_WR)
+        stream.unwatch()
+        shut_down(stream.socket, socket.SHUT_RDWR if stream.is_silent else socket.SHUT_WR)

@@ -2,10 +2,14 @@
 
 How it ends. It blocks in ``send``, which the shutdown of the socket ends, and on ``_wakeup``, which
 ``Link.end`` releases. After either it finds ``ended`` and returns.
+
+Over TCP it also looks, every few seconds while something is on its way, whether the peer is still alive:
+``send`` returns after a while in which it could send nothing, and the wait on ``_wakeup`` has an end then.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 from _thread import get_ident
 
@@ -52,6 +56,7 @@ class Writer(Outlet):
                     return
                 stream = self.stream
                 resuming = self.resuming
+                self._look(stream or resuming)
                 due = 0.0 if stream is None else stream.handled.due
                 if stream is not None and due and due <= monotonic():
                     stream.handled.due = 0.0
@@ -83,6 +88,34 @@ class Writer(Outlet):
                     wait = left if wait is None else min(wait, left)
             if writes:
                 self._write_all(stream)
+            stream = stream or resuming
+            if stream is not None and stream.is_watched:
+                left = max(0.0, stream.look_at - monotonic())
+                wait = left if wait is None else min(wait, left)
+
+    def _look(self, stream: Stream | None) -> None:
+        """Look whether the peer is alive, where it is time for that, and end the connection if not.
+
+        Lock held, or the right to write, so that the socket is open.
+        """
+        if stream is None or not stream.is_watched:
+            return
+        if stream.failed:
+            stream.unwatch()
+            return
+        now = monotonic()
+        if now >= stream.look_at and not stream.look(now):
+            self._write_failed(stream, TimeoutError(errno.ETIMEDOUT, "no answer"))
+
+    def _watch(self, stream: Stream, now: float) -> None:
+        """Begin a watch, or look whether the peer is alive. The caller holds the right to write.
+
+        Raises OSError for a dead peer.
+        """
+        if not stream.is_watched:
+            stream.watch(now)
+        elif not stream.look(now):
+            raise TimeoutError(errno.ETIMEDOUT, "no answer")
 
     def _end_writer(self) -> None:
         """Count a frame that was left to the writer thread as lost: the link has ended.
@@ -107,8 +140,12 @@ class Writer(Outlet):
                         self._encode()
                     while self._rest:
                         send_parts(stream, self._rest, WAITING, self._sent_now)
-                        self._note_sent()
-                        self.progress = self._last_write = monotonic()
+                        now = monotonic()
+                        if self._sent_now:
+                            self._note_sent()
+                            self.progress = self._last_write = now
+                        if now > stream.look_at:
+                            self._watch(stream, now)
                 except OSError as exc:
                     self._write_failed(stream, exc)
                 except Exception:  # no memory for the frame, or a fault of the library

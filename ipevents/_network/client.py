@@ -224,7 +224,9 @@ class Client:
         connection, welcomed, agreement = connected
         self._agreed = welcomed.pid
         limit = min(self._options.max_message, welcomed.server.max_message)
-        return Arrival(Stream(connection, limit, agreement), welcomed.pid, welcomed.server)
+        return Arrival(
+            Stream(connection, limit, agreement, self._options.dead_after), welcomed.pid, welcomed.server
+        )
 
     # In the connector's thread: a late or a new connection
 

@@ -189,7 +189,8 @@ class Server:
             if before is None:  # the session has ended since it was agreed on; the client will ask again
                 connection.close()
             else:
-                self._arrives(_Newcomer(before, Stream(connection, limit, agreement), identity, pid))
+                stream = Stream(connection, limit, agreement, self._options.dead_after)
+                self._arrives(_Newcomer(before, stream, identity, pid))
             return
         try:
             link = Link(pid, node.lock, node.incoming.receive, self._closed)
@@ -199,7 +200,8 @@ class Server:
             node.refusals.note("no-thread", f"client {pid} was refused: {exc}")
             return
         try:
-            newcomer = _Newcomer(link, Stream(connection, limit, agreement), identity, pid)
+            stream = Stream(connection, limit, agreement, self._options.dead_after)
+            newcomer = _Newcomer(link, stream, identity, pid)
         except OSError:
             with node.lock:
                 link.end()

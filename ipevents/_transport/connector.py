@@ -5,9 +5,11 @@ It is used for a link that is to be made anew whenever it is lost. Between two e
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
+from .._core.reconnects import first_wait, next_wait
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline, for_lock, join_thread, run_rounds, start_thread
@@ -25,6 +27,11 @@ MAX_REPORTED = 16  # most distinct causes of failure that are reported in one ep
 log = Log("ipevents.connector")
 
 
+def any_chance() -> float:
+    """Return a number from 0 up to 1 at random; in processes that were forked, too, another one for each."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
 class Connector:
     """One thread that dials until it gets a connection, as often as ``begin`` is called.
 
@@ -35,7 +42,8 @@ class Connector:
     - ``on_failed(exception)`` is called once for each distinct cause in an episode, and never because nobody
       was there. The thread goes on trying after each.
 
-    Between two tries lie ``delay_seconds``, at least 0.05.
+    The first try of an episode comes within half of ``delay_seconds``, at random; between two tries lie
+    ``delay_seconds``, at least 0.05, spread by three tenths. See ``_core/reconnects.py``; ``chance`` draws.
 
     The thread starts in the constructor and serves all episodes, because a Python that has ended its main
     script may not be able to start one.
@@ -44,6 +52,7 @@ class Connector:
     __slots__ = (
         "__weakref__",
         "_attempt",
+        "_chance",
         "_changed",
         "_closing",
         "_delay_seconds",
@@ -65,11 +74,13 @@ class Connector:
         on_connected: Callable[[Connected], None],
         on_failed: Callable[[Exception], None],
         delay_seconds: float,
+        chance: Callable[[], float] = any_chance,
     ) -> None:
         self._dial = attempt
         self._on_connected = on_connected
         self._on_failed = on_failed
         self._delay_seconds = max(MIN_DELAY_SECONDS, delay_seconds)
+        self._chance = chance
         # Guards the six that follow. Re-entrant, for a close() in a signal handler.
         self._changed = threading.Condition(threading.RLock())
         self._due: float | None = None  # when to dial next; None between episodes
@@ -93,9 +104,9 @@ class Connector:
         return f"<Connector {'idle' if self._due is None else 'connecting'}>"
 
     def begin(self, *, immediately: bool = False) -> None:
-        """Begin an episode: the first try comes after the delay, or at once. Never blocks.
+        """Begin an episode: the first try comes within half of the delay, or at once. Never blocks.
 
-        During an episode this changes nothing, except that ``immediately`` ends the delay. After ``close`` it
+        During an episode this changes nothing, except that ``immediately`` ends the wait. After ``close`` it
         does nothing.
         """
         with self._changed:
@@ -105,7 +116,8 @@ class Connector:
                 self._reported.clear()
             elif not immediately:
                 return
-            self._due = monotonic() + (0.0 if immediately else self._delay_seconds)
+            wait = 0.0 if immediately else first_wait(self._delay_seconds, self._chance())
+            self._due = monotonic() + wait
             self._changed.notify_all()
 
     def finish(self, deadline: Deadline) -> None:
@@ -217,7 +229,8 @@ class Connector:
             self._attempt = None
             if self._closing:
                 return
-            self._due = None if self._is_last else monotonic() + self._delay_seconds
+            wait = next_wait(self._delay_seconds, self._chance())
+            self._due = None if self._is_last else monotonic() + wait
         log.debug("! not connected: %s", error)
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
             return  # nobody is there yet: that is what the thread waits for

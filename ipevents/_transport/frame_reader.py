@@ -28,6 +28,7 @@ from .._core.wire import (
 )
 from .._exceptions import Forged, ProtocolError
 from .._platform.clock import monotonic, sleep
+from .silence import limit_receive
 from .stream import Stream
 
 SLICE_SECONDS = 0.005  # after so long without blocking a reader lets other threads run (README, Threads)
@@ -46,6 +47,10 @@ class Truncated(Exception):
 
     Nothing of the frame is delivered.
     """
+
+
+class Stalled(Exception):
+    """The peer has begun a frame, and sent no more of it for too long."""
 
 
 class TimeSlice:
@@ -83,8 +88,13 @@ def read_frames(
     ``on_frame(records, size)`` is called for each frame; ``size`` is LOST for a record whose buffers could
     not be kept. Blocks in ``recv``, which a shutdown of the socket ends, and in ``on_frame``.
 
-    Raises Truncated, OSError, ProtocolError, MemoryError if a frame does not fit into memory, and whatever
-    ``on_frame`` raises.
+    Over TCP a peer that has begun a frame has to go on with it: ``recv`` ends after ``dead_after`` without a
+    byte. That limit is set with the first frame that does not come in one piece, and stays set while such
+    frames come: to set it each time would take longer. If it ends a wait between two frames it is taken
+    away; so an idle connection wakes this thread once, and then no more.
+
+    Raises Truncated, Stalled, OSError, ProtocolError, MemoryError if a frame does not fit into memory, and
+    whatever ``on_frame`` raises.
     """
     reading = _Reading(stream, on_frame)
     ask = _FIRST_READ
@@ -92,7 +102,11 @@ def read_frames(
     time_slice.began = now
     receive = stream.socket.recv  # looked up once, as each event comes through this loop
     while True:
-        chunk = receive(reading.missing() if reading.is_exact else ask)
+        try:
+            chunk = receive(reading.missing() if reading.is_exact else ask)
+        except BlockingIOError:
+            reading.waited_in_vain()
+            continue
         before, now = now, monotonic()
         if now - before > BREATH_SECONDS:
             time_slice.began = now  # it has blocked, so other threads could run
@@ -103,6 +117,8 @@ def read_frames(
         if len(chunk) == ask and ask < _LARGEST_READ:
             ask *= 2
         reading.take(chunk)
+        if reading.is_unlimited and reading.rest:
+            reading.limit_wait()
         now = time_slice.breathe()
 
 
@@ -124,8 +140,24 @@ class _Reading:
         if self._seals is not None:
             self._limit = min(self._limit + PREFIX_BYTES, MAX_FRAME_BYTES)
         self._number = 0  # of the last frame
+        self.is_unlimited = stream.dead_after > 0  # a wait for the rest of a frame needs a limit
         # The last frame had large buffers: read exactly what is missing, so that the next need not be copied.
         self.is_exact = False
+
+    def limit_wait(self) -> None:
+        """Let no wait for bytes last for ever: a frame has begun."""
+        limit_receive(self._socket, self._stream.dead_after)
+        self.is_unlimited = False
+
+    def waited_in_vain(self) -> None:
+        """Nothing came for as long as the limit says. Between two frames that is fine, and may last.
+
+        Raises Stalled within a frame.
+        """
+        if self.rest:
+            raise Stalled
+        limit_receive(self._socket, 0.0)
+        self.is_unlimited = True
 
     def missing(self) -> int:
         """How many bytes are missing for the next header, or for the frame that it announces."""
@@ -144,6 +176,8 @@ class _Reading:
                 break
             at += HEADER_BYTES
             if end - at < size:
+                if self.is_unlimited:
+                    self.limit_wait()
                 frame: bytes | bytearray = _receive(self._socket, size, chunk[at:], True)
                 at = end
             else:
@@ -190,6 +224,8 @@ class _Reading:
             raise ProtocolError(
                 f"a record with buffers of {total} bytes; {self._largest} are allowed (socket.maxMessage)"
             )
+        if self.is_unlimited:
+            self.limit_wait()
         buffers: list[Any] = []
         for number, (size, readonly) in enumerate(sizes):
             head = chunk[at : at + size]
@@ -225,9 +261,12 @@ class _Reading:
 
 
 def _receive_into(sock: socket.socket, view: memoryview) -> None:
-    """Fill the view from the socket. Raises Truncated at the end of the connection."""
+    """Fill the view from the socket. Raises Truncated at the end of the connection, and Stalled."""
     while len(view):
-        count = sock.recv_into(view)
+        try:
+            count = sock.recv_into(view)
+        except BlockingIOError:
+            raise Stalled from None
         if not count:
             raise Truncated("the connection ended within a frame")
         view = view[count:]
@@ -242,10 +281,13 @@ class _NoMemory(MemoryError):
 
 
 def _skip(sock: socket.socket, size: int) -> None:
-    """Read so many bytes and forget them."""
+    """Read so many bytes and forget them. Raises Truncated and Stalled."""
     scratch = memoryview(bytearray(min(size, _FIRST_READ)))
     while size:
-        count = sock.recv_into(scratch[:size])
+        try:
+            count = sock.recv_into(scratch[:size])
+        except BlockingIOError:
+            raise Stalled from None
         if not count:
             raise Truncated("the connection ended within a frame")
         size -= count
@@ -255,7 +297,7 @@ def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> byt
     """Return a buffer of ``size`` bytes that begins with ``head``; the rest is read from the socket.
 
     Without a head the bytes are copied only out of the kernel. A readonly buffer is returned as bytes. Raises
-    _NoMemory.
+    _NoMemory, Truncated and Stalled.
     """
     missing = size - len(head)
     try:
@@ -264,7 +306,7 @@ def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> byt
             while missing:
                 part = sock.recv(
                     missing, socket.MSG_WAITALL
-                )  # returns less only after a signal or at the end
+                )  # returns less only after a signal, at the end, or when it has taken as long as the limit
                 if not part:
                     raise Truncated("the connection ended within a frame")
                 parts.append(part)
@@ -273,6 +315,8 @@ def _receive(sock: socket.socket, size: int, head: bytes, readonly: bool) -> byt
         whole = bytearray(size)
     except MemoryError:
         raise _NoMemory(missing) from None
+    except BlockingIOError:
+        raise Stalled from None
     whole[: len(head)] = head
     _receive_into(sock, memoryview(whole)[len(head) :])
     return whole

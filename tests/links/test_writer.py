@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 
-from sending import CEILING
+import pytest
+from cables import cut, tcp_pair
+from sending import CEILING, Sending
 
 from ipevents._core.link_state import Right, Summons
 from ipevents._core.messages import PARENT
+from ipevents._exceptions import SilentPeer
 from ipevents._links.writer import LINGER_ROUNDS, LINGER_SECONDS
+from ipevents._platform.clock import monotonic
 from ipevents._platform.threads import Deadline
+from ipevents._transport.stream import Stream
 
 
 def test_a_claim_that_is_not_used_is_written_by_the_writer_thread(sending):
@@ -112,3 +118,96 @@ def test_the_writer_thread_looks_again_by_itself_after_a_call_until_it_has_found
     if looks[0] == -1:  # it had not fallen asleep yet
         looks = [*looks[1:], sleeps.seen.get(timeout=CEILING)]
     assert looks == [LINGER_SECONDS] * LINGER_ROUNDS + [-1]
+
+
+# Whether the peer is dead
+
+
+@pytest.fixture
+def distant():
+    """A link over TCP whose peer reads what the test lets it, and which looks every 0.125 s."""
+    made = Sending(*tcp_pair(receive_bytes=8192), dead_after=1.0)
+    yield made
+    made.close()
+
+
+def looks(monkeypatch):
+    """Let each look be put into a queue, with what it has found."""
+    found = queue.Queue()
+    real = Stream.look
+
+    def look(stream, now):
+        alive = real(stream, now)
+        found.put((alive, stream.is_watched))
+        return alive
+
+    monkeypatch.setattr(Stream, "look", look)
+    return found
+
+
+def send(sending, size):
+    with sending.lock:
+        sending.put((b"x" * size,))
+        records = sending.link.claim_now()
+    sending.link.write_now(records)
+
+
+def test_what_a_sending_thread_has_written_is_looked_at_until_the_peer_has_it(distant, monkeypatch):
+    """The writer thread has nothing to write, and sleeps."""
+    found = looks(monkeypatch)
+    send(distant, 100_000)
+    distant.written()
+    assert [found.get(timeout=CEILING) for _ in range(3)] == [(True, True)] * 3
+    while found.get(timeout=CEILING)[1]:
+        distant.peer.recv(1 << 16)
+    stream = distant.link.stream
+    assert stream.look_at <= monotonic()  # what is written from now on is looked at again
+    send(distant, 10)
+    assert stream.is_watched
+    assert found.get(timeout=CEILING) == (True, False)
+    assert found.empty()
+
+
+def test_a_blocked_writer_looks_and_lives_on_for_as_long_as_the_peer_answers(distant, monkeypatch):
+    found = looks(monkeypatch)
+    size = 1 << 24
+    send(distant, size)
+    progress = distant.link.progress
+    for _ in range(16):  # two times as long as a dead peer would last
+        assert found.get(timeout=CEILING) == (True, True)
+    assert distant.link.progress < progress + 1.0  # a look is no progress
+    while size > 0:
+        size -= len(distant.peer.recv(1 << 20))
+    distant.written()
+    assert not distant.link.stream.failed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such filters")
+@pytest.mark.parametrize("size", [10, 1 << 24], ids=["asleep", "blocked"])
+def test_a_dead_peer_ends_the_connection_whatever_the_writer_does(distant, size):
+    stream = distant.link.stream
+    cut(distant.peer, stream.socket)
+    send(distant, size)
+    error = distant.errors.get(timeout=CEILING)
+    assert type(error) is SilentPeer
+    assert stream.is_silent
+    assert stream.failed
+    assert not stream.is_watched
+
+
+def test_a_connection_that_has_failed_is_looked_at_no_more(distant):
+    link = distant.link
+    send(distant, 10)
+    with distant.lock:
+        link.stream.failed = True
+        link._look(link.stream)
+        assert (link.stream.is_watched, link.stream.look_at) == (False, float("inf"))
+
+
+def test_a_link_that_is_no_tcp_is_never_looked_at(sending, monkeypatch):
+    found = looks(monkeypatch)
+    send(sending, 10)
+    assert sending.peer.recv(1 << 16)
+    sending.written()
+    assert not sending.link.stream.is_watched
+    assert found.empty()

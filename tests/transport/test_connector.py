@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("all_is_given_back")
 class Recorder:
     """A connector with a scripted dial: each entry is an exception to raise or a pair to return."""
 
-    def __init__(self, *script, delay_seconds=0.0):
+    def __init__(self, *script, delay_seconds=0.0, chance=lambda: 0.99):
         self.script = list(script)
         self.tries = queue.Queue()
         self.connected = queue.Queue()
@@ -36,6 +36,7 @@ class Recorder:
             on_connected=self.connected.put,
             on_failed=self.failed.put,
             delay_seconds=delay_seconds,
+            chance=chance,
         )
 
     def attempt(self, attempt):
@@ -191,6 +192,31 @@ def test_a_callback_that_raises_closes_the_connection(caplog):
 def test_the_delay_is_never_shorter_than_its_minimum():
     with Recorder(delay_seconds=0.0) as recorder:
         assert recorder.connector._delay_seconds == module.MIN_DELAY_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("chance", "first", "next_one"), [(0.0, 0.0, 0.7), (0.5, 0.25, 1.0), (0.75, 0.375, 1.15)]
+)
+def test_the_waits_are_drawn_anew_for_each_try(monkeypatch, chance, first, next_one):
+    """In the thread of the test: the connector's own has ended."""
+    now = 1000.0
+    with Recorder(delay_seconds=100.0, chance=lambda: chance) as recorder:
+        connector = recorder.connector
+        assert connector.close(CEILING)
+        connector._closing = False
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+        connector.begin()
+        assert connector._due == pytest.approx(now + 100.0 * first)
+        connector._failed(ConnectionRefusedError())
+        assert connector._due == pytest.approx(now + 100.0 * next_one)
+        connector.begin(immediately=True)
+        assert connector._due == now
+
+
+def test_what_is_drawn_lies_between_0_and_1_and_differs():
+    drawn = [module.any_chance() for _ in range(100)]
+    assert all(0 <= each < 1 for each in drawn)
+    assert len(set(drawn)) > 90
 
 
 def test_a_long_delay_can_be_cut_short():

@@ -8,14 +8,16 @@ import threading
 from multiprocessing.connection import Connection
 
 import pytest
+from cables import tcp_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripts import wait_until
 
 from ipevents._core.messages import BROADCAST, PAYLOADS, PROGRAM
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header, parts
 from ipevents._exceptions import ProtocolError
 from ipevents._transport import frame_reader as module
-from ipevents._transport.frame_reader import LOST, TimeSlice, Truncated, read_frames
+from ipevents._transport.frame_reader import LOST, Stalled, TimeSlice, Truncated, read_frames
 from ipevents._transport.stream import Stream
 
 CEILING = 10.0  # reached only in a deadlock
@@ -24,10 +26,10 @@ CEILING = 10.0  # reached only in a deadlock
 class Reading:
     """A reader thread at one end of a connection; ``peer`` is the socket at the other end."""
 
-    def __init__(self, limit=None, on_frame=None):
-        ours, self.peer = socket.socketpair()
+    def __init__(self, limit=None, on_frame=None, dead_after=0.0):
+        ours, self.peer = tcp_pair() if dead_after else socket.socketpair()
         self.peer.settimeout(CEILING)
-        self.stream = Stream(Connection(ours.detach()), limit)
+        self.stream = Stream(Connection(ours.detach()), limit, dead_after=dead_after)
         self.frames = []  # the records of each, and its size
         self.error = None
         self._on_frame = on_frame or (lambda *frame: self.frames.append(frame))
@@ -188,6 +190,7 @@ def test_after_large_buffers_exactly_what_is_missing_is_asked_for():
 
     class Asked:
         max_message = opens = None
+        dead_after = 0.0
 
     one = large("x", bytearray(50_000))
     frame = len(framed(one)) - 4 - 50_000
@@ -372,6 +375,7 @@ def test_a_reader_that_has_waited_for_its_peer_needs_no_breath(clock, waits, bre
 
     class Read:
         max_message = opens = None
+        dead_after = 0.0
         socket = Waiting()
 
     def takes_long(records, size):
@@ -379,3 +383,107 @@ def test_a_reader_that_has_waited_for_its_peer_needs_no_breath(clock, waits, bre
 
     read_frames(Read, "the peer", TimeSlice(), takes_long)
     assert bool(clock.sleeps) is breathes
+
+
+# Progress within a frame
+
+LARGE = framed(large("x", bytes(3_000_000), bytes(3_000_000)))
+BEGUN = {  # bytes of which the rest never comes
+    "header": framed(record("x", (1,)))[:3],
+    "frame": framed(record("x", (1,)))[:-1],
+    "large frame": framed(record("x", (b"x" * 100_000, b"y" * 100_000, b"z" * 100_000)))[:-1],
+    "buffer": LARGE[:1_000_000],
+    "second buffer": LARGE[:-1],
+    "buffer in a bytearray": framed(large("x", bytearray(3_000_000)))[:-1],
+    "after a whole frame": framed(record("x", (1,))) + framed(record("x", (1,)))[:5],
+    "after a large one": LARGE + framed(record("x", (1,)))[:5],
+}
+
+
+class Step:
+    """The limits that the reader sets. In truth each of them is shorter than any that may be given."""
+
+    def __init__(self, monkeypatch):
+        self.limits = []
+        real = module.limit_receive
+
+        def limited(sock, seconds):
+            self.limits.append(seconds)
+            real(sock, seconds and 0.3)
+
+        monkeypatch.setattr(module, "limit_receive", limited)
+
+
+@pytest.fixture
+def step(monkeypatch):
+    return Step(monkeypatch)
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+def test_a_frame_that_was_begun_and_does_not_go_on_ends_the_reading(step, begun):
+    reading = Reading(dead_after=5.0).send(BEGUN[begun])
+    reading._thread.join(CEILING)
+    with pytest.raises(Stalled):
+        reading.result()
+    assert step.limits[0] == 5.0
+
+
+def test_a_buffer_for_which_there_is_no_memory_has_to_come_all_the_same(step, monkeypatch):
+    monkeypatch.setattr(module, "bytearray", no_memory, raising=False)
+    reading = Reading(dead_after=5.0).send(framed(large("x", bytearray(3_000_000)))[:-1])
+    reading._thread.join(CEILING)
+    with pytest.raises(Stalled):
+        reading.result()
+
+
+def no_memory(size):
+    if size > 1_000_000:
+        raise MemoryError
+    return bytearray(size)
+
+
+def test_between_two_frames_a_peer_may_be_silent_for_ever_and_wakes_the_reader_once(step):
+    """The limit is set with a frame that comes in two pieces, and is taken away when nothing follows it."""
+    first = framed(record("x", (1,)))
+    is_over = threading.Event()
+    reading = Reading(dead_after=5.0, on_frame=lambda *frame: is_over.set())
+    for _ in range(3):
+        reading.send(first[:5])
+        wait_until(lambda: step.limits[-1:] == [5.0])
+        assert not is_over.is_set()
+        reading.send(first[5:])
+        assert is_over.wait(CEILING)
+        wait_until(lambda: step.limits[-1] == 0.0)  # the one time-out
+        is_over.clear()
+    reading.result()
+    assert step.limits == [5.0, 0.0] * 3
+
+
+@pytest.mark.parametrize("whole", [framed(record("x", (1,))), LARGE], ids=["small", "large"])
+def test_a_frame_may_trickle_for_longer_than_the_limit(monkeypatch, whole):
+    """Each piece comes within the limit, and all of them take several times as long."""
+    real = module.limit_receive
+    monkeypatch.setattr(module, "limit_receive", lambda sock, seconds: real(sock, seconds and 0.4))
+    reading = Reading(dead_after=5.0)
+    pause = threading.Event()
+    size = -(-len(whole) // 12)
+    for at in range(0, len(whole), size):
+        reading.send(whole[at : at + size])
+        pause.wait(0.1)
+    assert len(messages(reading.result())) == 1
+
+
+def test_frames_that_come_whole_cost_no_call(step):
+    frame = framed(record("x", (1,)))
+    reading = Reading(dead_after=5.0)
+    for _ in range(100):
+        reading.send(frame)
+    assert len(messages(reading.result())) == 100
+    assert step.limits == []
+
+
+def test_without_a_limit_a_frame_may_take_for_ever(step):
+    reading = Reading().send(BEGUN["frame"])
+    with pytest.raises(Truncated):
+        reading.result()
+    assert step.limits == []

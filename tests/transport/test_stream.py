@@ -7,9 +7,11 @@ import socket
 from multiprocessing.connection import Connection
 
 import pytest
+from cables import tcp_pair
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipevents._core.liveness import OnItsWay
 from ipevents._transport import stream as module
 from ipevents._transport.stream import AT_ONCE, WAITING, Stream, remaining, send_parts, shut_down
 
@@ -80,6 +82,82 @@ def test_the_peer_of_a_stream_that_could_not_be_made_notices(ends, monkeypatch, 
             Stream(connection, None)
     assert theirs.recv(1) == b""
     assert len(os.listdir("/dev/fd")) == before
+
+
+# Whether the peer is dead
+
+IDLE = OnItsWay(0, 0, 0, 99.0, 99.0)
+UNREAD = OnItsWay(0, 5000, 0, 99.0, 0.1)
+SILENT = OnItsWay(1, 0, 0, 5.0, 99.0)
+
+
+@pytest.fixture
+def tcp():
+    """A stream over TCP, dead after 16 s."""
+    ours, theirs = tcp_pair()
+    stream = Stream(Connection(ours.detach()), None, dead_after=16.0)
+    with theirs, stream.socket:
+        yield stream
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """What each look finds."""
+    findings = []
+    monkeypatch.setattr(module, "on_its_way", lambda sock: findings.pop(0))
+    return findings
+
+
+def test_over_a_path_nobody_looks(ends):
+    stream = Stream(ends[0], None, dead_after=30.0)
+    with stream.socket:
+        assert (stream.dead_after, stream.look_at, stream.is_watched) == (0.0, float("inf"), False)
+
+
+def test_without_a_limit_nobody_looks():
+    ours, theirs = tcp_pair()
+    stream = Stream(Connection(ours.detach()), None)
+    with theirs, stream.socket:
+        assert (stream.dead_after, stream.look_at) == (0.0, float("inf"))
+        assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+
+
+def test_where_the_system_says_nothing_the_kernel_still_asks(found):
+    found.append(None)
+    ours, theirs = tcp_pair()
+    stream = Stream(Connection(ours.detach()), None, dead_after=30.0)
+    with theirs, stream.socket:
+        assert (stream.dead_after, stream.look_at) == (30.0, float("inf"))
+        assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+def test_a_write_begins_a_watch_which_ends_when_nothing_is_on_its_way(tcp, found):
+    assert (tcp.look_at, tcp.is_watched) == (0.0, False)
+    tcp.watch(1000.0)
+    assert (tcp.look_at, tcp.is_watched) == (1002.0, True)
+    found += [UNREAD, IDLE]
+    assert tcp.look(1002.0)
+    assert (tcp.look_at, tcp.is_watched) == (1004.0, True)
+    assert tcp.look(1004.0)
+    assert (tcp.look_at, tcp.is_watched) == (1004.0, False)  # what is written from now on begins another
+
+
+def test_a_peer_is_dead_when_looks_have_found_something_unanswered_for_the_whole_time(tcp, found):
+    tcp.watch(1000.0)
+    times = range(1002, 1019, 2)
+    found += [SILENT] * len(times)
+    assert [tcp.look(float(now)) for now in times] == [True] * (len(times) - 1) + [False]
+
+
+def test_what_was_on_its_way_before_an_idle_time_does_not_count(tcp, found):
+    found += [SILENT, IDLE, SILENT, SILENT, SILENT]
+    assert [tcp.look(float(now)) for now in (1000, 1010, 1020, 1035, 1036)] == [True] * 4 + [False]
+
+
+def test_a_connection_that_ends_is_looked_at_no_more(tcp):
+    tcp.watch(1000.0)
+    tcp.unwatch()
+    assert (tcp.look_at, tcp.is_watched) == (float("inf"), False)
 
 
 @pytest.mark.parametrize("state", ["open", "shut", "closed"])

@@ -1,0 +1,35 @@
+"""Reconnects: all clients of a server that was started again are back soon."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+CLIENTS = [
+    pytest.param(20, 500, id="few"),
+    pytest.param(200, 3000, id="many", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("count", "delay"), CLIENTS)
+def test_all_clients_are_back_within_twice_the_delay_and_two_seconds(recorders, port, count, delay):
+    server = recorders(port=port).start()
+    clients = [recorders(port=port, onlyConnect=True, delayReconnect=delay) for _ in range(count)]
+    for client in clients:
+        client.joined()
+    for _ in range(4):
+        server.emitter.stop()
+        for client in clients:
+            client.wait("offline")
+            client.forget()
+        began = time.monotonic()
+        server.start()
+        for client in clients:
+            client.wait("parent")
+        took = time.monotonic() - began
+        assert took <= 2 * delay / 1000 + 2
+        assert server.emitter.childsOnline == count
+        print(f"{count} clients back after {took:.2f} s")
+    for client in clients:
+        assert client.of("error") == []
