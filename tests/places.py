@@ -177,13 +177,6 @@ class Raw:
     def attach(self):
         attach(self.link, self._ours, self._limit)
 
-    def connect_again(self):
-        """Go on over another connection, which begins a session of its own."""
-        self._ours, self.socket = socket.socketpair()
-        self.socket.settimeout(CEILING)
-        self._data = b""
-        self.attach()
-
     def send(self, *records):
         frame = wire.encode(list(records))
         self.socket.sendall(wire.frame_header(len(frame)) + frame)
@@ -244,10 +237,12 @@ def settle(*line):
 
 
 def jam(place, link):
-    """Nothing is taken out of this outbox any more."""
+    """Nothing is taken out of this outbox any more. No acknowledgement of what came so far is put into it."""
     while True:
         with place.node.lock:
             if link._right is Right.FREE and not link.outbox.count:
+                link.handled.say()
+                link.handled.due = 0.0
                 link._owner = JAMMED
                 link._right = Right.WRITING
                 link.attended = True
