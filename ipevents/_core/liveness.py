@@ -79,11 +79,6 @@ class Keepalive(NamedTuple):
     interval: int  # to the next ones, if there is no answer
     probes: int  # after so many without an answer the peer is dead
 
-    @property
-    def total(self) -> int:
-        """The seconds from the last sign of life to the end."""
-        return self.idle + self.interval * self.probes
-
 
 def keepalive(dead_after: float) -> Keepalive:
     """Return when to ask, so that the end comes within ``dead_after``; the shortest possible is 2 s."""

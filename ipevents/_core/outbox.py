@@ -69,8 +69,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_event",
         "_controls",
+        "_event",
         "_events",
         "_framed",
         "_framed_size",

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any
 
 from .._exceptions import ProtocolError
-from .books import NONE, Outcomes, are_outcomes, minus, plus
+from .books import NONE, Outcomes, are_outcomes, minus
 
 ACKNOWLEDGE_FRAMES = 64  # handled without an acknowledgement, at most
 ACKNOWLEDGE_BYTES = 1 << 20
@@ -120,8 +120,7 @@ class Written:
 class Handled:
     """What came from the other end in this session, and what of it this end has said that it handled.
 
-    ``begin``, ``handle`` and ``exclude`` are called by the reader thread of the link only, ``say`` under the
-    state lock.
+    ``begin`` and ``handle`` are called by the reader thread of the link only, ``say`` under the state lock.
     """
 
     __slots__ = ("_base", "_bytes", "_said", "done", "due", "is_withheld", "releases")
@@ -139,22 +138,11 @@ class Handled:
         self.is_withheld = False  # nothing is said for now: what came is kept, and not handled yet
         self.releases = False  # that ends with the frame that is read now, as the outcomes are known then
 
-    @property
-    def last(self) -> int:
-        """The number of the frame that was handled last."""
-        return self.done[0]
-
     def begin(self, outcomes: Outcomes) -> None:
         """Begin, or go on, with a connection. Outcomes that were counted before a session are not of it."""
         if not self.done[0]:
             self._base = outcomes
             self.done = (0, outcomes)
-
-    def exclude(self, outcomes: Outcomes) -> None:
-        """Note outcomes of events that have come in another session. The link has counted them just now."""
-        number, so_far = self.done
-        self._base = plus(self._base, outcomes)
-        self.done = (number, plus(so_far, outcomes))
 
     def handle(self, size: int, outcomes: Outcomes) -> bool:
         """Note that the next frame was handled. Returns whether that has to be said now.

@@ -344,9 +344,10 @@ class Outlet:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no thread still writes to a connection that has ended. Lock held.
+        """Whether no thread still writes to a connection that has ended.
 
-        Such a thread is about to note what it has written, and what of that is lost.
+        Such a thread is about to note what it has written, and what of that is lost. May be asked without the
+        lock when the last connection was read to its end: then no thread takes the right to write any more.
         """
         return not self._dead and self._right is _FREE
 

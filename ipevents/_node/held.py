@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 
 from .._core.decisions import Decision
 from .._core.messages import Payload
-from .._core.window import Handled
 from .._links.link import Link
 from .._payload.forms import size_of
 from .._platform.latches import Latch
@@ -20,7 +19,7 @@ from .._platform.latches import Latch
 _MAX_BYTES = 64 << 20  # as much as an outbox holds
 _MAX_MESSAGES = 100_000
 
-Message = tuple[Link, "Handled | None", Decision, Payload]  # with what it came by
+Message = tuple[Link, Decision, Payload]
 
 
 class Held:
@@ -42,10 +41,8 @@ class Held:
         self, link: Link, decisions: Mapping[str, Decision], events: Iterable[str], messages: list[Payload]
     ) -> None:
         """Keep messages, each with the decision for its event."""
-        handled = link.handled
         self._messages += [
-            (link, handled, decisions[event], payload)
-            for event, payload in zip(events, messages, strict=False)
+            (link, decisions[event], payload) for event, payload in zip(events, messages, strict=False)
         ]
         self._bytes += sum(map(size_of, messages))
         self.count = len(self._messages)

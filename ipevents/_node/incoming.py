@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-from .._core.books import FORWARDED, UNHEARD, UNREADABLE, minus
+from .._core.books import FORWARDED, UNHEARD, UNREADABLE
 from .._core.decisions import Decision
 from .._core.messages import (
     EVENT,
@@ -106,7 +106,7 @@ class Incoming:
                     self._hold(link, {event: decision}, repeat(event), messages)
                 else:
                     self._deliver(link, decision, messages, gathers=not alone)
-        except BaseException as exc:
+        except BaseException as exc:  # of any kind: what was received is accounted for
             is_stopped = isinstance(exc, Closed)  # stop() ended a wait for room; this link ends as well
             with node.lock:
                 link.settle("stopped" if is_stopped else "malformed", self.held.count_of(link))
@@ -365,12 +365,8 @@ class Incoming:
             self.holding = False
             messages = self.held.take()
         try:
-            for link, handled, decision, payload in messages:
-                before = link.outcomes
+            for link, decision, payload in messages:
                 self._deliver(link, decision, [payload], gathers=True)
-                now = link.handled
-                if now is not None and now is not handled and link.outcomes is not before:
-                    now.exclude(minus(link.outcomes, before))  # it came with another connection
         finally:
             self.held.released.set()
             if messages:

@@ -120,10 +120,10 @@ def test_what_comes_while_a_thread_still_writes_to_the_connection_before_can_be_
     end.link.withhold()
     end.link.handled_frame(10)
     handled = end.link.handled
-    assert (handled.last, handled.is_unsaid) == (1, False)
+    assert (handled.done[0], handled.is_unsaid) == (1, False)
     end.link.release()
     end.link.handled_frame(10)
-    assert (handled.last, handled.is_unsaid) == (2, True)
+    assert (handled.done[0], handled.is_unsaid) == (2, True)
     end.link.write_now(records)
     assert second.read() == [(RESUMED, 2, NONE)]
     second.socket.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from ipevents._core.decisions import Decision
-from ipevents._core.window import Handled
 from ipevents._node import held as module
 from ipevents._node.held import Held
 
@@ -15,8 +14,7 @@ ONE, OTHER = Decision(("1",)), Decision(("2",))
 class Connected:
     """As much of a link as the store needs."""
 
-    def __init__(self, handled=None):
-        self.handled = handled
+    def __init__(self):
         self.let_go = 0
 
 
@@ -25,18 +23,12 @@ def link():
     return Connected()
 
 
-def test_what_is_held_comes_back_in_order_with_the_decision_for_its_event_and_what_it_came_by(link):
-    held, first, second = Held(), Handled(), Handled()
-    link.handled = first
+def test_what_is_held_comes_back_in_order_with_the_decision_for_its_event(link):
+    held = Held()
     held.add(link, {"a": ONE, "b": OTHER}, ["a", "b"], [(1,), (2,)])
-    link.handled = second
     held.add(link, {"a": ONE}, ["a"], [(3,)])
     assert held.count == 3
-    assert held.take() == [
-        (link, first, ONE, (1,)),
-        (link, first, OTHER, (2,)),
-        (link, second, ONE, (3,)),
-    ]
+    assert held.take() == [(link, ONE, (1,)), (link, OTHER, (2,)), (link, ONE, (3,))]
     assert (held.count, held.take()) == (0, [])
 
 

@@ -490,23 +490,6 @@ def test_whenever_it_is_said_what_was_handled_the_other_end_believes_what_became
     assert became == (2, 0, 0, 0)
 
 
-def test_what_was_held_of_an_earlier_connection_is_not_acknowledged_over_the_next_one(places, raw):
-    child, top = holding(places, raw)
-    top.send(from_top("a", "b", "b"))
-    wait_until(lambda: child.node.incoming.held.count == 3)
-    top.socket.close()
-    assert child.next_closed() == ("top", None)
-    top.connect_again()
-    top.send(from_top("b", "a"))
-    wait_until(lambda: child.node.incoming.held.count == 5)
-    child.node.announced = True
-    top.send((PARENT, "top"))
-    assert top.next_acknowledgement() == (2, (1, 0, 0, 0))
-    top.send(from_top("b", "b"))
-    assert top.next_acknowledgement() == (3, (3, 0, 0, 0))
-    assert became(top.link) == (7, 2, (5, 0, 0, 0), {})
-
-
 def test_what_waits_for_an_online_that_is_never_said_is_counted(places, raw):
     top, child = places("top"), places("child").listen("a")
     incoming = child.node.incoming
