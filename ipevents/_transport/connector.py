@@ -9,7 +9,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from .._core.reconnects import first_wait, next_wait
+from .._core.reconnects import Failures, first_wait, next_wait
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline, for_lock, join_thread, run_rounds, start_thread
@@ -22,7 +22,6 @@ __all__ = ["Connector"]
 
 MIN_DELAY_SECONDS = 0.05
 CLOSE_SECONDS = 1.0
-MAX_REPORTED = 16  # most distinct causes of failure that are reported in one episode
 
 log = Log("ipevents.connector")
 
@@ -39,8 +38,8 @@ class Connector:
     to :func:`dial`. The callbacks run in the connector's thread, must not block, and run no code of the user:
 
     - ``on_connected(connected)`` ends the episode and takes the connection over;
-    - ``on_failed(exception)`` is called once for each distinct cause in an episode, and never because nobody
-      was there. The thread goes on trying after each.
+    - ``on_failed(exception)`` is called once for each distinct cause in an episode, never because nobody was
+      there, and of a hang-up only when the next try ends with it as well. The thread goes on trying.
 
     The first try of an episode comes within half of ``delay_seconds``, at random; between two tries lie
     ``delay_seconds``, at least 0.05, spread by three tenths. See ``_core/reconnects.py``; ``chance`` draws.
@@ -58,11 +57,11 @@ class Connector:
         "_delay_seconds",
         "_dial",
         "_due",
+        "_failures",
         "_is_busy",
         "_is_last",
         "_on_connected",
         "_on_failed",
-        "_reported",
         "_thread",
         "_tries",
     )
@@ -89,7 +88,7 @@ class Connector:
         self._is_busy = False  # a dial goes on, or what came of it is being handed over
         self._is_last = False  # no try follows on one that fails
         self._tries = 0  # that are over
-        self._reported: set[tuple[type[Exception], str]] = set()
+        self._failures = Failures()  # of this episode
         try:
             self._thread = start_thread("connector", self._run)
         except BaseException:  # of a signal handler, perhaps when the thread runs already
@@ -113,7 +112,7 @@ class Connector:
             if self._closing:
                 return
             if self._due is None:
-                self._reported.clear()
+                self._failures = Failures()
             elif not immediately:
                 return
             wait = 0.0 if immediately else first_wait(self._delay_seconds, self._chance())
@@ -224,7 +223,7 @@ class Connector:
             connected.close()
 
     def _failed(self, error: Exception) -> None:
-        """Set the time of the next try, and report the cause unless it was reported in this episode."""
+        """Set the time of the next try, and report the cause if it is news."""
         with self._changed:
             self._attempt = None
             if self._closing:
@@ -232,14 +231,10 @@ class Connector:
             wait = next_wait(self._delay_seconds, self._chance())
             self._due = None if self._is_last else monotonic() + wait
         log.debug("! not connected: %s", error)
-        if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-            return  # nobody is there yet: that is what the thread waits for
+        if not self._failures.are_news(error):
+            return
         if not isinstance(error, OSError):
             log.error("! dialling failed", exc_info=error)
-        cause = (type(error), str(error))
-        if cause in self._reported or len(self._reported) >= MAX_REPORTED:
-            return
-        self._reported.add(cause)
         try:
             self._on_failed(error)
         except Exception:  # a fault of the library: the thread goes on

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipevents._core.reconnects import first_wait, next_wait
+from ipevents._core.reconnects import Failures, first_wait, next_wait
+from ipevents._exceptions import AddressInUse, LinkError
 
 CHANCES = st.floats(0, 1, exclude_max=True)
 DELAYS = st.floats(0.05, 2**31 / 1000)
@@ -34,3 +35,39 @@ def test_each_other_wait_is_the_delay_less_or_more_three_tenths(delay, chance):
 )
 def test_waits_are_spread_evenly_over_their_range(wait, chance, seconds):
     assert wait(3.0, chance) == pytest.approx(seconds)
+
+
+# Which failed tries are news
+
+
+def hung_up(text="a: hung up", cause=ConnectionResetError):
+    error = AddressInUse(text)
+    error.__cause__ = cause()
+    return error
+
+
+NOBODY = ConnectionRefusedError()
+
+
+@pytest.mark.parametrize(
+    ("errors", "news"),
+    [
+        ([NOBODY, FileNotFoundError(), NOBODY], [False] * 3),
+        ([LinkError("a"), LinkError("a"), LinkError("b"), AddressInUse("b")], [True, False, True, True]),
+        ([LinkError("a"), NOBODY, LinkError("a")], [True, False, False]),
+        ([hung_up()], [False]),
+        ([hung_up(), hung_up(), hung_up()], [False, True, False]),
+        ([hung_up(), hung_up(cause=BrokenPipeError)], [False, True]),
+        ([hung_up(), NOBODY, hung_up(), NOBODY], [False] * 4),
+        ([hung_up("a"), hung_up("b"), hung_up("b")], [False, False, True]),
+        ([hung_up(), LinkError("a"), hung_up()], [False, True, False]),
+    ],
+)
+def test_news_is_each_cause_once_and_a_hang_up_when_the_next_try_ends_with_it_as_well(errors, news):
+    failures = Failures()
+    assert [failures.are_news(error) for error in errors] == news
+
+
+def test_of_causes_without_end_the_first_sixteen_are_news():
+    failures = Failures()
+    assert [failures.are_news(LinkError(str(n))) for n in range(20)] == [True] * 16 + [False] * 4

@@ -101,6 +101,21 @@ def test_each_distinct_cause_is_reported_once_an_episode():
         assert recorder.failed.get(timeout=0) is wrong
 
 
+def test_a_server_that_hangs_up_because_it_ends_is_not_reported_but_a_stranger_is():
+    hung_up = AddressInUse("a: hung up")
+    hung_up.__cause__ = ConnectionResetError()  # as dial() raises it
+    script = [hung_up, ConnectionRefusedError(), pair(), hung_up, pair(), hung_up, hung_up, hung_up, pair()]
+    with Recorder(*script) as recorder:
+        for _ in range(2):
+            recorder.connector.begin(immediately=True)
+            recorder.connected.get(timeout=CEILING)
+        assert recorder.failed.empty()
+        recorder.connector.begin(immediately=True)
+        recorder.connected.get(timeout=CEILING)
+        assert recorder.failed.get(timeout=0) is hung_up
+        assert recorder.failed.empty()
+
+
 def test_an_error_of_ours_does_not_end_the_thread(caplog):
     with Recorder(ZeroDivisionError(), pair()) as recorder:
         recorder.connector.begin(immediately=True)
