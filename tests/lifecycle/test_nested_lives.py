@@ -50,10 +50,13 @@ def test_what_a_handler_starts_in_the_middle_of_a_start_is_kept(call, step):
     assert place > LEAST_PLACES, "no places were found"
 
 
-@pytest.mark.parametrize("step", [97, pytest.param(7, marks=pytest.mark.slow)])
-def test_a_worker_in_the_middle_of_another_ones_start_is_refused_and_waits_for_no_lock(step):
+@pytest.mark.parametrize(
+    ("place", "step"),
+    [(1, 97), *(pytest.param(first, 28, marks=pytest.mark.slow) for first in (1, 8, 15, 22))],
+)
+def test_a_worker_in_the_middle_of_another_ones_start_is_refused_and_waits_for_no_lock(place, step):
     """multiprocessing cannot start two processes at once in a thread, and locks are held there."""
-    place, where, refused = 1, "somewhere", 0
+    where, refused = "somewhere", 0
     while where:
         emitter, started = new_emitter().start(), []
         start = Worker(emitter, started)
