@@ -44,7 +44,8 @@ class Failures:
         before, self._hung_up = self._hung_up, None
         if isinstance(error, ConnectionRefusedError | FileNotFoundError):
             return False
-        if isinstance(error.__cause__, ConnectionError):
+        # Not any ConnectionError: a refusal is one as well, and the other end has said why.
+        if isinstance(error.__cause__, ConnectionResetError | BrokenPipeError):
             self._hung_up = cause
             if before != cause:
                 return False

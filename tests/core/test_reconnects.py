@@ -46,6 +46,13 @@ def hung_up(text="a: hung up", cause=ConnectionResetError):
     return error
 
 
+def refused(text):
+    """As dial() raises it: with the error of the handshake as its cause."""
+    error = LinkError(text)
+    error.__cause__ = LinkError("refused")
+    return error
+
+
 NOBODY = ConnectionRefusedError()
 
 
@@ -55,6 +62,7 @@ NOBODY = ConnectionRefusedError()
         ([NOBODY, FileNotFoundError(), NOBODY], [False] * 3),
         ([LinkError("a"), LinkError("a"), LinkError("b"), AddressInUse("b")], [True, False, True, True]),
         ([LinkError("a"), NOBODY, LinkError("a")], [True, False, False]),
+        ([refused("a"), NOBODY, refused("a"), refused("b")], [True, False, False, True]),
         ([hung_up()], [False]),
         ([hung_up(), hung_up(), hung_up()], [False, True, False]),
         ([hung_up(), hung_up(cause=BrokenPipeError)], [False, True]),
