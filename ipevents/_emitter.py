@@ -28,7 +28,7 @@ from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
 from ._lifecycle.lifecycle import Lifecycle
 from ._node.snapshot import snapshot
-from ._options import MAX_STOP_SECONDS, child_grace, child_options, seconds
+from ._options import MAX_STOP_SECONDS, child_grace, child_hang_timeout, child_options, seconds
 from ._payload.inheritance import Inheritance
 from ._processes import programs
 
@@ -109,7 +109,8 @@ class Emitter:
 
         - ``restart`` True (or False, ``"on-failure"``), ``delayRestart`` 1000 ms, ``maxRestarts`` None
         - ``useSocket`` True
-        - ``stopTimeout`` 8000 ms, ``stopGrace`` 1000 ms, ``leaveTimeout`` None or ms
+        - ``stopTimeout`` 8000 ms, ``stopGrace`` 1000 ms, ``leaveTimeout`` None or ms,
+          ``hangTimeout`` None or ms
         - ``startMethod`` ``"forkserver"`` (or ``"spawn"``)
         - ``socket``: ``socketPath`` None, ``port`` 7100, ``host`` ``"localhost"``, ``reconnect`` True,
           ``delayReconnect`` 3000 ms, ``onlyConnect`` False, ``forwarded`` False, ``resumeWithin`` 30000 ms,
@@ -119,8 +120,8 @@ class Emitter:
         and IPv6.
 
         Raises OptionsError for an unknown name, a wrong value, or a change that comes too late: after
-        ``start()`` only restart, delayRestart, maxRestarts, stopTimeout, stopGrace and leaveTimeout may
-        change, and apply to later children. Nothing is changed then.
+        ``start()`` only restart, delayRestart, maxRestarts, stopTimeout, stopGrace, leaveTimeout and
+        hangTimeout may change, and apply to later children. Nothing is changed then.
         """
         life = self._life
         life.options = life.options.merged(mapping, options, started=life.has_started)
@@ -441,14 +442,15 @@ class Emitter:
         restart: bool | str | None = None,
         delayRestart: float | None = None,
         stopGrace: float | None = None,
+        hangTimeout: float | None = None,
     ) -> Child:
         """Start a child process that runs ``target(*args, **kwargs)``, or without a target this script again.
 
         The target is pickled by this call, by value if necessary: lambdas, closures and functions of the
         script are possible. multiprocessing's locks, queues, connections and the like are passed on as
         ``Process(args=...)`` does. ``name`` is for texts; None takes that of the target. ``restart``,
-        ``delayRestart`` and ``stopGrace`` (both in milliseconds) are the options of these names for this
-        child alone; None takes the option.
+        ``delayRestart``, ``stopGrace`` and ``hangTimeout`` (the last three in milliseconds) are the options
+        of these names for this child alone; None takes the option, and 0 as ``hangTimeout`` is no limit.
 
         Returns the Child. Blocks until the process is started, some milliseconds, and not until it is online.
 
@@ -477,7 +479,7 @@ class Emitter:
         else:
             program = programs.function(target, arguments, kwargs, inherited)
         name = programs.name(name, None if target is THIS_SCRIPT else short_name(target))
-        return self._begin(program, True, name, restart, delayRestart, stopGrace, inherited)
+        return self._begin(program, True, name, restart, delayRestart, stopGrace, hangTimeout, inherited)
 
     def fork(
         self,
@@ -488,6 +490,7 @@ class Emitter:
         restart: bool | str | None = None,
         delayRestart: float | None = None,
         stopGrace: float | None = None,
+        hangTimeout: float | None = None,
     ) -> Child:
         """Start a child process that runs another script, with ``sys.argv = [path, *args]``.
 
@@ -497,7 +500,7 @@ class Emitter:
         """
         program = programs.other_script(path, programs.arguments(args))
         name = programs.name(name, os.path.basename(program.argv[0]))
-        return self._begin(program, False, name, restart, delayRestart, stopGrace)
+        return self._begin(program, False, name, restart, delayRestart, stopGrace, hangTimeout)
 
     def _begin(
         self,
@@ -507,9 +510,10 @@ class Emitter:
         restart: bool | str | None,
         delay: float | None,
         grace: float | None,
+        hang: float | None,
         inherited: Inheritance | None = None,
     ) -> Child:
-        """Do what ``worker`` and ``fork`` have in common. ``delay`` and ``grace`` are milliseconds."""
+        """Do what ``worker`` and ``fork`` have in common. ``delay``, ``grace``, ``hang`` are milliseconds."""
         # Late, as all that is for children: with the sockets it took a sixth of the time of the import.
         from ._core.restarts import RestartPolicy
         from ._processes.child_state import ChildState
@@ -531,6 +535,7 @@ class Emitter:
             inherited,
             stop_grace=child_grace(grace, options),
             leave_timeout=options.leave_timeout,
+            hang_timeout=child_hang_timeout(hang, options),
         )
         handle = child.handle = Child(life, child)
         life.add_child(child)

@@ -24,6 +24,7 @@
     ├── ProcessError                      what happened to a child process
     │   ├── StartFailed                   it ended before it was online
     │   ├── TargetFailed                  its program raised after it was online
+    │   ├── Hung                          its listener ran for longer than hangTimeout
     │   ├── GaveUp                        it died young maxRestarts times
     │   └── WorkerRefused (RuntimeError)  worker() or fork() where it cannot work
     ├── LinkError (ConnectionError)       what happened to a connection
@@ -52,6 +53,7 @@ __all__ = [
     "ForkedError",
     "GaveUp",
     "HandshakeTimeout",
+    "Hung",
     "IPEventsError",
     "InvalidEvent",
     "InvalidListener",
@@ -266,6 +268,33 @@ class GaveUp(ProcessError):
 
     Young means within 10 s of its start (``_core/restarts.py``).
     """
+
+
+class Hung(ProcessError):
+    """A listener of a child ran for longer than ``hangTimeout``, or the child gave no answer for so long.
+
+    The child is killed. Attributes: ``pid``; ``name``, the child's; ``seconds``; ``listener``, a text that
+    tells its name and place (or ""); ``stacks``, those of all threads of the child, or "" where it gave no
+    answer; ``why`` it may have given none (or "").
+    """
+
+    def __init__(
+        self, pid: str, name: str, seconds: float, listener: str = "", stacks: str = "", why: str = ""
+    ) -> None:
+        super().__init__(pid, name, seconds, listener, stacks, why)
+        self.pid = pid
+        self.name = name
+        self.seconds = seconds
+        self.listener = listener
+        self.stacks = stacks
+        self.why = why
+
+    def __str__(self) -> str:
+        title = child_title(self.name, self.pid)
+        if self.why:
+            return f"{title} hangs: it gave no answer for {self.seconds} s; {self.why}"
+        listener = self.listener or "a listener"
+        return f"{title} hangs: {listener}, has been running for {self.seconds} s"
 
 
 class WorkerRefused(ProcessError, RuntimeError):

@@ -20,6 +20,7 @@ from ._platform.system import MAX_SOCKET_PATH_BYTES
 _MAX_MILLISECONDS = 2**31 - 1
 # The same in seconds. A longer timeout for a stop is cut to this.
 MAX_STOP_SECONDS = _MAX_MILLISECONDS / 1000
+_MIN_HANG_SECONDS = 0.1  # a system that is busy may keep a process from running for longer
 _MAX_SECONDS = float(2**31)  # 68 years: a longer wait is no different
 # Below the first not even a long path of pids has room. Above the second, multiprocessing.connection uses
 # another frame header.
@@ -83,6 +84,16 @@ def _milliseconds(value: object) -> object:
     """Check a time in milliseconds and convert it to seconds. The comparison is false for NaN."""
     number = _number(value)
     return number / 1000 if number is not None and 0 <= number <= _MAX_MILLISECONDS else _WRONG
+
+
+def _hang_timeout(value: object) -> object:
+    """Check how long a listener may run, in milliseconds, and convert it to seconds; None for 0 and None."""
+    if value is None:
+        return None
+    converted = _milliseconds(value)
+    if converted is _WRONG or converted == 0:
+        return _WRONG if converted is _WRONG else None
+    return converted if float(converted) >= _MIN_HANG_SECONDS else _WRONG  # type: ignore[arg-type]  # it is a float
 
 
 def _start_method(value: object) -> object:
@@ -212,6 +223,14 @@ _TABLE = (
         later=True,
     ),
     _Option(
+        "hangTimeout",
+        "hang_timeout",
+        None,
+        _hang_timeout,
+        f"a number of milliseconds from 100 to {_MAX_MILLISECONDS}, or 0 or None for no limit",
+        later=True,
+    ),
+    _Option(
         "startMethod",
         "start_method",
         _first_start_method(os.environ.get(START_VARIABLE)),
@@ -271,6 +290,7 @@ class Options:
     stop_timeout: float
     stop_grace: float
     leave_timeout: float | None
+    hang_timeout: float | None
     start_method: str
     socket_path: str | None
     port: int
@@ -372,6 +392,16 @@ def child_grace(stopGrace: object, defaults: Options) -> float:
     """
     given = {} if stopGrace is None else {"stopGrace": stopGrace}
     return defaults.merged(None, given, started=True).stop_grace
+
+
+def child_hang_timeout(hangTimeout: object, defaults: Options) -> float | None:
+    """Return for how many seconds a listener of one child may run; None for no limit.
+
+    ``hangTimeout`` (milliseconds, 0 for no limit) is what ``worker()`` or ``fork()`` was given; for None the
+    value of ``defaults`` is taken. Raises OptionsError for a wrong value.
+    """
+    given = {} if hangTimeout is None else {"hangTimeout": hangTimeout}
+    return defaults.merged(None, given, started=True).hang_timeout
 
 
 def _flat(layer: Mapping[str, object]) -> dict[str, object]:

@@ -33,6 +33,7 @@ DEFAULTS = {
     "stop_timeout": 8.0,
     "stop_grace": 1.0,
     "leave_timeout": None,
+    "hang_timeout": None,
     "start_method": os.environ.get("IPEVENTS_START") or "forkserver",
     "socket_path": None,
     "port": 7100,
@@ -61,6 +62,8 @@ FIELDS = [
     ("stopGrace", "stop_grace", [(0, 0.0), (1500, 1.5)], NUMBERS),
     ("leaveTimeout", "leave_timeout", [(None, None), (0, 0.0), (2500, 2.5)],
      [number for number in NUMBERS if number is not None]),
+    ("hangTimeout", "hang_timeout", [(None, None), (0, None), (100, 0.1), (2500, 2.5)],
+     [1, 99.9, *(number for number in NUMBERS if number is not None)]),
     ("startMethod", "start_method", [("spawn", "spawn"), ("forkserver", "forkserver")],
      ["fork", "Spawn", "", None, True]),
     ("socket.socketPath", "socket_path",
@@ -85,7 +88,7 @@ FIELDS = [
 ]  # fmt: skip
 RIGHT = [(name, attribute, *pair) for name, attribute, right, _ in FIELDS for pair in right]
 WRONG = [(name, value) for name, _, _, wrong in FIELDS for value in wrong]
-LATER = ["restart", "delayRestart", "maxRestarts", "stopTimeout", "stopGrace", "leaveTimeout"]
+LATER = ["restart", "delayRestart", "maxRestarts", "stopTimeout", "stopGrace", "leaveTimeout", "hangTimeout"]
 
 
 def values(options: Options) -> dict[str, object]:

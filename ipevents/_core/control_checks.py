@@ -14,6 +14,7 @@ from typing import Any
 from .._exceptions import Forged, ProtocolError, shown
 from .books import are_outcomes
 from .messages import (
+    CHANNEL_ITEMS,
     CONTROL_ITEMS,
     EVERYTHING,
     FAILED,
@@ -30,7 +31,9 @@ from .messages import (
     OFFLINE,
     ONLINE,
     PARENT,
+    PROBE,
     PROGRAM,
+    RUNS,
     STOP,
     Record,
     is_name,
@@ -44,6 +47,9 @@ _FROM_ABOVE = frozenset({PARENT, STOP, PROGRAM})
 # About a process and the one that has started it, so never between a client and a server.
 _PRIVATE = frozenset({STOP, PROGRAM, FAILED, FINISHED, FAULT})
 _PUBLIC = frozenset({GOODBYE})
+# Over a control channel: from the parent, and from a child.
+_DOWN_CHANNEL = frozenset({PROBE, STOP})
+_UP_CHANNEL = frozenset({RUNS})
 
 _MAX_COUNT = 1 << 64  # frames, events, milliseconds
 _MAX_EXITCODE = 1 << 32
@@ -88,12 +94,15 @@ _CHECKS: dict[str, Check] = {
     "exitcode": lambda value: value is None or (type(value) is int and abs(value) < _MAX_EXITCODE),
     "goes_on": _is_bool,
     "gone": _is_path,
+    "limit": _is_count,
+    "listener": _is_text(MAX_CAUSE),
     "milliseconds": _is_count,
     "number": _is_count,
     "outcomes": _are_counts,
     "path": _is_path,
     "pid": _is_pid,
     "refused": _is_bool,
+    "running": lambda value: value is None or _is_count(value),
     "route": lambda value: value == () or _is_path(value),
     "target": lambda value: value is None or is_pids((value,), 1),  # what a user wrote, perhaps ""
     "text": _is_text(MAX_TEXT),
@@ -120,7 +129,23 @@ def check_control(record: Record, *, is_parent: bool | None, is_public: bool) ->
     if kind == PROGRAM:
         _check_program(record)
         return {}
-    names = CONTROL_ITEMS[kind]
+    return _items(kind, record, CONTROL_ITEMS)
+
+
+def check_channel(record: Record, *, is_parent: bool) -> dict[str, Any]:
+    """Return the items of a record that came over a control channel. Raises as ``check_control`` does.
+
+    ``is_parent`` says whether the parent has sent it; otherwise a child has.
+    """
+    kind = record[KIND]
+    if type(kind) is not int or kind not in (_DOWN_CHANNEL if is_parent else _UP_CHANNEL):
+        raise ProtocolError(f"a record of the kind {shown(kind)}, which has no place on a control channel")
+    return _items(kind, record, CONTROL_ITEMS if kind == STOP else CHANNEL_ITEMS)
+
+
+def _items(kind: int, record: Record, table: dict[int, tuple[str, ...]]) -> dict[str, Any]:
+    """Return the items of a control record by their names. Raises ProtocolError for what they cannot be."""
+    names = table[kind]
     if len(record) != 1 + len(names):
         raise ProtocolError(f"a record of the kind {kind} with {len(record) - 1} items, not {len(names)}")
     items = dict(zip(names, record[1:], strict=True))

@@ -61,6 +61,11 @@ ACKNOWLEDGED = 28
 RESUMED = 29  # a session goes on with this connection: the same as ACKNOWLEDGED, and the next frame follows
 GOODBYE = 30  # no other connection of this session follows
 FAULT = 27  # the library or the system has failed in this process, which therefore ends
+# Between two supervisors, over the control channel (control_channel.py); STOP comes there as well.
+PROBE = 32  # the parent asks what runs in the child
+# The child's answer: for how long one listener has been running (None: none runs), which one it is, and, if
+# that is as long as the question says, the stacks of all threads. Number 0: one begins to run; not asked for.
+RUNS = 33
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
 CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -79,6 +84,11 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     ACKNOWLEDGED: ("number", "outcomes"),
     RESUMED: ("number", "outcomes"),
     GOODBYE: (),
+}
+# The same for those that come over a control channel only.
+CHANNEL_ITEMS: dict[int, tuple[str, ...]] = {
+    PROBE: ("number", "limit"),
+    RUNS: ("number", "running", "listener", "text"),
 }
 _UNNUMBERED = frozenset({ACKNOWLEDGED, RESUMED})
 # The places of items that may still change while their record waits.
@@ -161,8 +171,8 @@ def is_message(record: Record) -> bool:
 
 
 def control(kind: int, **items: Any) -> Record:
-    """A control record with these items, which are those of its kind in CONTROL_ITEMS."""
-    names = CONTROL_ITEMS[kind]
+    """A control record with these items, which are those of its kind in the tables above."""
+    names = CONTROL_ITEMS[kind] if kind in CONTROL_ITEMS else CHANNEL_ITEMS[kind]
     assert len(items) == len(names)
     return (kind, *[items[name] for name in names])
 

@@ -238,8 +238,11 @@ class Dispatcher:
             let_go(floor.lock)
             raise
         floor.gatherer = gatherer
+        floor.turns += 1
         floor.depth = 1
         floor.owner = ident
+        if floor.on_begin is not None:
+            floor.begins()
 
     def leave(self) -> None:
         """Undo one ``enter``. The outermost one gives the floor back and then writes what listeners sent.

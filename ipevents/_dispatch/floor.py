@@ -17,7 +17,8 @@ circle is possible:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from .._platform.latches import acquire_from_user
 
@@ -25,7 +26,7 @@ from .._platform.latches import acquire_from_user
 class Floor:
     """The lock and its state, see the module. ``Dispatcher.enter`` and ``leave`` take it and give it back."""
 
-    __slots__ = ("depth", "gatherer", "lock", "owed", "owner")
+    __slots__ = ("depth", "gatherer", "left", "lock", "on_begin", "owed", "owner", "turns")
 
     def __init__(self) -> None:
         # Held while listeners run; re-entrant, because a listener may emit. Guards the fields below. Only
@@ -39,6 +40,16 @@ class Floor:
         # ``Dispatcher.leave`` calls these when it has given the floor back: each writes what listeners of one
         # emitter have sent.
         self.owed: list[Callable[[], None]] = []
+        # For who watches over listeners, see listener_watch.py.
+        self.turns = 0  # how often it was taken
+        self.left: Iterator[Any] = iter(())  # messages of the frame that is delivered; how many are left
+        self.on_begin: Callable[[], None] | None = None  # called once, by the thread that takes it next
+
+    def begins(self) -> None:
+        """Call ``on_begin``, once. In the thread that has taken the floor."""
+        on_begin, self.on_begin = self.on_begin, None
+        if on_begin is not None:
+            on_begin()
 
     def take(self) -> None:
         """Take the lock, waiting while another thread runs listeners.
@@ -57,6 +68,7 @@ class Floor:
             self.depth = self.owner = 0
             self.gatherer = None
             self.owed = []
+        self.on_begin = None  # it rings for a thread of the parent
 
 
 process_floor = Floor()

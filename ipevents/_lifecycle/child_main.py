@@ -16,6 +16,7 @@ import queue
 import signal
 import sys
 import threading
+from typing import Any
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
@@ -24,9 +25,12 @@ from .._core.messages import (
     FAULT,
     FINISHED,
     KIND,
+    MAX_CAUSE,
     MAX_TEXT,
     PAYLOADS,
+    PROBE,
     PROGRAM,
+    RUNS,
     STOP,
     Record,
     control,
@@ -35,8 +39,10 @@ from .._core.messages import (
 from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._core.topology import Up
+from .._dispatch.listener_watch import ListenerWatch
 from .._exceptions import Closed, LinkError, ProtocolError, WorkerRefused
 from .._links.link import Link
+from .._node.incoming import Incoming
 from .._payload import forms, inheritance
 from .._platform import exits, hooks, os_signals, registry, signal_exceptions
 from .._platform.clock import monotonic, sleep
@@ -45,6 +51,7 @@ from .._platform.logs import Log, traceback_of
 from .._platform.threads import Deadline, is_readable, main_ident, start_thread
 from .._processes import programs
 from .._processes.child_state import LEAST_STEP_SECONDS
+from .._processes.control_channel import ControlChannel
 from .._processes.process import Launch
 from .._processes.programs import Program
 from .._processes.role import HUNG_EXITCODE
@@ -91,6 +98,13 @@ class ChildRole:
     def __init__(self, life: Lifecycle, launch: Launch) -> None:
         self.life = life
         self.link: Link | None = None  # to the parent
+        self.channel: ControlChannel | None = None
+        if launch.channel is not None:
+            self.channel = ControlChannel(launch.channel, self._asked, is_to_parent=True)
+        self._watch: ListenerWatch | None = None  # once the parent has asked; for the supervisor's thread
+        self._has_begun = False  # a listener runs; the parent is to be told
+        self._is_asked_to_stop = False  # by the parent
+        self._link_says_stop = Latch()  # all that the parent had sent before has been handled; or it is gone
         self.orphaned = False
         self.failed = False  # the link to the parent ended for a fault
         self._launch = launch
@@ -269,8 +283,59 @@ class ChildRole:
             self._has_program = True
             self._program.put(record)
         elif kind == STOP:
-            seconds = int(items_of(record)["milliseconds"]) / 1000
-            self.life.request_stop(max(seconds, LEAST_STEP_SECONDS / 2))
+            self._link_says_stop.set()
+            self._stop(items_of(record)["milliseconds"])
+
+    def _asked(self, kind: int, items: dict[str, Any]) -> None:
+        """Handle what the parent says over the control channel. In the supervisor's thread."""
+        if kind == STOP:
+            self._stop(items["milliseconds"])
+        elif kind == PROBE:
+            self._answer(items["number"], items["limit"] / 1000)
+
+    def _stop(self, milliseconds: int) -> None:
+        """Stop, as the parent asks for it: over the channel at once, then over the link as well."""
+        self._is_asked_to_stop = True
+        self.life.request_stop(max(milliseconds / 1000, LEAST_STEP_SECONDS / 2))
+
+    def _answer(self, number: int, limit: float) -> None:
+        """Tell the parent for how long one listener has been running, and the stacks if that is too long."""
+        floor = self.life.node.dispatcher.floor
+        watch = self._watch
+        if watch is None:
+            watch = self._watch = ListenerWatch(floor, [Incoming._deliver.__code__])
+        running = watch.look(monotonic())
+        if running is None:
+            floor.on_begin = self._begins
+            running = watch.look(monotonic())  # it may have begun just now
+        is_long = running is not None and running >= limit
+        answer = control(
+            RUNS,
+            number=number,
+            running=None if running is None else int(running * 1000),
+            listener=watch.listener[:MAX_CAUSE] if is_long else "",
+            text=watch.stacks() if is_long else "",
+        )
+        assert self.channel is not None
+        self.channel.put(answer)
+
+    def _begins(self) -> None:
+        """Note that a listener is about to run, and have the parent told. In the thread that runs it."""
+        self._has_begun = True
+        supervisor = self.life.supervisor
+        if supervisor is not None:
+            supervisor.sentinels.ring()
+
+    def look(self) -> None:
+        """Tell the parent that a listener has begun to run, if it waits for that."""
+        if self._has_begun and self.channel is not None:
+            self._has_begun = False
+            self.channel.put(control(RUNS, number=0, running=0, listener="", text=""))
+            self.channel.write()
+
+    def channel_failed(self, error: Exception) -> None:
+        """Report a parent that sends what cannot come over the channel. The link goes on."""
+        self.life.node.error(error)
 
     def _closed(self, link: Link, error: Exception | None) -> None:
         """Note the end of the link to the parent: without it this process has no purpose.
@@ -280,6 +345,7 @@ class ChildRole:
         if error is not None:
             self.life.node.error(error)
         self.life.node.incoming.held.released.set()
+        self._link_says_stop.set()
         if isinstance(error, LinkError) and not self.life.stopping.is_set():
             self.failed = True
         if not self.life.stopping.is_set():  # in a stop the link ends in order
@@ -392,6 +458,8 @@ class ChildRole:
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
             signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there
         if self._left.wait(deadline.left()):
+            if self._is_asked_to_stop and not self.orphaned:  # what it had sent before is still handled
+                self._link_says_stop.wait(deadline.left())
             self._wait_held(deadline)
             return
         log.warning("! the main thread of %s does not end; the process does", self.life.node.place())
@@ -420,6 +488,8 @@ class ChildRole:
         """Give our copies of the descriptors back in a process made by os.fork()."""
         if self.link is not None:
             self.link.abandon()
+        if self.channel is not None:
+            self.channel.abandon()
 
     def _guard(self) -> None:
         """Start a thread that ends this process soon after the end of the parent.

@@ -192,7 +192,8 @@ class Incoming:
         count = unheard = unreadable = 0
         dispatcher.enter(gathers=gathers or len(messages) > 1)
         try:
-            for payload in messages:
+            dispatcher.floor.left = left = iter(messages)
+            for payload in left:
                 receivers = kept.get(event)
                 if not receivers:
                     receivers = dispatcher.find(event, origin)
@@ -236,7 +237,8 @@ class Incoming:
         count = unheard = unreadable = 0
         dispatcher.enter(gathers=True)
         try:
-            for event, payload in zip(events, messages, strict=True):
+            dispatcher.floor.left = left = iter(messages)
+            for event, payload in zip(events, left, strict=True):
                 receivers = kept.get(event)
                 if receivers is None:
                     receivers = dispatcher.find(event, origin)

@@ -12,10 +12,23 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from .._core.child_states import Contact, ContactEvent, Phase, PhaseEvent, next_contact, next_phase
-from .._core.messages import FAILED, FAULT, FINISHED, KIND, ONLINE, PROGRAM, STOP, Record, control, items_of
+from .._core.messages import (
+    FAILED,
+    FAULT,
+    FINISHED,
+    KIND,
+    ONLINE,
+    PROBE,
+    PROGRAM,
+    STOP,
+    Record,
+    control,
+    items_of,
+)
 from .._core.outbox import Outbox
 from .._core.restarts import GiveUp, Restart, RestartDecision, RestartPolicy
 from .._core.stopping import grace
+from .._core.vigil import Vigil
 from .._exceptions import (
     GaveUp,
     ProcessError,
@@ -33,6 +46,7 @@ from .._platform.latches import Latch
 from .._platform.logs import Log
 from .._platform.threads import Deadline
 from .._transport.stream import Stream
+from .control_channel import ControlChannel
 from .process import ChildProcess
 from .programs import Program
 
@@ -68,6 +82,7 @@ class ChildState:
         *,
         stop_grace: float = 1.0,
         leave_timeout: float | None = None,
+        hang_timeout: float | None = None,
     ) -> None:
         self.name = name
         self.inherited = inherited or Inheritance()  # kept with the child, for all starts
@@ -77,6 +92,7 @@ class ChildState:
         self.start_method = start_method
         self.stop_grace = stop_grace  # seconds
         self.leave_timeout = leave_timeout  # seconds, None for no limit
+        self.hang_timeout = hang_timeout  # seconds that a listener may run, None for no limit
         self.program, self.program_size = forms.encode(tuple(program), {})
         self.phase = Phase.NEW
         self.process: ChildProcess | None = None  # while RUNNING and EXITED
@@ -102,6 +118,9 @@ class ChildState:
         self.sent_before = 0  # events on its link until this start
         self.admitted_at = 0.0  # while ADMITTED
         self.is_named = False
+        self.channel: ControlChannel | None = None  # to its process, until that has ended
+        self.vigil: Vigil | None = None  # over its process, while that runs and is not asked to stop
+        self.was_written_to = False  # since the vigil sleeps
         self.early: Connection | None = None  # while STARTING and CONNECTED: the link gets it after the start
         # What the process has reported of its end.
         self.finished = False
@@ -185,6 +204,26 @@ class ChildState:
         self.starts += 1
         self.process = process
         self._has_program = False
+
+    def watch_over(self, channel: ControlChannel) -> None:
+        """Take the control channel to a process that was started, and begin its vigil. State lock held."""
+        self.channel = channel
+        if self.hang_timeout is not None:
+            self.vigil = Vigil(self.hang_timeout)
+            self.ask()
+
+    def ask(self) -> None:
+        """Send the process the question of the vigil. State lock held."""
+        vigil, channel = self.vigil, self.channel
+        if vigil is not None and channel is not None:
+            channel.put(control(PROBE, number=vigil.number, limit=int(vigil.limit * 1000)))
+
+    def end_channel(self) -> None:
+        """Close the control channel to a process that has ended. In the supervisor's thread."""
+        self.vigil = None
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
 
     def exited(self, code: int | None, now: float) -> None:
         """Note that its process has ended with this exit code. State lock held."""
@@ -285,7 +324,8 @@ class ChildState:
         if self.phase is Phase.WAITING:
             return [self.restart_at]
         if self.phase is Phase.RUNNING:
-            return [self.warn_at, self.term_at if self._is_out_of_reach() else None, self.kill_at]
+            times = [self.warn_at, self.term_at if self._is_out_of_reach() else None, self.kill_at]
+            return times if self.vigil is None else [*times, self.vigil.next_at]
         if self.phase is Phase.EXITED and self.contact is Contact.ADMITTED:
             return [self.admitted_at + ADMITTED_SECONDS]
         if self.phase is Phase.EXITED and self.contact is Contact.READ and not self.link.is_settled:
@@ -307,7 +347,11 @@ class ChildState:
             return
         self.link.lost_as = "stopped"
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
-        self.link.tell(control(STOP, milliseconds=int((left - step) * 1000)))
+        stop = control(STOP, milliseconds=int((left - step) * 1000))
+        if self.channel is not None:  # at once; what is queued on the link is still handled
+            self.channel.put(stop)
+        self.link.tell(stop)
+        self.vigil = None
         now = monotonic()
         self.stop_sent = True
         if self.term_at is None and not self.term_sent:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.callable_names import failure
 from .._core.child_states import Phase
+from .._core.log_lines import one_line
 from .._core.messages import Record
 from .._core.state import Stage
-from .._exceptions import LinkError, StartFailed, Unpicklable, WorkerRefused
+from .._core.vigil import Act, Vigil
+from .._exceptions import Hung, LinkError, StartFailed, Unpicklable, WorkerRefused
 from .._links.link import Link
 from .._node.node import Node
 from .._payload.inheritance import Inheritance
@@ -31,6 +34,7 @@ from .._platform.signal_resend import AGAIN_SECONDS
 from .._platform.threads import Deadline
 from .child_socket import ChildSocket
 from .child_state import ChildState
+from .control_channel import ControlChannel
 from .process import ChildProcess, Launch, boot_server
 
 if TYPE_CHECKING:
@@ -157,28 +161,42 @@ class Children:
         with self._node.lock:
             child.starts_now(monotonic())
             self._socket.expect(child)
-        secrets = (self._socket.address, child.key_id, child.token)
+        ours, theirs = socket.socketpair()
         launch = Launch(
-            *secrets, os.getpid(), self._depth + 1, child.is_worker, child.start_method, child.stop_grace
+            self._socket.address,
+            child.key_id,
+            child.token,
+            os.getpid(),
+            self._depth + 1,
+            child.is_worker,
+            child.start_method,
+            child.stop_grace,
+            theirs,
         )
+        channel = ControlChannel(ours, partial(self._told, child), is_to_parent=False)
         process = None
         try:
             inherited = child.inherited.passed(child.start_method)
             process = ChildProcess(self._child_main, launch, child.name, inherited)
-            self._started(child, process)
+            self._started(child, process, channel)
         except BaseException:  # of a signal handler, where there is a process
             if process is not None and child.process is None:
                 process.discard()
+            if child.channel is not channel:
+                channel.close()
             raise
+        finally:
+            theirs.close()
         log.debug("= %s started", child.title)
 
-    def _started(self, child: ChildState, process: ChildProcess) -> None:
+    def _started(self, child: ChildState, process: ChildProcess, channel: ControlChannel) -> None:
         """Note that the process runs: from here on it has its name and is watched.
 
         Where a stop began meanwhile, it is killed at once.
         """
         with self._node.lock:
             child.started(process)
+            child.watch_over(channel)
             child.link.wake_waiters()
             self._socket.name(child, str(process.pid))
             child.warn_at = monotonic() + SILENT_SECONDS
@@ -187,6 +205,80 @@ class Children:
             stopping = self._node.stage is not Stage.OPEN
             if stopping or child.wanted:
                 child.kill_at = monotonic()
+
+    # What children say of what runs in them: over their control channels, in the supervisor's thread
+
+    def _told(self, child: ChildState, kind: int, items: dict[str, Any]) -> None:
+        """Handle the record RUNS of a child."""
+        number, running = items["number"], items["running"]
+        with self._node.lock:
+            vigil = child.vigil
+            if vigil is None:
+                return
+            now = monotonic()
+            if number == 0:
+                vigil.begins(now)
+                return
+            seconds = None if running is None else running / 1000
+            act = vigil.answered(now, number, seconds, owes=child.link.owes)
+            if act is Act.SLEEP:
+                self._sleep(child, vigil, now)
+        if act is Act.HUNG:
+            assert seconds is not None
+            self._hung(
+                child, Hung(child.pid, child.name, round(seconds, 3), items["listener"], items["text"])
+            )
+
+    def _sleep(self, child: ChildState, vigil: Vigil, now: float) -> None:
+        """Ask a child no more until something is written to it, or begins to run there. State lock held."""
+        stream = child.link.connection
+        if stream is not None:
+            child.was_written_to = False
+            stream.call_at_write(partial(self._written, child))
+        if stream is None or child.link.owes:  # asked again: it may have been written just now
+            vigil.begins(now)
+
+    def _written(self, child: ChildState) -> None:
+        """Note that something was written to a child. In any thread, perhaps with the state lock held."""
+        child.was_written_to = True
+        self._ring()
+
+    def _watch_over(self, child: ChildState, now: float) -> None:
+        """Ask a child what runs in it, or kill it because it gives no answer, where it is time for that."""
+        with self._node.lock:
+            vigil = child.vigil
+            if vigil is None or not child.alive:
+                return
+            if child.was_written_to:
+                child.was_written_to = False
+                vigil.begins(now)
+            act = vigil.look(now)
+            if act is Act.ASK:
+                child.ask()
+                self._ring()  # to write it
+        if act is Act.SILENT:
+            assert child.process is not None
+            why = _why_silent(child.process.pid)
+            self._hung(child, Hung(child.pid, child.name, vigil.limit, why=why))
+
+    def _hung(self, child: ChildState, error: Hung) -> None:
+        """Report a child that hangs, and kill it. It is started again as after any other death."""
+        self._node.error(error, child=child.handle)
+        with self._node.lock:
+            child.vigil = None
+            if child.alive:
+                child.kill_at = monotonic()
+        self._ring()
+
+    def channel_failed(self, channel: ControlChannel, error: Exception) -> None:
+        """Report that a child has sent what cannot come over a control channel, and hang up on it."""
+        with self._node.lock:
+            child = next((child for child in self._states if child.channel is channel), None)
+        if child is not None:
+            text = f"{child.title} sent what makes no sense, and the connection ends: {error}"
+            error.args = (one_line(text),)
+            self._node.error(error, child=child.handle)
+            child.link.disconnect()
 
     # What children report: in the readers of their links
 
@@ -262,6 +354,7 @@ class Children:
             if process is not None:
                 child.exitcode = process.reap()
                 process.close()
+            child.end_channel()
             with self._node.lock:
                 self._end(child)
             child.ended.set()
@@ -288,6 +381,8 @@ class Children:
             child.link.abandon()
             if child.process is not None:
                 child.process.abandon()
+            if child.channel is not None:
+                child.channel.abandon()
         self._socket.abandon()
         if self._fork_server is not None:
             self._fork_server.abandon()
@@ -318,6 +413,7 @@ class Children:
             with self._node.lock:
                 if child.alive:
                     child.exited(code, monotonic())
+            child.end_channel()
             log.debug("= %s ended with %s", child.title, code)
         # What it wrote is read first, also where a forked helper keeps its end open.
         child.link.disconnect()
@@ -331,6 +427,8 @@ class Children:
                 self._finish(child, stopping=deadline is not None)
         if child.phase is Phase.WAITING and child.restart_at <= now:
             self._restart(child, stopping=deadline is not None)
+        if child.vigil is not None:
+            self._watch_over(child, now)
         child.act(now)
 
     def _finish(self, child: ChildState, *, stopping: bool) -> None:
@@ -426,6 +524,20 @@ class Children:
                 self._announce_end(child)
             return
         self.restarts += 1
+
+
+def _why_silent(pid: int) -> str:
+    """Return why a process may give no answer, as far as the system tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):  # no such file system, or the process has ended
+        state = b""
+    if state in (b"T", b"t"):
+        return "its process is stopped, by a SIGSTOP or a debugger"
+    if state == b"D":
+        return "its process waits for a device, or for a file of another machine"
+    return "it may be in C code that keeps other threads from running"
 
 
 def refused_here(child: ChildState) -> WorkerRefused:

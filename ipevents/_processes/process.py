@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Callable
 from multiprocessing import process
 from multiprocessing.process import BaseProcess
@@ -41,6 +42,7 @@ class Launch(NamedTuple):
     is_worker: bool
     start_method: str
     stop_grace: float = 1.0  # seconds that a stop leaves the program to notice it
+    channel: socket.socket | None = None  # the child's end of the control channel
 
     def __repr__(self) -> str:
         return f"<Launch depth {self.depth} of {self.parent_pid}>"

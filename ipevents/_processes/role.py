@@ -12,6 +12,7 @@ from typing import Protocol
 
 from .._core.messages import Record
 from .._platform.threads import Deadline
+from .control_channel import ControlChannel
 
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 
@@ -20,6 +21,7 @@ class Role(Protocol):
     """What the rest asks and announces to a role. Called in any thread, where the docstring names none."""
 
     is_child: bool
+    channel: ControlChannel | None  # to the parent
     orphaned: bool  # the parent is gone, or has cut the link off
     ends_at_once: bool  # set by hurry(): its last signal ends this process, so all else has to come first
 
@@ -28,6 +30,12 @@ class Role(Protocol):
 
     def parent_ended(self) -> None:
         """Note that the parent's process has ended. In the supervisor's thread."""
+
+    def look(self) -> None:
+        """Tell the parent what it waits for. In the supervisor's thread, each time it wakes."""
+
+    def channel_failed(self, error: Exception) -> None:
+        """Report that the parent has sent what cannot come over the channel. In the supervisor's thread."""
 
     def look_again(self) -> None:
         """Check again whether anything keeps this process. Signal handlers may call it.
@@ -78,6 +86,7 @@ class TopRole:
     """
 
     is_child = False
+    channel: ControlChannel | None = None
     orphaned = False
     ends_at_once = False
 
@@ -88,6 +97,12 @@ class TopRole:
         pass
 
     def parent_ended(self) -> None:
+        pass
+
+    def look(self) -> None:
+        pass
+
+    def channel_failed(self, error: Exception) -> None:
         pass
 
     def look_again(self) -> None:

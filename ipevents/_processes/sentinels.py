@@ -9,10 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import select
+from collections.abc import Sequence
 
 from .._platform.latches import Wakeup
 from .._platform.threads import for_poll, is_readable
 from .child_state import ChildState
+from .control_channel import ControlChannel
 from .pidfds import Gone, Held, open_pidfd
 
 
@@ -24,6 +26,7 @@ class Sentinels:
 
     def __init__(self) -> None:
         self._watched: dict[int, ChildState] = {}
+        self._channels: dict[int, tuple[ControlChannel, int]] = {}  # by descriptor; with what is waited for
         self._parent: Held | None = None
         self._poll = select.poll()
         self._wakeup = Wakeup()
@@ -67,12 +70,15 @@ class Sentinels:
         """
         return None if self._parent is None else os.dup(self._parent.number)
 
-    def wait(self, alive: list[ChildState], seconds: float | None) -> tuple[list[ChildState], bool]:
-        """Wait for the end of one of these children or of the parent, or for a ring; at most ``seconds``.
+    def wait(
+        self, alive: list[ChildState], seconds: float | None, channels: Sequence[ControlChannel] = ()
+    ) -> tuple[list[ChildState], bool, list[ControlChannel]]:
+        """Wait for the end of one of these children or of the parent, a channel, or a ring.
 
-        Where ``seconds`` is more than the system takes, it ends earlier. Returns the children that have
-        ended, and whether the parent has. Each end is returned once.
+        At most ``seconds``; where that is more than the system takes, it ends earlier. Returns the children
+        that have ended, whether the parent has, each end once, and the channels to be read.
         """
+        self._register(channels)
         for child in alive:
             process = child.process
             if process is None:
@@ -84,15 +90,33 @@ class Sentinels:
         ready = self._poll.poll(for_poll(seconds))
         self._wakeup.clear()
         ended = []
+        heard = []
         parent_ended = False
-        for descriptor, _ in ready:
-            if self._parent is not None and descriptor == self._parent.number:
+        for descriptor, happened in ready:
+            if descriptor in self._channels:
+                if happened & ~select.POLLOUT:
+                    heard.append(self._channels[descriptor][0])
+            elif self._parent is not None and descriptor == self._parent.number:
                 self._poll.unregister(descriptor)
                 parent_ended = True
             elif descriptor in self._watched:
                 self._poll.unregister(descriptor)
                 ended.append(self._watched.pop(descriptor))
-        return ended, parent_ended
+        return ended, parent_ended, heard
+
+    def _register(self, channels: Sequence[ControlChannel]) -> None:
+        """Wait for these channels and no others: for what comes, and for room where something waits."""
+        wanted = {}
+        for channel in channels:
+            if not channel.is_over:
+                flags = select.POLLIN | (select.POLLOUT if channel.has_more else 0)
+                wanted[channel.fileno()] = (channel, flags)
+        for descriptor in self._channels.keys() - wanted.keys():
+            self._poll.unregister(descriptor)
+        for descriptor, (channel, flags) in wanted.items():
+            if self._channels.get(descriptor) != (channel, flags):
+                self._poll.register(descriptor, flags)
+        self._channels = wanted
 
     def close(self) -> None:
         """Close the descriptors. Called by the thread that waited, when no thread will wait any more."""

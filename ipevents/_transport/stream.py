@@ -20,6 +20,7 @@ from .silence import keep_alive, limit_send, on_its_way
 from .sockets import kept
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
 # Plain ints: an operation on the enum constants of socket takes longer than finding the kernel's buffer full.
@@ -41,6 +42,7 @@ class Stream:
 
     __slots__ = (
         "_every",
+        "_on_write",
         "_seen_since",
         "dead_after",
         "failed",
@@ -95,6 +97,7 @@ class Stream:
         self.is_watched = False
         self.look_at = math.inf
         self._every = math.inf
+        self._on_write: Callable[[], None] | None = None
         self._seen_since: float | None = None  # each look since then has found something on its way
         try:
             self.socket = socket.socket(fileno=kept(os.dup, connection.fileno()))
@@ -117,8 +120,20 @@ class Stream:
             limit_send(self.socket, self._every)
             self.look_at = 0.0
 
+    def call_at_write(self, call: Callable[[], None]) -> None:
+        """Have this called after the next write, once. For a connection that is not watched: not over TCP.
+
+        In any thread. ``call`` must neither block nor take a lock.
+        """
+        self._on_write = call
+        self.look_at = 0.0
+
     def watch(self, now: float) -> None:
         """Begin a watch: something was written, and the time for a look was over."""
+        if self._on_write is not None:
+            self.look_at = math.inf
+            self._on_write()
+            return
         self.look_at = now + self._every
         self.is_watched = True
 

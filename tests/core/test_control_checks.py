@@ -7,6 +7,7 @@ import pytest
 from ipevents._core import control_checks
 from ipevents._core.control_checks import check_control
 from ipevents._core.messages import (
+    CHANNEL_ITEMS,
     CONTROL_ITEMS,
     GOODBYE,
     INTEREST,
@@ -21,7 +22,17 @@ from ipevents._exceptions import Forged, ProtocolError
 
 
 def test_each_item_of_each_kind_is_checked():
-    assert {name for names in CONTROL_ITEMS.values() for name in names} == set(control_checks._CHECKS)
+    tables = {**CONTROL_ITEMS, **CHANNEL_ITEMS}
+    assert {name for names in tables.values() for name in names} == set(control_checks._CHECKS)
+
+
+@pytest.mark.parametrize("kind", CHANNEL_ITEMS)
+@pytest.mark.parametrize("is_parent", [True, False, None])
+@pytest.mark.parametrize("is_public", [True, False])
+def test_what_belongs_to_a_control_channel_has_no_place_on_a_link(kind, is_parent, is_public):
+    record = (kind, *[0 for _ in CHANNEL_ITEMS[kind]])
+    with pytest.raises(ProtocolError):
+        check_control(record, is_parent=is_parent, is_public=is_public)
 
 
 def test_the_items_are_returned_by_their_names():

@@ -10,6 +10,7 @@ import pytest
 from ipevents._core import messages
 from ipevents._core.messages import (
     BROADCAST,
+    CHANNEL_ITEMS,
     CONTROL_ITEMS,
     INTEREST,
     LAST_MESSAGE,
@@ -307,7 +308,7 @@ KINDS = {
 
 
 def test_no_two_kinds_of_records_share_a_number():
-    assert len(KINDS) == len(set(KINDS.values())) == 23
+    assert len(KINDS) == len(set(KINDS.values())) == 25
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -329,8 +330,10 @@ def test_what_has_no_kind_is_no_message(kind):
 def test_each_kind_of_control_records_has_names_for_its_items():
     kinds = {kind for kind in KINDS.values() if kind > LAST_MESSAGE}
 
-    assert set(CONTROL_ITEMS) == kinds - {PROGRAM}  # which has those of a message record
-    assert all(len(set(names)) == len(names) for names in CONTROL_ITEMS.values())
+    assert not set(CONTROL_ITEMS) & set(CHANNEL_ITEMS)
+    tables = {**CONTROL_ITEMS, **CHANNEL_ITEMS}
+    assert set(tables) == kinds - {PROGRAM}  # which has those of a message record
+    assert all(len(set(names)) == len(names) for names in tables.values())
 
 
 @pytest.mark.parametrize("kind", CONTROL_ITEMS)

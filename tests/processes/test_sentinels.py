@@ -50,8 +50,8 @@ def children():
 def test_the_end_of_a_child_is_told_once(watch, children):
     one, other = children
     one.end()
-    assert watch.wait([one, other], CEILING_SECONDS) == ([one], False)
-    assert watch.wait([other], 0.0) == ([], False)
+    assert watch.wait([one, other], CEILING_SECONDS) == ([one], False, [])
+    assert watch.wait([other], 0.0) == ([], False, [])
 
 
 def test_the_end_of_the_parent_is_told_once(watch, children):
@@ -59,15 +59,15 @@ def test_the_end_of_the_parent_is_told_once(watch, children):
     assert watch.add_parent(one.popen.pid)
     assert not watch.parent_is_gone(0.0)
     one.end()
-    assert watch.wait([other], CEILING_SECONDS) == ([], True)
-    assert watch.wait([other], 0.0) == ([], False)
+    assert watch.wait([other], CEILING_SECONDS) == ([], True, [])
+    assert watch.wait([other], 0.0) == ([], False, [])
     assert watch.parent_is_gone(0.0)
 
 
 def test_a_ring_ends_the_wait_from_any_thread(watch):
     ringer = threading.Thread(target=watch.ring)
     ringer.start()
-    assert watch.wait([], None) == ([], False)
+    assert watch.wait([], None) == ([], False, [])
     ringer.join()
 
 
@@ -76,7 +76,7 @@ def test_a_ring_ends_the_wait_from_any_thread(watch):
 )
 def test_any_number_of_seconds_can_be_waited_for(watch, seconds):
     watch.ring()
-    assert watch.wait([], seconds) == ([], False)
+    assert watch.wait([], seconds) == ([], False, [])
 
 
 def test_without_a_parent_none_is_gone(watch):
