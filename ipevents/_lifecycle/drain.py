@@ -29,7 +29,8 @@ def flush(node: Node, deadline: Deadline) -> None:
 
     Goodbye is said to all before any is waited for: one that does not read may use up the time. The other
     ends acknowledge at once then. Both waits of a link end with its connection, too. In the end what was
-    handled meanwhile is acknowledged.
+    handled meanwhile is acknowledged, with the frame in which a reader just is: its listener may have asked
+    for this stop. One whose listener does not return is waited for no longer than GOODBYE_SECONDS.
     """
     with node.lock:
         links = _links(node)
@@ -42,7 +43,9 @@ def flush(node: Node, deadline: Deadline) -> None:
         for link in links:
             if link.is_public:
                 link.wait_acknowledged(deadline)
+        handling = Deadline(min(GOODBYE_SECONDS, deadline.left() or 0.0))
         for link in links:
+            link.wait_handled(handling)
             link.acknowledge()
             link.flush(deadline)
 

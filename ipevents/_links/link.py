@@ -91,6 +91,8 @@ class Link(Writer):
         self._closed = Latch()
         self._closed.set()
         self._streams: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
+        self.is_handling = False  # the reader thread is in a frame, between its first record and its last
+        self.awaits_handling = False  # a stop waits for the end of that
         try:
             self._reader = start_thread(f"reader-{name}", self._read_loop)
             self._start_writer()
@@ -259,6 +261,24 @@ class Link(Writer):
                 return False
             self.wait_room(_FLUSH_STEP_SECONDS if left is None else min(left, _FLUSH_STEP_SECONDS))
         return True
+
+    def wait_handled(self, deadline: Deadline) -> None:
+        """Wait until the reader thread has handled the frame in which it is.
+
+        State lock held by the caller, and released during each wait. The wait ends with the connection, or at
+        the deadline: a listener may keep the reader.
+        """
+        self.awaits_handling = True  # before the question: the reader clears its flag, and then looks here
+        while self.is_handling and self.connection is not None:
+            left = deadline.left()
+            if left == 0.0:
+                return
+            self.wait_room(_FLUSH_STEP_SECONDS if left is None else min(left, _FLUSH_STEP_SECONDS))
+
+    def tell_handled(self) -> None:
+        """Let ``wait_handled`` look again. In the reader thread."""
+        with self._lock:
+            self.wake_waiters()
 
     def say_goodbye(self) -> None:
         """End our direction of the connection.

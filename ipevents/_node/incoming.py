@@ -74,6 +74,7 @@ class Incoming:
         node = self._node
         alone = len(records) == 1
         exact = size if alone else None  # of a record; None: to be worked out where it is needed
+        link.is_handling = True
         try:
             if link.resuming is not None and link.expects_resumed and records[0][KIND] != RESUMED:
                 raise ProtocolError("it does not say where the session goes on")
@@ -122,6 +123,9 @@ class Incoming:
                 outgoing.write_dirty()
         if size == LOST or (records and (records[0][KIND] <= LAST_MESSAGE or has_number(records))):
             link.handled_frame(size)
+        link.is_handling = False
+        if link.awaits_handling:
+            link.tell_handled()
         if node.deferred:
             node.lock.run_deferred()
 

@@ -379,6 +379,33 @@ def test_what_came_after_a_listener_has_ended_the_process_is_dropped_there(top):
     assert past["acknowledgedAs"] == {**NOTHING, "delivered": 21, "dropped": 29}
 
 
+def ends_late():
+    from ipevents import ipem
+    from ipevents._lifecycle import drain
+
+    flush, flushing = drain.flush, threading.Event()
+
+    def flush_late(node, deadline):
+        flushing.set()
+        flush(node, deadline)
+
+    def end(message):
+        ipem.stop()
+        flushing.wait(CEILING)
+
+    drain.flush = flush_late
+    ipem.on("end", end)
+    ipem.options(stopTimeout=300).start()  # so long the stop waits for the listener before that
+
+
+def test_the_event_whose_listener_ends_the_process_is_acknowledged_although_it_returns_late(top):
+    child = top.worker(ends_late, restart=False)
+    child.send("end")
+    child.join(CEILING)
+    past = at_rest(top, lambda stats: not stats["links"])["past"]
+    assert (past["sent"], past["acknowledged"], past["lost"]) == (1, 1, 0)
+
+
 def test_the_check_finds_what_is_missing():
     stats = Emitter().stats()
     assert imbalances(stats) == []
