@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core.state import Stage
 from ._options import MAX_STOP_SECONDS, seconds
+from ._payload.outcomes import raise_again, value_of
 
 if TYPE_CHECKING:
     from ._lifecycle.lifecycle import Lifecycle
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
 class Child:
     """A child process, over all its restarts. ``worker()`` and ``fork()`` return it.
 
-    Everything may be used from any thread. Only ``stop``, ``join`` and ``send`` may block.
+    Everything may be used from any thread. Only ``stop``, ``join``, ``result`` and ``send`` may block.
     """
 
-    __slots__ = ("_life", "_state")
+    __slots__ = ("_life", "_state", "_value")
 
     def __init__(self, life: Lifecycle, state: ChildState) -> None:
         self._life = life
         self._state = state
+        self._value: tuple[Any] | None = None  # what its function has returned, once it was asked for
 
     @property
     def pid(self) -> str:
@@ -124,6 +126,40 @@ class Child:
         if not self._state.ended.is_set():
             self._life.check_join()
         return self._state.ended.wait(given)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return what the function of this child has returned, or raise what it raised.
+
+        A value counts as soon as it has come, whether the child lives on or not; where the function runs
+        again, by ``restart=True``, the first one that is asked for stays. What the function raises counts
+        once the child has ended for good. It is raised with its own type where that can be rebuilt here, with
+        a RemoteError as its cause that has the traceback of the child, otherwise as that RemoteError.
+
+        Waits for at most ``timeout`` seconds (None: without limit), then raises TimeoutError. Raises
+        ChildEnded if the child has ended for good without either: it was stopped or killed, or has called
+        ``sys.exit()``. Raises WouldDeadlock in a listener, where it would wait; Unpicklable for a value that
+        could not be sent; UnreadablePayload for one that cannot be read here; TypeError for a child that runs
+        a script, and for a wrong timeout, as ValueError.
+        """
+        given, state = seconds(timeout), self._state
+        if not state.is_function:
+            raise TypeError(
+                f"child {state.name} runs a script, which returns nothing; join() waits for its end"
+            )
+        if not state.concluded.is_set():
+            self._life.check_join("result()")
+        if not state.concluded.wait(given):
+            raise TimeoutError(f"child {state.name} has returned nothing within {given:g} s")
+        returned, raised = state.returned, state.raised
+        value = self._value  # after ``returned``, which another thread may have taken
+        if value is None and returned is not None:
+            value = self._value = (value_of(returned),)
+            state.returned = None  # not kept twice
+        if value is not None:
+            return value[0]
+        if raised is not None:
+            raise_again(raised)
+        raise state.came_to_nothing()
 
     def _check_fork(self) -> None:
         """Raise ForkedError in a process made by ``os.fork()``: the child is not its child."""

@@ -290,22 +290,35 @@ class Emitter:
         self._node.dispatcher.add(event, listener, sender=origin, once=once)
         return self
 
-    def waitFor(self, event: str, timeout: float | None = None, where: Listener | None = None) -> Message:
+    def waitFor(
+        self,
+        event: str,
+        timeout: float | None = None,
+        where: Listener | None = None,
+        *,
+        child: Child | None = None,
+    ) -> Message:
         """Block until the next event with this name comes, and return its message.
 
         With ``where``, only an event for which ``where(message, *args, **kwargs)`` returns true counts. It
-        runs like a listener; what it raises is raised here.
+        runs like a listener; what it raises is raised here. With ``child``, the wait also ends when that
+        child has ended for good, with ChildEnded, whose cause is the last error about it.
 
         Waits for ``timeout`` seconds (None: no limit), then raises TimeoutError. Raises WouldDeadlock in a
         listener, Closed when the emitter is stopped meanwhile, NotStarted, InvalidEvent, InvalidListener for
         a wrong ``where``, TypeError or ValueError for a wrong timeout.
         """
-        with self.expecting(event, timeout, where) as expectation:
+        with self.expecting(event, timeout, where, child=child) as expectation:
             pass
         return expectation.message
 
     def expecting(
-        self, event: str, timeout: float | None = None, where: Listener | None = None
+        self,
+        event: str,
+        timeout: float | None = None,
+        where: Listener | None = None,
+        *,
+        child: Child | None = None,
     ) -> Expectation:
         """Return a context manager that waits for an event at the end of its block.
 
@@ -320,7 +333,9 @@ class Emitter:
         name, given = check_name(event), seconds(timeout)
         if where is not None:
             check_listener(where, "where")
-        return Expectation(self._life, name, given, where)
+        if child is not None and type(child) is not Child:
+            raise TypeError(f"child is what worker() or fork() has returned, not {shown(child)}")
+        return Expectation(self._life, name, given, where, child)
 
     # Sending
 

@@ -26,7 +26,10 @@
     │   ├── TargetFailed                  its program raised after it was online
     │   ├── Hung                          its listener ran for longer than hangTimeout
     │   ├── GaveUp                        it died young maxRestarts times
+    │   ├── ChildEnded                    it ended before what was waited for came
     │   └── WorkerRefused (RuntimeError)  worker() or fork() where it cannot work
+    ├── RequestError                      what another process was to answer came to nothing
+    │   └── RemoteError                   what another process raised
     ├── LinkError (ConnectionError)       what happened to a connection
     │   ├── AddressInUse                  something that is not ipevents answers there
     │   ├── AuthenticationFailed          the two ends have different keys
@@ -47,6 +50,7 @@ from __future__ import annotations
 __all__ = [
     "AddressInUse",
     "AuthenticationFailed",
+    "ChildEnded",
     "Closed",
     "DeliveryError",
     "Forged",
@@ -66,6 +70,8 @@ __all__ = [
     "OutboxFull",
     "ProcessError",
     "ProtocolError",
+    "RemoteError",
+    "RequestError",
     "ReservedEvent",
     "SendError",
     "SilentPeer",
@@ -268,6 +274,44 @@ class GaveUp(ProcessError):
 
     Young means within 10 s of its start (``_core/restarts.py``).
     """
+
+
+class ChildEnded(ProcessError):
+    """A child has ended for good before what was waited for came.
+
+    Attributes: ``pid``, that of its last process; ``name``, the child's; ``exitcode`` (None if it is not
+    known). The cause of the exception is the last error about the child, if there was one.
+    """
+
+    def __init__(self, pid: str, name: str, exitcode: int | None) -> None:
+        super().__init__(pid, name, exitcode)
+        self.pid = pid
+        self.name = name
+        self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        return f"{child_title(self.name, self.pid)} has ended, exit code {self.exitcode}"
+
+
+class RequestError(IPEventsError):
+    """Something that another process was to answer came to nothing."""
+
+
+class RemoteError(RequestError):
+    """What another process raised: itself where it cannot be rebuilt here, otherwise the cause of it.
+
+    Attributes: ``typeName``, with its module; ``text``; ``traceback``, that of the other process; ``pid``.
+    """
+
+    def __init__(self, typeName: str, text: str, traceback: str, pid: str) -> None:  # noqa: N803  # as public
+        super().__init__(typeName, text, traceback, pid)
+        self.typeName = typeName
+        self.text = text
+        self.traceback = traceback
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"{self.typeName} in {self.pid}: {self.text}\n{self.traceback}"
 
 
 class Hung(ProcessError):

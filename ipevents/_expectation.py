@@ -13,6 +13,7 @@ from ._platform.signal_exceptions import interrupts_main
 from ._platform.threads import Deadline
 
 if TYPE_CHECKING:
+    from ._child import Child
     from ._dispatch.listeners import Wait
     from ._lifecycle.lifecycle import Lifecycle
 
@@ -30,12 +31,20 @@ class Expectation:
     all waits.
     """
 
-    def __init__(self, life: Lifecycle, event: str, timeout: float | None, where: Where | None) -> None:
+    def __init__(
+        self,
+        life: Lifecycle,
+        event: str,
+        timeout: float | None,
+        where: Where | None,
+        child: Child | None = None,
+    ) -> None:
         self._message: Message | None = None
         self._life = life
         self._event = event
         self._timeout = timeout
         self._where = where
+        self._child = None if child is None else child._state
         self._came = Latch()
         self._listens: Wait | None = None  # from __enter__ to __exit__
         self._failure: BaseException | None = None
@@ -62,6 +71,9 @@ class Expectation:
             else:
                 life.waiters.add(self._came)
                 is_too_late = life.stopping.is_set()
+            if self._child is not None:
+                self._child.waiters.add(self._came)
+                is_too_late = is_too_late or self._child.ended.is_set()
             if is_too_late:  # the stop may have set all latches before ours was among them
                 self._came.set()
             life.first_use()
@@ -83,6 +95,8 @@ class Expectation:
         """Listen no more. May be called twice."""
         self._life.waiters.discard(self._came)
         self._life.stop_waiters.discard(self._came)
+        if self._child is not None:
+            self._child.waiters.discard(self._came)
         if self._listens is not None:
             self._life.node.dispatcher.end_wait(self._listens)
             self._listens = None
@@ -95,6 +109,8 @@ class Expectation:
             raise self._failure
         if self._message is not None:
             return
+        if self._child is not None and self._child.ended.is_set() and not self._life.stopping.is_set():
+            raise self._child.came_to_nothing()
         if is_over or self._life.stopping.is_set():  # a stop has ended the wait; another life may have begun
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")
         raise TimeoutError(f"no matching event {self._event!r} came within {self._timeout:g} s")

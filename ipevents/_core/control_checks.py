@@ -33,19 +33,35 @@ from .messages import (
     PARENT,
     PROBE,
     PROGRAM,
+    RAISED,
+    RETURNED,
     RUNS,
     STOP,
+    WITH_PAYLOAD,
     Record,
     is_name,
     is_pids,
+    with_payload,
 )
 
 _FROM_BELOW = frozenset(
-    {INTEREST, INTERESTS, MORE_INTERESTS, EVERYTHING, ONLINE, OFFLINE, FAILED, FINISHED, FAULT}
+    {
+        INTEREST,
+        INTERESTS,
+        MORE_INTERESTS,
+        EVERYTHING,
+        ONLINE,
+        OFFLINE,
+        FAILED,
+        FINISHED,
+        FAULT,
+        RETURNED,
+        RAISED,
+    }
 )
 _FROM_ABOVE = frozenset({PARENT, STOP, PROGRAM})
 # About a process and the one that has started it, so never between a client and a server.
-_PRIVATE = frozenset({STOP, PROGRAM, FAILED, FINISHED, FAULT})
+_PRIVATE = frozenset({STOP, PROGRAM, FAILED, FINISHED, FAULT, RETURNED, RAISED})
 _PUBLIC = frozenset({GOODBYE})
 # Over a control channel: from the parent, and from a child.
 _DOWN_CHANNEL = frozenset({PROBE, STOP})
@@ -111,14 +127,14 @@ _CHECKS: dict[str, Check] = {
 
 
 def check_control(record: Record, *, is_parent: bool | None, is_public: bool) -> dict[str, Any]:
-    """Return the items of a control record by their names, none for PROGRAM.
+    """Return the items of a control record by their names, none for one with a payload.
 
     ``is_parent`` says whether it came from the parent, None where that link is no neighbour's any more, and
     ``is_public`` whether over the public socket. Raises Forged where another sender would be needed, and
     ProtocolError where the record cannot be.
     """
     kind = record[KIND]
-    if type(kind) is not int or (kind not in CONTROL_ITEMS and kind != PROGRAM):
+    if type(kind) is not int or (kind not in CONTROL_ITEMS and kind not in WITH_PAYLOAD):
         raise ProtocolError(f"a record of the kind {shown(kind)}, which there is not")
     if is_parent and kind in _FROM_BELOW:
         raise Forged("it says of itself what only a child says to its parent")
@@ -126,8 +142,8 @@ def check_control(record: Record, *, is_parent: bool | None, is_public: bool) ->
         raise Forged("it says that it is the parent of this process")
     if kind in (_PRIVATE if is_public else _PUBLIC):
         raise ProtocolError(f"a record of the kind {kind}, which has no place on this connection")
-    if kind == PROGRAM:
-        _check_program(record)
+    if kind in WITH_PAYLOAD:
+        _check_payload(kind, record)
         return {}
     return _items(kind, record, CONTROL_ITEMS)
 
@@ -155,11 +171,11 @@ def _items(kind: int, record: Record, table: dict[int, tuple[str, ...]]) -> dict
     return items
 
 
-def _check_program(record: Record) -> None:
-    """Raise ProtocolError if a record is not what a child is sent to run; its payload is not opened here."""
+def _check_payload(kind: int, record: Record) -> None:
+    """Raise ProtocolError if a record has other items than a kind and a payload, which is not opened here."""
     payloads = record[-1]
-    begin = (PROGRAM, (), "", None)
+    begin = with_payload(kind, b"")[:-1]
     if len(record) != len(begin) + 1 or type(payloads) is not list or len(payloads) != 1:
-        raise ProtocolError("a program that has not the items of one")
+        raise ProtocolError(f"a record of the kind {kind} that has not the items of one")
     if any(type(one) is not type(other) or one != other for one, other in zip(record, begin, strict=False)):
-        raise ProtocolError("a program that has other items than one")
+        raise ProtocolError(f"a record of the kind {kind} that has other items than one")

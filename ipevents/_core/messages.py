@@ -66,6 +66,9 @@ PROBE = 32  # the parent asks what runs in the child
 # The child's answer: for how long one listener has been running (None: none runs), which one it is, and, if
 # that is as long as the question says, the stacks of all threads. Number 0: one begins to run; not asked for.
 RUNS = 33
+# What the function of a child came to, as the payload of a record that has the items of a message record.
+RETURNED = 34
+RAISED = 35
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
 CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -90,6 +93,8 @@ CHANNEL_ITEMS: dict[int, tuple[str, ...]] = {
     PROBE: ("number", "limit"),
     RUNS: ("number", "running", "listener", "text"),
 }
+# They have the items of a message record: a kind, nothing, and a payload.
+WITH_PAYLOAD = frozenset({PROGRAM, RETURNED, RAISED})
 _UNNUMBERED = frozenset({ACKNOWLEDGED, RESUMED})
 # The places of items that may still change while their record waits.
 WANTED = 1 + CONTROL_ITEMS[INTEREST].index("wanted")
@@ -175,6 +180,11 @@ def control(kind: int, **items: Any) -> Record:
     names = CONTROL_ITEMS[kind] if kind in CONTROL_ITEMS else CHANNEL_ITEMS[kind]
     assert len(items) == len(names)
     return (kind, *[items[name] for name in names])
+
+
+def with_payload(kind: int, payload: Payload) -> Record:
+    """Return a control record of one of the kinds in WITH_PAYLOAD."""
+    return (kind, (), "", None, [payload])
 
 
 def items_of(record: Record) -> dict[str, Any]:

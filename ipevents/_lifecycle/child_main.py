@@ -30,20 +30,24 @@ from .._core.messages import (
     PAYLOADS,
     PROBE,
     PROGRAM,
+    RAISED,
+    RETURNED,
     RUNS,
     STOP,
+    Payload,
     Record,
     control,
     items_of,
+    with_payload,
 )
 from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._core.topology import Up
 from .._dispatch.listener_watch import ListenerWatch
-from .._exceptions import Closed, LinkError, ProtocolError, WorkerRefused
+from .._exceptions import Closed, LinkError, ProtocolError, Unpicklable, WorkerRefused
 from .._links.link import Link
 from .._node.incoming import Incoming
-from .._payload import forms, inheritance
+from .._payload import forms, inheritance, outcomes
 from .._platform import exits, hooks, os_signals, registry, signal_exceptions
 from .._platform.clock import monotonic, sleep
 from .._platform.latches import Latch, main_waits_for
@@ -176,10 +180,12 @@ class ChildRole:
         life = self.life
         try:
             self._begun = True
-            programs.execute(program)
+            value = programs.execute(program)
             self._returned = True
             if not self.orphaned and life.exit is None and life.node.stage in (Stage.OPEN, Stage.STOPPING):
                 life.imply_start()  # also in a stop: what waits for it is delivered
+            if program.kind == programs.FUNCTION and life.exit is None:
+                self._tell_value(value)
             if not life.stopping.is_set():
                 self._stay()
         except SystemExit as exc:
@@ -191,6 +197,8 @@ class ChildRole:
             if not (isinstance(exc, Closed) and stopping):  # that would be a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping
                 text = traceback_of(exc)[-MAX_TEXT:]  # the end says most
+                if program.kind == programs.FUNCTION:
+                    self._tell_exception(exc, text)
                 self.report(control(FAILED, text=text, refused=refused))
                 raise
         finally:
@@ -199,6 +207,27 @@ class ChildRole:
             raise life.exit
         if self.failed:
             raise SystemExit(HUNG_EXITCODE)
+
+    def _tell_value(self, value: object) -> None:
+        """Send the parent what the function has returned; why that cannot be sent, where it cannot."""
+        try:
+            payload, size = outcomes.of_value(value)
+        except Unpicklable as exc:
+            text = f"what the function has returned cannot be sent: {exc}"
+            self._tell_exception(Unpicklable(text), text)
+            return
+        self._tell_payload(RETURNED, payload, size)
+
+    def _tell_exception(self, exc: BaseException, traceback: str) -> None:
+        """Send the parent what the function has raised."""
+        self._tell_payload(RAISED, *outcomes.of_exception(exc, traceback, self.life.node.router.pid))
+
+    def _tell_payload(self, kind: int, payload: Payload, size: int) -> None:
+        """Send the parent a record with a payload. In the main thread, which holds no lock."""
+        if self.link is not None:
+            with self.life.node.lock:
+                self.link.outbox.put(with_payload(kind, payload), size)
+                self.link.prompt()
 
     def _stay(self) -> None:
         """Wait while something keeps this process. Otherwise it has finished, and a worker reports that.

@@ -225,12 +225,12 @@ class Lifecycle(Life):
             self.first_use()  # in a child that stops: a wait implies start() all the same
             raise self.node.stage_error()
 
-    def check_join(self) -> None:
-        """Refuse to wait for the end of a child that would never be noticed.
+    def check_join(self, what: str = "join()") -> None:
+        """Refuse to wait for a child whose end would never be noticed.
 
         Raises WouldDeadlock, ForkedError.
         """
-        self.check_no_listener("join()")
+        self.check_no_listener(what)
         if self.node.stage is Stage.FORKED:
             raise self.node.stage_error()
 

@@ -18,18 +18,24 @@ from .._core.messages import (
     FINISHED,
     KIND,
     ONLINE,
+    PAYLOADS,
     PROBE,
     PROGRAM,
+    RAISED,
+    RETURNED,
     STOP,
+    Payload,
     Record,
     control,
     items_of,
+    with_payload,
 )
 from .._core.outbox import Outbox
 from .._core.restarts import GiveUp, Restart, RestartDecision, RestartPolicy
 from .._core.stopping import grace
 from .._core.vigil import Vigil
 from .._exceptions import (
+    ChildEnded,
     GaveUp,
     ProcessError,
     StartFailed,
@@ -48,7 +54,7 @@ from .._platform.threads import Deadline
 from .._transport.stream import Stream
 from .control_channel import ControlChannel
 from .process import ChildProcess
-from .programs import Program
+from .programs import FUNCTION, Program
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -87,6 +93,7 @@ class ChildState:
         self.name = name
         self.inherited = inherited or Inheritance()  # kept with the child, for all starts
         self.is_worker = is_worker
+        self.is_function = program.kind == FUNCTION  # otherwise it runs a script
         self.policy = policy
         self.explicit = explicit
         self.start_method = start_method
@@ -102,6 +109,12 @@ class ChildState:
         self.starts = 0
         self.exitcode: int | None = None
         self.wanted = False  # stop() or kill() was called: its end is final
+        # By the function of one of its processes, the last that returned; by that of the last process.
+        self.returned: Payload | None = None
+        self.raised: Payload | None = None
+        self.concluded = Latch()  # set when a value has come, or the phase is ENDED
+        self.error: ProcessError | None = None  # the last one that was reported
+        self.waiters: set[Latch] = set()  # of waits that the final end ends; changed without a lock
         self.ended = Latch()  # set when the phase is ENDED and everything has been reported
         self.handle: Any = None  # the user's Child
         # What Child.send was given since the last process has ended, until its link is read to the end. Sends
@@ -165,7 +178,7 @@ class ChildState:
 
     def _begun(self, outbox: Outbox) -> Outbox:
         """Put the program into an empty outbox."""
-        outbox.put((PROGRAM, (), "", None, [self.program]), self.program_size)
+        outbox.put(with_payload(PROGRAM, self.program), self.program_size)
         return outbox
 
     def _fill(self) -> None:
@@ -202,6 +215,7 @@ class ChildState:
         """Note that the process runs. What is sent from now on goes into its link. State lock held."""
         self.phase = next_phase(self.phase, PhaseEvent.STARTED)
         self.starts += 1
+        self.raised = None
         self.process = process
         self._has_program = False
 
@@ -372,11 +386,17 @@ class ChildState:
         self.kill_at = self.restart_at = monotonic()
 
     def heard(self, record: Record) -> None:
-        """Note what the child has reported of itself: ONLINE, FAILED, FAULT or FINISHED. State lock held.
+        """Note what the child has reported of itself. State lock held.
 
-        Ignores any other record: there is none that a child sends about its process.
+        That is ONLINE, FAILED, FAULT, FINISHED, RETURNED or RAISED. Ignores any other record: there is none
+        that a child sends about its process.
         """
         kind = record[KIND]
+        if kind == RETURNED:
+            self.returned = record[PAYLOADS][0]
+            self.concluded.set()
+        elif kind == RAISED:
+            self.raised = record[PAYLOADS][0]
         if kind not in (ONLINE, FAILED, FAULT, FINISHED):
             return
         items = items_of(record)
@@ -390,6 +410,19 @@ class ChildState:
         elif kind == FINISHED:
             self.finished = True
             self.goes_on = bool(items["goes_on"])
+
+    def ends_waits(self) -> None:
+        """End all waits for this child, after its final end."""
+        self.ended.set()
+        self.concluded.set()
+        for latch in list(self.waiters):  # after ``ended``: who comes later asks for that
+            latch.set()
+
+    def came_to_nothing(self) -> ChildEnded:
+        """Return the error for a wait that its final end has ended."""
+        ended = ChildEnded(self.pid, self.name, self.exitcode)
+        ended.__cause__ = self.error
+        return ended
 
     def failures(self, online: bool, stopping: bool, decision: RestartDecision) -> list[ProcessError]:
         """Return the errors to report for an end.

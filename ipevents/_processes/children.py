@@ -23,7 +23,7 @@ from .._core.log_lines import one_line
 from .._core.messages import Record
 from .._core.state import Stage
 from .._core.vigil import Act, Vigil
-from .._exceptions import Hung, LinkError, StartFailed, Unpicklable, WorkerRefused
+from .._exceptions import Hung, LinkError, ProcessError, StartFailed, Unpicklable, WorkerRefused
 from .._links.link import Link
 from .._node.node import Node
 from .._payload.inheritance import Inheritance
@@ -263,7 +263,7 @@ class Children:
 
     def _hung(self, child: ChildState, error: Hung) -> None:
         """Report a child that hangs, and kill it. It is started again as after any other death."""
-        self._node.error(error, child=child.handle)
+        self._report(child, error)
         with self._node.lock:
             child.vigil = None
             if child.alive:
@@ -357,7 +357,7 @@ class Children:
             child.end_channel()
             with self._node.lock:
                 self._end(child)
-            child.ended.set()
+            child.ends_waits()
         self.close()
 
     # The socket
@@ -467,9 +467,14 @@ class Children:
         if lost and not online and cause == "stopped":
             log.warning("! %d events for %s are lost: it was stopped before its online", lost, child.title)
         for error in errors:
-            self._node.error(error, child=child.handle)
+            self._report(child, error)
         if not goes_on:
             self._announce_end(child)
+
+    def _report(self, child: ChildState, error: ProcessError) -> None:
+        """Report an error about a child, and keep it as the cause of what waits for this child in vain."""
+        child.error = error
+        self._node.error(error, child=child.handle)
 
     def _end(self, child: ChildState) -> None:
         """Remove a child that will not be started again, and retire its link. State lock held."""
@@ -484,7 +489,7 @@ class Children:
         Called after ``_end``, when all else is reported.
         """
         child.inherited = Inheritance()  # lets go of the objects that it passed to its processes
-        child.ended.set()
+        child.ends_waits()
         self._on_empty()
 
     def _restart(self, child: ChildState, *, stopping: bool) -> None:
@@ -519,7 +524,7 @@ class Children:
                 if not goes_on:
                     self._end(child)
             failed = StartFailed(child.pid, None, why=failure(exc), name=child.name)
-            self._node.error(failed, child=child.handle)
+            self._report(child, failed)
             if not goes_on:
                 self._announce_end(child)
             return

@@ -121,14 +121,17 @@ def _text(arg: object) -> str:
 
 
 @runs_program
-def execute(program: Program) -> None:
-    """Run a program in this process, in the main thread. Raises whatever it raises."""
+def execute(program: Program) -> Any:
+    """Run a program in this process, in the main thread. Raises whatever it raises.
+
+    Returns what a function has returned, None for a script.
+    """
     if program.kind != FUNCTION:
         scripts.run(program)
-        return
+        return None
     data, call, main = program.what
     if main is not None:
         scripts.install(main)
     target = pickle.loads(data)  # first: the arguments may refer to what this imports or defines
     args, kwargs = forms.decode(call)
-    target(*args, **kwargs)
+    return target(*args, **kwargs)

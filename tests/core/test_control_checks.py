@@ -14,7 +14,9 @@ from ipevents._core.messages import (
     ONLINE,
     PARENT,
     PROGRAM,
+    RAISED,
     REPORT,
+    RETURNED,
     STOP,
     control,
 )
@@ -41,6 +43,11 @@ def test_the_items_are_returned_by_their_names():
     assert check_control(record, is_parent=False, is_public=False) == items
     assert check_control(list(record), is_parent=False, is_public=True) == items
     assert check_control((PROGRAM, (), "", None, [b""]), is_parent=True, is_public=False) == {}
+    assert check_control((RETURNED, (), "", None, [b""]), is_parent=False, is_public=False) == {}
+    for kind in (RETURNED, RAISED):  # only a child says this, and to its parent
+        for is_parent, is_public in ((True, False), (False, True)):
+            with pytest.raises(ProtocolError):
+                check_control((kind, (), "", None, [b""]), is_parent=is_parent, is_public=is_public)
 
 
 @pytest.mark.parametrize(
