@@ -36,7 +36,10 @@ __all__ = [
     "resolve",
 ]
 
-BACKLOG = 128  # with multiprocessing's 1, 41 of 200 simultaneous TCP clients got in within 20 s
+# How many connections may wait to be accepted. With multiprocessing's 1, 41 of 200 simultaneous TCP clients
+# got in within 20 s. A TCP client that finds no room tries again after 1 s, so there has to be room also in a
+# flood; the system may allow less. With AF_UNIX it waits for room, and a long queue would only delay it.
+BACKLOGS = {"AF_UNIX": 128, "AF_INET": 1024, "AF_INET6": 1024}
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this machine has no such address
 
 
@@ -68,7 +71,7 @@ def listen(where: str | tuple[Any, ...], family: str) -> Listener:
     """
     from multiprocessing.connection import Listener  # late, see above
 
-    listener = Listener(where, family, backlog=BACKLOG)
+    listener = Listener(where, family, backlog=BACKLOGS[family])
     inner = listener._listener  # type: ignore[attr-defined]  # not in typeshed, same in 3.10 to 3.15
     if inner._unlink is not None:
         inner._unlink.cancel()

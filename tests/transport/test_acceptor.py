@@ -185,6 +185,34 @@ def test_the_oldest_pending_client_goes_when_there_are_too_many(host):
 
 
 @families
+@pytest.mark.parametrize(("most", "pending"), [(64, [0, 50]), (20, [0, 20, 40, 50])])
+def test_many_connections_are_accepted_before_the_handshakes_go_on(host, family, monkeypatch, most, pending):
+    """D14: the backlog is emptied by many in each round, and no handshake waits for all of them."""
+    monkeypatch.setattr(module, "ACCEPTS_IN_A_ROUND", most)
+    after_rounds = queue.Queue()
+    real = Acceptor._round
+
+    def counted(self):
+        real(self)
+        after_rounds.put(len(self._pending))
+
+    monkeypatch.setattr(Acceptor, "_round", counted)
+    server = host(family)
+    held, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(server.acceptor, "_on_refused", lambda *_: (held.set(), go.wait(CEILING)))
+    with server.raw() as stranger:
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert held.wait(CEILING)
+        while not after_rounds.empty():
+            after_rounds.get()
+        clients = [server.raw() for _ in range(50)]
+        go.set()
+    assert [after_rounds.get(timeout=CEILING) for _ in pending] == pending
+    for sock in clients:
+        sock.close()
+
+
+@families
 def test_a_wrong_key_is_noticed_at_both_ends(host, family):
     server = host(family)
     with pytest.raises(AuthenticationFailed):
