@@ -320,7 +320,7 @@ class Client:
         """
         node = self._node
         if isinstance(error, LinkError):
-            node.error(error)
+            node.errors.link_failed(error, link.name)
         with node.lock:
             neighbour = node.router.neighbours.get(link)
             pid = "server" if neighbour is None else neighbour.pid or "server"

@@ -323,10 +323,14 @@ class Incoming:
         Only this event is lost, not the connection.
         """
         link.turn_out(UNREADABLE, 1)
-        why = str(exc) if type(exc) is UnreadablePayload else f"there is no memory for it ({exc})"
-        error = UnreadablePayload(f"event {event!r} from {origin}: {why}")
-        error.__cause__ = exc.__cause__ or exc
-        self._node.error(error)
+
+        def make(more: str) -> UnreadablePayload:
+            why = str(exc) if type(exc) is UnreadablePayload else f"there is no memory for it ({exc})"
+            error = UnreadablePayload(f"event {event!r} from {origin}: {why}{more}")
+            error.__cause__ = exc.__cause__ or exc
+            return error
+
+        self._node.peer_error((UnreadablePayload, event, origin), make)
 
     # Messages that wait for our own online
 

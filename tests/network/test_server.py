@@ -332,6 +332,20 @@ def test_the_breach_of_a_client_is_an_error_and_ends_its_link(serving):
     assert serving.child() is None
 
 
+def test_a_client_that_breaks_its_connection_again_and_again_is_told_once_in_a_second_and_counted(serving):
+    for _ in range(20):
+        peer = serving.connect()
+        link = serving.child()
+        peer.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert link.join(Deadline(CEILING))
+        peer.close()
+    serving.settle()
+    told = [str(serving.errors.get_nowait()) for _ in range(serving.errors.qsize())]
+    assert "client sent what makes no sense" in told[0]
+    assert len(told) < 20
+    assert snapshot(serving.node, 0, int)["faults"] == {"ProtocolError": 20}
+
+
 class Held:
     """The reader of a link, held in a listener of "hold"."""
 

@@ -1,4 +1,4 @@
-"""Thousands of hostile connections at a real server, while honest clients come and go."""
+"""Thousands of hostile connections at a real server while honest clients come and go, and floods of faults."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ipevents import Emitter, UnreadablePayload, ipem
 from ipevents._core.addresses import on_loopback
 from ipevents._core.handshake import ClientHandshake, FrameReader, Identity, framed
 from ipevents._transport import keys
@@ -237,3 +238,33 @@ def test_honest_clients_get_through_a_flood_and_all_is_given_back(
     if count > 2_000:
         assert "evicted" in after["refused"]
         assert p99 <= P99_MILLISECONDS
+
+
+def flooding(events):
+    """The function of a worker: many events whose arguments cannot be read where they arrive."""
+
+    class Breaks:
+        def __reduce__(self):
+            return int, ("no number",)
+
+    for number in range(events):
+        ipem.sendToParents(f"broken {number % 2}", Breaks())
+    ipem.sendToParents("whole")
+
+
+@pytest.mark.parametrize("events", [5_000])
+def test_a_child_whose_events_cannot_be_read_leaves_its_parents_listener_of_error_in_peace(events):
+    """At most one error of a kind in a second, of which the first comes at once; all are counted."""
+    with Emitter().options(useSocket=False) as emitter:
+        heard = []
+        for event in ("broken 0", "broken 1"):
+            emitter.on(event, lambda message: None)
+        emitter.on("error", lambda message, exc: heard.append((time.monotonic(), exc)))
+        with emitter.expecting("whole", CEILING_SECONDS):
+            began = time.monotonic()
+            emitter.worker(flooding, [events])
+        took = time.monotonic() - began
+        assert emitter.stats()["unreadable"] == events
+    assert {str(exc)[:16] for _, exc in heard} == {"event 'broken 0'", "event 'broken 1'"}
+    assert all(isinstance(exc, UnreadablePayload) for _, exc in heard)
+    assert len(heard) <= 2 * (1 + took)
