@@ -441,6 +441,7 @@ def test_any_control_record_is_taken_or_refused_and_then_nothing_has_changed(
 
 
 def test_a_flood_of_names_makes_a_link_want_everything_which_is_said_once_and_works(places, caplog):
+    """D15: names of events without end."""
     top, middle, leaf = places("top"), places("middle"), places("leaf")
     join(top, middle)
     join(middle, leaf)

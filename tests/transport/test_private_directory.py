@@ -218,6 +218,7 @@ def test_a_place_that_is_too_long_for_sockets_is_passed_over(monkeypatch, short_
 
 @pytest.mark.parametrize("bits", [0o777, 0o770, 0o702])
 def test_a_place_where_others_may_rename_our_directory_is_passed_over(monkeypatch, short_base, bits):
+    """D10: a shared directory for temporary files."""
     writable = short_base / "tmp"
     writable.mkdir()
     writable.chmod(bits)

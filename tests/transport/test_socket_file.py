@@ -23,6 +23,7 @@ def mode(path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_the_socket_is_private_whatever_the_umask(path, umask):
+    """D9: at no moment may another user connect."""
     before = os.umask(umask)
     try:
         with locked(path):
@@ -37,6 +38,7 @@ def test_the_socket_is_private_whatever_the_umask(path, umask):
 
 
 def test_a_stale_socket_file_is_replaced(path):
+    """B12: nobody listens at it any more."""
     with locked(path):
         old_listener, old = bind(path)
     old_listener.close()
