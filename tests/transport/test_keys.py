@@ -224,6 +224,13 @@ def test_a_directory_that_lets_others_in_is_refused(key_file, bits):
     refused("lets other users in")
 
 
+def test_a_directory_above_that_others_may_write_to_is_refused(key_file):
+    """D10: they could put another key file in its place."""
+    tree_key(None)
+    key_file.parent.parent.chmod(0o777)
+    refused(f"other users may write to {key_file.parent.parent}")
+
+
 def test_a_file_of_another_user_is_refused(key_file, monkeypatch):
     """D10: a file that somebody has put there."""
     tree_key(None)
