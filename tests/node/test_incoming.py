@@ -6,6 +6,7 @@ import queue
 import socket
 import sys
 import threading
+import weakref
 
 import numpy
 import pytest
@@ -143,6 +144,27 @@ def test_a_peer_whose_events_cannot_be_read_does_not_feed_the_listeners_of_error
     told = [str(top.next_error()) for _ in range(2)]
     assert [text[:20] for text in told] == ["event 'x' from raw: ", "event 'y' from raw: "]
     assert all(text.endswith(" (999 more of this kind were not told)") for text in told)
+
+
+def explode(values):
+    """In place of unpickling: note a value that only this frame has, and fail."""
+    value = numpy.zeros(1)
+    values.append(weakref.ref(value))
+    raise ValueError("no number")
+
+
+def test_an_error_that_waits_to_be_told_keeps_no_payload(places, raw, monkeypatch):
+    values = []
+    top, begun, go = places("top").hear_errors().listen("x"), threading.Event(), threading.Event()
+    monkeypatch.setattr(forms.pickle, "loads", lambda data, **_: explode(values))
+    top.node.events.notify(lambda: (begun.set(), go.wait(CEILING)))
+    assert begun.wait(CEILING)
+    peer = raw(top)
+    peer.send((TO_PARENTS, ("raw",), "x", None, [b"a pickle"]))
+    assert read_all(top, peer) is None
+    assert [value() for value in values] == [None]
+    go.set()
+    assert "ValueError" in str(top.next_error())
 
 
 def test_an_event_whose_buffers_find_no_memory_is_received_and_unreadable(places, raw):
