@@ -249,6 +249,7 @@ _TABLE = (
     _Option("socket.reconnect", "reconnect", True, _boolean, _TRUE_OR_FALSE),
     _Option("socket.delayReconnect", "delay_reconnect", 3000, _milliseconds, _TIME),
     _Option("socket.onlyConnect", "only_connect", False, _boolean, _TRUE_OR_FALSE),
+    _Option("socket.allowRemote", "allow_remote", False, _boolean, _TRUE_OR_FALSE),
     _Option("socket.forwarded", "forwarded", False, _boolean, _TRUE_OR_FALSE),
     _Option("socket.resumeWithin", "resume_within", 30_000, _milliseconds, _TIME),
     _Option("socket.deadAfter", "dead_after", 30_000, _milliseconds, _TIME),
@@ -298,6 +299,7 @@ class Options:
     reconnect: bool
     delay_reconnect: float
     only_connect: bool
+    allow_remote: bool
     forwarded: bool
     resume_within: float
     dead_after: float

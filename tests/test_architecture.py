@@ -208,6 +208,26 @@ def test_every_module_has_a_test_module_or_a_reason_why_not():
     assert untested == set(WITHOUT_TESTS)
 
 
+def wall_clocks(file: Path) -> set[str]:
+    """What a file uses that depends on the time of day."""
+    tree = ast.parse(file.read_text())
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time"
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
+            used |= {alias.name for alias in node.names}
+    used |= {name for name in others(file) if name == "datetime"}
+    return used - {"monotonic", "clock_gettime", "CLOCK_MONOTONIC", "sleep", "tzset"}
+
+
+def test_no_decision_depends_on_the_time_of_day():
+    """B18: a clock that jumps by a day changes nothing."""
+    assert {ids(file): wall_clocks(file) for file in FILES if wall_clocks(file)} == {}
+
+
 def test_the_exceptions_import_nothing():
     assert imports(PACKAGE / "_exceptions.py") == [("", "__future__")]
 

@@ -41,6 +41,7 @@ DEFAULTS = {
     "reconnect": True,
     "delay_reconnect": 3.0,
     "only_connect": False,
+    "allow_remote": False,
     "forwarded": False,
     "resume_within": 30.0,
     "dead_after": 30.0,
@@ -75,6 +76,7 @@ FIELDS = [
     ("socket.reconnect", "reconnect", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.delayReconnect", "delay_reconnect", [(0, 0.0), (3000, 3.0)], NUMBERS),
     ("socket.onlyConnect", "only_connect", [(True, True), (False, False)], [None, 0, 1]),
+    ("socket.allowRemote", "allow_remote", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.forwarded", "forwarded", [(True, True), (False, False)], [None, 0, 1]),
     ("socket.resumeWithin", "resume_within", [(0, 0.0), (3000, 3.0)], NUMBERS),
     ("socket.deadAfter", "dead_after", [(0, 0.0), (3000, 3.0)], NUMBERS),
@@ -455,6 +457,7 @@ def test_options_compare_by_value():
 
 
 def test_the_key_is_in_no_repr():
+    """D12: nor in what is shown."""
     shown = repr(setting("socket.authkey", KEY))
     assert KEY.decode() not in shown
     assert "authkey='set'" in shown
@@ -471,6 +474,7 @@ def test_a_wrong_key_is_not_shown(wrong):
 
 
 def test_the_key_stays_behind_when_options_are_pickled_or_copied():
+    """D12: nor in what is pickled."""
     options = setting("socket.authkey", KEY, base=setting("socket.port", 1))
     pickled = pickle.dumps(options)
     assert KEY not in pickled

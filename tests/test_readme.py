@@ -56,6 +56,23 @@ def section(title: str) -> list[str]:
     return LINES[starts[title] + 1 : min(after, default=len(LINES))]
 
 
+def test_security_begins_with_what_holding_the_key_means():
+    """D18: who holds the key can run code, and that is the first thing said."""
+    text = " ".join(" ".join(section("Security")).split())
+    said = [
+        "Whoever holds the tree's key can run code in all its processes, because events and functions are",
+        "All trees of a user share one key file, unless you set a key",
+        "What goes over TCP is signed, not encrypted",
+        "Through a tunnel or a forwarded port they do not; then both set ``socket.forwarded=True``",
+        "A listener of ``error`` is told of strangers",
+        "There is no defence against what it does on purpose, as it can run code",
+    ]
+    found = [text.find(words) for words in said]
+    assert found == sorted(found)
+    assert 0 <= found[0] < 5
+    assert "whoever holds the tree's key can run code" in " ".join(LINES[:25])
+
+
 def rows(title: str) -> dict[str, str]:
     """The first column of the tables in a section: names, and what stands in brackets behind them."""
     matches = [SIGNATURE.fullmatch(line) for line in section(title)]

@@ -63,6 +63,11 @@ def on_loopback(where: str | tuple[Any, ...]) -> bytes:
     return spelled((host, port)).encode() if host == "::1" or host.startswith("127.") else b""
 
 
+def remote(addresses: Iterable[Address]) -> list[Address]:
+    """Return those of the addresses that are not of this machine alone."""
+    return [address for address in addresses if not on_loopback(address.where)]
+
+
 def to_connect(addresses: Iterable[Address]) -> list[Address]:
     """Return where to connect to a server that listens at these addresses.
 

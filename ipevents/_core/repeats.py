@@ -24,11 +24,18 @@ class _Kind:
 
 
 class Repeats:
-    """The kinds of reports that came, at most ``most`` of them."""
+    """The kinds of reports that came, at most ``most`` of them.
 
-    def __init__(self, most: int = MAX_KINDS) -> None:
+    With ``strict``, ``most`` is a limit of what is told as well: while so many kinds wait, or were told too
+    short a time ago, nothing of another kind is to be told. It is counted, see ``take_others``.
+    """
+
+    def __init__(self, most: int = MAX_KINDS, *, strict: bool = False) -> None:
         self._most = most
+        self._strict = strict
         self._kinds: dict[Hashable, _Kind] = {}
+        self._others = 0  # reports of kinds that are not remembered
+        self._full_until: float | None = None  # no look for what can be forgotten before that
 
     def __len__(self) -> int:
         return len(self._kinds)
@@ -40,7 +47,9 @@ class Repeats:
         """
         known = self._kinds.get(kind)
         if known is None:
-            self._make_room()
+            if not self._has_room(now, seconds):
+                self._others += 1
+                return False
             known = self._kinds[kind] = _Kind()
         if known.is_waiting or (known.last is not None and now - known.last < seconds):
             known.hidden += 1
@@ -64,16 +73,49 @@ class Repeats:
             known.hidden += known.is_waiting
             known.is_waiting = False
 
-    def _make_room(self) -> None:
-        """Forget all kinds of which none waits, if there are too many; where all wait, the oldest ones."""
+    def take_others(self) -> int:
+        """Return how many reports of kinds that are not remembered came since the last call."""
+        others, self._others = self._others, 0
+        return others
+
+    def _has_room(self, now: float, seconds: float) -> bool:
+        """Return whether one more kind can be remembered. If there are too many, make room for it."""
         if len(self._kinds) < self._most:
-            return
+            return True
+        if self._strict:
+            return self._forget_old(now, seconds)
+        self._forget()
+        return True
+
+    def _forget_old(self, now: float, seconds: float) -> bool:
+        """Forget all kinds that hold nothing up any more. Returns whether there are any.
+
+        If there are none, the next look comes a little later: it goes through all kinds, and reports may come
+        fast.
+        """
+        if self._full_until is not None and now < self._full_until:
+            return False
+        kept = {}
+        for kind, known in self._kinds.items():
+            if known.is_waiting or (known.last is not None and now - known.last < seconds):
+                kept[kind] = known
+            else:
+                self._others += known.hidden
+        self._kinds = kept
+        is_full = len(kept) >= self._most
+        self._full_until = now + seconds / 10 if is_full else None
+        return not is_full
+
+    def _forget(self) -> None:
+        """Forget all kinds of which none waits; where all wait, the oldest ones."""
         waiting = {kind: known for kind, known in self._kinds.items() if known.is_waiting}
         while len(waiting) >= self._most:
             del waiting[next(iter(waiting))]
         self._kinds = waiting
 
 
-def more(hidden: int, what: str = "told") -> str:
-    """Return the words by which a text says how many others of its kind came before it."""
-    return f" ({hidden} more of this kind were not {what})" if hidden else ""
+def more(hidden: int, what: str = "told", others: int = 0) -> str:
+    """Return the words by which a text says how many others came before it, of its kind and of others."""
+    if not others:
+        return f" ({hidden} more of this kind were not {what})" if hidden else ""
+    return f" ({hidden} more of this kind and {others} of others were not {what})"

@@ -235,7 +235,9 @@ class Client:
         options = self._options
         path = options.socket_path
         if path is None:
-            addresses = to_connect(resolve(options.host, options.port))  # anew: addresses may have changed
+            addresses = to_connect(  # looked up anew: addresses may have changed
+                resolve(options.host, options.port, allow_remote=options.allow_remote)
+            )
         else:
             addresses = [Address("AF_UNIX", path)]
         # Over TCP "" until a server has named us after our address.
@@ -320,7 +322,7 @@ class Client:
         """
         node = self._node
         if isinstance(error, LinkError):
-            node.error(error)
+            node.errors.link_failed(error, link.name)
         with node.lock:
             neighbour = node.router.neighbours.get(link)
             pid = "server" if neighbour is None else neighbour.pid or "server"

@@ -54,6 +54,7 @@ class PublicSocket:
             socket_path=options.socket_path,
             host=options.host,
             port=options.port,
+            allow_remote=options.allow_remote,
             only_connect=options.only_connect,
             key=self._key,
             forwarded=options.forwarded,

@@ -276,7 +276,7 @@ class Server:
         """
         node = self._node
         if isinstance(error, LinkError):
-            node.error(error)
+            node.errors.link_failed(error, link.name)
         with node.lock:
             successor = self._successors.pop(link, None)
             if successor is not None:

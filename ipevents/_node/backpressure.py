@@ -265,7 +265,7 @@ def wait_for_room(
             link.drop("slow-peer" if patience is Patience.FANOUT else "full", count)
             if patience is Patience.FANOUT and not link.outbox.dropping:
                 link.outbox.begin_dropping()
-                node.error(_slow_peer(link), child=link.child)
+                _tell_slow(node, link)
             return False
         link.wait_room(LOOK_SECONDS)
         if patience is Patience.APPLICATION:
@@ -318,9 +318,10 @@ def outbox_full(link: Link, event: str) -> OutboxFull:
     )
 
 
-def _slow_peer(link: Link) -> SlowPeer:
+def _tell_slow(node: NodeState, link: Link) -> None:
     waiting = len(link.outbox)
-    return SlowPeer(
+    text = (
         f"{link.title} has taken nothing for {STALLED_SECONDS:g} s while {waiting} records wait for it; "
         "events to it are dropped until it takes some"
     )
+    node.peer_error((SlowPeer, link.name), lambda more: SlowPeer(text + more), child=link.child)

@@ -219,7 +219,8 @@ class Controls:
         if not route:
             with node.lock:
                 self.undeliverable += 1
-            node.error(Undeliverable(event, at, target, cause))
+            kind = (Undeliverable, at, target, cause)
+            node.peer_error(kind, lambda more: Undeliverable(event, at, target, cause + more))
             return
         with node.lock:
             next_link, _ = node.router.hop(route)

@@ -3,11 +3,15 @@
 There is no lock in this file. ``fail`` and ``report`` may be called in any thread, ``report`` also under any
 lock: listeners of ``error`` run in the notices thread. An error that has no listener is logged there, each
 kind at most once a second.
+
+What a peer can provoke as often as it likes is not told each time, see limited.py: that goes through
+``report_peer``. What a listener of the user raises is told each time.
 """
 
 from __future__ import annotations
 
 from _thread import get_ident
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from .._core.callable_names import described, failure
@@ -15,9 +19,10 @@ from .._core.messages import ErrorEnvelope, Message
 from .._core.repeats import MAX_KINDS, Repeats, more
 from .._core.state import Stage
 from .._dispatch.listeners import Listener
-from .._exceptions import Closed, IPEventsError
+from .._exceptions import Closed, IPEventsError, LinkError
 from .._platform.clock import monotonic
 from .._platform.logs import Log
+from .limited import Limited
 from .node_state import NodeState
 
 log = Log("ipevents")
@@ -30,11 +35,14 @@ _NO_KWARGS: dict[str, Any] = {}
 class Errors:
     """The errors of one node.
 
-    ``fail`` is for mistakes of the caller, ``report`` for everything that no caller can be blamed for.
+    ``fail`` is for mistakes of the caller, ``report`` for everything that no caller can be blamed for, and
+    ``report_peer`` for what a peer has done.
     """
 
     def __init__(self, node: NodeState) -> None:
         self._node = node
+        self.faults: dict[str, int] = {}  # connections that ended with an error, by its class; for stats()
+        self._limited = Limited(node)
         self._telling = node.telling_errors
         self._logged = Repeats(_MAX_LOGGED)  # kinds of failures: a type and a listener
 
@@ -74,6 +82,27 @@ class Errors:
             node.defer(self._tell, exc, failed, listener, child)
         else:
             self._tell(exc, failed, listener, child)
+
+    def report_peer(self, kind: Hashable, make: Callable[[str], IPEventsError], *, child: Any = None) -> None:
+        """Deliver an ``error`` event for what a peer has provoked, at most once a second for each kind.
+
+        ``make(more)`` returns the error. ``more`` is the end of its text, and says how many others there were
+        since the last one that was told. Never blocks. May be called under the state lock.
+        """
+        self._limited.note(kind, lambda more: self._tell(make(more), None, None, child))
+
+    def link_failed(self, error: LinkError, name: str) -> None:
+        """Count the end of the connection to a neighbour of this name by an error, and report that."""
+        kind = type(error)
+        with self._node.lock:
+            self.faults[kind.__name__] = self.faults.get(kind.__name__, 0) + 1
+
+        def make(more: str) -> LinkError:
+            if more:
+                error.args = (f"{error}{more}",)
+            return error
+
+        self.report_peer((kind, name), make)
 
     def listener_failed(self, exc: BaseException, message: Message, listener: Listener) -> None:
         """Report what a listener raised; only log it if that was a listener of ``error`` itself.

@@ -33,7 +33,7 @@ from .._exceptions import (
 )
 from .._links.link import Link
 from .._payload import forms
-from .._platform.guards import told
+from .._platform.guards import forget_values, told
 from .._transport.frame_reader import LOST
 from .controls import Controls
 from .forwarder import STALE, Forwarder
@@ -330,9 +330,15 @@ class Incoming:
         """
         link.turn_out(UNREADABLE, 1)
         why = str(exc) if type(exc) is UnreadablePayload else f"there is no memory for it ({exc})"
-        error = UnreadablePayload(f"event {event!r} from {origin}: {why}")
-        error.__cause__ = exc.__cause__ or exc
-        self._node.error(error)
+        cause = exc.__cause__ or exc.with_traceback(None)
+        forget_values(cause)  # it may wait for long, and the frames have the payload
+
+        def make(more: str) -> UnreadablePayload:
+            error = UnreadablePayload(f"event {event!r} from {origin}: {why}{more}")
+            error.__cause__ = cause
+            return error
+
+        self._node.peer_error((UnreadablePayload, event, origin), make)
 
     # Messages that wait for our own online
 

@@ -50,8 +50,9 @@ class Node(NodeState):
         self.errors = Errors(self)
         self.fail = self.errors.fail
         self.error = self.errors.report
+        self.peer_error = self.errors.report_peer
         self.events = LocalEvents(self)
-        self.refusals = Refusals(self, self.events, self.errors)
+        self.refusals = Refusals(self, self.errors)
         self.presence = Presence(self, self.events, on_unheard)
         self.outgoing = Outgoing(self, self.events, self.presence)
         self.incoming = Incoming(self, self.presence, self.outgoing)

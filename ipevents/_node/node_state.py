@@ -37,6 +37,7 @@ class NodeState:
     dispatcher: Dispatcher
     fail: Callable[..., None]  # Errors.fail
     error: Callable[..., None]  # Errors.report
+    peer_error: Callable[..., None]  # Errors.report_peer
 
     def __init__(self, pid: str, reply: Callable[..., None], on_first_use: Callable[[], None]) -> None:
         self.lock = StateLock(self._deferred_failed)

@@ -41,6 +41,7 @@ def snapshot(node: Node, restarts: int, waiting: Callable[[], int]) -> dict[str,
             "dropped": dropped,
             "undeliverable": node.incoming.controls.undeliverable,
             "refused": dict(node.refusals.counts),
+            "faults": dict(node.errors.faults),
             "links": {link.name: of_link(link) for link in links},
             "past": shown(node.past),
         }

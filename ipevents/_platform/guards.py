@@ -12,7 +12,7 @@ import threading
 from .._exceptions import shown
 from .clock import sleep
 
-__all__ = ["foreign", "patient", "told"]
+__all__ = ["foreign", "forget_values", "patient", "told"]
 
 FAULTS = 10  # in a row, after which a loop gives up: the trouble will not pass
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 1.0
@@ -47,3 +47,17 @@ def patient(faults: int) -> bool:
         return False
     sleep(min(_FIRST_PAUSE_SECONDS * 2 ** (faults - 1), _LONGEST_PAUSE_SECONDS))
     return True
+
+
+def forget_values(exc: BaseException) -> None:
+    """Let the frames of an exception's traceback forget their local variables, which stay as long as it does.
+
+    Files, lines and names stay. A frame that still runs keeps its variables.
+    """
+    step = exc.__traceback__
+    while step is not None:
+        try:
+            step.tb_frame.clear()
+        except RuntimeError:  # it still runs
+            pass
+        step = step.tb_next

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["Accepted", "Acceptor"]
 
 MAX_PENDING = 1024
+# Connections that are accepted at one address before the handshakes are looked at again. With one at a time a
+# flood fills the backlog, and a TCP client that finds it full tries again after 1 s only.
+ACCEPTS_IN_A_ROUND = 64
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 1.0
 CLOSE_SECONDS = 5.0
 
@@ -243,14 +246,15 @@ class Acceptor:
         for key, _events in self._selector.select(self._patience_seconds()):
             pending: Pending | None = key.data
             if pending is None:
-                self._accept(key.fd)
+                self._accept_some(key.fd)
             elif self._pending.get(key.fd) is pending:  # it was not evicted in this very round
                 self._guarded(pending)
         self._expire(monotonic())
 
     def _patience_seconds(self) -> float | None:
         """How long ``select`` may wait: until the first deadline, the end of a pause, or the next look."""
-        moments = [pending.deadline for pending in self._pending.values()][:1]
+        oldest = next(iter(self._pending.values()), None)
+        moments = [] if oldest is None else [oldest.deadline]
         if self._paused_until is not None:
             moments.append(self._paused_until)
         left = [max(0.0, moment - monotonic()) for moment in moments]
@@ -260,10 +264,11 @@ class Acceptor:
 
     def _expire(self, now: float) -> None:
         """Refuse the handshakes whose deadline has passed, and end a pause that is over."""
-        for pending in list(self._pending.values()):
-            if pending.deadline > now:
+        while self._pending:
+            oldest = next(iter(self._pending.values()))
+            if oldest.deadline > now:
                 break  # the oldest comes first, and all have the same time limit
-            self._refuse(pending, TIMEOUT)
+            self._refuse(oldest, TIMEOUT)
         if self._paused_until is not None and self._paused_until <= now:
             self._paused_until = None
             self._listen_for(selectors.EVENT_READ)
@@ -285,16 +290,25 @@ class Acceptor:
 
     # Accepting
 
-    def _accept(self, descriptor: int) -> None:
-        """Accept one connection and begin its handshake. Where the system lacks means, begin a pause."""
+    def _accept_some(self, descriptor: int) -> None:
+        """Accept what waits at one address, up to ACCEPTS_IN_A_ROUND connections."""
+        for _ in range(ACCEPTS_IN_A_ROUND):
+            if not self._accept(descriptor):
+                return
+
+    def _accept(self, descriptor: int) -> bool:
+        """Accept one connection and begin its handshake. Where the system lacks means, begin a pause.
+
+        Returns False where no further one is to be accepted in this round.
+        """
         if self._paused_until is not None:
-            return  # woken by the shutdown, or a later socket of the round in which the pause began
+            return False  # woken by the shutdown, or a later socket of the round in which the pause began
         try:
             sock, peer = self._sockets[descriptor].accept()
         except OSError as error:
             if not self._closing and error.errno not in _PASSING:
                 self._pause(error)
-            return
+            return False
         if self._pause_seconds > FIRST_PAUSE_SECONDS:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             log.warning("= %r accepts connections again", self)
@@ -304,6 +318,7 @@ class Acceptor:
         except Exception:  # a fault of the library, or no memory: only this connection ends
             sock.close()
             log.exception("! connection from %s", address or "this machine")
+        return True
 
     def _pause(self, error: OSError) -> None:
         """Accept nothing for a while, because no descriptor or no memory is left.

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "Connected", "connect", "dial", "receive", "shake_hands"]
 
 CONNECT_SECONDS = 10.0  # for one address: the kernel tries three more times if a packet is lost
-_STEP_SECONDS = 0.02  # between two looks at something that has no event to wait for
+# Between two tries at a full backlog of AF_UNIX, which has no event to wait for. While strangers flood the
+# server, a place in it is free for moments only, so a client that tries rarely comes late.
+_STEP_SECONDS = 0.002
 # The shutdown in break_off() wakes Linux's poll. Other systems may not do so: look this often there.
 _LOOK_SECONDS = None if sys.platform == "linux" else 0.5
 

@@ -61,6 +61,7 @@ def join(
     socket_path: str | None,
     host: str,
     port: int,
+    allow_remote: bool = True,
     only_connect: bool,
     key: bytes,
     me: Identity,
@@ -88,7 +89,7 @@ def join(
 
     def once() -> Joined:
         if socket_path is None:
-            return _join_port(host, port, only_connect, caller)
+            return _join_port(host, port, allow_remote, only_connect, caller)
         return _join_path(socket_path, only_connect, caller)
 
     try:
@@ -176,13 +177,13 @@ def _join_path(path: str, only_connect: bool, caller: _Caller) -> Joined:
     return caller.shake(sock)
 
 
-def _join_port(host: str, port: int, only_connect: bool, caller: _Caller) -> Joined:
+def _join_port(host: str, port: int, allow_remote: bool, only_connect: bool, caller: _Caller) -> Joined:
     """Connect to one of the host's addresses, or listen at all of them that this machine has.
 
     If a port is taken by a program that does not answer yet, this tries again for RACE_SECONDS,
     RACE_LOOKS times at least.
     """
-    addresses = resolve(host, port)
+    addresses = resolve(host, port, allow_remote=allow_remote)
     patience = Deadline(RACE_SECONDS)
     look = 0
     while True:

@@ -14,7 +14,7 @@ import stat
 from .._core.handshake import MIN_KEY_BYTES
 from .._core.mac import mac
 from .._exceptions import KeyFileError, OptionsError
-from .private_directory import OPEN_DIRECTORY, not_private, sentence
+from .private_directory import OPEN_DIRECTORY, exposed, not_private, sentence
 
 CHILD = b"child"  # purpose: a child's link to its parent; derived from the token of its start
 CLIENT = b"link"  # purpose: a client's link to its server; derived from the key of the tree
@@ -77,7 +77,7 @@ def _key_of_the_user() -> bytes:
     except OSError as error:
         raise _refused(directory, sentence(error)) from error
     try:
-        why = not_private(os.fstat(at))
+        why = not_private(os.fstat(at)) or exposed(directory)
         if why:
             raise _refused(directory, why)
         key = _read_key(at, path)

@@ -190,7 +190,7 @@ def _unfit(base: str) -> str:
         return "others may rename what is in it"
     if len(os.fsencode(os.path.join(base, _prefix()))) + _RANDOM_BYTES > _PATH_BYTES:
         return "too long for the path of a socket"
-    return ""
+    return exposed(base)
 
 
 def _make_locked(base: str) -> PrivateDirectory:
@@ -276,6 +276,49 @@ def not_private(status: os.stat_result) -> str:
         return f"it belongs to user {status.st_uid}, not to us ({os.geteuid()})"
     mode = stat.S_IMODE(status.st_mode)
     return f"its mode {mode:04o} lets other users in (chmod go= makes it private)" if mode & 0o077 else ""
+
+
+def exposed(path: str) -> str:
+    """Return where and why another user could put something in the place of ``path``; ``""`` if nowhere.
+
+    All directories above it are looked at, and those above what links among them lead to. Whoever owns one,
+    or may write to it while it is not sticky, can rename what is in it. A group with the number of this user,
+    as many systems give each user one, or with that of root, is nobody else.
+    """
+    ours = {0, os.geteuid(), *_owners_out_of_sight()}
+    directory = os.path.dirname(os.path.abspath(path))
+    for place in dict.fromkeys((*_upwards(directory), *_upwards(os.path.realpath(directory)))):
+        try:
+            status = os.stat(place)
+        except OSError:
+            continue  # what is to be made there fails for that reason, and says it
+        if status.st_uid not in ours:
+            return f"{place} belongs to user {status.st_uid}"
+        others = stat.S_IWOTH | (0 if status.st_gid in ours else stat.S_IWGRP)
+        if status.st_mode & others and not status.st_mode & stat.S_ISVTX:
+            return f"other users may write to {place} (chmod go-w keeps them out)"
+    return ""
+
+
+def _upwards(directory: str) -> list[str]:
+    """Return a directory and all that are above it."""
+    found = [directory]
+    while (above := os.path.dirname(found[-1])) != found[-1]:
+        found.append(above)
+    return found
+
+
+def _owners_out_of_sight() -> set[int]:
+    """Return as which user this process sees root where it is in a namespace of users that has no root."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            rows = [list(map(int, line.split())) for line in file]
+        if not any(outside == 0 for _, outside, _ in rows):
+            with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+                return {int(file.read())}
+    except (OSError, ValueError):  # no Linux, or no /proc
+        pass
+    return set()
 
 
 def sentence(error: OSError) -> str:

@@ -19,6 +19,7 @@ from .._platform.clock import sleep
 from .._platform.logs import Log
 from .._platform.system import MAX_SOCKET_PATH_BYTES
 from .._platform.threads import Deadline
+from .private_directory import exposed
 from .sockets import listen
 
 if TYPE_CHECKING:
@@ -74,13 +75,16 @@ class SocketFile(NamedTuple):
 
 
 def check_path(path: str) -> None:
-    """Raise :exc:`LinkError` if no socket can have this path."""
+    """Raise :exc:`LinkError` if no socket can have this path, or another user could take its place."""
     size = len(os.fsencode(path))
     if size > MAX_SOCKET_PATH_BYTES:
         raise LinkError(f"the socket path has {size} bytes, {MAX_SOCKET_PATH_BYTES} are possible: {path}")
     if not path or "\0" in path:
         # Abstract sockets begin with a zero byte and have no owner and no mode.
         raise LinkError(f"not a socket path: {path!r}")
+    where = exposed(path)
+    if where:
+        raise LinkError(f"the socket path {path} is not safe: {where}")
 
 
 @contextlib.contextmanager

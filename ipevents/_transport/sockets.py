@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._core.addresses import Address, listening_order, spelled
+from .._core.addresses import Address, listening_order, remote, spelled
 from .._exceptions import LinkError
 
 if TYPE_CHECKING:
@@ -36,15 +36,19 @@ __all__ = [
     "resolve",
 ]
 
-BACKLOG = 128  # with multiprocessing's 1, 41 of 200 simultaneous TCP clients got in within 20 s
+# How many connections may wait to be accepted. With multiprocessing's 1, 41 of 200 simultaneous TCP clients
+# got in within 20 s. A TCP client that finds no room tries again after 1 s, so there has to be room also in a
+# flood; the system may allow less. With AF_UNIX it waits for room, and a long queue would only delay it.
+BACKLOGS = {"AF_UNIX": 128, "AF_INET": 1024, "AF_INET6": 1024}
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this machine has no such address
 
 
-def resolve(host: str, port: int) -> list[Address]:
+def resolve(host: str, port: int, *, allow_remote: bool = True) -> list[Address]:
     """Return the addresses of a host, in the order in which they are to be tried.
 
     Blocks for as long as the system looks a name up; nothing can break that off. Raises :exc:`LinkError`
-    where there is no such name.
+    where there is no such name, and where one of the addresses can be reached from, or is on, other machines
+    without ``allow_remote``.
     """
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
@@ -56,7 +60,14 @@ def resolve(host: str, port: int) -> list[Address]:
         )
         raise LinkError(text) from error
     families = (socket.AF_INET, socket.AF_INET6)
-    return list(dict.fromkeys(Address(item[0].name, item[4]) for item in found if item[0] in families))
+    addresses = list(dict.fromkeys(Address(item[0].name, item[4]) for item in found if item[0] in families))
+    if not allow_remote and (others := remote(addresses)):
+        text = (
+            f"the host {host!r} is {', '.join(spelled(each.where) for each in others)}, which is not of this "
+            "machine alone: socket.allowRemote=True lets this process connect there, or be connected to"
+        )
+        raise LinkError(text)
+    return addresses
 
 
 def listen(where: str | tuple[Any, ...], family: str) -> Listener:
@@ -68,7 +79,7 @@ def listen(where: str | tuple[Any, ...], family: str) -> Listener:
     """
     from multiprocessing.connection import Listener  # late, see above
 
-    listener = Listener(where, family, backlog=BACKLOG)
+    listener = Listener(where, family, backlog=BACKLOGS[family])
     inner = listener._listener  # type: ignore[attr-defined]  # not in typeshed, same in 3.10 to 3.15
     if inner._unlink is not None:
         inner._unlink.cancel()

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from ipevents._core.addresses import Address, listening_order, on_loopback, spelled, to_connect
+from ipevents._core.addresses import Address, listening_order, on_loopback, remote, spelled, to_connect
 
 FOUR = Address("AF_INET", ("127.0.0.1", 7100))
 OTHER = Address("AF_INET", ("192.0.2.1", 7100))
@@ -12,6 +12,22 @@ SIX = Address("AF_INET6", ("::1", 7100, 0, 0))
 LINK = Address("AF_INET6", ("fe80::1", 7100, 0, 2))
 ALL_FOUR = Address("AF_INET", ("0.0.0.0", 7100))
 ALL = Address("AF_INET6", ("::", 7100, 0, 0))
+
+
+def test_what_is_of_this_machine_alone_is_a_loopback_address():
+    alone = [
+        Address("AF_INET", ("127.0.0.1", 1)),
+        Address("AF_INET", ("127.1.2.3", 1)),
+        Address("AF_INET6", ("::1", 1, 0, 0)),
+        Address("AF_INET6", ("::ffff:127.0.0.1", 1, 0, 0)),
+    ]
+    others = [
+        ALL_FOUR,
+        Address("AF_INET6", ("::", 1, 0, 0)),
+        Address("AF_INET", ("192.0.2.1", 1)),
+        Address("AF_INET6", ("fe80::1", 1, 0, 2)),
+    ]
+    assert remote([*alone, *others]) == others
 
 
 @pytest.mark.parametrize(

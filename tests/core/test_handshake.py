@@ -152,6 +152,7 @@ def test_an_unknown_key_id_looks_like_a_wrong_key():
 
 
 def test_a_proof_is_refused_alike_for_a_wrong_key_and_an_unknown_id():
+    """D2: a stranger does not learn what was wrong."""
     farewells = []
     for key_id in (b"", b"nobody"):
         other = server()
@@ -195,6 +196,7 @@ def test_a_refusal_is_shown_in_printable_characters_only():
 
 
 def test_other_versions_are_refused_with_a_reason_on_both_sides():
+    """B20, D6: another version of the protocol, or one that somebody has written into a hello."""
     one, other = client(), server()
     hello = bytearray(one.hello())
     hello[4] = 9
@@ -214,6 +216,7 @@ def test_a_newer_server_can_refuse_us():
 
 
 def test_a_client_that_gets_its_own_frames_back_is_not_fooled():
+    """D4: a reflected handshake."""
     one = client()
     with pytest.raises(ProtocolError):
         one.receive(one.hello())
@@ -243,6 +246,7 @@ def test_a_relayed_handshake_ends_at_the_identities_it_names():
 
 @pytest.mark.parametrize("replayed", [0, 1, 2, 3])
 def test_a_frame_of_an_earlier_handshake_is_refused(replayed):
+    """D5: a replayed handshake."""
     old = exchanged(client(), server())
     one, other = client(nonce=b"d" * 32), server(nonce=b"t" * 32)
     with pytest.raises(AuthenticationFailed):
@@ -310,6 +314,8 @@ def test_every_truncation_and_extension_is_a_protocol_error(which):
 
 @given(which=st.integers(0, 3), at=st.integers(0, 511), flip=st.integers(1, 255))
 def test_no_mutated_frame_gets_through(which, at, flip):
+    """D6: the version and all else is in what both ends sign."""
+
     def mutated(step, frame):
         changed = bytearray(frame)
         if step == which:

@@ -54,6 +54,51 @@ def test_ever_new_kinds_do_not_displace_one_that_waits():
     assert not repeats.comes("waits", 0.0, 1.0)
 
 
+def test_a_strict_one_tells_no_more_kinds_within_the_time_than_it_remembers_and_counts_the_others():
+    repeats = Repeats(3, strict=True)
+    assert [repeats.comes(kind, 0.0, 1.0) for kind in "abcdabe"] == [True, True, True, *[False] * 4]
+    assert (repeats.take_others(), repeats.take_others()) == (2, 0)
+    assert repeats.told("a", 0.0) == 1
+    assert not repeats.comes("d", 0.5, 1.0)
+    assert repeats.comes("d", 1.0, 1.0), "the time of one that was told is over"
+    assert not repeats.comes("e", 1.0, 1.0)
+    assert repeats.take_others() == 2
+
+
+def test_what_a_strict_one_forgets_is_counted_among_the_others():
+    repeats = Repeats(1, strict=True)
+    assert repeats.comes("a", 0.0, 1.0)
+    repeats.told("a", 0.0)
+    assert not repeats.comes("a", 0.5, 1.0)
+    assert repeats.comes("b", 1.0, 1.0)
+    assert repeats.take_others() == 1
+
+
+def test_where_all_wait_in_a_strict_one_no_other_kind_does_however_long_that_takes():
+    repeats = Repeats(2, strict=True)
+    assert [repeats.comes(kind, 0.0, 1.0) for kind in "ab"] == [True, True]
+    assert [repeats.comes(number, float(number), 1.0) for number in range(1, 50)] == [False] * 49
+    repeats.nothing_waits()
+    assert repeats.comes("c", 100.0, 1.0)
+    assert repeats.take_others() == 49 + 2
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.floats(0, 0.4)), max_size=60))
+def test_a_strict_one_loses_no_report(steps):
+    repeats = Repeats(3, strict=True)
+    now, told, waiting = 0.0, 0, []
+    for is_told, kind, later in steps:
+        now += later
+        if repeats.comes(kind, now, 1.0):
+            waiting.append(kind)
+        if is_told and waiting:
+            told += 1 + repeats.told(waiting.pop(0), now)
+        assert len(repeats) <= 3
+    told += sum(1 + repeats.told(kind, now) for kind in waiting)
+    hidden = sum(repeats.told(kind, now) for kind in range(10))
+    assert told + hidden + repeats.take_others() == len(steps)
+
+
 def test_what_is_told_of_a_kind_that_was_forgotten_hides_nothing():
     assert Repeats().told("a", 0.0) == 0
 
@@ -62,3 +107,4 @@ def test_how_many_were_left_out_is_said_if_there_were_any():
     assert more(0) == ""
     assert more(2) == " (2 more of this kind were not told)"
     assert more(2, "logged") == " (2 more of this kind were not logged)"
+    assert more(2, others=3) == " (2 more of this kind and 3 of others were not told)"

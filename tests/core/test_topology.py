@@ -47,6 +47,7 @@ FORGED = [
 
 @pytest.mark.parametrize(("link", "path"), FORGED)
 def test_a_path_that_cannot_be_is_forged_also_at_the_second_time(link, path):
+    """D7: an origin or a path that is not the peer's."""
     topology = middle()
     topology.online("a link", ("deep", "a"))
     for _ in range(2):

@@ -129,6 +129,7 @@ class State:
 )
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_nothing_that_is_not_plain_is_unpickled(value, protocol):
+    """D8: not even a header of somebody who has the key."""
     with pytest.raises(ProtocolError):
         decode(pickle.dumps([(1, value)], protocol))
 

@@ -392,6 +392,7 @@ def test_a_second_connection_is_served_after_the_first_one(joined):
 
 
 def test_what_was_half_written_to_the_first_connection_does_not_reach_the_second(ends):
+    """B7: a frame that was cut in the middle of a write never goes on."""
     a, b = ends
     ours, theirs = socket.socketpair()
     a.attach(ours)
@@ -424,6 +425,32 @@ def test_all_connections_that_end_while_one_writes_to_the_first_are_closed(ends)
     a.end()
     assert a.link.join(Deadline(CEILING))
     assert [stream.socket.fileno() for stream in streams] == [-1] * 3
+
+
+def test_connections_that_end_while_others_begin_get_no_bytes_of_each_other():
+    """B17: a descriptor that was closed may be another connection's at once, and nobody still reads it."""
+    wrong = []
+
+    def come_and_go(number):
+        for index in range(50):
+            one, other = End("a"), End("b")
+            join(one, other)
+            for end in (one, other):
+                for _ in range(3):
+                    end.send("x", (number, index))
+            other.next_record()
+            one.end()  # while the other one reads and writes
+            other.end()
+            for end in (one, other):
+                while not end.records.empty():
+                    wrong.extend(own for own in end.next_record()[PAYLOADS] if own != (number, index))
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 @pytest.mark.parametrize("closing", ["end", "close", "goodbye"])
@@ -467,6 +494,7 @@ def test_garbage_closes_the_connection(ends, name):
 
 
 def test_nothing_of_a_frame_that_was_cut_is_delivered(ends):
+    """B2: nothing of a frame is delivered whose end never came."""
     a, _ = ends
     frame, buffer = encode([(BROADCAST, ("b",), "x", None, [[b"meta", [(10, True)]]])]), b"0123456789"
     data = frame_header(len(frame)) + frame + buffer

@@ -169,6 +169,7 @@ def test_what_a_sending_thread_has_written_is_looked_at_until_the_peer_has_it(di
 
 
 def test_a_blocked_writer_looks_and_lives_on_for_as_long_as_the_peer_answers(distant, monkeypatch):
+    """B6: a peer that only does not read is not dead."""
     found = looks(monkeypatch)
     size = 1 << 24
     send(distant, size)

@@ -17,6 +17,7 @@ from ipevents._core.state import Stage
 from ipevents._dispatch.floor import Floor
 from ipevents._dispatch.notices import Notices
 from ipevents._exceptions import LinkError
+from ipevents._links import link as link_module
 from ipevents._links.link import Link
 from ipevents._network import server as module
 from ipevents._network.server import Server
@@ -205,6 +206,7 @@ def few(make, most=2):
 
 
 def test_more_clients_than_may_be_are_refused_and_both_ends_are_told_the_option(make):
+    """D14: at most socket.maxLinks clients."""
     serving = few(make)
     serving.connect("first", 2)
     assert serving.admit(identity_of("second", 3)) == "second"
@@ -294,6 +296,21 @@ def test_a_flood_of_strangers_delays_no_offline_while_a_listener_of_error_is_slo
     assert sum(serving.node.refusals.counts.values()) == 1 + 500 * len(CAUSES)
 
 
+def test_a_client_for_which_there_is_no_thread_is_refused_and_the_next_one_is_served(serving, monkeypatch):
+    """B16: the system has no more threads; the server lives on."""
+
+    def fails(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(link_module, "start_thread", fails)
+        assert serving.connect().recv(1) == b""
+    assert serving.node.refusals.counts == {"no-thread": 1}
+    assert str(serving.errors.get(timeout=CEILING)) == "client client was refused: can't start new thread"
+    serving.connect()
+    assert serving.child() is not None
+
+
 # A client in the tree
 
 
@@ -332,6 +349,20 @@ def test_the_breach_of_a_client_is_an_error_and_ends_its_link(serving):
     assert serving.child() is None
 
 
+def test_a_client_that_breaks_its_connection_again_and_again_is_told_once_in_a_second_and_counted(serving):
+    for _ in range(20):
+        peer = serving.connect()
+        link = serving.child()
+        peer.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert link.join(Deadline(CEILING))
+        peer.close()
+    serving.settle()
+    told = [str(serving.errors.get_nowait()) for _ in range(serving.errors.qsize())]
+    assert "client sent what makes no sense" in told[0]
+    assert len(told) < 20
+    assert snapshot(serving.node, 0, int)["faults"] == {"ProtocolError": 20}
+
+
 class Held:
     """The reader of a link, held in a listener of "hold"."""
 
@@ -362,6 +393,7 @@ def test_a_client_that_is_back_comes_after_all_that_it_had_sent_before(serving):
 
 
 def test_of_several_connections_of_a_client_the_newest_counts(serving):
+    """B9: a process that connects again replaces its own connection."""
     first = serving.connect()
     held = Held(serving, first)
     second, third = serving.connect(), serving.connect()

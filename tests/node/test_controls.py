@@ -441,6 +441,7 @@ def test_any_control_record_is_taken_or_refused_and_then_nothing_has_changed(
 
 
 def test_a_flood_of_names_makes_a_link_want_everything_which_is_said_once_and_works(places, caplog):
+    """D15: names of events without end."""
     top, middle, leaf = places("top"), places("middle"), places("leaf")
     join(top, middle)
     join(middle, leaf)
@@ -508,6 +509,20 @@ def test_a_report_that_has_come_home_is_an_error_and_is_counted(relay):
         "a cause",
     )
     assert relay.node.incoming.controls.undeliverable == 1
+
+
+def test_a_peer_that_reports_without_end_does_not_feed_the_listeners_of_error_with_each(relay):
+    """The first of each cause is told at once, and all are counted."""
+    relay.hear_errors()
+    for cause in ("full", "gone"):
+        for _ in range(500):
+            take(relay, relay.child, (REPORT, (), "x", "leaf", None, cause))
+    assert [relay.next_error().cause.partition(" (")[0] for _ in range(2)] == ["full", "gone"]
+    done = threading.Event()
+    relay.node.events.notify(done.set)
+    assert done.wait(CEILING)
+    assert relay.errors.qsize() < 10, "at most one a second of each"
+    assert relay.node.incoming.controls.undeliverable == 1000
 
 
 def test_a_report_goes_one_hop_further_on_its_way_home(relay):

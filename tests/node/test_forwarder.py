@@ -167,6 +167,7 @@ def test_a_route_is_shorter_by_a_hop_further_on_and_none_at_the_target(relay):
     "forged", [record(path=("other",)), record(path=()), record(event=""), record(messages=())]
 )
 def test_a_record_that_cannot_be_is_refused_and_nothing_is_kept(relay, forged):
+    """D7: a kind, a path or a route that cannot be."""
     with pytest.raises(ProtocolError):
         decide(relay, relay.one, forged)
     assert relay.one.decisions == {}

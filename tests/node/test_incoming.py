@@ -6,6 +6,7 @@ import queue
 import socket
 import sys
 import threading
+import weakref
 
 import numpy
 import pytest
@@ -125,6 +126,45 @@ def test_an_event_that_cannot_be_read_is_not_delivered_and_those_beside_it_are(p
     assert [top.next()[1] for _ in range(2)] == [(1,), (3,)]
     assert isinstance(top.next_error(), UnreadablePayload)
     assert became(peer.link) == (3, 2, (0, 1, 0, 0), {})
+
+
+def test_a_peer_whose_events_cannot_be_read_does_not_feed_the_listeners_of_error_with_each(places, raw):
+    """The first one is told at once, all are counted, and no more than one of a kind waits to be told."""
+    top, begun, go = places("top").hear_errors().listen("x", "y"), threading.Event(), threading.Event()
+    top.node.events.notify(lambda: (begun.set(), go.wait(CEILING)))
+    assert begun.wait(CEILING)
+    peer = raw(top)
+    for _ in range(20):
+        peer.send(*((TO_PARENTS, ("raw",), event, None, [b"no pickle"] * 50) for event in ("x", "y")))
+    assert read_all(top, peer) is None
+    assert became(peer.link) == (2000, 0, (0, 2000, 0, 0), {})
+    waiting = top.node.notices._queue.qsize()
+    go.set()
+    assert waiting == 2
+    told = [str(top.next_error()) for _ in range(2)]
+    assert [text[:20] for text in told] == ["event 'x' from raw: ", "event 'y' from raw: "]
+    assert all(text.endswith(" (999 more of this kind were not told)") for text in told)
+
+
+def explode(values):
+    """In place of unpickling: note a value that only this frame has, and fail."""
+    value = numpy.zeros(1)
+    values.append(weakref.ref(value))
+    raise ValueError("no number")
+
+
+def test_an_error_that_waits_to_be_told_keeps_no_payload(places, raw, monkeypatch):
+    values = []
+    top, begun, go = places("top").hear_errors().listen("x"), threading.Event(), threading.Event()
+    monkeypatch.setattr(forms.pickle, "loads", lambda data, **_: explode(values))
+    top.node.events.notify(lambda: (begun.set(), go.wait(CEILING)))
+    assert begun.wait(CEILING)
+    peer = raw(top)
+    peer.send((TO_PARENTS, ("raw",), "x", None, [b"a pickle"]))
+    assert read_all(top, peer) is None
+    assert [value() for value in values] == [None]
+    go.set()
+    assert "ValueError" in str(top.next_error())
 
 
 def test_an_event_whose_buffers_find_no_memory_is_received_and_unreadable(places, raw):

@@ -9,7 +9,8 @@ import pytest
 from places import CEILING
 
 from ipevents._dispatch.notices import Notices
-from ipevents._node import refusals as module
+from ipevents._exceptions import LinkError
+from ipevents._node import limited as module
 from ipevents._platform.threads import Deadline
 
 
@@ -77,7 +78,7 @@ def test_without_a_listener_it_is_logged_as_often_and_hides_no_other_error(place
     for _ in range(3):
         place.node.refusals.note("wrong-key", "refused")
         settle(place)
-    place.node.error(module.LinkError("another one"))
+    place.node.error(LinkError("another one"))
     settle(place)
     here = place.node.place()
     assert lines() == [

@@ -7,6 +7,7 @@ import json
 from places import settle
 
 from ipevents._core.messages import PARENT, TO_CHILDS, TO_PARENTS
+from ipevents._exceptions import Forged, SilentPeer
 from ipevents._node.snapshot import of_link, snapshot
 
 NOTHING = {"unheard": 0, "unreadable": 0, "forwarded": 0, "dropped": 0}
@@ -23,6 +24,8 @@ def test_the_counters_of_one_moment_are_plain_values(line):
     link = top.link_to(middle)
     with top.node.lock:
         link.drop("full", 3)
+    for error in (Forged("one"), SilentPeer("another one"), Forged("a third")):
+        top.node.errors.link_failed(error, "middle")
     stats = snapshot(top.node, 7, lambda: 5)
     assert json.loads(json.dumps(stats)) == stats
     assert (stats["pid"], stats["restarts"], stats["undeliverable"]) == ("top", 7, 2)
@@ -33,6 +36,7 @@ def test_the_counters_of_one_moment_are_plain_values(line):
     )
     assert (stats["unheard"], stats["unreadable"], stats["dropped"]) == (0, 0, {})
     assert stats["refused"] == {"wrong-key": 1}
+    assert stats["faults"] == {"Forged": 2, "SilentPeer": 1}
     assert list(stats["links"]) == ["middle"]
     assert stats["links"]["middle"]["dropped"] == {"full": 3}
     assert stats["links"]["middle"]["sent"] == link.sent > 0

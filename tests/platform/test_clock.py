@@ -33,6 +33,7 @@ def test_it_is_the_clock_of_time_monotonic():
 
 @pytest.mark.parametrize("program", [FROZEN_BEFORE, FROZEN_AFTER], ids=["before", "after"])
 def test_a_clock_frozen_before_or_after_the_import_goes_on(program):
+    """B18: the clock of the wall jumps or stands still."""
     ask = "print(monotonic(), time.clock_gettime(time.CLOCK_MONOTONIC), time.monotonic())"
     done = subprocess.run([sys.executable, "-c", program + ask], capture_output=True, text=True, check=True)
     ours, real, frozen = map(float, done.stdout.split())

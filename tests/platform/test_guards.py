@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 
 import pytest
 
 from ipevents import Emitter, UnreadablePayload
 from ipevents._exceptions import shown
 from ipevents._platform import guards, latches
-from ipevents._platform.guards import foreign, patient, told
+from ipevents._platform.guards import foreign, forget_values, patient, told
 from ipevents._platform.latches import Wakeup
 from ipevents._platform.logs import Log, traceback_of
 
@@ -193,3 +194,33 @@ def test_an_event_whose_unpickling_raises_what_cannot_be_shown_is_lost_alone():
         emitter.worker(work)
     assert [type(exc) for exc in errors] == [UnreadablePayload]
     assert emitter.stats()["unreadable"] == 1
+
+
+class Value:
+    """Something that a weak reference can tell the end of."""
+
+
+def test_an_exception_keeps_its_lines_and_lets_the_values_of_its_frames_go():
+    held = []
+
+    def fail():
+        value = Value()
+        held.append(weakref.ref(value))
+        raise ValueError("an error")
+
+    with pytest.raises(ValueError, match="an error") as caught:
+        fail()
+    assert held[0]() is not None
+    forget_values(caught.value)
+    assert held[0]() is None
+    assert "value = Value()" not in traceback_of(caught.value)
+    assert 'raise ValueError("an error")' in traceback_of(caught.value)
+
+
+def test_a_frame_that_still_runs_keeps_its_values():
+    value = Value()
+    try:
+        raise ValueError("an error")
+    except ValueError as exc:
+        forget_values(exc)
+    assert isinstance(value, Value)

@@ -13,7 +13,7 @@ from ipevents._core.handshake import HUNG_UP, Identity, Refusal
 from ipevents._core.restarts import RestartPolicy
 from ipevents._core.topology import Up
 from ipevents._links.link import Link
-from ipevents._node import refusals
+from ipevents._node import limited
 from ipevents._node.node import Node
 from ipevents._platform.threads import Deadline
 from ipevents._processes import programs
@@ -164,7 +164,7 @@ def test_a_process_takes_the_name_that_its_parent_gave_it(monkeypatch):
 def test_strangers_at_the_socket_for_children_are_counted_and_logged_once_for_each_cause(
     children, caplog, monkeypatch
 ):
-    monkeypatch.setattr(refusals, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(limited, "monotonic", lambda: 100.0)
     caplog.set_level(logging.DEBUG, "ipevents")
     for cause in ["wrong-key", HUNG_UP] * 3:
         children.socket._refused(cause, "")

@@ -44,6 +44,7 @@ def test_a_logging_filter_that_raises_ends_no_thread():
 
 
 def test_a_clock_that_is_frozen_as_tests_do_it_stops_no_wait_and_no_restart():
+    """B18: the clock of the wall stands still."""
     text = """
     real, frozen = time.monotonic, lambda: 1.7e9
     for module in list(sys.modules.values()):

@@ -14,6 +14,7 @@ CLIENTS = [
 
 @pytest.mark.parametrize(("count", "delay"), CLIENTS)
 def test_all_clients_are_back_within_twice_the_delay_and_two_seconds(recorders, port, count, delay):
+    """B8: the clients of a server that comes back do not come all at once."""
     server = recorders(port=port).start()
     clients = [recorders(port=port, onlyConnect=True, delayReconnect=delay) for _ in range(count)]
     for client in clients:

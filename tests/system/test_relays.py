@@ -73,6 +73,7 @@ def where(kind, place, name, port):
 def test_nobody_can_read_what_two_programs_of_one_machine_say(
     recorders, relay, open_place, port, second_port, near, far, why
 ):
+    """D3: somebody passes a handshake on."""
     there, far_end = where(far, open_place, "server", port)
     server = recorders(**there).start()
     if far == "path":
@@ -98,6 +99,7 @@ MODES = ["flip", "repeat", "drop", "swap", "reflect", "forge"]
 
 @pytest.mark.parametrize("mode", MODES)
 def test_through_a_tunnel_nobody_can_write(recorders, relay, port, second_port, mode):
+    """D3: who is between two ends can only cut."""
     errors = queue.Queue()
     server = recorders("mark", port=port, forwarded=True).start()
     between = relay(second_port, port, mode)

@@ -71,6 +71,7 @@ def flood(send, count):
 
 @pytest.mark.parametrize(("cuts", "count"), [(8, 4000), pytest.param(200, 100_000, marks=pytest.mark.slow)])
 def test_connections_that_are_cut_anywhere_lose_nothing(cut, cuts, count):
+    """B7: a reset in the middle of a write loses nothing."""
     server, client, proxy = cut()
     up, down = Ledger(server.emitter, "count"), Ledger(client.emitter, "count")
     client.joined()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import socket
 import sys
 import threading
@@ -10,7 +11,7 @@ import threading
 import pytest
 from cables import cut, mend
 from proxies import Proxy
-from scripts import wait_until
+from scripts import running, wait_until
 
 from ipevents import SilentPeer
 from ipevents._transport.silence import on_its_way
@@ -112,6 +113,7 @@ def assert_goes_on(server, client, up, down):
 
 @linux
 def test_a_cable_that_is_cut_while_nothing_is_on_its_way_is_noticed_at_both_ends(wired):
+    """B5: a connection of which only half is left ends."""
     server, client, ends = wired()
     cut(*ends)
     assert_noticed(server, client)
@@ -139,6 +141,7 @@ def test_a_cable_that_is_cut_while_something_is_on_its_way_is_noticed_and_nothin
 @linux
 @pytest.mark.parametrize("count", [1, 20], ids=["it has written all", "it is blocked"])
 def test_a_peer_that_does_not_read_and_then_is_dead_is_noticed(wired, count):
+    """B6: a blocked write does not keep a dead peer alive."""
     server, client, ends = wired()
     gate = threading.Event()
     server.emitter.on("up", lambda message, number, *data: gate.wait(CEILING))
@@ -171,6 +174,46 @@ def test_an_outage_that_is_shorter_than_that_is_none(wired):
 
 
 @linux
+def test_a_tree_that_stood_still_for_longer_than_a_peer_may_be_silent_goes_on_as_it_was(recorders, port):
+    """B19: its machine was suspended; no child counts as dead, and nothing is lost."""
+    options = {"host": "127.0.0.1", "port": port, "deadAfter": DEAD_AFTER, "authkey": "a key for this test"}
+
+    text = f"""
+    ipem.options(useSocket=True, socket={options})
+
+    def work():
+        ipem.on("ask", lambda message: message.reply("answer", ipem.pid))
+
+    ipem.on("online", lambda message: say("online") if message.from_ != ipem.pid else None)
+    ipem.on("books", lambda message: message.reply("counts", ipem.stats()["restarts"], ipem.childsOnline))
+    ipem.start()
+    child = ipem.worker(work)
+    say("child", child.pid)
+    ipem.run()
+    """
+    with running(text) as script:
+        script.wait_line("online")
+        client = recorders("answer", "counts", onlyConnect=True, **options).joined()
+        pid = script.word("child")
+        client.emitter.sendTo([pid, client.emitter.parentPid], "ask")
+        client.wait("answer")
+        script.signal_group(signal.SIGSTOP)
+        client.emitter.sendTo([pid, client.emitter.parentPid], "ask")
+        with pytest.raises(TimeoutError):
+            client.emitter.waitFor("offline", timeout=2.5 * DEAD_AFTER / 1000)
+        script.signal_group(signal.SIGCONT)
+        client.wait("answer", count=2)
+        client.emitter.sendToGrandMaster("books")
+        client.wait("counts")
+        assert client.args("answer") == [pid, pid]
+        assert client.of("counts")[0].args == (0, 2)
+        assert (client.of("error"), client.of("offline")) == ([], [])
+        client.emitter.stop()
+        script.signal(signal.SIGTERM)
+        script.ended()
+
+
+@linux
 def test_where_a_peer_may_be_silent_for_ever_nothing_is_asked(recorders, port):
     server = recorders(port=port, deadAfter=0).start()
     client = recorders(port=port, deadAfter=0).joined()
@@ -188,6 +231,7 @@ def test_where_a_peer_may_be_silent_for_ever_nothing_is_asked(recorders, port):
 def test_a_peer_that_stops_in_the_middle_of_a_frame_loses_the_connection_and_nothing_else(
     recorders, port, second_port, who, size
 ):
+    """B1: what follows a part of a frame may be silence."""
     options = {"deadAfter": DEAD_AFTER, "forwarded": True}
     server = recorders("up", port=port, **options).start()
     with Proxy(second_port, port) as proxy:

@@ -71,6 +71,7 @@ def test_two_scripts_find_each_other_in_any_order(tree, address, order):
 
 @pytest.mark.parametrize("address", ["TCP", slow("AF_UNIX")], indirect=True)
 def test_of_sixteen_that_start_at_once_exactly_one_is_the_grand_master(tree, address):
+    """B11: several programs start at once."""
     public = {"socket": {"host": "127.0.0.1", **address}}
     roles = [f"N{number}" for number in range(16)]
     for role in roles:
@@ -141,6 +142,7 @@ def test_two_clients_at_one_path_are_two_processes(recorders, place):
 
 
 def test_a_client_that_has_another_ones_pid_takes_a_new_one_for_good(recorders, place):
+    """B9: a pid that another process has."""
     path = {"socketPath": str(place / "socket")}
     server = recorders("mark", **path).start()
     one = recorders("mark", **path, onlyConnect=True).joined()
@@ -162,7 +164,7 @@ def test_a_client_that_has_another_ones_pid_takes_a_new_one_for_good(recorders, 
     [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::1", "::1", "[::1]"), ("::", "127.0.0.1", "127.0.0.1")],
 )
 def test_a_client_over_tcp_is_called_by_its_address(recorders, port, server, host, name):
-    top = recorders("mark", port=port, host=server).start()
+    top = recorders("mark", port=port, host=server, allowRemote=True).start()
     client = recorders("question", "mark", port=port, host=host, onlyConnect=True).joined()
     address, _, number = client.pid.rpartition(":")
     assert (address, number.isdigit()) == (name, True)
@@ -333,6 +335,7 @@ def test_each_outage_is_one_error_and_every_loss_is_counted(recorders, address):
 
 
 def test_a_client_that_comes_back_replaces_its_own_stale_link(recorders, port, second_port):
+    """B9: the link of before is its own."""
     server = recorders("mark", port=port, forwarded=True).start()
     other = recorders("mark", port=port, forwarded=True).joined()
     with Proxy(second_port, port, is_unseen=True) as proxy:
@@ -390,7 +393,7 @@ def test_an_answer_to_a_client_that_is_gone_never_reaches_the_next_one_of_its_na
 
     if family == "TCP":
         monkeypatch.setattr(dial, "_connect", from_one_port)
-        server = recorders("question", "mark", port=port, host="0.0.0.0")
+        server = recorders("question", "mark", port=port, host="0.0.0.0", allowRemote=True)
         # By two addresses of the server, or the kernel would keep the port from being used at once.
         options = [{"port": port, "host": host, "onlyConnect": True} for host in ("127.0.0.1", "127.0.0.2")]
     else:
@@ -458,6 +461,7 @@ def test_a_client_that_comes_back_to_its_server_is_still_answered(recorders, por
 
 
 def test_the_socket_file_of_a_killed_server_is_replaced(tree, place):
+    """B12: a socket file without a server."""
     path = place / "socket"
     public = {"socket": {"socketPath": str(path)}}
     tree.top("S", options=public)
@@ -538,6 +542,7 @@ class Stranger:
     ids=["http", "hangs up", "negative length", "silent"],
 )
 def test_a_stranger_at_the_address_is_an_error_that_names_it(recorders, address, answer, expected):
+    """B10: the port is in use by something else."""
     with Stranger(address, answer):
         where = str(address.get("port") or address["socketPath"])
         with pytest.raises(expected, match=f"{where}.*choose another socket.port or socketPath"):
@@ -547,7 +552,25 @@ def test_a_stranger_at_the_address_is_an_error_that_names_it(recorders, address,
 # Who is kept out
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1"])
+@pytest.mark.parametrize("only", [False, True], ids=["server", "client"])
+def test_other_machines_have_to_be_allowed(recorders, port, host, only):
+    """D11: without that the public socket is for this machine alone."""
+    with pytest.raises(LinkError, match=r"'" + host + r"' is .*socket\.allowRemote=True"):
+        recorders(port=port, host=host, onlyConnect=only).start()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_without_an_option_nothing_is_listened_at_but_this_machine_alone(recorders, port):
+    """D11: other users of the machine need the key, and other machines do not get as far."""
+    server = recorders(port=port, host="localhost").start()
+    listening = server.emitter._life.public_socket.server._acceptor._sockets.values()
+    assert {sock.getsockname()[0] for sock in listening} <= {"127.0.0.1", "::1"}
+
+
 def test_different_keys_are_refused_at_both_ends_with_the_cause(recorders, address):
+    """B21: each end has a key, and another one."""
     server = recorders(**address, authkey=KEY).start()
     with pytest.raises(AuthenticationFailed):
         recorders(**address, authkey=b"another key, as long").start()
@@ -590,6 +613,7 @@ class Bomb:
 
 
 def test_no_byte_of_a_stranger_is_unpickled(recorders, address, monkeypatch):
+    """D8: nothing is unpickled before the key is proved."""
     opened = []
 
     def watched(original):
@@ -661,6 +685,7 @@ def test_the_key_leaves_the_environment_and_still_opens_the_door(place, port, mo
 
 
 def test_a_key_that_is_too_short_is_refused_before_anything_is_opened(place, port, monkeypatch):
+    """B21: a key that is short or empty."""
     monkeypatch.setenv("IPEVENTS_AUTHKEY", "short")
     ended = run("-c", f"from ipevents import ipem; ipem.options(socket=dict(port={port})).start()")
     assert ended.returncode == 1

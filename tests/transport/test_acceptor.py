@@ -156,6 +156,7 @@ def test_what_follows_the_proof_is_left_to_the_link(host):
 
 @families
 def test_a_silent_client_delays_nobody(host, family):
+    """D1: who connects and says nothing."""
     server = host(family)
     silent = [server.raw() for _ in range(20)]
     server.dial().connection.close()
@@ -165,6 +166,7 @@ def test_a_silent_client_delays_nobody(host, family):
 
 
 def test_a_client_that_drips_is_cut_off_by_one_deadline(host, monkeypatch):
+    """B1, D1: a handshake has one deadline, and a byte now and then does not put it off."""
     monkeypatch.setattr(module, "HANDSHAKE_SECONDS", 0.2)
     server = host()
     with server.raw() as sock:
@@ -174,6 +176,7 @@ def test_a_client_that_drips_is_cut_off_by_one_deadline(host, monkeypatch):
 
 
 def test_the_oldest_pending_client_goes_when_there_are_too_many(host):
+    """D1: no honest client is that slow."""
     server = host(max_pending=2)
     first, second, third = server.raw(), server.raw(), server.raw()
     assert first.recv(1) == b""
@@ -185,7 +188,36 @@ def test_the_oldest_pending_client_goes_when_there_are_too_many(host):
 
 
 @families
+@pytest.mark.parametrize(("most", "pending"), [(64, [0, 50]), (20, [0, 20, 40, 50])])
+def test_many_connections_are_accepted_before_the_handshakes_go_on(host, family, monkeypatch, most, pending):
+    """D14: the backlog is emptied by many in each round, and no handshake waits for all of them."""
+    monkeypatch.setattr(module, "ACCEPTS_IN_A_ROUND", most)
+    after_rounds = queue.Queue()
+    real = Acceptor._round
+
+    def counted(self):
+        real(self)
+        after_rounds.put(len(self._pending))
+
+    monkeypatch.setattr(Acceptor, "_round", counted)
+    server = host(family)
+    held, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(server.acceptor, "_on_refused", lambda *_: (held.set(), go.wait(CEILING)))
+    with server.raw() as stranger:
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert held.wait(CEILING)
+        while not after_rounds.empty():
+            after_rounds.get()
+        clients = [server.raw() for _ in range(50)]
+        go.set()
+    assert [after_rounds.get(timeout=CEILING) for _ in pending] == pending
+    for sock in clients:
+        sock.close()
+
+
+@families
 def test_a_wrong_key_is_noticed_at_both_ends(host, family):
+    """D2: a wrong key."""
     server = host(family)
     with pytest.raises(AuthenticationFailed):
         server.dial(key=b"w" * 32)
@@ -225,6 +257,7 @@ def test_a_client_that_is_not_admitted_learns_why(host):
 
 
 def test_another_user_is_cut_off_before_a_byte_is_read(host, monkeypatch):
+    """D9: another user at a socket path."""
     monkeypatch.setattr(module, "peer_uid", lambda sock: os.geteuid() + 1)
     server = host()
     with pytest.raises(AddressInUse):
@@ -281,6 +314,7 @@ def test_close_from_a_callback_only_requests(host):
 
 @families
 def test_at_the_descriptor_limit_accepting_pauses_and_comes_back(host, family, monkeypatch, caplog):
+    """B15: no descriptor is left."""
     paused = threading.Event()
     full = [True]
     tries = []
@@ -368,6 +402,7 @@ def test_an_acceptor_removes_its_own_file_at_its_end(host, tmp_path):
 
 
 def test_a_file_that_took_the_place_of_ours_stays(host, tmp_path):
+    """B13: somebody has replaced the socket file."""
     path = str(tmp_path / "s")
     server = host()
     server.acceptor._socket_file = SocketFile.at(path)

@@ -181,6 +181,7 @@ def test_different_keys_are_told_apart_from_strangers(place, family):
 
 
 def test_no_key_appears_in_an_error_or_repr(place):
+    """D12: nor in an error."""
     address = place("AF_UNIX")
     with Serving(listen(address, "AF_UNIX")) as serving:
         with pytest.raises(AuthenticationFailed) as caught:

@@ -421,6 +421,7 @@ def step(monkeypatch):
 
 @pytest.mark.parametrize("begun", BEGUN)
 def test_a_frame_that_was_begun_and_does_not_go_on_ends_the_reading(step, begun):
+    """B1: after so long without a byte of it."""
     reading = Reading(dead_after=5.0).send(BEGUN[begun])
     reading._thread.join(CEILING)
     with pytest.raises(Stalled):

@@ -164,6 +164,7 @@ def join_at(path="", host="localhost", port=1, only_connect=False, deadline_seco
     ],
 )
 def test_a_path_where_no_socket_can_be_is_named_with_the_reason(tmp_path, name, text):
+    """B14: too long, no directory, no permission."""
     (tmp_path / "file").write_text("precious")
     with pytest.raises(LinkError, match=text) as caught:
         join_at(str(tmp_path / name))
@@ -413,6 +414,7 @@ if isinstance(joined, Listening):
     ids=str,
 )
 def test_of_sixteen_processes_at_once_one_listens_and_the_others_connect_to_it(hosts, tmp_path):
+    """B11: several programs want to be the server."""
     path, port = (str(tmp_path / "s"), "0") if hosts == ["AF_UNIX"] else ("", str(free_port()))
     root = str(Path(__file__).parents[2])
     starters = [

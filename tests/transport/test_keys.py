@@ -68,6 +68,7 @@ def test_the_key_is_taken_out_of_the_environment_also_if_an_option_wins(monkeypa
 
 
 def test_a_child_started_afterwards_does_not_inherit_the_key(monkeypatch):
+    """D12: the key is not in the environment of children."""
     monkeypatch.setenv(ENVIRONMENT, SECRET)
     tree_key(None)
     code = "import os; print('IPEVENTS_AUTHKEY' in os.environ)"
@@ -183,6 +184,7 @@ def refused(match: str) -> None:
 
 
 def test_a_symbolic_link_in_place_of_the_file_is_refused(key_file, tmp_path):
+    """D10: a link that somebody has put there."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("ab" * 32)
     elsewhere.chmod(0o600)
@@ -222,7 +224,15 @@ def test_a_directory_that_lets_others_in_is_refused(key_file, bits):
     refused("lets other users in")
 
 
+def test_a_directory_above_that_others_may_write_to_is_refused(key_file):
+    """D10: they could put another key file in its place."""
+    tree_key(None)
+    key_file.parent.parent.chmod(0o777)
+    refused(f"other users may write to {key_file.parent.parent}")
+
+
 def test_a_file_of_another_user_is_refused(key_file, monkeypatch):
+    """D10: a file that somebody has put there."""
     tree_key(None)
     as_another_user(monkeypatch)
     refused("belongs to user")
@@ -278,6 +288,7 @@ def test_a_file_system_without_links_is_refused_and_left_clean(key_file, monkeyp
 
 
 def test_each_purpose_has_its_own_key():
+    """D13: what is signed for one purpose is of no use for another."""
     key = b"k" * 32
     derived = {derive(key, purpose) for purpose in (b"", b"server", b"client")}
     assert len(derived | {key}) == 4

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import stat
 import tempfile
@@ -11,7 +12,7 @@ from starters import STARTERS, in_processes, in_threads, release, started
 
 from ipevents import _exceptions as exceptions
 from ipevents._transport import private_directory
-from ipevents._transport.private_directory import PrivateDirectory, sweep
+from ipevents._transport.private_directory import PrivateDirectory, exposed, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +219,7 @@ def test_a_place_that_is_too_long_for_sockets_is_passed_over(monkeypatch, short_
 
 @pytest.mark.parametrize("bits", [0o777, 0o770, 0o702])
 def test_a_place_where_others_may_rename_our_directory_is_passed_over(monkeypatch, short_base, bits):
+    """D10: a shared directory for temporary files."""
     writable = short_base / "tmp"
     writable.mkdir()
     writable.chmod(bits)
@@ -232,6 +234,61 @@ def test_a_place_of_another_user_is_passed_over(monkeypatch, short_base):
     status = os.stat_result((0o40700, 0, 0, 2, os.geteuid() + 1, 0, 0, 0, 0, 0))
     monkeypatch.setattr(private_directory.os, "stat", lambda path: status)
     assert private_directory._unfit(str(short_base)) == f"it belongs to user {status.st_uid}"
+
+
+@pytest.mark.parametrize("bits", [0o777, 0o702, 0o722])
+def test_a_place_below_one_that_others_may_write_to_is_passed_over(monkeypatch, short_base, bits):
+    """D10: who may rename a directory may put another one in its place, with all that is below it."""
+    place = short_base / "open" / "tmp"
+    place.mkdir(parents=True, mode=0o700)
+    place.parent.chmod(bits)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    directory = PrivateDirectory.make()
+    assert Path(directory.path).parent == short_base
+    directory.close()
+
+
+def test_what_is_above_a_path_is_looked_at_up_to_the_top_and_through_links(short_base):
+    """D10: a link leads to a directory that others may write to."""
+    (short_base / "open").mkdir()
+    (short_base / "closed").mkdir(mode=0o700)
+    (short_base / "open" / "mine").mkdir(mode=0o700)
+    (short_base / "closed" / "link").symlink_to(short_base / "open" / "mine")
+    path = str(short_base / "closed" / "link" / "s")
+    assert exposed(path) == ""
+    (short_base / "open").chmod(0o707)
+    text = f"other users may write to {short_base / 'open'} (chmod go-w keeps them out)"
+    assert exposed(path) == exposed(str(short_base / "open" / "mine" / "s")) == text
+    (short_base / "open").chmod(0o1777)
+    assert exposed(path) == ""
+
+
+def test_a_group_of_others_counts_and_the_users_own_does_not(monkeypatch, short_base):
+    own = (0o40770, 0, 0, 2, os.geteuid(), os.geteuid(), 0, 0, 0, 0)
+    monkeypatch.setattr(private_directory.os, "stat", lambda path: os.stat_result(own))
+    assert exposed("/some/path") == ""
+    others = (*own[:5], os.geteuid() + 1, *own[6:])
+    monkeypatch.setattr(private_directory.os, "stat", lambda path: os.stat_result(others))
+    assert exposed("/some/path").startswith("other users may write to /some ")
+
+
+def test_what_is_not_there_yet_is_no_danger(short_base):
+    assert exposed(str(short_base / "not" / "yet" / "s")) == ""
+
+
+@pytest.mark.parametrize(
+    ("rows", "unseen"),
+    [
+        ("0 0 4294967295", set()),
+        ("1000 1000 1", {65534}),
+        ("0 1000 1\n1 100000 65536", {65534}),
+        ("?", set()),
+    ],
+)
+def test_root_may_be_out_of_sight_in_a_namespace_of_users(monkeypatch, rows, unseen):
+    files = {"/proc/self/uid_map": rows, "/proc/sys/kernel/overflowuid": "65534\n"}
+    monkeypatch.setattr("builtins.open", lambda name, **_: io.StringIO(files[name]))
+    assert private_directory._owners_out_of_sight() == unseen
 
 
 def test_a_place_for_everybody_is_used_if_it_is_sticky(short_base):

@@ -152,6 +152,7 @@ def test_a_bit_that_was_changed_anywhere_ends_the_connection(unpickled, bit):
 
 
 def test_what_is_cut_off_anywhere_is_not_delivered(unpickled):
+    """B2: wherever the end is."""
     pieces = sealed(FRAMES)
     whole = b"".join(pieces)
     ends = [0, *itertools.accumulate(map(len, pieces))]
@@ -168,6 +169,7 @@ def test_what_is_cut_off_anywhere_is_not_delivered(unpickled):
     ids=lambda order: "".join(map(str, order)),
 )
 def test_frames_that_are_repeated_left_out_or_moved_end_the_connection(unpickled, order):
+    """D5: a replayed frame."""
     pieces = sealed(FRAMES)
     got, error = read(*(pieces[number] for number in order))
     right = next(place for place, number in enumerate(order) if place != number)

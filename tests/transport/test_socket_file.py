@@ -23,6 +23,7 @@ def mode(path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_the_socket_is_private_whatever_the_umask(path, umask):
+    """D9: at no moment may another user connect."""
     before = os.umask(umask)
     try:
         with locked(path):
@@ -36,7 +37,19 @@ def test_the_socket_is_private_whatever_the_umask(path, umask):
         assert listener.address == path
 
 
+def test_a_path_whose_place_others_may_take_is_refused(tmp_path):
+    """D10: somebody who may write to a directory above it."""
+    above = tmp_path / "open"
+    (above / "mine").mkdir(parents=True, mode=0o700)
+    above.chmod(0o777)
+    with pytest.raises(LinkError, match=f"is not safe: other users may write to {above} "):
+        check_path(str(above / "mine" / "s"))
+    above.chmod(0o1777)
+    check_path(str(above / "mine" / "s"))
+
+
 def test_a_stale_socket_file_is_replaced(path):
+    """B12: nobody listens at it any more."""
     with locked(path):
         old_listener, old = bind(path)
     old_listener.close()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
 import socket
 import stat
 from multiprocessing import connection
+from pathlib import Path
 
 import pytest
 from ports import free_port
@@ -16,6 +18,8 @@ from ipevents._transport import sockets as module
 from ipevents._transport.sockets import advice, listen, listen_at_all, listening_socket, peer_uid, resolve
 
 FOUR, SIX = "127.0.0.1", "::1"
+MANY = 300
+CEILING = 20.0  # reached only in a deadlock
 
 
 def at(host, port):
@@ -57,6 +61,17 @@ def test_a_listener_removes_no_file_by_itself(tmp_path):
     del listener
     gc.collect()
     assert stat.S_ISSOCK(os.lstat(path).st_mode)
+
+
+def test_a_server_that_accepts_nobody_just_now_lets_hundreds_of_tcp_clients_wait():
+    """One that finds no room would try again after a second only."""
+    if int(Path("/proc/sys/net/core/somaxconn").read_text()) < MANY:
+        pytest.skip("the system allows no such backlog")
+    with listen((FOUR, 0), "AF_INET") as listener, contextlib.ExitStack() as clients:
+        for _ in range(MANY):
+            sock = clients.enter_context(socket.socket())
+            sock.settimeout(CEILING)
+            sock.connect(listener.address)
 
 
 # Names
