@@ -163,8 +163,12 @@ class Emitter:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop was asked for. ``start()`` sets it back."""
-        return self._life.stopping.is_set()
+        """Whether a stop was asked for. ``start()`` sets it back.
+
+        In a child it is true as soon as the parent begins its stop, also in a listener that was called before
+        that and in what is handled before the stop begins here.
+        """
+        return self._life.stopping.is_set() or self._life.stop_is_announced
 
     def run(self, timeout: float | None = None) -> bool:
         """Start, then wait in this thread until the emitter is stopped. Meant as the last line of a script.

@@ -64,7 +64,8 @@ FAULT = 27  # the library or the system has failed in this process, which theref
 # Between two supervisors, over the control channel (control_channel.py); STOP comes there as well.
 PROBE = 32  # the parent asks what runs in the child
 # The child's answer: for how long one listener has been running (None: none runs), which one it is, and, if
-# that is as long as the question says, the stacks of all threads. Number 0: one begins to run; not asked for.
+# that is as long as the question says, the stacks of all threads. Not asked for, with number 0: one begins to
+# run; or, with None, this process stops, and answers no more.
 RUNS = 33
 # What the function of a child came to, as the payload of a record that has the items of a message record.
 RETURNED = 34

@@ -27,16 +27,15 @@ class Act(Enum):
 class Vigil:
     """The watch over one process of a child. ``limit`` is how long a listener may run, in seconds.
 
-    A child that begins has not answered yet, and is given all the time that it needs for that. Where this
-    process itself was not running for a while, because it was stopped, say, that counts for no child.
+    A child that begins is given all the time that it needs to connect. Where this process itself was not
+    running for a while, because it was stopped, say, that counts for no child.
     """
 
-    __slots__ = ("_answered", "_due", "_is_asked", "limit", "number")
+    __slots__ = ("_due", "_is_asked", "limit", "number")
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.number = 1  # of the last question; the first one is sent at once
-        self._answered = False  # ever
         self._is_asked = True  # and has not answered
         self._due: float | None = None  # when to look again
 
@@ -44,6 +43,11 @@ class Vigil:
     def next_at(self) -> float | None:
         """When ``look`` has something to do; None for not before something else happens."""
         return self._due
+
+    def connected(self, now: float) -> None:
+        """Note that the child has connected, and can be expected to answer the first question."""
+        if self.number == 1 and self._is_asked:
+            self._due = now + self.limit
 
     def begins(self, now: float) -> None:
         """Note that something was sent to the child, or that something began to run there."""
@@ -57,7 +61,7 @@ class Vigil:
         if not self._is_asked:
             self._is_asked = True
             self.number += 1
-            self._due = now + self.limit if self._answered else None
+            self._due = now + self.limit
             return Act.ASK
         if now - self._due > LOOK * self.limit:  # this process was late itself: the answer may be there
             self._due = now + self.limit
@@ -73,7 +77,6 @@ class Vigil:
         """
         if number != self.number or not self._is_asked:
             return Act.NOTHING
-        self._answered = True
         self._is_asked = False
         if running is None and not owes:
             self._due = None

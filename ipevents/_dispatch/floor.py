@@ -47,9 +47,11 @@ class Floor:
 
     def begins(self) -> None:
         """Call ``on_begin``, once. In the thread that has taken the floor."""
-        on_begin, self.on_begin = self.on_begin, None
+        on_begin = self.on_begin
         if on_begin is not None:
             on_begin()
+            if self.on_begin is on_begin:  # or it was set anew meanwhile
+                self.on_begin = None
 
     def take(self) -> None:
         """Take the lock, waiting while another thread runs listeners.

@@ -69,6 +69,7 @@ from .lifecycle import Lifecycle
 log = Log("ipevents.life")
 
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
+LAST_STEPS_SECONDS = 1.5  # for what comes after the deadline of a stop, see drain.py
 GONE_SECONDS = 0.5  # for the end of a parent that cannot be reached: mostly it is about to end
 
 
@@ -104,11 +105,10 @@ class ChildRole:
         self.link: Link | None = None  # to the parent
         self.channel: ControlChannel | None = None
         if launch.channel is not None:
+            launch.channel.set_inheritable(False)  # it was inheritable only for the start
             self.channel = ControlChannel(launch.channel, self._asked, is_to_parent=True)
         self._watch: ListenerWatch | None = None  # once the parent has asked; for the supervisor's thread
         self._has_begun = False  # a listener runs; the parent is to be told
-        self._is_asked_to_stop = False  # by the parent
-        self._link_says_stop = Latch()  # all that the parent had sent before has been handled; or it is gone
         self.orphaned = False
         self.failed = False  # the link to the parent ended for a fault
         self._launch = launch
@@ -312,20 +312,40 @@ class ChildRole:
             self._has_program = True
             self._program.put(record)
         elif kind == STOP:
-            self._link_says_stop.set()
-            self._stop(items_of(record)["milliseconds"])
+            self._stop(items_of(record)["milliseconds"] / 1000)
 
     def _asked(self, kind: int, items: dict[str, Any]) -> None:
         """Handle what the parent says over the control channel. In the supervisor's thread."""
         if kind == STOP:
-            self._stop(items["milliseconds"])
+            self._announced(items["milliseconds"] / 1000)
         elif kind == PROBE:
             self._answer(items["number"], items["limit"] / 1000)
 
-    def _stop(self, milliseconds: int) -> None:
-        """Stop, as the parent asks for it: over the channel at once, then over the link as well."""
-        self._is_asked_to_stop = True
-        self.life.request_stop(max(milliseconds / 1000, LEAST_STEP_SECONDS / 2))
+    def _stop(self, seconds: float) -> None:
+        """Stop, because the parent asks for it."""
+        self.life.request_stop(max(seconds, LEAST_STEP_SECONDS / 2))
+
+    def _announced(self, seconds: float) -> None:
+        """Note that the parent begins to stop this process. In the supervisor's thread.
+
+        The stop itself begins with the same record on the link, when all is handled that was sent before. A
+        listener that does not return keeps that from being read, and so does a full store of held events. So
+        it begins without it after half of the time, and leaves something of the rest for its own last steps.
+        """
+        life = self.life
+        life.stop_is_announced = True
+        deadline = Deadline(seconds)
+
+        def begin() -> None:
+            left = deadline.left() or 0.0
+            if not life.stopping.is_set():
+                self._stop(max(left - LAST_STEPS_SECONDS, left / 2))
+
+        if life.node.incoming.held.is_full():
+            self._stop(seconds)
+            return
+        with life.node.lock:
+            life.node.timers.after(seconds / 2, begin)
 
     def _answer(self, number: int, limit: float) -> None:
         """Tell the parent for how long one listener has been running, and the stacks if that is too long."""
@@ -333,20 +353,23 @@ class ChildRole:
         watch = self._watch
         if watch is None:
             watch = self._watch = ListenerWatch(floor, [Incoming._deliver.__code__])
-        running = watch.look(monotonic())
+        running = watch.look(monotonic(), limit)
         if running is None:
             floor.on_begin = self._begins
-            running = watch.look(monotonic())  # it may have begun just now
+            running = watch.look(monotonic(), limit)  # it may have begun just now
         is_long = running is not None and running >= limit
-        answer = control(
-            RUNS,
-            number=number,
-            running=None if running is None else int(running * 1000),
-            listener=watch.listener[:MAX_CAUSE] if is_long else "",
-            text=watch.stacks() if is_long else "",
+        self._say_running(
+            number,
+            None if running is None else int(running * 1000),
+            watch.listener()[:MAX_CAUSE] if is_long else "",
+            watch.stacks() if is_long else "",
         )
-        assert self.channel is not None
-        self.channel.put(answer)
+
+    def _say_running(self, number: int, running: int | None, listener: str = "", text: str = "") -> None:
+        """Write RUNS to the parent. In the supervisor's thread."""
+        if self.channel is not None:
+            self.channel.put(control(RUNS, number=number, running=running, listener=listener, text=text))
+            self.channel.write()
 
     def _begins(self) -> None:
         """Note that a listener is about to run, and have the parent told. In the thread that runs it."""
@@ -357,10 +380,13 @@ class ChildRole:
 
     def look(self) -> None:
         """Tell the parent that a listener has begun to run, if it waits for that."""
-        if self._has_begun and self.channel is not None:
+        if self._has_begun:
             self._has_begun = False
-            self.channel.put(control(RUNS, number=0, running=0, listener="", text=""))
-            self.channel.write()
+            self._say_running(0, 0)
+
+    def answers_no_more(self) -> None:
+        """Tell the parent that this process stops, and answers nothing. In the supervisor's thread."""
+        self._say_running(0, None)
 
     def channel_failed(self, error: Exception) -> None:
         """Report a parent that sends what cannot come over the channel. The link goes on."""
@@ -374,7 +400,6 @@ class ChildRole:
         if error is not None:
             self.life.node.error(error)
         self.life.node.incoming.held.released.set()
-        self._link_says_stop.set()
         if isinstance(error, LinkError) and not self.life.stopping.is_set():
             self.failed = True
         if not self.life.stopping.is_set():  # in a stop the link ends in order
@@ -487,8 +512,6 @@ class ChildRole:
             drain.flush(self.life.node, deadline.at_least(LAST_SECONDS))
             signal.pthread_kill(main_ident(), signal.SIGTERM)  # the end, unless it is blocked there
         if self._left.wait(deadline.left()):
-            if self._is_asked_to_stop and not self.orphaned:  # what it had sent before is still handled
-                self._link_says_stop.wait(deadline.left())
             self._wait_held(deadline)
             return
         log.warning("! the main thread of %s does not end; the process does", self.life.node.place())

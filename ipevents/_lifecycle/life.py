@@ -47,6 +47,7 @@ class Life:
         self.public_socket: PublicSocket | None = None
         self.is_grand_master = False
         self.stopping = Latch()  # a stop was asked for
+        self.stop_is_announced = False  # by the parent, over the control channel: it comes over the link
         self.stopped = Latch()  # and is done
         self.waiters: set[Latch] = set()  # of waits for an event; a stop ends them
         self.stop_waiters: set[Latch] = set()  # of waits for stopping, which end once it was emitted

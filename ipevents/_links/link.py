@@ -389,6 +389,7 @@ class Link(Writer):
                 self._say_last_words(None)
             shut_down(stream.socket, socket.SHUT_RDWR)
             with self._lock:
+                self.is_handling = False  # what it was handling came to an error
                 self._change(LinkEvent.READ)
                 self.stream = self.resuming = None
                 self._again, self._may_go_on = [], False

@@ -113,6 +113,7 @@ class Incoming:
                 link.settle("stopped" if is_stopped else "malformed", self.held.count_of(link))
             if is_stopped:
                 link.withhold()
+                link.is_handling = False
                 return
             if isinstance(exc, _MALFORMED):  # what listeners raise is caught further down
                 raise ProtocolError(f"a record that no process of ours makes: {told(exc, 200)}") from exc
@@ -220,6 +221,7 @@ class Incoming:
                     unreadable += 1
                 if not count % _BATCH and link.turn.is_long():
                     self._let_others_in(link)
+                    dispatcher.floor.left = left  # another reader may have delivered
         finally:
             dispatcher.leave()
             link.delivered += count - unreadable
@@ -258,6 +260,7 @@ class Incoming:
                     unreadable += 1
                 if not count % _BATCH and link.turn.is_long():
                     self._let_others_in(link)
+                    dispatcher.floor.left = left  # another reader may have delivered
         finally:
             dispatcher.leave()
             link.delivered += count - unheard - unreadable

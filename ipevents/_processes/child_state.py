@@ -307,6 +307,8 @@ class ChildState:
             connection.close()
             raise
         self.link.attach(stream)
+        if self.vigil is not None:
+            self.vigil.connected(monotonic())
         if (
             self.stop_sent and self.kill_at is not None
         ):  # it has waited in the outbox: less time is left by now

@@ -216,6 +216,9 @@ class Children:
             if vigil is None:
                 return
             now = monotonic()
+            if number == 0 and running is None:  # it stops by itself
+                child.vigil = None
+                return
             if number == 0:
                 vigil.begins(now)
                 return
@@ -225,9 +228,8 @@ class Children:
                 self._sleep(child, vigil, now)
         if act is Act.HUNG:
             assert seconds is not None
-            self._hung(
-                child, Hung(child.pid, child.name, round(seconds, 3), items["listener"], items["text"])
-            )
+            told = (round(seconds, 3), items["listener"], items["text"])
+            self._hung(child, vigil, Hung(child.pid, child.name, *told))
 
     def _sleep(self, child: ChildState, vigil: Vigil, now: float) -> None:
         """Ask a child no more until something is written to it, or begins to run there. State lock held."""
@@ -259,15 +261,19 @@ class Children:
         if act is Act.SILENT:
             assert child.process is not None
             why = _why_silent(child.process.pid)
-            self._hung(child, Hung(child.pid, child.name, vigil.limit, why=why))
+            self._hung(child, vigil, Hung(child.pid, child.name, vigil.limit, why=why))
 
-    def _hung(self, child: ChildState, error: Hung) -> None:
-        """Report a child that hangs, and kill it. It is started again as after any other death."""
-        self._report(child, error)
+    def _hung(self, child: ChildState, vigil: Vigil, error: Hung) -> None:
+        """Report a child that hangs, and kill it. It is started again as after any other death.
+
+        Does nothing where the child was asked to stop meanwhile.
+        """
         with self._node.lock:
+            if child.vigil is not vigil or not child.alive:
+                return
             child.vigil = None
-            if child.alive:
-                child.kill_at = monotonic()
+            child.kill_at = monotonic()
+        self._report(child, error)
         self._ring()
 
     def channel_failed(self, channel: ControlChannel, error: Exception) -> None:

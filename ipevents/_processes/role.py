@@ -34,6 +34,9 @@ class Role(Protocol):
     def look(self) -> None:
         """Tell the parent what it waits for. In the supervisor's thread, each time it wakes."""
 
+    def answers_no_more(self) -> None:
+        """Tell the parent that this process stops, and answers nothing. In the supervisor's thread."""
+
     def channel_failed(self, error: Exception) -> None:
         """Report that the parent has sent what cannot come over the channel. In the supervisor's thread."""
 
@@ -100,6 +103,9 @@ class TopRole:
         pass
 
     def look(self) -> None:
+        pass
+
+    def answers_no_more(self) -> None:
         pass
 
     def channel_failed(self, error: Exception) -> None:

@@ -159,6 +159,7 @@ class Supervisor:
                 deadline = self._deadline
             except BaseException as exc:
                 deadline = self._fail(exc)
+            self._role.answers_no_more()
             self._on_stop(self, deadline)
         finally:
             self.children.remove_socket()

@@ -27,10 +27,18 @@ def asked(now=0.0):
     return vigil, now + STEP
 
 
-def test_a_child_that_begins_has_all_the_time_that_it_needs():
+def test_a_child_that_begins_has_all_the_time_that_it_needs_to_connect():
     vigil = Vigil(LIMIT)
     assert (vigil.number, vigil.next_at) == (1, None)
     assert vigil.look(1e9) is Act.NOTHING
+    vigil.connected(5.0)
+    assert vigil.look(5.0 + LIMIT) is Act.SILENT
+
+
+def test_a_connection_after_the_first_answer_changes_nothing():
+    vigil = asleep()
+    vigil.connected(5.0)
+    assert vigil.next_at is None
 
 
 def test_while_nothing_runs_and_nothing_is_owed_nobody_wakes():

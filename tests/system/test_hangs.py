@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 import time
+from multiprocessing import Pipe
 
 import pytest
 from scripts import running, wait_gone, wait_until
@@ -230,6 +231,15 @@ def test_while_nothing_is_to_be_done_no_supervisor_wakes(tops, monkeypatch):
         assert top.told.get(timeout=CEILING) == (1,)
     states = top.emitter._life.supervisor.children._states
     wait_until(lambda: all(state.vigil.next_at is None for state in states), "the last answers")
+    links = [state.link for state in states]
+    wait_until(lambda: not any(link.handled.is_unsaid for link in links), "the last acknowledgements")
+    switches: list = []
+
+    def is_quiet():
+        before, switches[:] = switches[:], [switches_of(child.pid) for child in children]
+        return before == switches
+
+    wait_until(is_quiet, "the children to have read them")
     waits = []
     wait = Sentinels.wait
 
@@ -238,7 +248,6 @@ def test_while_nothing_is_to_be_done_no_supervisor_wakes(tops, monkeypatch):
         return wait(self, *args)
 
     monkeypatch.setattr(Sentinels, "wait", counted)
-    switches = [switches_of(child.pid) for child in children]
     threading.Event().wait(4 * LIMIT_SECONDS)  # a time in which nothing is to happen has no other end
     assert waits == []
     assert [switches_of(child.pid) for child in children] == switches
@@ -367,3 +376,209 @@ def test_a_stop_reaches_a_child_with_more_events_than_it_may_hold(tops, tmp_path
     child.stop()
     child.join(CEILING)
     assert (tmp_path / "ended").exists()
+
+
+# What is no hang, and what a stop must not lose
+
+
+def ends_slowly(how):
+    import atexit
+
+    from ipevents import ipem
+
+    def slow():
+        threading.Event().wait(3 * LIMIT_SECONDS)
+
+    if how == "hook":
+        atexit.register(slow)
+    elif how == "thread":
+        threading.Thread(target=slow).start()
+    elif how == "stopping":
+        ipem.on("stopping", lambda message: slow())
+    ipem.start()
+    ipem.sendToParents("told", how)
+    if how == "goes on":
+        ipem.stop()
+        slow()
+    elif how != "listener":
+        ipem.removeAllListeners()
+        ipem.stop()
+
+
+@pytest.mark.parametrize("how", ["hook", "thread", "stopping", "goes on"])
+def test_a_child_that_ends_by_itself_may_take_its_time(tops, how):
+    top = tops()
+    child = top.emitter.worker(ends_slowly, (how,), restart=False)
+    assert top.told.get(timeout=CEILING) == (how,)
+    child.join(CEILING)
+    assert top.errors.empty()
+    assert child.exitcode == 0
+
+
+def passes_down():
+    from ipevents import ipem
+
+    def leaf():
+        from ipevents import ipem
+
+        heard = []
+        ipem.on("count", lambda message, number: heard.append(number))
+        ipem.on("stopping", lambda message: ipem.sendToGrandMaster("told", len(heard)))
+        ipem.start()
+        ipem.sendToGrandMaster("told", "up")
+
+    def busy(message):
+        threading.Event().wait(LIMIT_SECONDS)
+
+    ipem.on("busy", busy)
+    ipem.worker(leaf)
+    ipem.start()
+
+
+def test_what_was_sent_before_a_stop_reaches_the_children_of_a_busy_child_first(tops):
+    top = tops(hangTimeout=None, stopTimeout=8000)
+    child = top.emitter.worker(passes_down)
+    assert top.told.get(timeout=CEILING) == ("up",)
+    child.send("busy")
+    top.emitter.sendToChilds("busy")
+    for number in range(300):
+        top.emitter.sendToChilds("count", number)
+    child.stop()
+    child.join(CEILING)
+    assert top.told.get(timeout=CEILING) == (300,)
+
+
+def hears_slowly(place):
+    from ipevents import ipem
+
+    def hear(message):
+        with open(place, "a") as file:
+            file.write("x")
+        threading.Event().wait(0.02)
+
+    ipem.on("evt", hear)
+    ipem.options(stopTimeout=500).start()
+
+
+def test_a_stop_leaves_all_of_its_time_for_what_was_sent_before(tops, tmp_path):
+    top = tops(hangTimeout=None)
+    child = top.worker(hears_slowly, str(tmp_path / "heard"))
+    for _ in range(100):
+        child.send("evt")
+    child.stop(CEILING)
+    assert (tmp_path / "heard").read_text() == "x" * 100
+    assert child.exitcode == 0
+
+
+def test_a_child_that_was_asked_to_stop_ends_with_its_parent_although_a_listener_hangs(tmp_path):
+    with running(ORPHANED) as script:
+        child = script.word("child")
+        script.wait_line("hangs")
+        script.signal(signal.SIGUSR1)
+        script.wait_line("asked")
+        script.signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert wait_gone(child)
+        assert time.monotonic() - began < 3.0
+        script.end()
+
+
+ORPHANED = """
+def work():
+    def hang(message):
+        message.reply("told")
+        threading.Event().wait()
+    ipem.on("hang", hang)
+    ipem.start()
+
+ipem.on("told", lambda message: say("hangs"))
+
+def ask(*_):
+    threading.Thread(target=child.stop).start()
+    say("asked")
+
+ipem.options(stopTimeout=20000).start()
+with ipem.expecting("online", where=lambda message: message.from_ != ipem.pid):
+    child = ipem.worker(work)
+say("child", child.pid)
+signal.signal(signal.SIGUSR1, ask)
+child.send("hang")
+ipem.run()
+"""
+
+
+def relays_while_it_listens():
+    from ipevents import ipem
+
+    def below():
+        from ipevents import ipem
+
+        ipem.start()
+        while not ipem.stopping:
+            ipem.sendToParents("tick")
+            threading.Event().wait(0.002)
+
+    ipem.on("tick", lambda message: None)
+    ipem.on("sleeps", lambda message, seconds: threading.Event().wait(seconds))
+    ipem.on("ask", lambda message: message.reply("told"))
+    ipem.worker(below)
+    ipem.start()
+
+
+def test_many_short_listeners_are_no_hang_also_while_others_get_their_turn_in_between(tops):
+    top = tops()
+    child = top.emitter.worker(relays_while_it_listens)
+    for _ in range(2):
+        top.onlines.get(timeout=CEILING)
+    pid = child.pid
+    for _ in range(150):
+        child.send("sleeps", 0.02)
+    child.send("ask")
+    assert top.told.get(timeout=CEILING) == ()
+    assert (child.pid, top.errors.empty()) == (pid, True)
+
+
+def test_as_many_descriptors_as_before_can_be_inherited(tops):
+    top = tops(hangTimeout=None)
+    pairs = [Pipe() for _ in range(120)]
+    ends = [end for pair in pairs for end in pair]
+    child = top.emitter.worker(len, (ends,), restart=False)
+    assert child.result(CEILING) == 240
+    for end in ends:
+        end.close()
+
+
+def inherits():
+    from ipevents import ipem
+
+    role = ipem._life.role
+    return os.get_inheritable(role.channel.fileno())
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_no_program_that_a_child_runs_inherits_its_channel(tops, method):
+    top = tops(startMethod=method)
+    assert top.emitter.worker(inherits, restart=False).result(CEILING) is False
+
+
+def looks():
+    from ipevents import ipem
+
+    def look(message):
+        message.reply("told", "looks")
+        while not ipem.stopping:
+            threading.Event().wait(0.001)
+
+    ipem.on("look", look)
+    ipem.start()
+
+
+def test_a_listener_sees_at_once_that_a_stop_was_asked_for(tops):
+    top = tops(hangTimeout=None)
+    child = top.worker(looks)
+    child.send("look")
+    assert top.told.get(timeout=CEILING) == ("looks",)
+    began = time.monotonic()
+    child.stop(CEILING)
+    assert time.monotonic() - began < CEILING / 4
+    assert child.exitcode == 0
