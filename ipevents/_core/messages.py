@@ -82,7 +82,6 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
 }
 _UNNUMBERED = frozenset({ACKNOWLEDGED, RESUMED})
 # The places of items that may still change while their record waits.
-WANTED = 1 + CONTROL_ITEMS[INTEREST].index("wanted")
 NUMBER = 1 + CONTROL_ITEMS[ACKNOWLEDGED].index("number")
 OUTCOMES = 1 + CONTROL_ITEMS[ACKNOWLEDGED].index("outcomes")
 

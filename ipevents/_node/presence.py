@@ -11,6 +11,7 @@ from typing import Any
 from .._core.interest import Change
 from .._core.messages import (
     EVERYTHING,
+    INTERESTS,
     MAX_INTEREST,
     OFFLINE,
     ONLINE,
@@ -37,6 +38,7 @@ class Presence:
         self._events = events
         self._on_unheard = on_unheard
         self._outage_told = False  # this outage was reported
+        self._wants_everything = False  # what the parent was told last of all interest: every event
 
     def rename(self, pid: str) -> None:
         """Take over another pid that was agreed on, and send it to the children."""
@@ -67,32 +69,42 @@ class Presence:
             self.tell_up(control(ONLINE, path=(*path, router.pid)))
 
     def _tell_interest(self) -> None:
-        """Queue all that is wanted here and below for the parent.
+        """Let the parent be told all that is wanted here and below."""
+        parent: Any = self._node.router.parent
+        parent.outbox.put_all_interest(self._all_interest)
+        parent.prompt()
 
-        Where these are more names than the parent would keep, it is told that every event is wanted.
+    def _all_interest(self) -> Record:
+        """Return the record that tells the parent what is wanted here and below at this moment.
+
+        Where these are more names than the parent would keep, it is told that every event is wanted. Called
+        when that record leaves.
         """
-        router = self._node.router
-        parent: Any = router.parent
-        names = router.interest.all()
-        if router.interest.is_everything or len(names) > MAX_INTEREST:
-            parent.tell(control(EVERYTHING))
-        else:
-            parent.outbox.put_interests(names)
+        interest = self._node.router.interest
+        names = interest.all()
+        self._wants_everything = interest.is_everything or len(names) > MAX_INTEREST
+        return control(EVERYTHING) if self._wants_everything else control(INTERESTS, events=names)
 
     def advertise(self, change: Change) -> None:
-        """Send the parent the events that began or ceased to be wanted, here and below."""
+        """Let the parent be told which events began or ceased to be wanted, here and below.
+
+        A parent that was told that every event is wanted, because there are too many names, is told no single
+        one any more: as it does not forget that either before the connection ends.
+        """
         router = self._node.router
-        if router.up is not Up.OPEN:
+        if router.up is not Up.OPEN or change == Change():
             return
         parent: Any = router.parent
         if change.everything is not None:
             self._tell_interest()
-            parent.prompt()
-        for event in change.advertise:
-            parent.outbox.put_interest(event, True)
-        for event in change.withdraw:
-            parent.outbox.put_interest(event, False)
-        if change.advertise or change.withdraw:
+        elif not self._wants_everything:
+            if router.interest.total > MAX_INTEREST:
+                self._tell_interest()
+                return
+            for event in change.advertise:
+                parent.outbox.put_interest(event, True)
+            for event in change.withdraw:
+                parent.outbox.put_interest(event, False)
             parent.prompt()
 
     def tell_up(self, record: Record) -> None:

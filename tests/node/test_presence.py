@@ -14,6 +14,7 @@ from ipevents._core.messages import (
     EVERYTHING,
     INTEREST,
     INTERESTS,
+    MORE_INTERESTS,
     OFFLINE,
     ONLINE,
     PARENT,
@@ -186,6 +187,44 @@ def test_more_names_than_the_parent_keeps_are_not_sent_one_by_one(relay, monkeyp
     with relay.node.lock:
         relay.node.presence.announce_again()
     assert (EVERYTHING,) in up(relay)
+
+
+def test_more_names_than_the_parent_keeps_are_told_as_every_event_once_and_for_all(relay, monkeypatch):
+    monkeypatch.setattr("ipevents._node.presence.MAX_INTEREST", 5)
+    relay.node.announced = True
+    relay.listen(*"abcde")
+    assert up(relay) == [(MORE_INTERESTS, tuple("abcde"))]
+    relay.listen("f")
+    assert up(relay) == [(EVERYTHING,)]
+    relay.listen("g")
+    for event in "abcd":
+        relay.node.dispatcher.remove(event, None)
+    relay.listen("h")
+    assert up(relay) == []
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    assert up(relay)[0] == (INTERESTS, tuple("efgh")), "a new connection begins anew"
+
+
+def test_a_child_that_changes_its_mind_about_everything_costs_one_record(relay):
+    relay.node.announced = True
+    relay.listen(*[f"event {number}" for number in range(1000)])
+    take = relay.node.incoming.controls.take
+    for _ in range(1000):
+        take(relay.child, (EVERYTHING,))
+        take(relay.child, (INTERESTS, ("q",)))
+    with relay.node.lock:
+        assert relay.parent.outbox.count == 1
+    ((kind, names),) = up(relay)
+    assert (kind, len(names)) == (INTERESTS, 1001)
+
+
+def test_listeners_for_one_answer_each_leave_nothing_in_the_outbox(relay):
+    relay.node.announced = True
+    for number in range(1000):
+        relay.on(f"reply {number}", relay.heard.put)
+        relay.node.dispatcher.remove(f"reply {number}", None)
+    assert up(relay) == []
 
 
 def test_after_a_reconnect_all_that_are_online_below_are_announced_top_down(relay):
