@@ -82,6 +82,7 @@ class Outbox:
         "_tail_count",
         "_tail_size",
         "being_written",
+        "controls_taken",
         "dropping",
         "frames",
         "news",
@@ -114,6 +115,7 @@ class Outbox:
         self._pending_acknowledgement: list[object] | None = None
         self.taken: list[Record] = []  # the frame that was taken last, until it is encoded
         self.being_written = 0  # bytes of the frame that was taken last; the thread that writes sets it to 0
+        self.controls_taken = 0  # control records that were put and have left
         self.peak = 0  # the greatest count so far
         self.dropping = False  # fan-outs are dropped for a slow peer, until the outbox is half empty
 
@@ -133,6 +135,11 @@ class Outbox:
         """How many messages of users wait."""
         there = self._framed + self._tail_count + len(self._run)
         return there - self._controls - self._tail_controls
+
+    @property
+    def controls_put(self) -> int:
+        """How many control records were put so far: the number of the last one."""
+        return self.controls_taken + self._controls + self._tail_controls
 
     @property
     def size(self) -> int:
@@ -328,6 +335,7 @@ class Outbox:
             del self.frames[0]
             self._framed -= count
             self._controls -= controls
+            self.controls_taken += controls
             self._framed_size -= size
             self.being_written = size + first_size
             self._simple_up_to = 0 if self.dropping or self.frames else FRAME_BYTES
@@ -338,6 +346,7 @@ class Outbox:
             self.news = None
         self.taken = records
         self.being_written = self._tail_size + first_size
+        self.controls_taken += self._tail_controls
         self.tail, self._run, self._header, self._events = [], [], None, None
         self._tail_count = self._tail_controls = self._tail_size = 0
         return records
@@ -348,9 +357,9 @@ class Outbox:
         A frame that was taken stays with the thread that is about to write it.
         """
         records = list(self._all())
-        taken, being_written = self.taken, self.being_written
+        taken, being_written, controls = self.taken, self.being_written, self.controls_put
         self.__init__()  # type: ignore[misc]  # every field back to its beginning
-        self.taken, self.being_written = taken, being_written
+        self.taken, self.being_written, self.controls_taken = taken, being_written, controls
         return records
 
     def adopt(self, other: Outbox) -> None:
@@ -377,8 +386,10 @@ class Outbox:
         self._simple_up_to = 0
 
 
-# All but what concerns the frame that was taken last, and the peak.
-_WAITING = [name for name in Outbox.__slots__ if name not in ("being_written", "peak", "taken")]
+# All but what concerns the frames that were taken, and the peak.
+_WAITING = [
+    name for name in Outbox.__slots__ if name not in ("being_written", "controls_taken", "peak", "taken")
+]
 _FULL = {  # what to do where there is no room and the peer is not known to be slow
     Patience.APPLICATION: Verdict.WAIT,
     Patience.LISTENER: Verdict.REFUSE,

@@ -146,12 +146,13 @@ class Controls:
         """
         node = self._node
         with node.lock:
+            self._presence.wait_to_tell(link)
             if link not in node.router.neighbours:
                 return
             pids = node.router.online(link, path)
             if len(path) == 1:
                 link.tell(control(PARENT, pid=node.router.pid))
-            self._presence.tell_up(control(ONLINE, path=pids))
+            self._presence.tell_up(control(ONLINE, path=pids), link)
         if len(path) == 1:
             link.on_control(control(ONLINE, path=path))
         self._deliver_lifecycle(TO_PARENTS, pids, "online")
@@ -162,10 +163,11 @@ class Controls:
         """A process below has ended: note it, pass it on, and deliver ``offline`` here."""
         node = self._node
         with node.lock:
+            self._presence.wait_to_tell(link)
             if link not in node.router.neighbours:
                 return
             pids = node.router.offline(link, path, gone)
-            self._presence.tell_up(control(OFFLINE, path=pids, gone=gone, exitcode=exitcode))
+            self._presence.tell_up(control(OFFLINE, path=pids, gone=gone, exitcode=exitcode), link)
         self._deliver_lifecycle(TO_PARENTS, pids, "offline", (gone[0],), exitcode)
 
     def _take_parent(self, link: Link, pid: str) -> None:

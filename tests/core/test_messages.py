@@ -21,7 +21,6 @@ from ipevents._core.messages import (
     TO_CHILD,
     TO_PARENTS,
     TYPE_NAMES,
-    WANTED,
     Envelope,
     ErrorEnvelope,
     Message,
@@ -43,7 +42,6 @@ NO_KINDS = {
     "TO",
     "PAYLOADS",
     "MESSAGE_ITEMS",
-    "WANTED",
     "NUMBER",
     "OUTCOMES",
     "LAST_MESSAGE",
@@ -359,10 +357,3 @@ def test_no_control_record_is_made_of_other_items(items):
 def test_a_control_record_with_more_or_fewer_items_is_refused(record):
     with pytest.raises(ValueError, match="zip"):
         items_of(record)
-
-
-def test_an_interest_that_waits_changes_at_the_item_that_says_so():
-    record = [*control(INTEREST, event="x", wanted=True)]
-    record[WANTED] = False
-
-    assert items_of(record) == {"event": "x", "wanted": False}

@@ -368,6 +368,20 @@ def test_however_often_all_interest_is_announced_it_is_told_once():
     assert outbox.take() == []
 
 
+def test_control_records_have_numbers_in_the_order_in_which_they_leave():
+    outbox = Outbox()
+    outbox.put(control(PARENT, pid="a"), FRAME_BYTES)
+    outbox.put(record("between"), FRAME_BYTES)
+    outbox.put(control(PARENT, pid="b"), 1)
+    assert (outbox.controls_put, outbox.controls_taken) == (2, 0)
+    assert outbox.take() == [(PARENT, "a")]
+    outbox.take()
+    assert (outbox.controls_put, outbox.controls_taken) == (2, 1)
+    outbox.put(control(PARENT, pid="c"), 1)
+    outbox.clear()
+    assert (outbox.controls_put, outbox.controls_taken) == (3, 3)
+
+
 def test_after_clearing_no_old_news_are_told():
     outbox = Outbox()
     outbox.put_interest("x", True)
@@ -548,6 +562,7 @@ class Counted:
         assert self.outbox.events == users_events(waiting) == self.put - self.gone
         news = [] if self.outbox.news is None else self.outbox.news.records()
         controls = [item for item in waiting if item[0] not in TYPE_NAMES]
+        assert self.outbox.controls_put - self.outbox.controls_taken == len(controls) - len(news)
         assert self.outbox.count == self.outbox.events + len(controls) - len(news) + bool(news)
         assert sum(frame[2] for frame in self.outbox.frames) == sum(
             item[0] not in TYPE_NAMES for frame in self.outbox.frames for item in frame[0]

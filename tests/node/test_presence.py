@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
-from places import CEILING, inside, join, queued, settle
+from places import CEILING, Raw, free, inside, jam, join, queued, settle, watch_waits
 
 from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.interest import Change
@@ -305,6 +305,88 @@ def test_who_looks_after_a_child_is_told_that_an_event_has_no_listener_any_more(
         presence.interest_changed(event)
         assert unheard == [1]
         unheard.clear()
+
+
+# A parent that does not read
+
+COMES_AND_GOES = 50
+
+
+@pytest.fixture
+def churning(places, monkeypatch):
+    """A top that reads nothing of a relay, which has two children: one whose processes come and go."""
+    monkeypatch.setattr("ipevents._core.shares.SHARE_BYTES", 2000)
+    top, relay = places("top"), places("relay")
+    relay.parent = join(top, relay)[1]
+    top.listen("online", "offline")
+    relay.churning, relay.other = Raw(relay, "churning"), Raw(relay, "other")
+    for child in (relay.churning, relay.other):
+        child.send((ONLINE, (child.pid,)))
+        assert top.next() == ("online", (), (child.pid, "relay", "top"))
+    settle(top, relay)
+    jam(relay, relay.parent)
+    yield top, relay
+    for child in (relay.churning, relay.other):
+        child.socket.close()
+
+
+def come_and_go(child):
+    for number in range(COMES_AND_GOES):
+        pid = str(number)
+        child.send((ONLINE, (pid, child.pid)), (OFFLINE, (child.pid,), (pid,), None))
+
+
+def test_news_of_one_child_wait_in_a_bounded_number_and_are_all_told_in_order(churning, monkeypatch):
+    top, relay = churning
+    waiting = watch_waits(monkeypatch, relay.parent)
+    come_and_go(relay.churning)
+    assert waiting.wait(CEILING)
+    with relay.node.lock:
+        assert 0 < relay.parent.outbox.count < COMES_AND_GOES
+    free(relay, relay.parent)
+    for number in range(COMES_AND_GOES):
+        pid = str(number)
+        assert top.next() == ("online", (), (pid, "churning", "relay", "top"))
+        assert top.next() == ("offline", (pid,), ("churning", "relay", "top"))
+
+
+def test_another_child_does_not_wait_for_it(churning, monkeypatch):
+    top, relay = churning
+    relay.listen("x")
+    waiting = watch_waits(monkeypatch, relay.parent)
+    come_and_go(relay.churning)
+    assert waiting.wait(CEILING)
+    relay.other.send((ONLINE, ("leaf", "other")), (TO_PARENTS, ("leaf", "other"), "x", None, [()]))
+    assert relay.next() == ("x", (), ("leaf", "other", "relay"))
+    assert (ONLINE, ("leaf", "other", "relay")) in queued(relay, relay.parent)
+    free(relay, relay.parent)
+
+
+def test_a_stop_ends_the_wait_and_what_comes_after_it_is_put(churning, monkeypatch):
+    top, relay = churning
+    relay.listen("x")
+    waiting = watch_waits(monkeypatch, relay.parent)
+    come_and_go(relay.churning)
+    relay.churning.send((TO_PARENTS, ("churning",), "x", None, [()]))
+    assert waiting.wait(CEILING)
+    with relay.node.lock:
+        relay.node.stage = Stage.STOPPING
+        relay.parent.wake_waiters()
+    assert relay.next()[0] == "x"
+    with relay.node.lock:
+        assert relay.parent.outbox.count > 2 * COMES_AND_GOES
+    free(relay, relay.parent)
+
+
+def test_while_no_connection_was_made_yet_no_more_than_a_share_waits_and_nobody_waits(relay, monkeypatch):
+    monkeypatch.setattr("ipevents._core.shares.SHARE_BYTES", 2000)
+    take = relay.node.incoming.controls.take
+    for number in range(COMES_AND_GOES):
+        take(relay.child, (ONLINE, (str(number), "child")))
+    assert 0 < len(up(relay)) < COMES_AND_GOES // 2
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    assert len(up(relay)) == COMES_AND_GOES + 3, "all of them, the child, this process, and its interest"
 
 
 # Outages
