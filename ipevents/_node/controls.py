@@ -13,6 +13,7 @@ from typing import Any
 from .._core.books import Outcomes
 from .._core.control_checks import check_control
 from .._core.interest import Change
+from .._core.log_lines import one_line
 from .._core.messages import (
     ACKNOWLEDGED,
     EVERYTHING,
@@ -20,6 +21,7 @@ from .._core.messages import (
     INTEREST,
     INTERESTS,
     KIND,
+    MAX_CAUSE,
     MAX_INTEREST,
     MORE_INTERESTS,
     OFFLINE,
@@ -44,6 +46,7 @@ from .presence import Presence
 
 log = Log("ipevents")
 
+_CAUSE_BYTES = 4 * MAX_CAUSE  # of a cause that has only printable characters
 _NO_KWARGS: dict[str, Any] = {}
 
 
@@ -221,7 +224,7 @@ class Controls:
         if not route:
             with node.lock:
                 self.undeliverable += 1
-            node.error(Undeliverable(event, at, target, cause))
+            node.error(Undeliverable(event, at, target, one_line(cause, _CAUSE_BYTES)))
             return
         with node.lock:
             next_link, _ = node.router.hop(route)

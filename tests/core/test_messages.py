@@ -31,6 +31,8 @@ from ipevents._core.messages import (
     control,
     count_messages,
     is_message,
+    is_pid,
+    is_pids,
     items_of,
 )
 from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
@@ -357,3 +359,32 @@ def test_no_control_record_is_made_of_other_items(items):
 def test_a_control_record_with_more_or_fewer_items_is_refused(record):
     with pytest.raises(ValueError, match="zip"):
         items_of(record)
+
+
+@pytest.mark.parametrize(
+    "pid", ["4711", "127.0.0.1:40718", "[fe80::1%eth0]:7100", "4711-3fa9c2", "x" * MAX_PID]
+)
+def test_a_pid_is_printable(pid):
+    assert is_pid(pid)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "two words",
+        "x\n4711",
+        "\x1b[31m",
+        "\x7f",
+        "\xe9",
+        "\u202e",
+        "\ud800",
+        "x" * (MAX_PID + 1),
+        1,
+        None,
+    ],
+)
+def test_what_could_pass_for_something_else_is_no_pid(value):
+    assert not is_pid(value)
+    assert not is_pids(("4711", value), 2)
