@@ -17,6 +17,7 @@ from ipevents._core.messages import (
     BROADCAST,
     INTEREST,
     INTERESTS,
+    MORE_INTERESTS,
     PARENT,
     PROGRAM,
     SEND_TO,
@@ -440,7 +441,7 @@ def interrupted(offer: Callable[[], object], place: int) -> bool:
 
     def trace(frame: Any, event: str, argument: object) -> Any:
         nonlocal left
-        if not frame.f_code.co_filename.endswith(("outbox.py", "messages.py")):
+        if not frame.f_code.co_filename.endswith(("outbox.py", "messages.py", "interest_news.py")):
             return None
         frame.f_trace_opcodes = True
         operation = dis.opname[frame.f_code.co_code[frame.f_lasti]] if event == "opcode" else ""
@@ -484,6 +485,42 @@ def test_a_signal_handler_that_raises_mixes_nothing_up(which):
         sent.setdefault(which, OFFERS[which])  # whether that one is sent is open
         assert sent == dict(enumerate(OFFERS)), place
         if not was_interrupted:
+            break
+        place += 1
+    assert place > 2
+
+
+@pytest.mark.parametrize("payload", [b"", [b"meta", [b"buffer"]]])
+def test_a_signal_handler_that_raises_takes_no_news_away(payload):
+    place = 1
+    while True:
+        outbox = Outbox()
+        outbox.put(record("m", payload), 1)
+        outbox.put_interest("x", True)
+        was_interrupted = interrupted(outbox.take, place)
+        left = [item for frame in drained(outbox) for item in frame]
+        if not was_interrupted:
+            break
+        assert left == [(INTEREST, "x", True), record("m", payload)], place
+        place += 1
+    assert place > 2
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_signal_handler_that_raises_changes_the_news_or_leaves_them_as_they_are(wanted):
+    place = 1
+    while True:
+        outbox = Outbox()
+        outbox.put_interest("x", True)
+        outbox.put_interest("y", True)
+        was_interrupted = interrupted(functools.partial(outbox.put_interest, "z", wanted), place)
+        news = outbox.take()
+        rest = [(INTEREST, "z", False)] if not wanted else []
+        more = ("x", "y", "z") if wanted else ("x", "y")
+        after = [*rest, (MORE_INTERESTS, more)]
+        assert news in ([(MORE_INTERESTS, ("x", "y"))], after)
+        if not was_interrupted:
+            assert news == after
             break
         place += 1
     assert place > 2
