@@ -668,6 +668,6 @@ def _indented(tree: Mapping[str, Any], depth: int) -> list[str]:
     """Return the lines of ``printNetmap`` for a part of the tree."""
     lines = []
     for pid, below in tree.items():
-        lines.append("  " * depth + pid)
+        lines.append("  " * depth + ascii(pid)[1:-1])
         lines += _indented(below, depth + 1)
     return lines

@@ -227,7 +227,7 @@ class StartFailed(ProcessError):
     def __str__(self) -> str:
         child = child_title(self.name, self.pid)
         if self.why:
-            return f"{child} could not be started again: {self.why}"
+            return f"{child} could not be started again: {_printable(self.why)}"
         return _ended(f"{child} ended before it was online", self.exitcode, self.traceback)
 
 
@@ -259,7 +259,12 @@ def _ended(text: str, exitcode: int | None, traceback: str) -> str:
     """Return the text with the exit code and the last line of the traceback."""
     text = f"{text}, exit code {exitcode}"
     words = last_words(traceback)
-    return f"{text}: {words}" if words else text
+    return f"{text}: {_printable(words)}" if words else text
+
+
+def _printable(text: str) -> str:
+    """Return a text of another process with escapes for what is not printable."""
+    return "".join([char if char.isprintable() else repr(char)[1:-1] for char in text])
 
 
 def last_words(traceback: str) -> str:

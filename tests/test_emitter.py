@@ -984,6 +984,15 @@ def test_the_netmap_is_printed(started, capsys):
     assert capsys.readouterr().out == f"{started.pid}\n"
 
 
+def test_whatever_the_netmap_holds_it_is_printed_in_one_line_for_each_process(started, capsys):
+    node = started._node
+    with node.lock:
+        for pid in ("\ud800", "x\n  \x1b[31m4711"):
+            node.router.netmap.online((pid,))
+    started.printNetmap()
+    assert capsys.readouterr().out == f"{started.pid}\n  \\ud800\n  x\\n  \\x1b[31m4711\n"
+
+
 def test_nothing_is_too_large_for_nobody(started):
     assert issubclass(MessageTooLarge, ValueError)
     started.broadcast("x", bytes(20 << 20))

@@ -99,6 +99,12 @@ def test_a_failed_start_says_what_was_raised_and_not_where(traceback, words):
     assert later.traceback == traceback
 
 
+def test_what_a_child_has_said_is_shown_in_printable_characters():
+    raised = ipevents.StartFailed("1", 3, "Traceback:\n  File x\nLookupError: \x1b[31m\ud800\n")
+    assert str(raised) == r"child 1 ended before it was online, exit code 3: LookupError: \x1b[31m\ud800"
+    assert str(ipevents.StartFailed("1", None, why="a\nb")).endswith(r"again: a\nb")
+
+
 def test_a_start_that_the_system_refused_says_why():
     error = ipevents.StartFailed("1", None, why="OSError: no more", name="resize")
     assert str(error) == "child resize (1) could not be started again: OSError: no more"

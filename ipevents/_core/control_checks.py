@@ -40,6 +40,7 @@ from .messages import (
     WITH_PAYLOAD,
     Record,
     is_name,
+    is_pid,
     is_pids,
     with_payload,
 )
@@ -86,11 +87,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return is_pids(value, MAX_PATH) and "" not in value
-
-
-def _is_pid(value: object) -> bool:
-    return _is_path((value,))
+    return is_pids(value, MAX_PATH)
 
 
 def _is_text(most: int) -> Check:
@@ -103,7 +100,7 @@ def _are_counts(value: Any) -> bool:
 
 # By the names of CONTROL_ITEMS, where an item of one name is the same in all kinds.
 _CHECKS: dict[str, Check] = {
-    "at": _is_pid,
+    "at": is_pid,
     "cause": _is_text(MAX_CAUSE),
     "event": is_name,
     "events": _is_names,
@@ -116,11 +113,11 @@ _CHECKS: dict[str, Check] = {
     "number": _is_count,
     "outcomes": _are_counts,
     "path": _is_path,
-    "pid": _is_pid,
+    "pid": is_pid,
     "refused": _is_bool,
     "running": lambda value: value is None or _is_count(value),
     "route": lambda value: value == () or _is_path(value),
-    "target": lambda value: value is None or is_pids((value,), 1),  # what a user wrote, perhaps ""
+    "target": lambda value: value is None or is_pid(value),
     "text": _is_text(MAX_TEXT),
     "wanted": _is_bool,
 }

@@ -36,8 +36,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._exceptions import AuthenticationFailed, LinkError, ProtocolError
+from .._exceptions import AuthenticationFailed, LinkError, ProtocolError, shown
 from .mac import MAC_BYTES, compare_digest, mac
+from .messages import is_pid
 from .seal import DirectionKeys, direction_keys
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ _LENGTH = struct.Struct("!i")  # before every frame, as multiprocessing.connecti
 class Identity(NamedTuple):
     """What one end states about itself.
 
-    ``pid`` has at most 64 bytes of UTF-8; a client with "" asks to be named after its address.
+    ``pid`` has at most 64 characters of printable ASCII and no space; a client with "" asks to be named after
+    its address.
     ``incarnation`` is the random 64-bit number of its emitter. ``python`` is the major and minor version.
     ``max_message`` is the largest record, in bytes, that this end accepts.
     """
@@ -249,11 +251,12 @@ class _Side:
         return Identity(self._decoded(pid), incarnation, (python[0], python[1]), max_message)
 
     def _decoded(self, pid: bytes) -> str:
-        """Return a pid as text. Raises ProtocolError if it is not UTF-8."""
-        try:
-            return pid.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise self._failed(GARBLED, ProtocolError("a pid that is not UTF-8")) from error
+        """Return a pid as text. Raises ProtocolError for one that no process can have; "" is none at all."""
+        text = pid.decode("ascii", "replace")  # by a character that no pid has
+        if text and not is_pid(text):
+            why = f"a pid is printable ASCII without spaces, and not {shown(pid)}"
+            raise self._failed(GARBLED, ProtocolError(why), Refusal(GARBLED, why))
+        return text
 
 
 class ClientHandshake(_Side):

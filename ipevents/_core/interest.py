@@ -37,6 +37,11 @@ class Interest:
         self._counts: dict[str, int] = {}
         self._everything: set[object] = set()  # sources that want everything; they have no names
 
+    @property
+    def total(self) -> int:
+        """How many events are wanted by name, by any source."""
+        return len(self._counts)
+
     def of(self, source: object) -> frozenset[str]:
         """Return the events that one source wants by name."""
         return frozenset(self._names.get(source, ()))

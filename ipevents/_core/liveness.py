@@ -19,7 +19,7 @@ from typing import NamedTuple
 MIN_SECONDS = 1.0  # a shorter limit counts as this
 LOOK_SECONDS = 3.0  # from one look to the next, at most
 LOOKS = 8  # in the time after which a peer is dead, at least
-ANSWER_SECONDS = 1.0  # in which a living peer acknowledges what was sent last
+ANSWER_SECONDS = 1.0  # in which a living peer acknowledges what was sent last, at most
 UNANSWERED_PROBES = 3  # window probes; a network may lose one or two
 MAX_KEEPALIVE_SECONDS = 32767  # of one step; the kernel takes no more
 MAX_KEEPALIVE_PROBES = 3
@@ -33,6 +33,7 @@ class OnItsWay(NamedTuple):
     probes: int  # window probes that were not answered, in a row
     since_sent: float  # seconds since data was sent, also if not for the first time
     since_acknowledged: float  # seconds since anything was acknowledged, also a probe
+    round_trip: float = 0.0  # seconds that an answer took lately
 
 
 class Verdict(Enum):
@@ -55,11 +56,22 @@ def judge(found: OnItsWay, seen: float, dead_after: float) -> Verdict:
         return Verdict.ALIVE
     if found.in_flight:
         # A peer whose kernel has no memory drops what comes, but answers. What is sent again comes ever more
-        # rarely, so its last answer may be old.
-        unanswered = ANSWER_SECONDS <= found.since_sent < found.since_acknowledged
+        # rarely, so its last answer may be old: it has time to answer what was sent last.
+        answer = answer_within(dead_after, found.round_trip)
+        unanswered = answer <= found.since_sent < found.since_acknowledged
     else:
         unanswered = found.probes >= UNANSWERED_PROBES  # the same: probes come ever more rarely
     return Verdict.DEAD if unanswered else Verdict.ALIVE
+
+
+def answer_within(dead_after: float, round_trip: float) -> float:
+    """Return how many seconds a living peer has to acknowledge what was sent last.
+
+    Where ``dead_after`` is short that is short as well: what is sent again comes at growing distances, and
+    the wait for one of a whole second would take as long as ``dead_after`` once more. Over a slow network it
+    is two round trips all the same.
+    """
+    return min(ANSWER_SECONDS, max(dead_after / LOOKS, 2 * round_trip))
 
 
 def limit(seconds: float) -> float:

@@ -98,7 +98,6 @@ CHANNEL_ITEMS: dict[int, tuple[str, ...]] = {
 WITH_PAYLOAD = frozenset({PROGRAM, RETURNED, RAISED})
 _UNNUMBERED = frozenset({ACKNOWLEDGED, RESUMED})
 # The places of items that may still change while their record waits.
-WANTED = 1 + CONTROL_ITEMS[INTEREST].index("wanted")
 NUMBER = 1 + CONTROL_ITEMS[ACKNOWLEDGED].index("number")
 OUTCOMES = 1 + CONTROL_ITEMS[ACKNOWLEDGED].index("outcomes")
 
@@ -237,24 +236,28 @@ def is_name(value: object) -> bool:
     return type(value) is str and value != "" and not _is_long(value)
 
 
+def is_pid(value: object) -> bool:
+    """Return whether a process can have this pid: printable ASCII without a space.
+
+    A peer chooses its pid, and it is printed, logged and compared by people.
+    """
+    return (
+        type(value) is str
+        and 0 < len(value) <= MAX_PID
+        and value.isascii()
+        and value.isprintable()
+        and " " not in value
+    )
+
+
 def is_pids(value: object, most: int) -> bool:
     """Return whether ``value`` is a tuple of 1 to ``most`` pids."""
-    return (
-        type(value) is tuple
-        and 0 < len(value) <= most
-        and all(type(pid) is str and len(pid) <= MAX_PID for pid in value)
-    )
+    return type(value) is tuple and 0 < len(value) <= most and all(map(is_pid, value))
 
 
 def _is_rest(to: object) -> bool:
     """Return whether ``to`` is a target and the hops still to go to it."""
-    return (
-        type(to) is tuple
-        and len(to) == 2
-        and type(to[0]) is str
-        and len(to[0]) <= MAX_PID
-        and is_pids(to[1], MAX_ROUTE)
-    )
+    return type(to) is tuple and len(to) == 2 and is_pid(to[0]) and is_pids(to[1], MAX_ROUTE)
 
 
 def _is_long(event: str) -> bool:

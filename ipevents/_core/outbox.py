@@ -7,22 +7,19 @@ seconds (``now``).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 from .books import Outcomes
 from .decisions import Plan
+from .interest_news import InterestNews, size_of
 from .messages import (
     ACKNOWLEDGED,
-    INTEREST,
-    INTERESTS,
     KIND,
     LAST_MESSAGE,
-    MORE_INTERESTS,
     NUMBER,
     OUTCOMES,
     PAYLOADS,
-    WANTED,
     Header,
     Payload,
     Record,
@@ -35,7 +32,6 @@ OUTBOX_BYTES = 64 << 20
 OUTBOX_RECORDS = 100_000  # messages and control records
 STALLED_SECONDS = 1.0  # a peer that takes nothing for this long is slow
 OVERHEAD = 48  # bytes that a message counts for beside its payload; an estimate, for the limits only
-_NAME_BYTES = 8  # bytes that a name in a list costs beside its text; an estimate, too
 
 
 class Patience(Enum):
@@ -63,6 +59,9 @@ class Outbox:
     header as the one before it joins the record of that one; the last record of the tail, which others may
     still join, is called the *run*. Sizes are bytes of payloads, with OVERHEAD for each message.
 
+    News of interest are no records before they are taken, see interest_news.py. They leave at the beginning
+    of the next frame, and count for no limit.
+
     A signal handler may raise after any call in this class, and at the beginning of any function, but not
     between plain assignments (see threads.py). So each change is a series of plain assignments: it is done
     as a whole, or not begun.
@@ -75,16 +74,18 @@ class Outbox:
         "_framed",
         "_framed_size",
         "_header",
+        "_is_next",
         "_pending_acknowledgement",
-        "_pending_interest",
         "_run",
         "_simple_up_to",
         "_tail_controls",
         "_tail_count",
         "_tail_size",
         "being_written",
+        "controls_taken",
         "dropping",
         "frames",
+        "news",
         "peak",
         "tail",
         "taken",
@@ -109,10 +110,12 @@ class Outbox:
         # Fast path: below this tail size no limit can be reached, so offer() checks none. 0 while frames are
         # queued or messages are being dropped.
         self._simple_up_to = FRAME_BYTES
-        self._pending_interest: dict[str, list[object]] = {}
+        self.news: InterestNews | None = None  # None: the peer knows all
+        self._is_next = False  # the first of the frames has waited for news, and newer ones wait for it
         self._pending_acknowledgement: list[object] | None = None
         self.taken: list[Record] = []  # the frame that was taken last, until it is encoded
         self.being_written = 0  # bytes of the frame that was taken last; the thread that writes sets it to 0
+        self.controls_taken = 0  # control records that were put and have left
         self.peak = 0  # the greatest count so far
         self.dropping = False  # fan-outs are dropped for a slow peer, until the outbox is half empty
 
@@ -121,16 +124,22 @@ class Outbox:
 
     @property
     def count(self) -> int:
-        """How many messages and control records wait.
+        """How many messages and control records wait; news of interest are counted as one.
 
-        Whether there are any is known faster: one of ``tail`` and ``frames`` is not empty then.
+        Whether there are any is known faster: one of ``tail``, ``frames`` and ``news`` is true then.
         """
-        return self._framed + self._tail_count + len(self._run)
+        return self._framed + self._tail_count + len(self._run) + (self.news is not None)
 
     @property
     def events(self) -> int:
         """How many messages of users wait."""
-        return self.count - self._controls - self._tail_controls
+        there = self._framed + self._tail_count + len(self._run)
+        return there - self._controls - self._tail_controls
+
+    @property
+    def controls_put(self) -> int:
+        """How many control records were put so far: the number of the last one."""
+        return self.controls_taken + self._controls + self._tail_controls
 
     @property
     def size(self) -> int:
@@ -139,7 +148,7 @@ class Outbox:
 
     def has_room(self, size: int, count: int = 1) -> bool:
         """Return whether ``count`` messages of ``size`` bytes in all fit. An empty outbox takes any."""
-        there = self.count
+        there = self._framed + self._tail_count + len(self._run)
         return not there or (
             there + count <= OUTBOX_RECORDS and self._framed_size + self._tail_size + size <= OUTBOX_BYTES
         )
@@ -277,17 +286,16 @@ class Outbox:
             self._tail_size += size
 
     def put_interest(self, event: str, wanted: bool) -> None:
-        """Put an announcement of interest. One about the same event that still waits is changed instead.
+        """Announce that the interest in an event has changed."""
+        news = self.news or InterestNews()
+        news.change(event, wanted)
+        self.news = None if news.is_empty else news
 
-        So an event whose last listener comes and goes many times needs one record.
-        """
-        pending = self._pending_interest.get(event)
-        if pending is not None:
-            pending[WANTED] = wanted
-            return
-        record: list[object] = [*control(INTEREST, event=event, wanted=wanted)]
-        self.put(record, len(event))
-        self._pending_interest[event] = record
+    def put_all_interest(self, whole: Callable[[], Record]) -> None:
+        """Announce all interest anew. ``whole`` is called when that leaves, and returns the record of it."""
+        news = InterestNews()
+        news.anew(whole)
+        self.news = news
 
     def put_acknowledgement(self, number: int, outcomes: Outcomes) -> None:
         """Put an acknowledgement. One that still waits is changed instead."""
@@ -299,23 +307,6 @@ class Outbox:
         self.put(record, 0)
         self._pending_acknowledgement = record
 
-    def put_interests(self, events: tuple[str, ...]) -> None:
-        """Put all interest at once. Later announcements do not change records that wait before this one.
-
-        Names that are too many for one frame are put into several records, each with a frame of its own,
-        because the peer refuses longer ones.
-        """
-        self._pending_interest = {}
-        kind, size = INTERESTS, 0
-        part: list[str] = []
-        for event in events:
-            if size + len(event) + OVERHEAD > FRAME_BYTES:
-                self.put(control(kind, events=tuple(part)), size)
-                kind, part, size = MORE_INTERESTS, [], 0
-            part.append(event)
-            size += len(event) + _NAME_BYTES
-        self.put(control(kind, events=tuple(part)), size)
-
     def take(self) -> list[Record]:
         """Take the next frame out, and return its records; an empty list if nothing waits.
 
@@ -325,21 +316,37 @@ class Outbox:
         there = self._framed + self._tail_count + len(self._run)
         if there > self.peak:
             self.peak = there
-        if self._pending_interest:
-            self._pending_interest = {}
         self._pending_acknowledgement = None
+        first: list[Record] = []
+        first_size = 0
+        if self.news is not None and not self._is_next:
+            first = self.news.records()
+            first_size = size_of(first)
+            if self.frames and is_large(self.frames[0][0][0]):  # which has a frame of its own
+                self.news, self._is_next, self.taken, self.being_written = None, True, first, first_size
+                return first
         if self.frames:
             records, count, controls, size = self.frames[0]
+            if first:
+                records = first + records
+                self.news = None
+            self._is_next = False
             self.taken = records
             del self.frames[0]
             self._framed -= count
             self._controls -= controls
+            self.controls_taken += controls
             self._framed_size -= size
-            self.being_written = size
+            self.being_written = size + first_size
             self._simple_up_to = 0 if self.dropping or self.frames else FRAME_BYTES
             return records
-        self.taken = records = self.tail
-        self.being_written = self._tail_size
+        records = self.tail
+        if first:
+            records = first + records
+            self.news = None
+        self.taken = records
+        self.being_written = self._tail_size + first_size
+        self.controls_taken += self._tail_controls
         self.tail, self._run, self._header, self._events = [], [], None, None
         self._tail_count = self._tail_controls = self._tail_size = 0
         return records
@@ -350,9 +357,9 @@ class Outbox:
         A frame that was taken stays with the thread that is about to write it.
         """
         records = list(self._all())
-        taken, being_written = self.taken, self.being_written
+        taken, being_written, controls = self.taken, self.being_written, self.controls_put
         self.__init__()  # type: ignore[misc]  # every field back to its beginning
-        self.taken, self.being_written = taken, being_written
+        self.taken, self.being_written, self.controls_taken = taken, being_written, controls
         return records
 
     def adopt(self, other: Outbox) -> None:
@@ -362,6 +369,8 @@ class Outbox:
 
     def _all(self) -> Iterator[Record]:
         """Yield all records that wait, in order."""
+        if self.news is not None:
+            yield from self.news.records()
         for frame, _, _, _ in self.frames:
             yield from frame
         yield from self.tail
@@ -377,8 +386,10 @@ class Outbox:
         self._simple_up_to = 0
 
 
-# All but what concerns the frame that was taken last, and the peak.
-_WAITING = [name for name in Outbox.__slots__ if name not in ("being_written", "peak", "taken")]
+# All but what concerns the frames that were taken, and the peak.
+_WAITING = [
+    name for name in Outbox.__slots__ if name not in ("being_written", "controls_taken", "peak", "taken")
+]
 _FULL = {  # what to do where there is no room and the peer is not known to be slow
     Patience.APPLICATION: Verdict.WAIT,
     Patience.LISTENER: Verdict.REFUSE,

@@ -10,11 +10,12 @@ from collections.abc import Hashable, Iterable
 from enum import Enum
 
 from .._exceptions import Forged, ProtocolError, shown
+from .bounded import Bounded, size_of
 from .interest import Change, Interest
 from .messages import MAX_INTEREST, MAX_PATH, check_names, is_pids
 from .netmap import Netmap
 
-_MAX_PATHS = 4096  # accepted paths that are kept for each link
+_PATHS_BYTES = 2 << 20  # of accepted paths that are kept for each link
 MAX_BELOW = 65_536  # processes below one neighbour
 _MAX_PARENT_NAMES = 4096  # that one parent may give itself
 
@@ -44,7 +45,7 @@ class Neighbour:
         self.is_flooded = False  # that it wants too many events to be told apart was said
         self.is_away = False  # its connection was cut, and its session may go on
         self.online = is_parent  # a parent has no interest to wait for
-        self.paths: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.paths: Bounded[tuple[str, ...], tuple[str, ...]] = Bounded(_PATHS_BYTES)
 
 
 _HERE = object()  # the source of our own listeners in Interest
@@ -294,9 +295,7 @@ class Topology:
         elif not self.netmap.knows(path):
             raise Forged(f"a record with the origin {path[0]!r}, which is not below {neighbour.pid}")
         pids = (*path[:-1], last, self.pid)
-        if len(neighbour.paths) >= _MAX_PATHS:
-            neighbour.paths.clear()
-        neighbour.paths[path] = pids
+        neighbour.paths.keep(path, pids, size_of(pids))
         return pids
 
     def _below(self, link: Hashable) -> Neighbour:

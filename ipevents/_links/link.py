@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 
 from .._core.books import DROPPED, Counters, by_cause, by_place, more, since
+from .._core.bounded import Bounded
 from .._core.link_state import Connection, LinkEvent, LinkState, Right
 from .._core.log_lines import one_line
 from .._core.messages import Record, count_messages
@@ -42,6 +43,7 @@ from .writer import Writer
 log = Log("ipevents.link")
 
 LAST_WORDS_SECONDS = 0.3  # for a peer to take the reason why this end gives up
+_DECISIONS_BYTES = 8 << 20  # of decisions that are kept for one link
 _FLUSH_STEP_SECONDS = 0.25  # a look at the stream while flushing, in case it ended unnoticed
 
 
@@ -70,7 +72,7 @@ class Link(Writer):
         self.child: Any = None  # the Child of a peer that was started here, for message.child
         self.state = LinkState()  # changed by _change() only
         # What incoming.py has decided for messages that come here, as long as the topology has this version.
-        self.decisions: dict[Any, Any] = {}
+        self.decisions: Bounded[Any, Any] = Bounded(_DECISIONS_BYTES)
         self.decided = -1
         self.forwarded = 0  # of what was meant for the peer: from others, and not from here
         self.delivered = 0  # the rest of what was received is in ``outcomes``

@@ -472,6 +472,7 @@ class Outlet:
                 self._rest
                 or outbox.tail
                 or outbox.frames
+                or outbox.news
                 or outbox.taken
                 or self._dead
                 or self._waiters

@@ -201,7 +201,8 @@ class Client:
 
         Where a session goes on, the server knows all that it knew before. Otherwise our presence and interest
         are sent first, then what waited in the outbox: our name may have changed, so the paths of those
-        messages are written anew.
+        messages are written anew. The server takes none of a process that is gone and that it has never heard
+        of: what waited of these is lost.
         """
         node, link = self._node, self.link
         if stream.resumes and link.away is not None:
@@ -215,6 +216,9 @@ class Client:
         for record in waiting:
             if is_message(record):  # announce_again() has sent anew what the other records say
                 kind, path, event, to, messages = record
+                if len(path) > 1 and not node.router.netmap.is_online(path[:-1]):
+                    link.drop("disconnected", len(messages))
+                    continue
                 renamed = (kind, (*path[:-1], node.router.pid), event, to, messages)
                 link.outbox.put(renamed, sum(map(size_of, messages)))
         link.attach(stream)

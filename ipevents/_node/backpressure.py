@@ -2,12 +2,14 @@
 
 ``Outbox.decide`` decides what happens at a full outbox. This file applies its decisions with clock, lock and
 threads: to what starts in this process (``put``, ``put_for_next``) and to what is passed on
-(``wait_to_forward``). The rules:
+(``wait_to_forward``, ``wait_to_tell``). The rules:
 
 1. An application thread's addressed send waits for room, and is planned again after each wait.
 2. Code in a listener never waits: it gets OutboxFull, and nothing is sent to any link.
 3. A fan-out, and a reader that forwards, waits while the peer makes progress; then it drops for that link.
 4. A reader that forwards to the link it reads from never waits.
+5. A reader that has an ``online`` or ``offline`` for the parent waits while the share of its neighbour is
+   used up (shares.py). That is never dropped, so the wait lasts as long as the parent takes nothing.
 
 A wait releases the state lock. It ends with room, with the link, with ``stop()``, or after LOOK_SECONDS for
 another look.
@@ -231,6 +233,17 @@ def wait_to_forward(node: NodeState, source: Link, target: Link, size: int, coun
     Lock held, released meanwhile.
     """
     return wait_for_room(node, target, size, count, Patience.BACK if target is source else Patience.FANOUT)
+
+
+def wait_to_tell(node: NodeState, source: Link, may_tell: Callable[[], bool]) -> None:
+    """Wait until the parent has taken enough of the news from ``source``, by rule 5.
+
+    In the reader thread of ``source``; lock held, released meanwhile. Such news go upwards only, so the chain
+    of these waits ends at the top, whose readers wait for nobody. A stop ends it, and then they are put.
+    """
+    while node.stage is Stage.OPEN and source in node.router.neighbours and not may_tell():
+        parent: Any = node.router.parent
+        parent.wait_room(LOOK_SECONDS)
 
 
 def too_large(target: Link, messages: list[Payload]) -> int:

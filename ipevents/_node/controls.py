@@ -13,6 +13,7 @@ from typing import Any
 from .._core.books import Outcomes
 from .._core.control_checks import check_control
 from .._core.interest import Change
+from .._core.log_lines import one_line
 from .._core.messages import (
     ACKNOWLEDGED,
     EVERYTHING,
@@ -20,6 +21,7 @@ from .._core.messages import (
     INTEREST,
     INTERESTS,
     KIND,
+    MAX_CAUSE,
     MAX_INTEREST,
     MORE_INTERESTS,
     OFFLINE,
@@ -44,6 +46,7 @@ from .presence import Presence
 
 log = Log("ipevents")
 
+_CAUSE_BYTES = 4 * MAX_CAUSE  # of a cause that has only printable characters
 _NO_KWARGS: dict[str, Any] = {}
 
 
@@ -146,12 +149,13 @@ class Controls:
         """
         node = self._node
         with node.lock:
+            self._presence.wait_to_tell(link)
             if link not in node.router.neighbours:
                 return
             pids = node.router.online(link, path)
             if len(path) == 1:
                 link.tell(control(PARENT, pid=node.router.pid))
-            self._presence.tell_up(control(ONLINE, path=pids))
+            self._presence.tell_up(control(ONLINE, path=pids), link)
         if len(path) == 1:
             link.on_control(control(ONLINE, path=path))
         self._deliver_lifecycle(TO_PARENTS, pids, "online")
@@ -162,10 +166,11 @@ class Controls:
         """A process below has ended: note it, pass it on, and deliver ``offline`` here."""
         node = self._node
         with node.lock:
+            self._presence.wait_to_tell(link)
             if link not in node.router.neighbours:
                 return
             pids = node.router.offline(link, path, gone)
-            self._presence.tell_up(control(OFFLINE, path=pids, gone=gone, exitcode=exitcode))
+            self._presence.tell_up(control(OFFLINE, path=pids, gone=gone, exitcode=exitcode), link)
         self._deliver_lifecycle(TO_PARENTS, pids, "offline", (gone[0],), exitcode)
 
     def _take_parent(self, link: Link, pid: str) -> None:
@@ -219,6 +224,7 @@ class Controls:
         if not route:
             with node.lock:
                 self.undeliverable += 1
+            cause = one_line(cause, _CAUSE_BYTES)
             kind = (Undeliverable, at, target, cause)
             node.peer_error(kind, lambda more: Undeliverable(event, at, target, cause + more))
             return

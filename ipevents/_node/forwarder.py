@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._core.bounded import size_of
 from .._core.decisions import Decision
 from .._core.messages import (
     MAX_CAUSE,
@@ -31,7 +32,7 @@ from .outgoing import Outgoing
 from .presence import Presence
 
 REPEAT_SECONDS = 1.0  # from one report of a failure to the same origin to the next
-_MAX_DECISIONS = 16_384  # kept for a link; there can be any number of event names
+_MAX_DECISIONS = 16_384  # reports of which the time is kept
 
 STALE = Decision()  # for messages of a link that is gone
 
@@ -48,6 +49,8 @@ class Forwarder:
     def decide(self, link: Link, record: Record, event: str) -> Decision:
         """Decide what happens to messages of one event in a record, and keep that at the link.
 
+        A decision with a report is not kept: there can be any number of routes that lead nowhere.
+
         Takes the state lock.
 
         Returns STALE if the link is no neighbour any more. Raises ProtocolError.
@@ -58,10 +61,13 @@ class Forwarder:
             router = self._node.router
             if link not in router.neighbours:
                 return STALE
-            if link.decided != router.version or len(link.decisions) >= _MAX_DECISIONS:
+            if link.decided != router.version:
                 link.decisions.clear()
                 link.decided = router.version
-            decision = link.decisions[kind, path, event, to] = self._decided(link, kind, path, event, to)
+            decision = self._decided(link, kind, path, event, to)
+            if decision.report is None:
+                names = (*path, event) if to is None else (*path, event, to[0], *to[1])
+                link.decisions.keep((kind, path, event, to), decision, size_of(names))
         return decision
 
     def _decided(self, link: Link, kind: int, path: tuple[str, ...], event: str, to: Any) -> Decision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._core.decisions import Plan, Report
-from .._core.messages import MAX_PID, MAX_ROUTE, TO_CHILD, check_event
+from .._core.messages import MAX_PID, MAX_ROUTE, TO_CHILD, check_event, is_pid
 from .._core.state import Stage
 from .._exceptions import NotConnected, SendError, UnknownProcess, shown
 from .._links.link import Link
@@ -54,3 +54,8 @@ def _check_route(route: tuple[str, ...], own: set[str]) -> None:
     if max(map(len, route)) > MAX_PID:
         longest = max(route, key=len)
         raise UnknownProcess(f"no pid has more than {MAX_PID} characters, as {shown(longest)} has")
+    for pid in route:
+        if not is_pid(pid):
+            raise UnknownProcess(
+                f"no process has the pid {shown(pid)}: a pid is printable ASCII without spaces"
+            )

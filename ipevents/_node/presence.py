@@ -11,6 +11,7 @@ from typing import Any
 from .._core.interest import Change
 from .._core.messages import (
     EVERYTHING,
+    INTERESTS,
     MAX_INTEREST,
     OFFLINE,
     ONLINE,
@@ -19,10 +20,12 @@ from .._core.messages import (
     Record,
     control,
 )
+from .._core.shares import Shares, size_of
 from .._core.state import Stage
 from .._core.topology import Up
 from .._exceptions import NotConnected
 from .._links.link import Link
+from .backpressure import wait_to_tell
 from .local_events import LocalEvents
 from .node_state import NodeState
 
@@ -37,6 +40,9 @@ class Presence:
         self._events = events
         self._on_unheard = on_unheard
         self._outage_told = False  # this outage was reported
+        self._shared: Link | None = None  # the parent in whose outbox the shares are
+        self._shares = Shares()
+        self._wants_everything = False  # what the parent was told last of all interest: every event
 
     def rename(self, pid: str) -> None:
         """Take over another pid that was agreed on, and send it to the children."""
@@ -67,40 +73,88 @@ class Presence:
             self.tell_up(control(ONLINE, path=(*path, router.pid)))
 
     def _tell_interest(self) -> None:
-        """Queue all that is wanted here and below for the parent.
+        """Let the parent be told all that is wanted here and below."""
+        parent: Any = self._node.router.parent
+        parent.outbox.put_all_interest(self._all_interest)
+        parent.prompt()
 
-        Where these are more names than the parent would keep, it is told that every event is wanted.
+    def _all_interest(self) -> Record:
+        """Return the record that tells the parent what is wanted here and below at this moment.
+
+        Where these are more names than the parent would keep, it is told that every event is wanted. Called
+        when that record leaves.
         """
-        router = self._node.router
-        parent: Any = router.parent
-        names = router.interest.all()
-        if router.interest.is_everything or len(names) > MAX_INTEREST:
-            parent.tell(control(EVERYTHING))
-        else:
-            parent.outbox.put_interests(names)
+        interest = self._node.router.interest
+        names = interest.all()
+        self._wants_everything = interest.is_everything or len(names) > MAX_INTEREST
+        return control(EVERYTHING) if self._wants_everything else control(INTERESTS, events=names)
 
     def advertise(self, change: Change) -> None:
-        """Send the parent the events that began or ceased to be wanted, here and below."""
+        """Let the parent be told which events began or ceased to be wanted, here and below.
+
+        A parent that was told that every event is wanted, because there are too many names, is told no single
+        one any more: as it does not forget that either before the connection ends.
+        """
         router = self._node.router
-        if router.up is not Up.OPEN:
+        if router.up is not Up.OPEN or change == Change():
             return
         parent: Any = router.parent
         if change.everything is not None:
             self._tell_interest()
-            parent.prompt()
-        for event in change.advertise:
-            parent.outbox.put_interest(event, True)
-        for event in change.withdraw:
-            parent.outbox.put_interest(event, False)
-        if change.advertise or change.withdraw:
+        elif not self._wants_everything:
+            if router.interest.total > MAX_INTEREST:
+                self._tell_interest()
+                return
+            for event in change.advertise:
+                parent.outbox.put_interest(event, True)
+            for event in change.withdraw:
+                parent.outbox.put_interest(event, False)
             parent.prompt()
 
-    def tell_up(self, record: Record) -> None:
-        """Queue a control record for the parent, if there is an open link to it."""
+    def tell_up(self, record: Record, source: Link | None = None) -> None:
+        """Queue an ONLINE or OFFLINE for the parent, if there is an open link to it.
+
+        ``source`` is the neighbour that it is from, or about; None for what is announced at a connect.
+        """
         router = self._node.router
-        if router.up is Up.OPEN:
-            parent: Any = router.parent
-            parent.tell(record)
+        if router.up is not Up.OPEN:
+            return
+        parent: Any = router.parent
+        if source is not None and not self._is_reached(parent) and self._is_used_up(source, parent):
+            return  # with its first connection it is told all that holds then
+        size = size_of(*[item for item in record[1:] if type(item) is tuple])
+        parent.outbox.put(record, size)
+        parent.prompt()
+        if source is not None:
+            self._shares_in(parent).add(source, parent.outbox.controls_put, size)
+
+    def wait_to_tell(self, source: Link) -> None:
+        """Wait until this neighbour may bring an ONLINE or OFFLINE. Lock held, released meanwhile.
+
+        In the reader thread of that link.
+        """
+        wait_to_tell(self._node, source, lambda: self._may_tell(source))
+
+    def _may_tell(self, source: Link) -> bool:
+        """Return whether news from this neighbour may be put into the outbox to the parent."""
+        router = self._node.router
+        if router.up is not Up.OPEN:
+            return True
+        parent: Any = router.parent
+        return not self._is_reached(parent) or not self._is_used_up(source, parent)
+
+    def _is_reached(self, parent: Link) -> bool:
+        """Return whether what waits for the parent will be written, unless its session ends before."""
+        return parent.connection is not None or parent.is_interrupted
+
+    def _is_used_up(self, source: Link, parent: Link) -> bool:
+        return self._shares_in(parent).is_used_up(source, parent.outbox.controls_taken)
+
+    def _shares_in(self, parent: Link) -> Shares:
+        """Return the shares in the outbox to this parent, new ones where it is another link than before."""
+        if parent is not self._shared:
+            self._shared, self._shares = parent, Shares()
+        return self._shares
 
     def lose_up(self, count: int = 1) -> None:
         """Count the upward part of fan-outs as lost, because the server is away.
@@ -158,7 +212,7 @@ class Presence:
         notices: list[Callable[[], None]] = []
         for path in gone:
             code = exitcode if len(path) == 1 else None
-            self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=code))
+            self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=code), link)
             notices.append(self._offline_notice(path[0], code))
         return online, notices
 

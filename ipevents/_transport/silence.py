@@ -19,8 +19,9 @@ __all__ = ["SILENT", "keep_alive", "limit_receive", "limit_send", "on_its_way"]
 # With these the kernel ends a connection whose peer does not answer.
 SILENT = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 # Of Linux's struct tcp_info: tcpi_probes (byte 3), tcpi_unacked (24), tcpi_last_data_sent (44),
-# tcpi_last_ack_recv (56), and since Linux 4.6 tcpi_notsent_bytes (144). Times are milliseconds.
-_TCP_INFO = struct.Struct("=3xB20xI16xI8xI84xI")
+# tcpi_last_ack_recv (56), tcpi_rtt (68), and since Linux 4.6 tcpi_notsent_bytes (144). Times are in
+# milliseconds, that of tcpi_rtt in microseconds.
+_TCP_INFO = struct.Struct("=3xB20xI16xI8xI8xI72xI")
 _TIMEVAL = struct.Struct("@ll")  # seconds, microseconds
 
 
@@ -44,8 +45,8 @@ def on_its_way(sock: socket.socket) -> OnItsWay | None:
     found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     if len(found) < _TCP_INFO.size:
         return None
-    probes, in_flight, since_sent, since_acknowledged, unsent = _TCP_INFO.unpack(found)
-    return OnItsWay(in_flight, unsent, probes, since_sent / 1000, since_acknowledged / 1000)
+    probes, in_flight, since_sent, since_acknowledged, round_trip, unsent = _TCP_INFO.unpack(found)
+    return OnItsWay(in_flight, unsent, probes, since_sent / 1000, since_acknowledged / 1000, round_trip / 1e6)
 
 
 def limit_send(sock: socket.socket, seconds: float) -> None:

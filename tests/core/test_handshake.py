@@ -337,7 +337,34 @@ def test_hostile_bytes_cause_nothing_but_errors_of_the_link(frame, prefixed, kin
             side.receive(frame)
 
 
-def test_a_pid_must_be_utf8():
+NO_PIDS = ["x\n  \x1b[31m4711", "two words", " 4712", "\x00", "\x7f", "\xe9", "\u202e"]
+
+
+@pytest.mark.parametrize("pid", NO_PIDS)
+def test_a_client_with_a_pid_that_no_process_has_is_refused_with_the_reason(pid):
+    one, other = client(me=CLIENT._replace(pid=pid)), server()
+    with pytest.raises(ProtocolError, match="a pid is printable ASCII without spaces") as caught:
+        other.receive(one.hello())
+    assert str(caught.value).isprintable()
+    assert str(caught.value).isascii()
+    assert (other.cause, other.authenticated) == (hs.GARBLED, None)
+    with pytest.raises(LinkError, match="a pid is printable ASCII"):
+        one.receive(other.farewell)
+
+
+@pytest.mark.parametrize("pid", NO_PIDS)
+def test_no_client_takes_such_a_pid_from_a_server(pid):
+    one, other = client(), server(me=SERVER._replace(pid=pid))
+    with pytest.raises(ProtocolError, match="a pid is"):
+        one.receive(other.receive(one.hello()))
+    one, other = client(), server()
+    other.receive(one.receive(other.receive(one.hello())))
+    with pytest.raises(ProtocolError, match="a pid is"):
+        one.receive(other.welcome(pid))
+    assert one.outcome is None
+
+
+def test_a_pid_of_other_bytes_is_refused():
     hello = bytearray(client().hello())
     hello[hello.index(b"4712")] = 0xFF
     other = server()

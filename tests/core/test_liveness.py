@@ -96,6 +96,50 @@ def test_a_peer_that_answers_nothing_of_what_is_in_flight_is_dead():
     ) == {Verdict.DEAD}
 
 
+def end_after(dead_after, first_again, round_trip=0.0, answers=()):
+    """When the end comes for a peer to which something is sent at 0, looked at as Stream.look() does.
+
+    It is sent again after ``first_again`` seconds, and then each time after twice as long. The peer
+    acknowledges at the times in ``answers`` that it has dropped it. None if the end does not come.
+    """
+    sent = [0.0, *itertools.accumulate(first_again * 2**number for number in range(12))]
+    every = look_every(dead_after)
+    for step in range(1, 16 * LOOKS):
+        now = step * every
+        found = OnItsWay(
+            1,
+            0,
+            0,
+            now - max(time for time in sent if time <= now),
+            now - max([0.0, *[time for time in answers if time <= now]]),
+            round_trip,
+        )
+        if judge(found, now - every, dead_after) is Verdict.DEAD:
+            return now
+    return None
+
+
+@pytest.mark.parametrize("dead_after", [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 30.0, 300.0])
+@pytest.mark.parametrize("first_again", [0.2, 0.22, 0.3, 0.45, 0.8])
+def test_the_end_comes_at_most_a_quarter_of_the_time_later(dead_after, first_again):
+    assert dead_after <= end_after(dead_after, first_again) <= 1.25 * dead_after
+
+
+@pytest.mark.parametrize("dead_after", [1.0, 2.0, 3.0])
+def test_over_a_slow_network_at_most_a_second_is_left_for_the_answer(dead_after):
+    assert end_after(dead_after, 1.0, round_trip=0.6) <= 3 * dead_after
+
+
+@pytest.mark.parametrize("dead_after", [1.0, 2.0, 8.0, 30.0])
+@pytest.mark.parametrize("round_trip", [0.0, 0.05, 0.2, 0.4])
+def test_a_peer_that_answers_each_time_lives_however_rarely_it_is_asked(dead_after, round_trip):
+    """It has no memory for what comes, so that is sent again and again."""
+    first_again = 0.2 + round_trip
+    sent = [0.0, *itertools.accumulate(first_again * 2**number for number in range(12))]
+    answers = [time + round_trip for time in sent]
+    assert end_after(dead_after, first_again, round_trip, answers) is None
+
+
 def test_time_makes_no_peer_alive_again():
     for (*found, seen), more in itertools.product(CASES, (1.0, 100.0)):
         before = OnItsWay(*found)

@@ -21,7 +21,6 @@ from ipevents._core.messages import (
     TO_CHILD,
     TO_PARENTS,
     TYPE_NAMES,
-    WANTED,
     WITH_PAYLOAD,
     Envelope,
     ErrorEnvelope,
@@ -33,6 +32,8 @@ from ipevents._core.messages import (
     control,
     count_messages,
     is_message,
+    is_pid,
+    is_pids,
     items_of,
 )
 from ipevents._exceptions import InvalidEvent, ProtocolError, ReservedEvent
@@ -44,7 +45,6 @@ NO_KINDS = {
     "TO",
     "PAYLOADS",
     "MESSAGE_ITEMS",
-    "WANTED",
     "NUMBER",
     "OUTCOMES",
     "LAST_MESSAGE",
@@ -364,8 +364,30 @@ def test_a_control_record_with_more_or_fewer_items_is_refused(record):
         items_of(record)
 
 
-def test_an_interest_that_waits_changes_at_the_item_that_says_so():
-    record = [*control(INTEREST, event="x", wanted=True)]
-    record[WANTED] = False
+@pytest.mark.parametrize(
+    "pid", ["4711", "127.0.0.1:40718", "[fe80::1%eth0]:7100", "4711-3fa9c2", "x" * MAX_PID]
+)
+def test_a_pid_is_printable(pid):
+    assert is_pid(pid)
 
-    assert items_of(record) == {"event": "x", "wanted": False}
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "two words",
+        "x\n4711",
+        "\x1b[31m",
+        "\x7f",
+        "\xe9",
+        "\u202e",
+        "\ud800",
+        "x" * (MAX_PID + 1),
+        1,
+        None,
+    ],
+)
+def test_what_could_pass_for_something_else_is_no_pid(value):
+    assert not is_pid(value)
+    assert not is_pids(("4711", value), 2)

@@ -33,7 +33,7 @@ from ipevents._core.outbox import (
     Patience,
     Verdict,
 )
-from ipevents._core.wire import FRAME_BYTES, encode, is_large
+from ipevents._core.wire import FRAME_BYTES, is_large
 
 SAME = (BROADCAST, ("a",), None)
 OTHER = (BROADCAST, ("b",), None)
@@ -54,6 +54,10 @@ def drained(outbox: Outbox) -> list[list[object]]:
 def counted(frame: list[object]) -> int:
     """Messages and control records."""
     return sum(len(item[-1]) if type(item) is tuple else 1 for item in frame)
+
+
+def without_news(frame: list[Any]) -> list[Any]:
+    return [item for item in frame if item[0] != INTEREST]
 
 
 def full_of_bytes() -> Outbox:
@@ -182,11 +186,11 @@ def test_an_event_whose_name_is_another_object_is_the_same_event():
 def test_messages_do_not_join_a_record_before_something_else():
     outbox = Outbox()
     outbox.offer(Plan(header=SAME, event="x"), b"1", 1)
-    outbox.put_interest("x", True)
+    outbox.put(control(PARENT, pid="a"), 1)
     outbox.offer(Plan(header=SAME, event="x"), b"2", 1)
     outbox.put(record("x", b"3"), 1)
     outbox.offer(Plan(header=SAME, event="x"), b"4", 1)
-    assert [item[-1] for item in outbox.take()] == [[b"1"], True, [b"2"], [b"3"], [b"4"]]
+    assert [item[-1] for item in outbox.take()] == [[b"1"], "a", [b"2"], [b"3"], [b"4"]]
 
 
 def test_messages_do_not_join_a_record_that_was_taken_or_is_large_or_full():
@@ -252,7 +256,7 @@ def test_clearing_returns_everything_in_order_and_leaves_nothing():
     outbox.put(record(0), FRAME_BYTES)
     outbox.put(record(1), 1)
     outbox.put_interest("x", True)
-    assert [item[2] for item in outbox.clear()] == [0, 1, True]
+    assert [item[2] for item in outbox.clear()] == [True, 0, 1]
     assert (len(outbox), outbox.size, outbox.take()) == (0, 0, [])
 
 
@@ -273,7 +277,7 @@ def test_the_accounts_agree_with_what_is_there(steps):
     put = taken = 0
     for step in steps:
         if step == "take":
-            taken += counted(outbox.take())
+            taken += counted(without_news(outbox.take()))
         elif step == "large":
             outbox.put(record(put, [b"", []]), 100)
             put += 1
@@ -281,16 +285,14 @@ def test_the_accounts_agree_with_what_is_there(steps):
             assert outbox.offer(Plan(header=SAME, event=step), b"", 10)
             put += 1
         elif step == "interest":
-            before = len(outbox)
-            outbox.put_interest("x", bool(put % 2))
-            put += len(outbox) - before
+            outbox.put_interest("x", outbox.news is None)
         else:
             outbox.put(record(put), step)
             put += 1
-        assert len(outbox) == put - taken
-        assert (outbox.size == 0) == (len(outbox) == 0)
+        assert len(outbox) == put - taken + bool(outbox.news)
+        assert (outbox.size == 0) == (put == taken)
         assert outbox.size >= 0
-    taken += sum(map(counted, drained(outbox)))
+    taken += sum(counted(without_news(frame)) for frame in drained(outbox))
     assert (taken, len(outbox), outbox.size) == (put, 0, 0)
     assert outbox.peak <= put
 
@@ -298,64 +300,95 @@ def test_the_accounts_agree_with_what_is_there(steps):
 # Interest
 
 
-def test_news_of_interest_that_still_wait_are_replaced_in_their_place():
+def test_news_of_interest_leave_before_all_that_waits():
     outbox = Outbox()
+    outbox.put(record("before"), 1)
     outbox.put_interest("x", True)
-    outbox.put(record("between"), 1)
+    outbox.put(record("after"), 1)
+    assert outbox.take() == [(INTEREST, "x", True), record("before"), record("after")]
+
+
+def test_they_do_so_where_full_frames_wait():
+    outbox = Outbox()
+    for name in ("first", "second"):
+        outbox.put(record(name), FRAME_BYTES)
+    outbox.put_interest("x", True)
+    assert drained(outbox) == [[(INTEREST, "x", True), record("first")], [record("second")]]
+
+
+def test_a_record_with_buffers_still_has_a_frame_of_its_own_and_waits_for_news_but_once():
+    outbox = Outbox()
+    for name in ("large", "next"):
+        outbox.put(record(name, [b"meta", [b"buffer"]]), 100)
+    outbox.put_interest("x", True)
+    assert outbox.take() == [(INTEREST, "x", True)]
+    assert outbox.being_written > 0, "so that it is kept until it is acknowledged"
     outbox.put_interest("x", False)
-    outbox.put_interest("y", True)
-    assert outbox.take() == [[INTEREST, "x", False], record("between"), [INTEREST, "y", True]]
+    assert outbox.take() == [record("large", [b"meta", [b"buffer"]])]
+    assert outbox.take() == [(INTEREST, "x", False)]
+    assert outbox.take() == [record("next", [b"meta", [b"buffer"]])]
+    assert outbox.take() == []
 
 
-def test_news_of_interest_that_were_taken_are_not_changed_any_more():
+def test_news_are_counted_as_one_and_take_no_room(monkeypatch):
+    monkeypatch.setattr(module, "OUTBOX_RECORDS", 1)
+    outbox = Outbox()
+    for number in range(1000):
+        outbox.put_interest(f"event {number}", True)
+    assert (outbox.count, outbox.events, outbox.size) == (1, 0, 0)
+    assert outbox.has_room(OUTBOX_BYTES)
+    assert len(outbox.take()[0][1]) == 1000
+    assert outbox.count == 0
+    assert outbox.being_written > 1000
+
+
+def test_news_that_were_taken_are_not_changed_any_more():
     outbox = Outbox()
     outbox.put_interest("x", True)
     first = outbox.take()
     outbox.put_interest("x", False)
-    assert first == [[INTEREST, "x", True]]
-    assert outbox.take() == [[INTEREST, "x", False]]
+    assert first == [(INTEREST, "x", True)]
+    assert outbox.take() == [(INTEREST, "x", False)]
 
 
-def test_news_after_the_whole_interest_are_not_put_before_it():
+def test_a_listener_that_came_and_went_leaves_nothing_behind():
     outbox = Outbox()
-    outbox.put_interest("x", True)
-    outbox.put_interests(("x", "y"))
-    outbox.put_interest("x", False)
-    assert outbox.take() == [[INTEREST, "x", True], (INTERESTS, ("x", "y")), [INTEREST, "x", False]]
+    for number in range(1000):
+        outbox.put_interest(f"reply {number}", True)
+        outbox.put_interest(f"reply {number}", False)
+    assert (outbox.count, outbox.take()) == (0, [])
 
 
-@pytest.mark.parametrize("text", ["x" * 20, "\u00e4" * 128])
-def test_very_many_interests_go_in_several_frames_of_limited_size(text):
-    events = tuple(f"{text}{number}" for number in range(100_000))
+def test_however_often_all_interest_is_announced_it_is_told_once():
     outbox = Outbox()
-    outbox.put_interests(events)
-    outbox.put_interest("late", True)
-    frames = []
-    while records := outbox.take():
-        frames.append(records)
-    records = [record for frame in frames for record in frame]
-    assert [record[0] for record in records] == [
-        INTERESTS,
-        *[MORE_INTERESTS] * (len(records) - 2),
-        INTEREST,
-    ]
-    assert len(records) > 3
-    assert sum((record[1] for record in records[:-1]), ()) == events
-    assert max(len(encode(frame)) for frame in frames) < 2 * FRAME_BYTES + 100
+    for number in range(1000):
+        outbox.put_interest("x", True)
+        outbox.put_all_interest(lambda number=number: (INTERESTS, (f"{number}",)))
+    assert outbox.count == 1
+    assert outbox.take() == [(INTERESTS, ("999",))]
+    assert outbox.take() == []
 
 
-def test_no_interest_at_all_is_one_record():
+def test_control_records_have_numbers_in_the_order_in_which_they_leave():
     outbox = Outbox()
-    outbox.put_interests(())
-    assert outbox.take() == [(INTERESTS, ())]
+    outbox.put(control(PARENT, pid="a"), FRAME_BYTES)
+    outbox.put(record("between"), FRAME_BYTES)
+    outbox.put(control(PARENT, pid="b"), 1)
+    assert (outbox.controls_put, outbox.controls_taken) == (2, 0)
+    assert outbox.take() == [(PARENT, "a")]
+    outbox.take()
+    assert (outbox.controls_put, outbox.controls_taken) == (2, 1)
+    outbox.put(control(PARENT, pid="c"), 1)
+    outbox.clear()
+    assert (outbox.controls_put, outbox.controls_taken) == (3, 3)
 
 
-def test_after_clearing_no_old_news_are_changed():
+def test_after_clearing_no_old_news_are_told():
     outbox = Outbox()
     outbox.put_interest("x", True)
     outbox.clear()
     outbox.put_interest("x", False)
-    assert outbox.take() == [[INTEREST, "x", False]]
+    assert outbox.take() == [(INTEREST, "x", False)]
 
 
 @pytest.mark.parametrize(
@@ -408,7 +441,7 @@ def interrupted(offer: Callable[[], object], place: int) -> bool:
 
     def trace(frame: Any, event: str, argument: object) -> Any:
         nonlocal left
-        if not frame.f_code.co_filename.endswith(("outbox.py", "messages.py")):
+        if not frame.f_code.co_filename.endswith(("outbox.py", "messages.py", "interest_news.py")):
             return None
         frame.f_trace_opcodes = True
         operation = dis.opname[frame.f_code.co_code[frame.f_lasti]] if event == "opcode" else ""
@@ -452,6 +485,42 @@ def test_a_signal_handler_that_raises_mixes_nothing_up(which):
         sent.setdefault(which, OFFERS[which])  # whether that one is sent is open
         assert sent == dict(enumerate(OFFERS)), place
         if not was_interrupted:
+            break
+        place += 1
+    assert place > 2
+
+
+@pytest.mark.parametrize("payload", [b"", [b"meta", [b"buffer"]]])
+def test_a_signal_handler_that_raises_takes_no_news_away(payload):
+    place = 1
+    while True:
+        outbox = Outbox()
+        outbox.put(record("m", payload), 1)
+        outbox.put_interest("x", True)
+        was_interrupted = interrupted(outbox.take, place)
+        left = [item for frame in drained(outbox) for item in frame]
+        if not was_interrupted:
+            break
+        assert left == [(INTEREST, "x", True), record("m", payload)], place
+        place += 1
+    assert place > 2
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_signal_handler_that_raises_changes_the_news_or_leaves_them_as_they_are(wanted):
+    place = 1
+    while True:
+        outbox = Outbox()
+        outbox.put_interest("x", True)
+        outbox.put_interest("y", True)
+        was_interrupted = interrupted(functools.partial(outbox.put_interest, "z", wanted), place)
+        news = outbox.take()
+        rest = [(INTEREST, "z", False)] if not wanted else []
+        more = ("x", "y", "z") if wanted else ("x", "y")
+        after = [*rest, (MORE_INTERESTS, more)]
+        assert news in ([(MORE_INTERESTS, ("x", "y"))], after)
+        if not was_interrupted:
+            assert news == after
             break
         place += 1
     assert place > 2
@@ -517,7 +586,7 @@ class Counted:
         elif step == "interest":
             outbox.put_interest("x", bool(number % 2))
         elif step == "interests":
-            outbox.put_interests(("x", "y"))
+            outbox.put_all_interest(lambda: (INTERESTS, ("x", "y")))
         elif step == "acknowledgement":
             outbox.put_acknowledgement(number, (0, 0, 0, 0))
         elif step == "dropping":
@@ -528,12 +597,14 @@ class Counted:
     def check(self) -> None:
         waiting = list(self.outbox._all())
         assert self.outbox.events == users_events(waiting) == self.put - self.gone
+        news = [] if self.outbox.news is None else self.outbox.news.records()
         controls = [item for item in waiting if item[0] not in TYPE_NAMES]
-        assert self.outbox.count == self.outbox.events + len(controls)
+        assert self.outbox.controls_put - self.outbox.controls_taken == len(controls) - len(news)
+        assert self.outbox.count == self.outbox.events + len(controls) - len(news) + bool(news)
         assert sum(frame[2] for frame in self.outbox.frames) == sum(
             item[0] not in TYPE_NAMES for frame in self.outbox.frames for item in frame[0]
         )
-        assert bool(waiting) == bool(self.outbox.tail or self.outbox.frames)
+        assert bool(waiting) == bool(self.outbox.tail or self.outbox.frames or self.outbox.news)
 
 
 STEPS = [

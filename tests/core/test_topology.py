@@ -73,11 +73,13 @@ def test_after_a_rename_paths_end_with_the_new_name():
 
 
 def test_only_so_many_paths_are_kept(monkeypatch):
-    monkeypatch.setattr("ipevents._core.topology._MAX_PATHS", 10)
+    monkeypatch.setattr("ipevents._core.topology._PATHS_BYTES", 10_000)
     topology = middle()
-    for number in range(25):
-        assert topology.accept("parent link", (str(number), "parent")) == (str(number), "parent", "me")
-    assert len(topology.neighbours["parent link"].paths) <= 10
+    for hops in (1, 100):
+        path = (*map(str, range(hops)), "parent")
+        for number in range(100):
+            assert topology.accept("parent link", (str(number), *path)) == (str(number), *path, "me")
+        assert 0 < len(topology.neighbours["parent link"].paths) <= 10_000 // (64 * hops)
 
 
 # Who comes and goes

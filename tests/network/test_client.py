@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 
 import pytest
 
 from ipevents import Emitter, Message
-from ipevents._core.messages import MAX_INTEREST
+from ipevents._core.messages import MAX_INTEREST, TO_PARENTS
 from ipevents._dispatch.floor import Floor
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
@@ -114,6 +115,29 @@ def test_what_a_server_never_came_to_take_is_counted_by_the_stop(waiting):
     waiting.stop()
     stats = waiting.stats()
     assert (stats["sent"], stats["links"], stats["past"]["dropped"]) == (3, {}, {"closed": 3})
+
+
+def test_what_waited_of_a_process_that_is_gone_by_then_ends_no_connection(pair):
+    server, client = pair
+    server.stop()
+    client.options(socket={"onlyConnect": True, "delayReconnect": 10}).start()
+    client.sendToParents("x", 1)
+    node = client._node
+    link = Link("leaf", node.lock, ignore, ignore)
+    with node.lock:
+        parent = node.router.parent
+        node.router.add_child(link, "leaf")
+        parent.outbox.put((TO_PARENTS, node.router.online(link, ("leaf",)), "x", None, [(2,)]), 1)
+        parent.forwarded += 1
+        node.router.remove_child(link)
+        link.end()
+    client.sendToParents("x", 3)
+    heard: queue.Queue[int] = queue.Queue()
+    server.on("x", lambda message, number: heard.put(number)).start()
+    assert [heard.get(timeout=CEILING_SECONDS) for _ in range(2)] == [1, 3]
+    assert server.childsOnline == 1
+    assert parent.dropped == {"disconnected": 1}
+    assert link.join(Deadline(CEILING_SECONDS))
 
 
 def test_what_was_lost_before_a_stop_is_still_told_after_the_next_start(waiting):

@@ -36,7 +36,7 @@ from ipevents._core.messages import (
     TO_CHILDS,
     TO_PARENTS,
 )
-from ipevents._exceptions import Forged, ProtocolError, Undeliverable
+from ipevents._exceptions import Forged, ProtocolError, Undeliverable, UnknownProcess
 from ipevents._node.controls import put_report
 
 
@@ -127,11 +127,11 @@ def test_a_parent_has_no_say_in_what_is_below_us(relay, name):
 def test_interest_goes_up_when_it_begins_and_when_it_ends_and_not_in_between(relay):
     for record in [(INTEREST, "x", True), (MORE_INTERESTS, ("x", "y")), (INTEREST, "x", True)]:
         take(relay, relay.child, record)
-    assert queued(relay, relay.parent) == [[INTEREST, "x", True], [INTEREST, "y", True]]
+    assert queued(relay, relay.parent) == [(MORE_INTERESTS, ("x", "y"))]
     with relay.node.lock:
         relay.parent.outbox.clear()
     take(relay, relay.child, (INTERESTS, ("y", "z")))
-    assert sorted(queued(relay, relay.parent)) == [[INTEREST, "x", False], [INTEREST, "z", True]]
+    assert sorted(queued(relay, relay.parent)) == [(INTEREST, "x", False), (INTEREST, "z", True)]
 
 
 def test_an_online_is_passed_on_and_delivered_and_only_a_childs_own_is_answered(relay):
@@ -203,6 +203,10 @@ NO_VALUES = {
     "bytes": b"leaf",
     "no text": "",
     "a text": "leaf",
+    "a text of several lines": "x\n  \x1b[31m4711",
+    "a text of two words": "two words",
+    "a text that no terminal may have": "\ud800",
+    "a path with such a text": ("x\n4711", "child"),
     "a long text": "x" * (MAX_TEXT + 1),
     "an empty tuple": (),
     "a tuple of a number": (1,),
@@ -221,12 +225,21 @@ NO_VALUES = {
     "a set": {"child"},
     "a dict": {"child": 1},
 }
+TEXTS = [name for name, value in NO_VALUES.items() if name.startswith("a text")]
 # One good record of each kind, for the parent or the child that may send it, and the values of each item that
 # may stand there. Any other value of NO_VALUES may not.
 GOOD = {
-    INTEREST: ("child", ("x", True), {"event": {"a text"}, "wanted": {"true", "false"}}),
-    INTERESTS: ("child", (("x",),), {"events": {"an empty tuple", "a long tuple"}}),
-    MORE_INTERESTS: ("child", (("x",),), {"events": {"an empty tuple", "a long tuple"}}),
+    INTEREST: ("child", ("x", True), {"event": {*TEXTS}, "wanted": {"true", "false"}}),
+    INTERESTS: (
+        "child",
+        (("x",),),
+        {"events": {"an empty tuple", "a long tuple", "a path with such a text"}},
+    ),
+    MORE_INTERESTS: (
+        "child",
+        (("x",),),
+        {"events": {"an empty tuple", "a long tuple", "a path with such a text"}},
+    ),
     EVERYTHING: ("child", (), {}),
     ONLINE: ("child", (("new", "child"),), {"path": set()}),
     OFFLINE: (
@@ -241,15 +254,15 @@ GOOD = {
         ((), "x", "leaf", None, "a cause"),
         {
             "route": {"an empty tuple"},
-            "event": {"a text"},
+            "event": {*TEXTS},
             "at": {"a text"},
-            "target": {"none", "no text", "a text"},
-            "cause": {"no text", "a text"},
+            "target": {"none", "a text"},
+            "cause": {"no text", *TEXTS},
         },
     ),
-    FAILED: ("child", ("text", False), {"text": {"no text", "a text"}, "refused": {"true", "false"}}),
+    FAILED: ("child", ("text", False), {"text": {"no text", *TEXTS}, "refused": {"true", "false"}}),
     FINISHED: ("child", (False,), {"goes_on": {"true", "false"}}),
-    FAULT: ("child", ("text",), {"text": {"no text", "a text"}}),
+    FAULT: ("child", ("text",), {"text": {"no text", *TEXTS}}),
     ACKNOWLEDGED: ("child", (0, (0, 0, 0, 0)), {"number": {"zero"}, "outcomes": set()}),
     RESUMED: ("child", (0, (0, 0, 0, 0)), {"number": set(), "outcomes": set()}),
     GOODBYE: ("child", (), {}),
@@ -485,9 +498,20 @@ def test_a_link_with_too_many_processes_ends_and_all_of_them_with_it(places, raw
 # Reports of what was lost
 
 
-@pytest.mark.parametrize("target", ["", "\ud800", "\n" * MAX_PID, "x" * MAX_PID])
-def test_whatever_a_user_writes_as_a_pid_is_undeliverable_and_ends_no_link(line, target):
+@pytest.mark.parametrize("target", ["", "\ud800", "\n" * MAX_PID, "two words", "\xe9"])
+def test_what_no_pid_can_be_is_refused_at_the_call_and_ends_no_link(line, target):
     top, middle, leaf = line
+    for route in ((target, "leaf", "middle"), ("leaf", target, "middle"), ("leaf", target)):
+        with pytest.raises(UnknownProcess, match="a pid is printable ASCII"):
+            top.send_to(route, "x")
+    settle(*line)
+    assert top.closed.empty()
+    assert middle.closed.empty()
+
+
+def test_any_pid_that_a_user_writes_is_undeliverable_and_ends_no_link(line):
+    top, middle, leaf = line
+    target = "x" * MAX_PID
     top.hear_errors()
     top.send_to((target, "leaf", "middle"), "x")
     error = top.next_error()
@@ -495,6 +519,14 @@ def test_whatever_a_user_writes_as_a_pid_is_undeliverable_and_ends_no_link(line,
     settle(*line)
     assert top.closed.empty()
     assert middle.closed.empty()
+
+
+def test_the_cause_of_another_process_is_shown_in_one_line(relay):
+    relay.hear_errors()
+    take(relay, relay.child, (REPORT, (), "x", "leaf", "nobody", "a\n\x1b[31m\ud800"))
+    error = relay.next_error()
+    assert str(error).isprintable()
+    assert error.cause == "a\\n\\x1b[31m\\ud800"
 
 
 def test_a_report_that_has_come_home_is_an_error_and_is_counted(relay):

@@ -7,9 +7,11 @@ import queue
 import pytest
 from places import CEILING, FULL, join, queued, settle
 
+from ipevents._core.bounded import Bounded
 from ipevents._core.messages import (
     BROADCAST,
     EVENT,
+    MAX_ROUTE,
     REPORT,
     SEND_TO,
     TO_CHILD,
@@ -126,10 +128,28 @@ def test_a_decision_is_kept_until_the_topology_changes(relay):
 
 
 def test_decisions_for_ever_new_events_are_not_all_kept(relay, monkeypatch):
-    monkeypatch.setattr(module, "_MAX_DECISIONS", 3)
+    relay.one.decisions = Bounded(2000)
     for number in range(10):
         decide(relay, relay.one, record(event=str(number)))
-    assert 0 < len(relay.one.decisions) <= 3
+    assert 0 < len(relay.one.decisions) < 10
+
+
+def test_long_routes_count_for_as_much_as_they_take(relay):
+    relay.one.decisions = Bounded(100_000)
+    for number in range(100):
+        route = (*[f"{number}-{hop}" + "x" * 100 for hop in range(MAX_ROUTE - 1)], "two")
+        one = record(SEND_TO, to=("far", route))
+        decide(relay, relay.one, one)
+        assert (SEND_TO, ("one",), "x", ("far", route)) in relay.one.decisions
+    assert len(relay.one.decisions) < 100_000 // (100 * MAX_ROUTE)
+
+
+def test_a_route_that_leads_nowhere_is_decided_each_time_and_not_kept(relay):
+    one = record(SEND_TO, to=("far", ("far", "nobody")))
+    for _ in range(2):
+        assert decide(relay, relay.one, one).report is not None
+        assert relay.one.decisions == {}
+        assert relay.one.decided == relay.node.router.version
 
 
 def test_what_comes_from_a_link_that_is_gone_is_stale(relay):

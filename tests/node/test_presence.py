@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
-from places import CEILING, inside, join, queued, settle
+from places import CEILING, Raw, free, inside, jam, join, queued, settle, watch_waits
 
 from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.interest import Change
@@ -14,6 +14,7 @@ from ipevents._core.messages import (
     EVERYTHING,
     INTEREST,
     INTERESTS,
+    MORE_INTERESTS,
     OFFLINE,
     ONLINE,
     PARENT,
@@ -188,6 +189,44 @@ def test_more_names_than_the_parent_keeps_are_not_sent_one_by_one(relay, monkeyp
     assert (EVERYTHING,) in up(relay)
 
 
+def test_more_names_than_the_parent_keeps_are_told_as_every_event_once_and_for_all(relay, monkeypatch):
+    monkeypatch.setattr("ipevents._node.presence.MAX_INTEREST", 5)
+    relay.node.announced = True
+    relay.listen(*"abcde")
+    assert up(relay) == [(MORE_INTERESTS, tuple("abcde"))]
+    relay.listen("f")
+    assert up(relay) == [(EVERYTHING,)]
+    relay.listen("g")
+    for event in "abcd":
+        relay.node.dispatcher.remove(event, None)
+    relay.listen("h")
+    assert up(relay) == []
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    assert up(relay)[0] == (INTERESTS, tuple("efgh")), "a new connection begins anew"
+
+
+def test_a_child_that_changes_its_mind_about_everything_costs_one_record(relay):
+    relay.node.announced = True
+    relay.listen(*[f"event {number}" for number in range(1000)])
+    take = relay.node.incoming.controls.take
+    for _ in range(1000):
+        take(relay.child, (EVERYTHING,))
+        take(relay.child, (INTERESTS, ("q",)))
+    with relay.node.lock:
+        assert relay.parent.outbox.count == 1
+    ((kind, names),) = up(relay)
+    assert (kind, len(names)) == (INTERESTS, 1001)
+
+
+def test_listeners_for_one_answer_each_leave_nothing_in_the_outbox(relay):
+    relay.node.announced = True
+    for number in range(1000):
+        relay.on(f"reply {number}", relay.heard.put)
+        relay.node.dispatcher.remove(f"reply {number}", None)
+    assert up(relay) == []
+
+
 def test_after_a_reconnect_all_that_are_online_below_are_announced_top_down(relay):
     relay.make_child("not online")
     online(relay, "leaf", "child")
@@ -266,6 +305,88 @@ def test_who_looks_after_a_child_is_told_that_an_event_has_no_listener_any_more(
         presence.interest_changed(event)
         assert unheard == [1]
         unheard.clear()
+
+
+# A parent that does not read
+
+COMES_AND_GOES = 50
+
+
+@pytest.fixture
+def churning(places, monkeypatch):
+    """A top that reads nothing of a relay, which has two children: one whose processes come and go."""
+    monkeypatch.setattr("ipevents._core.shares.SHARE_BYTES", 2000)
+    top, relay = places("top"), places("relay")
+    relay.parent = join(top, relay)[1]
+    top.listen("online", "offline")
+    relay.churning, relay.other = Raw(relay, "churning"), Raw(relay, "other")
+    for child in (relay.churning, relay.other):
+        child.send((ONLINE, (child.pid,)))
+        assert top.next() == ("online", (), (child.pid, "relay", "top"))
+    settle(top, relay)
+    jam(relay, relay.parent)
+    yield top, relay
+    for child in (relay.churning, relay.other):
+        child.socket.close()
+
+
+def come_and_go(child):
+    for number in range(COMES_AND_GOES):
+        pid = str(number)
+        child.send((ONLINE, (pid, child.pid)), (OFFLINE, (child.pid,), (pid,), None))
+
+
+def test_news_of_one_child_wait_in_a_bounded_number_and_are_all_told_in_order(churning, monkeypatch):
+    top, relay = churning
+    waiting = watch_waits(monkeypatch, relay.parent)
+    come_and_go(relay.churning)
+    assert waiting.wait(CEILING)
+    with relay.node.lock:
+        assert 0 < relay.parent.outbox.count < COMES_AND_GOES
+    free(relay, relay.parent)
+    for number in range(COMES_AND_GOES):
+        pid = str(number)
+        assert top.next() == ("online", (), (pid, "churning", "relay", "top"))
+        assert top.next() == ("offline", (pid,), ("churning", "relay", "top"))
+
+
+def test_another_child_does_not_wait_for_it(churning, monkeypatch):
+    top, relay = churning
+    relay.listen("x")
+    waiting = watch_waits(monkeypatch, relay.parent)
+    come_and_go(relay.churning)
+    assert waiting.wait(CEILING)
+    relay.other.send((ONLINE, ("leaf", "other")), (TO_PARENTS, ("leaf", "other"), "x", None, [()]))
+    assert relay.next() == ("x", (), ("leaf", "other", "relay"))
+    assert (ONLINE, ("leaf", "other", "relay")) in queued(relay, relay.parent)
+    free(relay, relay.parent)
+
+
+def test_a_stop_ends_the_wait_and_what_comes_after_it_is_put(churning, monkeypatch):
+    top, relay = churning
+    relay.listen("x")
+    waiting = watch_waits(monkeypatch, relay.parent)
+    come_and_go(relay.churning)
+    relay.churning.send((TO_PARENTS, ("churning",), "x", None, [()]))
+    assert waiting.wait(CEILING)
+    with relay.node.lock:
+        relay.node.stage = Stage.STOPPING
+        relay.parent.wake_waiters()
+    assert relay.next()[0] == "x"
+    with relay.node.lock:
+        assert relay.parent.outbox.count > 2 * COMES_AND_GOES
+    free(relay, relay.parent)
+
+
+def test_while_no_connection_was_made_yet_no_more_than_a_share_waits_and_nobody_waits(relay, monkeypatch):
+    monkeypatch.setattr("ipevents._core.shares.SHARE_BYTES", 2000)
+    take = relay.node.incoming.controls.take
+    for number in range(COMES_AND_GOES):
+        take(relay.child, (ONLINE, (str(number), "child")))
+    assert 0 < len(up(relay)) < COMES_AND_GOES // 2
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    assert len(up(relay)) == COMES_AND_GOES + 3, "all of them, the child, this process, and its interest"
 
 
 # Outages

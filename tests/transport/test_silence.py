@@ -90,6 +90,14 @@ def test_nothing_is_on_its_way_when_the_kernel_at_the_other_end_has_it(ends):
 
 
 @linux
+def test_the_kernel_knows_how_long_an_answer_takes(ends):
+    ours, theirs = ends
+    ours.send(bytes(100))
+    wait_until(lambda: on_its_way(ours).in_flight == 0)
+    assert 0.0 < on_its_way(ours).round_trip < 1.0
+
+
+@linux
 def test_a_peer_that_does_not_read_leaves_nothing_in_flight_and_answers_probes(ends):
     ours, theirs = ends
     size = fill(ours)
