@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import queue
 import socket
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -253,7 +254,7 @@ class Link(Writer):
         State lock held by the caller, and released during each wait. The wait ends with the connection, or at
         the deadline.
         """
-        while (stream := self.connection) is not None and not stream.failed and stream.window.frames:
+        while (stream := self.connection) is not None and not stream.failed and stream.window.is_owed:
             left = deadline.left()
             if left == 0.0:
                 return False
@@ -371,7 +372,7 @@ class Link(Writer):
             with self._lock:
                 self._change(LinkEvent.READ)
                 self.stream = self.resuming = None
-                self._again, self._may_go_on = [], False
+                self._again, self._may_go_on = deque(), False
                 may_resume = may_resume and bool(stream.session) and stream.window.can_resume
                 if may_resume and not (stream.is_leaving or self.ended):
                     self.away = stream

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
+import tracemalloc
 from multiprocessing.connection import Connection
 
 import pytest
@@ -18,6 +20,7 @@ from ipevents._core.wire import HEADER_BYTES, decode
 from ipevents._exceptions import ProtocolError
 from ipevents._links import outlet
 from ipevents._links.outlet import Outlet
+from ipevents._payload.forms import size_of
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
 
@@ -160,6 +163,22 @@ def test_a_session_whose_frames_cannot_be_written_again_ends_with_the_connection
     second.socket.close()
 
 
+def test_no_connection_goes_on_with_a_session_that_lacks_frames(end):
+    """The writer thread found that one cannot be written again, when the next connection was there."""
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    with end.lock:
+        end.link.connection.window.trim(0)
+    with pytest.raises(ConnectionResetError):
+        take_resumed(end, 0)
+    second.socket.close()
+    end.next_closed()
+    wait_until(lambda: end.link.dropped == {"link-cut": 1})
+
+
 def raising(*args):
     raise MemoryError
 
@@ -297,4 +316,42 @@ def test_a_frame_that_is_only_an_acknowledgement_has_no_number(end):
     assert len(peer.read()[0][PAYLOADS]) == 1
     assert peer is not None
     assert end.link.stream.window.last == 1
+    peer.socket.close()
+
+
+def test_a_frame_that_is_only_an_acknowledgement_is_not_kept_whichever_thread_writes_it(end):
+    peer = Peer(end, resumes=False)
+    for number in range(3):
+        with end.lock:
+            end.link.outbox.put_acknowledgement(number, NONE)
+            records = end.link.claim_now()
+        end.link.write_now(records)
+        assert peer.read() == [[ACKNOWLEDGED, number, NONE]]
+    assert end.link.stream.window.kept_bytes == 0
+    peer.socket.close()
+
+
+@pytest.mark.parametrize("payload", [(), (1,), ("text", 2.5, 10**6)], ids=["nothing", "one", "three"])
+def test_what_is_kept_takes_no_more_memory_than_it_counts_for(end, payload):
+    """The bound is there for the memory of a process, also where it is full of small events."""
+    peer = Peer(end, resumes=False)
+    count = 2000
+    reading = threading.Thread(target=lambda: [peer.read() for _ in range(count)])
+    reading.start()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(count):
+            values = tuple([type(value)(number) for value in payload])
+            end.send("x", values, size_of(values))
+            with end.lock:
+                assert end.link.flush(Deadline(CEILING))
+        reading.join()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    window = end.link.stream.window
+    assert len(window.frames) == count
+    assert 0.6 < (after - before) / window.kept_bytes < 1.25
     peer.socket.close()
