@@ -7,10 +7,11 @@ new ones.) One connection is a ``Stream``; the link holds the present one in ``s
 Locks. The state lock of the emitter guards ``stream`` and ``state``, and what outlet.py names. No thread
 waits for anything while it holds that lock.
 
-How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in
+How the reader thread ends. It blocks in four places. ``recv`` is ended by the shutdown of the socket, in
 ``disconnect``, and by the kernel where the peer is dead; within a frame also by a limit of its own.
 ``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs listeners of the user or
-waits for room in another link; that wait ends with the other link or with progress there.
+waits for room in another link; that wait ends with the other link or with progress there. ``wait_told`` ends
+with ``end``, too.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Link(Writer):
         # Makes the record that the peer is sent, with the reason, when this end cannot read on. Set before
         # ``attach``.
         self.last_words: Callable[[str], Record] | None = None
+        self._end_told: Latch | None = None  # see wait_told
         self._closed = Latch()
         self._closed.set()
         self._streams: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
@@ -182,10 +184,13 @@ class Link(Writer):
         with self._lock:
             return self.sent - before + self.outbox.events
 
-    def attach(self, stream: Stream) -> None:
+    def attach(self, stream: Stream, told: Latch | None = None) -> None:
         """Serve this connection from now on, and write to it what waits in the outbox. State lock held.
 
         The link may have ended while the connection was being made; then the connection is closed.
+
+        ``told`` is for a connection with which a session goes on, and is set when the end of the connection
+        before was announced. Until then nothing that this one brings is handled; see ``wait_told``.
         """
         if self.state.connection is Connection.ENDED:
             stream.socket.close()
@@ -198,6 +203,7 @@ class Link(Writer):
             stream.window, stream.handled = away.window, away.handled
             stream.handled.due = 0.0  # the first frame will say what was handled
             away.is_passed_on = True
+            self._end_told = told
             self.away = None
             self.resuming = stream
         else:
@@ -210,6 +216,17 @@ class Link(Writer):
         self._streams.put(stream)
         if self.outbox.count or self.resuming is not None:
             self.prompt()
+
+    def wait_told(self) -> bool:
+        """Wait until the end of the connection before was announced. Returns whether the link goes on.
+
+        In the reader thread, as soon as a session goes on. So what is sent meanwhile is written at once, in
+        both directions, however long a listener keeps the announcement waiting. State lock not held. The wait
+        ends with the announcement, in the notices thread, or with the link.
+        """
+        if self._end_told is not None:
+            self._end_told.wait()
+        return not self.ended
 
     def flush(self, deadline: Deadline) -> bool:
         """Wait until the kernel has taken everything that is queued. Returns whether it has.
@@ -294,6 +311,8 @@ class Link(Writer):
         """
         self._change(LinkEvent.END)
         self.disconnect()
+        if self._end_told is not None:
+            self._end_told.set()
         self._streams.put(None)
         self.wake_waiters()
         self.prompt()

@@ -309,6 +309,8 @@ class Outlet:
         stream = self.resuming
         if stream is None or self._may_go_on:
             raise ProtocolError("it goes on with a session that is not interrupted")
+        if not stream.session:
+            raise ConnectionResetError(errno.ECONNRESET, "the session was given up just now")
         self._note_acknowledged(stream, number, outcomes)
         if not stream.window.can_resume:  # the writer thread has found one that it cannot write again
             raise ConnectionResetError(errno.ECONNRESET, "a frame that the peer lacks is not kept any more")
@@ -335,8 +337,16 @@ class Outlet:
         return self.resuming is not None and not self._may_go_on
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the session has yet to go on: with another connection, or with one that is there already.
+
+        That may last for as long as the other end likes, so the session is given up after a while.
+        """
+        return self.away is not None or self.expects_resumed
+
+    @property
     def is_interrupted(self) -> bool:
-        """Whether there is no connection just now, and the session may go on with another one."""
+        """Whether there is no connection to write to just now, and the session may go on with another one."""
         return self.away is not None or self.resuming is not None
 
     def can_resume(self, session: int) -> bool:
@@ -345,7 +355,14 @@ class Outlet:
         return stream is not None and stream.session == session and stream.window.can_resume
 
     def forget_session(self, cause: str) -> None:
-        """Count what was kept for another connection as lost. Lock held."""
+        """Count what was kept for another connection as lost. Lock held.
+
+        Where that connection is there, and the other end has not said yet where the session goes on, what was
+        kept is counted when the connection is read to its end.
+        """
+        resuming = self.resuming
+        if resuming is not None and self.expects_resumed:
+            resuming.session, resuming.lost_as = 0, cause
         away, self.away = self.away, None
         if away is not None and away not in self._dead:
             lost = away.window.lose()

@@ -21,6 +21,7 @@ from ipevents._exceptions import ProtocolError
 from ipevents._links import outlet
 from ipevents._links.outlet import Outlet
 from ipevents._payload.forms import size_of
+from ipevents._platform.latches import Latch
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
 
@@ -30,11 +31,12 @@ SESSION = 7
 class Peer:
     """A socket at the other end of a connection of the session."""
 
-    def __init__(self, end, *, resumes):
+    def __init__(self, end, *, resumes, told=None):
         ours, self.socket = socket.socketpair()
         self.socket.settimeout(CEILING)
         with end.lock:
-            end.link.attach(Stream(Connection(ours.detach()), None, Agreement(None, SESSION, resumes)))
+            agreement = Agreement(None, SESSION, resumes)
+            end.link.attach(Stream(Connection(ours.detach()), None, agreement), told)
 
     def read(self):
         """The records of the next frame."""
@@ -278,6 +280,65 @@ def test_a_session_that_is_forgotten_while_a_thread_still_writes_is_counted_by_i
     end.link.give_back()
     wait_until(lambda: end.link.dropped == {"disconnected": 2})
     assert (end.link.lost, end.link.sent) == (2, 2)
+
+
+def test_a_session_that_is_forgotten_before_it_goes_on_ends_with_that_connection(end):
+    """The other end connects, and never says where the session goes on."""
+    first = Peer(end, resumes=False)
+    for _ in range(3):
+        end.send("x")
+        first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    with end.lock:
+        assert end.link.is_cut
+        end.link.forget_session("disconnected")
+        end.link.disconnect()
+    with pytest.raises(ConnectionResetError):  # it comes too late by a moment
+        take_resumed(end, 3)
+    end.next_closed()
+    wait_until(lambda: not end.link._dead)
+    with end.lock:
+        assert not end.link.is_cut
+        assert not end.link.is_interrupted
+        assert not end.link.can_resume(SESSION)
+    assert (end.link.dropped, end.link.lost, end.link.sent) == ({"disconnected": 3}, 3, 3)
+    second.socket.close()
+
+
+def test_once_the_session_goes_on_it_is_not_cut_although_its_end_was_not_told_yet(end):
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    first.hang_up(end)
+    told, goes_on = Latch(), []
+    second = Peer(end, resumes=True, told=told)
+    assert second.read() == [(RESUMED, 0, NONE)]
+    take_resumed(end, 0)
+    assert not end.link.is_cut
+    assert events(second.read()) == ["x"]
+    waits = threading.Thread(target=lambda: goes_on.append(end.link.wait_told()))
+    waits.start()
+    end.send("y")
+    assert events(second.read()) == ["y"]
+    assert goes_on == []
+    told.set()
+    waits.join(CEILING)
+    assert goes_on == [True]
+    second.socket.close()
+
+
+def test_the_wait_until_the_end_was_told_ends_with_the_link(end):
+    first = Peer(end, resumes=False)
+    first.hang_up(end)
+    second = Peer(end, resumes=True, told=Latch())
+    goes_on = []
+    waits = threading.Thread(target=lambda: goes_on.append(end.link.wait_told()))
+    waits.start()
+    end.end()
+    waits.join(CEILING)
+    assert goes_on == [False]
+    second.socket.close()
 
 
 @pytest.mark.parametrize("number", [4, -1, "1", None])
