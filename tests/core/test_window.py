@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupting import Interruption
 
 from ipevents._core import window
 from ipevents._core.books import DROPPED, FORWARDED, NONE, UNHEARD, UNREADABLE, minus, more, plus
@@ -169,6 +171,27 @@ def test_within_a_run_as_much_is_acknowledged_as_is_certain_and_the_rest_follows
     assert written.events == 300 - 96
     assert written.lose() == 204
     assert (written.last, written.events, written.is_owed) == (0, 0, False)
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["numbers only", "beyond the bound"])
+def test_wherever_a_signal_handler_raises_no_frame_and_no_event_is_forgotten(few, is_kept):
+    place = 0
+    while True:
+        place += 1
+        written = Written()
+        for _ in range(40):
+            write(written, 3, 10 * is_kept)
+        bound = functools.partial(written.trim, 20) if is_kept else written.count_only
+        interruption = Interruption(place)
+        if not interruption.run(bound):
+            break
+        assert (written.last, written.events) == (40, 120), interruption.where
+        bound()
+        assert (written.last, written.events, written.kept_bytes) == (40, 120, 20 * is_kept)
+        assert entries(written) <= 4 + 8 + 2
+        assert written.acknowledge(40, (1, 1, 1, 1)) == (120, (1, 1, 1, 1))
+        assert (written.kept_bytes, written.is_owed) == (0, False)
+    assert place > 30
 
 
 @given(

@@ -294,8 +294,8 @@ def test_a_session_that_is_forgotten_before_it_goes_on_ends_with_that_connection
         assert end.link.is_cut
         end.link.forget_session("disconnected")
         end.link.disconnect()
-    with pytest.raises(ConnectionResetError):  # it comes too late by a moment
-        take_resumed(end, 3)
+        with pytest.raises(ConnectionResetError):  # it comes too late by a moment
+            end.link.take_resumed(3, NONE)
     end.next_closed()
     wait_until(lambda: not end.link._dead)
     with end.lock:
