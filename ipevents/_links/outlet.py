@@ -325,8 +325,12 @@ class Outlet:
         self.prompt()
 
     def _go_on(self) -> None:
-        """Open the connection for writing, with what is to be written again first. Lock held."""
+        """Open the connection for writing, with what is to be written again first. Lock held.
+
+        From now on the peer may be slow. It could take nothing before, so that time does not count.
+        """
         stream: Any = self.resuming
+        self.progress = monotonic()
         self._again = deque(stream.window.frames)
         self._may_go_on = False
         self.resuming, self.stream = None, stream

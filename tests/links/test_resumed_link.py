@@ -328,6 +328,24 @@ def test_once_the_session_goes_on_it_is_not_cut_although_its_end_was_not_told_ye
     second.socket.close()
 
 
+def test_the_time_until_the_session_goes_on_does_not_make_a_peer_slow(end):
+    """It may take long to say where, and could take nothing before."""
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    assert second.read() == [(RESUMED, 0, NONE)]
+    wait_until(lambda: end.link._right is Right.FREE)
+    with end.lock:
+        end.link.progress = 0.0
+        end.link.take_resumed(0, NONE)
+        assert not end.link.is_interrupted
+        assert end.link.progress > 0.0
+    assert events(second.read()) == ["x"]
+    second.socket.close()
+
+
 def test_the_wait_until_the_end_was_told_ends_with_the_link(end):
     first = Peer(end, resumes=False)
     first.hang_up(end)
