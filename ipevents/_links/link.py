@@ -149,6 +149,12 @@ class Link(Writer):
             stream.window.events for stream in streams if stream is not None and not stream.is_passed_on
         )
 
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes are kept for this session, in case that it has to go on. Lock held."""
+        stream = self.away or self.connection
+        return 0 if stream is None else stream.window.kept_bytes
+
     def counters(self) -> Counters:
         """Return what the books say since they were last added to those of the past. Lock held."""
         return since(self._counters(), self._told)

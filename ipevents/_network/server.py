@@ -64,7 +64,9 @@ class Server:
         self._clients: dict[Link, int] = {}  # the incarnation of each, by link
         self._successors: dict[Link, _Newcomer] = {}  # by the old link, which is still being read
         self._arriving: set[_Newcomer] = set()  # to be attached after the offlines that are being announced
-        self._absent: list[Link] = []  # clients that were cut, in this order, and are not back
+        self._absent: list[Link] = []  # clients that were cut and are not back
+        # Clients that were cut, the longest ago first. Those whose session has gone on leave it late.
+        self._cut: list[Link] = []
         self._acceptor: Acceptor | None = None
 
     @property
@@ -303,11 +305,18 @@ class Server:
                 and node.router.is_online(link)
                 and (successor is None or successor.stream.resumes)
             ):
-                node.events.tell_offlines(node.presence.child_away(link))
-                # Where this is not the first cut since the session has gone on, the time goes on as well.
+                if link not in self._absent:
+                    self._absent.append(link)
+                # There are none where it was cut before and the session has not gone on since. Then the time
+                # goes on, and it keeps its place.
+                notices = node.presence.child_away(link)
+                node.events.tell_offlines(notices)
                 node.timers.after(self._options.resume_within, link, lambda: self._expire(link))
-                self._make_room(link)
+                if notices or link not in self._cut:
+                    self._cut = [*(other for other in self._cut if other is not link), link]
+                self._make_room()
             elif self._clients.pop(link, None) is not None:
+                self._cut = [other for other in self._cut if other is not link]
                 node.timers.cancel(link)
                 link.forget_session("link-cut")
                 _, notices = node.presence.child_gone(link, None)
@@ -325,23 +334,24 @@ class Server:
             if link.is_cut and link in self._clients:
                 self._give_up(link)
 
-    def _make_room(self, link: Link) -> None:
-        """Give clients up, the longest absent first, until what is kept for all is no more than for one.
+    def _make_room(self) -> None:
+        """Give clients up, the longest cut first, until what is kept for all is no more than for one.
 
-        ``link`` is the client that was cut just now. Lock held.
+        Also those that have another connection and have not said yet where the session goes on. Lock held.
         """
-        self._absent.append(link)
-        kept = [other.away.window.kept_bytes for other in self._absent if other.away is not None]
+        self._cut = [link for link in self._cut if link.is_cut]
+        kept = [link.kept_bytes for link in self._cut]
         while sum(kept) > KEPT_BYTES:
-            self._give_up(self._absent[0])
+            self._give_up(self._cut[0])
             del kept[0]
 
     def _give_up(self, link: Link) -> None:
         """Forget a client whose session does not go on. Lock held."""
         self._node.timers.cancel(link)
         self._clients.pop(link, None)
-        if link in self._absent:
-            self._absent.remove(link)
+        for links in (self._absent, self._cut):
+            if link in links:
+                links.remove(link)
         successor = self._successors.pop(link, None)
         if successor is not None:  # _closed is not called any more, which would attach it; it will ask again
             self._hang_up(successor)

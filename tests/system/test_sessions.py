@@ -783,6 +783,45 @@ def test_for_all_that_are_absent_no_more_is_kept_than_for_one(recorders, port, s
             client.emitter.stop()
 
 
+def test_what_is_kept_for_a_client_that_connects_and_does_not_go_on_counts_as_well(
+    recorders, port, monkeypatch
+):
+    monkeypatch.setattr(network_server, "KEPT_BYTES", 5000)
+    server = recorders(port=port, **SOCKET).start()
+    clients, gates, links = [], [], []
+    for _ in range(2):
+        client, gate = recorders("down", port=port, onlyConnect=True, **SOCKET).joined(), threading.Event()
+        client.emitter.on("down", lambda message, data, gate=gate: gate.wait(CEILING))
+        server.emitter.sendToChild(client.pid, "down", 0)
+        client.wait("down")  # its reader is in the listener, and acknowledges nothing
+        server.emitter.sendToChild(client.pid, "down", b"x" * 3000)
+        node = server.emitter._node
+        with node.lock:
+            links.append(node.router.child_link(client.pid))
+            assert links[-1].flush(Deadline(CEILING))
+        clients.append(client)
+        gates.append(gate)
+    held = never_attached(monkeypatch, "client")
+    try:
+        links[0].disconnect()
+        server.wait("offline", count=1)
+        gates[0].set()
+        wait_until(lambda: held and links[0].resuming is not None)
+        links[1].disconnect()
+        server.wait("offline", count=2)
+        wait_until(lambda: links[0].ended)
+        assert list(server.emitter.stats()["links"]) == [clients[1].pid]
+        assert server.emitter._node.timers.next_at() is not None, "the other one may come back"
+    finally:
+        monkeypatch.undo()
+        gates[1].set()
+        wait_until(lambda: len(held) >= 1)
+        for attach in held:
+            attach()
+    for client in clients:
+        client.emitter.stop()
+
+
 def test_two_clients_that_flood_each_other_through_the_server_never_stop(recorders, port):
     count = 20_000
     server = recorders(port=port).start()
