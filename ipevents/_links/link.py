@@ -7,10 +7,11 @@ new ones.) One connection is a ``Stream``; the link holds the present one in ``s
 Locks. The state lock of the emitter guards ``stream`` and ``state``, and what outlet.py names. No thread
 waits for anything while it holds that lock.
 
-How the reader thread ends. It blocks in three places. ``recv`` is ended by the shutdown of the socket, in
+How the reader thread ends. It blocks in four places. ``recv`` is ended by the shutdown of the socket, in
 ``disconnect``, and by the kernel where the peer is dead; within a frame also by a limit of its own.
 ``_streams.get`` is ended by the None that ``end`` puts there. ``on_records`` runs listeners of the user or
-waits for room in another link; that wait ends with the other link or with progress there.
+waits for room in another link; that wait ends with the other link or with progress there. ``wait_told`` ends
+with ``end``, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import errno
 import queue
 import socket
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -90,6 +92,7 @@ class Link(Writer):
         # Makes the record that the peer is sent, with the reason, when this end cannot read on. Set before
         # ``attach``.
         self.last_words: Callable[[str], Record] | None = None
+        self._end_told: Latch | None = None  # see wait_told
         self._closed = Latch()
         self._closed.set()
         self._streams: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
@@ -150,6 +153,12 @@ class Link(Writer):
             stream.window.events for stream in streams if stream is not None and not stream.is_passed_on
         )
 
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes are kept for this session, in case that it has to go on. Lock held."""
+        stream = self.away or self.connection
+        return 0 if stream is None else stream.window.kept_bytes
+
     def counters(self) -> Counters:
         """Return what the books say since they were last added to those of the past. Lock held."""
         return since(self._counters(), self._told)
@@ -185,10 +194,13 @@ class Link(Writer):
         with self._lock:
             return self.sent - before + self.outbox.events
 
-    def attach(self, stream: Stream) -> None:
+    def attach(self, stream: Stream, told: Latch | None = None) -> None:
         """Serve this connection from now on, and write to it what waits in the outbox. State lock held.
 
         The link may have ended while the connection was being made; then the connection is closed.
+
+        ``told`` is for a connection with which a session goes on, and is set when the end of the connection
+        before was announced. Until then nothing that this one brings is handled; see ``wait_told``.
         """
         if self.state.connection is Connection.ENDED:
             stream.socket.close()
@@ -201,6 +213,7 @@ class Link(Writer):
             stream.window, stream.handled = away.window, away.handled
             stream.handled.due = 0.0  # the first frame will say what was handled
             away.is_passed_on = True
+            self._end_told = told
             self.away = None
             self.resuming = stream
         else:
@@ -213,6 +226,17 @@ class Link(Writer):
         self._streams.put(stream)
         if self.outbox.count or self.resuming is not None:
             self.prompt()
+
+    def wait_told(self) -> bool:
+        """Wait until the end of the connection before was announced. Returns whether the link goes on.
+
+        In the reader thread, as soon as a session goes on. So what is sent meanwhile is written at once, in
+        both directions, however long a listener keeps the announcement waiting. State lock not held. The wait
+        ends with the announcement, in the notices thread, or with the link.
+        """
+        if self._end_told is not None:
+            self._end_told.wait()
+        return not self.ended
 
     def flush(self, deadline: Deadline) -> bool:
         """Wait until the kernel has taken everything that is queued. Returns whether it has.
@@ -257,7 +281,7 @@ class Link(Writer):
         State lock held by the caller, and released during each wait. The wait ends with the connection, or at
         the deadline.
         """
-        while (stream := self.connection) is not None and not stream.failed and stream.window.frames:
+        while (stream := self.connection) is not None and not stream.failed and stream.window.is_owed:
             left = deadline.left()
             if left == 0.0:
                 return False
@@ -315,6 +339,8 @@ class Link(Writer):
         """
         self._change(LinkEvent.END)
         self.disconnect()
+        if self._end_told is not None:
+            self._end_told.set()
         self._streams.put(None)
         self.wake_waiters()
         self.prompt()
@@ -394,7 +420,7 @@ class Link(Writer):
                 self.is_handling = False  # what it was handling came to an error
                 self._change(LinkEvent.READ)
                 self.stream = self.resuming = None
-                self._again, self._may_go_on = [], False
+                self._again, self._may_go_on = deque(), False
                 may_resume = may_resume and bool(stream.session) and stream.window.can_resume
                 if may_resume and not (stream.is_leaving or self.ended):
                     self.away = stream

@@ -29,6 +29,7 @@ from __future__ import annotations
 import errno
 import socket
 from _thread import allocate_lock, get_ident
+from collections import deque
 from typing import Any
 
 from .._core.books import NONE, plus
@@ -44,7 +45,15 @@ from .._core.messages import (
     has_number,
 )
 from .._core.outbox import Outbox
-from .._core.window import ACKNOWLEDGE_SECONDS, KEPT_BYTES, Frame, Handled
+from .._core.window import (
+    ACKNOWLEDGE_SECONDS,
+    KEPT_BYTES,
+    KEPT_EVENT_BYTES,
+    KEPT_FRAME_BYTES,
+    MOST_COUNTED,
+    Frame,
+    Handled,
+)
 from .._core.wire import Part
 from .._core.wire import parts as wire_parts
 from .._exceptions import ProtocolError, child_title
@@ -123,7 +132,7 @@ class Outlet:
         # The connection with which a session goes on, until both ends have said what they have handled.
         self.resuming: Stream | None = None
         self._may_go_on = False  # the other end has said so, this one not yet
-        self._again: list[Frame] = []  # what is to be written once more, before anything else
+        self._again: deque[Frame] = deque()  # what is to be written once more, before anything else
         self.ended = False  # a copy of ``Link.state.ended``, because each frame asks for it; see Link._change
         # True while a thread is bound to look into the outbox again: the one with the right to write, or the
         # prompted writer. While False, the thread that puts a record calls claim() or defer().
@@ -281,7 +290,7 @@ class Outlet:
         stream = self.stream or self.resuming
         if stream is not None:
             self._note_acknowledged(stream, number, outcomes)
-            if self._waiters and not stream.window.frames:
+            if self._waiters and not stream.window.is_owed:
                 self.wake_waiters()
 
     def _note_acknowledged(self, stream: Stream, number: object, outcomes: object) -> None:
@@ -294,12 +303,17 @@ class Outlet:
     def take_resumed(self, number: object, outcomes: object) -> None:
         """Note where the session goes on: the peer has handled all up to this frame, and gets the rest again.
 
-        Raises ProtocolError. Lock held, in the reader thread.
+        Raises ProtocolError, and ConnectionResetError where the rest is not there any more. Lock held, in the
+        reader thread.
         """
         stream = self.resuming
         if stream is None or self._may_go_on:
             raise ProtocolError("it goes on with a session that is not interrupted")
+        if not stream.session:
+            raise ConnectionResetError(errno.ECONNRESET, "the session was given up just now")
         self._note_acknowledged(stream, number, outcomes)
+        if not stream.window.can_resume:  # the writer thread has found one that it cannot write again
+            raise ConnectionResetError(errno.ECONNRESET, "a frame that the peer lacks is not kept any more")
         self._may_go_on = True
         # The writer thread says what was handled here as soon as it has the right to write. Once it has, no
         # other thread has that right: until the session goes on they find no connection to write to.
@@ -311,9 +325,13 @@ class Outlet:
         self.prompt()
 
     def _go_on(self) -> None:
-        """Open the connection for writing, with what is to be written again first. Lock held."""
+        """Open the connection for writing, with what is to be written again first. Lock held.
+
+        From now on the peer may be slow. It could take nothing before, so that time does not count.
+        """
         stream: Any = self.resuming
-        self._again = list(stream.window.frames)
+        self.progress = monotonic()
+        self._again = deque(stream.window.frames)
         self._may_go_on = False
         self.resuming, self.stream = None, stream
 
@@ -323,8 +341,16 @@ class Outlet:
         return self.resuming is not None and not self._may_go_on
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the session has yet to go on: with another connection, or with one that is there already.
+
+        That may last for as long as the other end likes, so the session is given up after a while.
+        """
+        return self.away is not None or self.expects_resumed
+
+    @property
     def is_interrupted(self) -> bool:
-        """Whether there is no connection just now, and the session may go on with another one."""
+        """Whether there is no connection to write to just now, and the session may go on with another one."""
         return self.away is not None or self.resuming is not None
 
     def can_resume(self, session: int) -> bool:
@@ -333,7 +359,14 @@ class Outlet:
         return stream is not None and stream.session == session and stream.window.can_resume
 
     def forget_session(self, cause: str) -> None:
-        """Count what was kept for another connection as lost. Lock held."""
+        """Count what was kept for another connection as lost. Lock held.
+
+        Where that connection is there, and the other end has not said yet where the session goes on, what was
+        kept is counted when the connection is read to its end.
+        """
+        resuming = self.resuming
+        if resuming is not None and self.expects_resumed:
+            resuming.session, resuming.lost_as = 0, cause
         away, self.away = self.away, None
         if away is not None and away not in self._dead:
             lost = away.window.lose()
@@ -404,8 +437,11 @@ class Outlet:
         """
         ident = get_ident()
         stream = self.stream
-        if stream is not None and stream.keeps:
-            stream.window.trim(KEPT_BYTES)
+        if stream is not None:
+            if stream.keeps:
+                stream.window.trim(KEPT_BYTES)
+            elif len(stream.window.frames) > MOST_COUNTED:
+                stream.window.count_only()
         self._claimed_for = stream
         self._owner = ident
         self._right = _CLAIMED  # FREE, or in the writer thread WRITING -> CLAIMED
@@ -448,12 +484,19 @@ class Outlet:
                 for record in records:
                     if record[KIND] <= LAST_MESSAGE:
                         count += len(record[PAYLOADS])
-                size = outbox.being_written if stream.keeps else 0  # as in _numbered, without a call
-                frame = ((count, size, records if size else None),) if count or has_number(records) else ()
+                window = stream.window
+                total = window.total + count
+                size = 0
+                frame: tuple[Frame, ...] = ()
+                if count or has_number(records):  # as in _numbered, without a call
+                    if stream.keeps:
+                        size = outbox.being_written + KEPT_FRAME_BYTES + count * KEPT_EVENT_BYTES
+                    frame = ((total, size, records if size else None),)
                 self.sent += count  # as in _encode
                 stream.written = number
-                stream.window.frames += frame
-                stream.window.added += size
+                window.frames += frame
+                window.added += size
+                window.total = total
                 self._rest = parts
                 outbox.taken = _NOTHING
                 if send_parts(stream, parts, AT_ONCE, self._sent_now):
@@ -545,10 +588,13 @@ class Outlet:
         number = stream.written + 1
         parts = wire_parts(records, stream.seals, number)
         count, size, frame = self._numbered(stream, records)
+        window = stream.window
+        total = window.total + count
         self.sent += count  # no call from here on: all of it is done, or nothing
         stream.written = number
-        stream.window.frames += frame
-        stream.window.added += size
+        window.frames += frame
+        window.added += size
+        window.total = total
         self._rest = parts
         self.outbox.taken = _NOTHING
 
@@ -560,10 +606,12 @@ class Outlet:
         if not has_number(records):
             return 0, 0, ()
         count = count_messages(records)
-        size = self.outbox.being_written if stream.keeps else 0
-        return count, size, ((count, size, records if size else None),)
+        size = 0
+        if stream.keeps:
+            size = self.outbox.being_written + KEPT_FRAME_BYTES + count * KEPT_EVENT_BYTES
+        return count, size, ((stream.window.total + count, size, records if size else None),)
 
-    def _encode_again(self, again: list[Frame]) -> None:
+    def _encode_again(self, again: deque[Frame]) -> None:
         """Turn the first of these frames into bytes once more. In the writer thread."""
         stream: Any = self._claimed_for
         number = stream.written + 1
@@ -592,9 +640,12 @@ class Outlet:
         if records:
             stream: Any = self._claimed_for
             count, size, frame = self._numbered(stream, records)
+            window = stream.window
+            total = window.total + count
             self.sent += count  # as in _encode
-            stream.window.frames += frame
-            stream.window.added += size
+            window.frames += frame
+            window.added += size
+            window.total = total
         self._rest, self._sent_now = _NOTHING, []
         self.outbox.taken = _NOTHING
 

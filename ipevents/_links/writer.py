@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 from _thread import get_ident
+from collections import deque
 
 from .._core.link_state import Right, Summons
 from .._core.window import Frame
@@ -25,6 +26,7 @@ log = Log("ipevents.link")
 
 LINGER_SECONDS = 0.002  # how long a listener's record may wait for the frame's end (README, Flow)
 LINGER_ROUNDS = 10  # looks of the thread that find nothing, before it sleeps until it is woken
+_NOTHING_AGAIN: deque[Frame] = deque()  # never changed
 # Plain names, as in outlet.py.
 _FREE, _WRITING, _LEFT = Right.FREE, Right.WRITING, Right.LEFT
 _ASLEEP, _LINGERS, _CALLED, _PROMPTED = Summons.ASLEEP, Summons.LINGERS, Summons.CALLED, Summons.PROMPTED
@@ -130,7 +132,7 @@ class Writer(Outlet):
     def _write_all(self, stream: Stream | None) -> None:
         """Write until the outbox is empty, then give the right to write back. The caller holds that right."""
         while True:
-            again: list[Frame] = []
+            again: deque[Frame] = _NOTHING_AGAIN
             if stream is not None and stream is self._claimed_for and not stream.failed:
                 try:
                     again = self._again  # the reader replaces it with the connection

@@ -3,11 +3,16 @@
 Locks: the state lock guards ``link`` and what the router knows of it; each method says whether the caller
 holds it. The only thread here is the Connector's, which ``close`` ends.
 
+A connection with which a session goes on is attached by the connector's thread, at once: what is sent then
+goes on, however long a listener takes. Its reader waits until the ``offline`` of the connection before was
+told, and tells the ``online``. All other connections are attached by the notices thread, which tells their
+``online`` itself.
+
 A stop in an outage. While a session is there, the connector goes on in a stop, and so does the notices
-thread: the next connection is welcomed as ever. When all that may still send has ended, the supervisor's
+thread: the next connection is attached as ever. When all that may still send has ended, the supervisor's
 thread lets the connector make one last try where something waits (``go_on``). It waits in three places,
 without a lock, and no longer than the deadline: for the reader thread, which is about to return from
-``_closed``; for the connector's thread, which dials; and for the notices thread, which attaches the
+``_closed``; for the connector's thread, which dials; and for the notices thread, where that attaches the
 connection. None of them waits for the supervisor's thread. The notices thread may wait for a listener, and a
 dial for an answer that never comes: then the deadline ends the wait, and the connection is closed as soon as
 it is there.
@@ -132,9 +137,10 @@ class Client:
                 self._closing = True
                 return False
         self._connector.finish(deadline)
-        welcomed = Latch()
-        self._node.events.notify(welcomed.set)  # behind the welcome, if there is a connection
-        welcomed.wait(deadline.left())
+        if link.away is away:
+            welcomed = Latch()
+            self._node.events.notify(welcomed.set)  # behind the welcome, if there is a connection
+            welcomed.wait(deadline.left())
         with self._node.lock:
             went_on = link.away is not away
             if not went_on:
@@ -197,17 +203,14 @@ class Client:
             node.router.parent_replaced(server.pid, called)
 
     def attach(self, stream: Stream) -> None:
-        """Serve a connection to the server. State lock held.
+        """Serve a connection to the server with which a session begins, or that has none. State lock held.
 
-        Where a session goes on, the server knows all that it knew before. Otherwise our presence and interest
-        are sent first, then what waited in the outbox: our name may have changed, so the paths of those
-        messages are written anew. The server takes none of a process that is gone and that it has never heard
-        of: what waited of these is lost.
+        Our presence and interest are sent first, then what waited in the outbox: our name may have changed,
+        so the paths of those messages are written anew. The server takes none of a process that is gone and
+        that it has never heard of: what waited of these is lost.
         """
         node, link = self._node, self.link
-        if stream.resumes and link.away is not None:
-            link.attach(stream)
-            return
+        node.timers.cancel(link)
         link.forget_session("link-cut")
         node.router.set_away(link, False)
         waiting = link.outbox.clear()
@@ -258,12 +261,32 @@ class Client:
         )
 
     def _connected(self, connected: Connected) -> None:
-        """Hand a new connection over to the notices thread, in which listeners may run.
+        """Go on with the session, or hand the connection over to the notices thread, which runs listeners.
 
         In the connector's thread.
         """
         arrival = self._arrived(connected)
-        self._node.events.notify(lambda: self._welcome(arrival))
+        if arrival.stream.resumes:
+            self._resume(arrival)
+        else:
+            self._node.events.notify(lambda: self._welcome(arrival))
+
+    def _resume(self, arrival: Arrival) -> None:
+        """Attach a connection with which the session goes on. The server knows all that it knew before.
+
+        In the connector's thread. The reader of the link tells the ``online`` when the server has said where
+        the session goes on.
+        """
+        node, told = self._node, Latch()
+        with node.lock:
+            is_wanted = self._is_wanted(arrival)
+            if is_wanted:
+                self.take_name(arrival)
+                self.link.attach(arrival.stream, told)
+        if is_wanted:
+            node.events.after_offlines(told.set)
+        else:
+            self._dial_anew()
 
     def _welcome(self, arrival: Arrival) -> None:
         """Attach a new connection and announce it: ``ready`` if that is still due, then ``online``.
@@ -322,7 +345,7 @@ class Client:
     def _closed(self, link: Link, error: Exception | None) -> None:
         """Mark the server as away, count what is lost, announce ``offline``, and connect again.
 
-        In the link's reader.
+        It was announced already where the session was cut again before it went on. In the link's reader.
         """
         node = self._node
         if isinstance(error, LinkError):
@@ -330,32 +353,39 @@ class Client:
         with node.lock:
             neighbour = node.router.neighbours.get(link)
             pid = "server" if neighbour is None else neighbour.pid or "server"
-            away = link.away
+            is_told = neighbour is not None and neighbour.is_away
             stage = node.stage
-            is_cut = away is not None and not self._closing and stage in (Stage.OPEN, Stage.STOPPING)
-            if away is not None and is_cut:
+            goes_on = not self._closing
+            is_cut = link.away is not None and goes_on and stage in (Stage.OPEN, Stage.STOPPING)
+            if is_cut:
                 node.router.set_away(link, True)
                 if stage is Stage.OPEN:  # a stop gives it up by itself
-                    node.timers.after(self._options.resume_within, lambda: self._expire(away))
+                    # Where the session has not gone on since the cut before, the time goes on as well.
+                    node.timers.after(self._options.resume_within, link, self._expire)
             else:
                 self._lose("link-cut")
-        if (is_cut or stage is Stage.OPEN) and not self._closing:
-            node.events.notify(lambda: self._tell_lost(pid))
-            if self._options.reconnect:
-                self._connector.begin()
+            if (is_cut or stage is Stage.OPEN) and goes_on:
+                if not is_told:
+                    node.events.tell_offlines([lambda: self._tell_lost(pid)])
+            else:
+                goes_on = False
+        if goes_on and self._options.reconnect:
+            self._connector.begin()
 
-    def _expire(self, away: Stream) -> None:
-        """Give the session up that has not gone on in time, if it is still that one.
+    def _expire(self) -> None:
+        """Give the session up that has not gone on in time, with whatever connection.
 
         In the supervisor's thread.
         """
         with self._node.lock:
-            if self.link.away is away:
+            if self.link.is_cut:
                 self._lose("disconnected")
+                self.link.disconnect()
 
     def _lose(self, cause: str) -> None:
         """Count what waits for the server, and what it has not acknowledged, as lost. Lock held."""
         node, link = self._node, self.link
+        node.timers.cancel(link)
         link.forget_session(cause)
         if node.stage is Stage.OPEN:
             node.router.set_up(Up.AWAY)

@@ -5,7 +5,8 @@ new connection waits as the successor of the old one, so that what the client ha
 first.
 
 Where the client has a session, the link outlives its connection: for ``socket.resumeWithin`` it stays in the
-tree, and a new connection of the same session is attached to it. All others get a new link.
+tree, and a new connection of the same session is attached to it, at once. If the client does not say within
+that time where the session goes on, with whatever connection, it is given up. All others get a new link.
 
 Locks: the state lock guards the tables of ``Server``. Threads: the acceptor's, which ``close`` ends. A
 client is also handled in the reader thread of its link (``_closed``) and in the notices thread (``_attach``).
@@ -25,6 +26,7 @@ from .._exceptions import LinkError
 from .._links.link import Link
 from .._node.node import Node
 from .._options import Options
+from .._platform.latches import Latch
 from .._platform.threads import Deadline
 from .._transport.acceptor import CLOSE_SECONDS, EVICTED, Accepted, Acceptor
 from .._transport.join import Listening
@@ -62,7 +64,9 @@ class Server:
         self._clients: dict[Link, int] = {}  # the incarnation of each, by link
         self._successors: dict[Link, _Newcomer] = {}  # by the old link, which is still being read
         self._arriving: set[_Newcomer] = set()  # to be attached after the offlines that are being announced
-        self._absent: list[Link] = []  # clients that were cut, in this order, and are not back
+        self._absent: list[Link] = []  # clients that were cut and are not back
+        # Clients that were cut, the longest ago first. Those whose session has gone on leave it late.
+        self._cut: list[Link] = []
         self._acceptor: Acceptor | None = None
 
     @property
@@ -202,7 +206,7 @@ class Server:
         try:
             stream = Stream(connection, limit, agreement, self._options.dead_after)
             newcomer = _Newcomer(link, stream, identity, pid)
-        except OSError:
+        except BaseException:  # no descriptor or no memory left: the threads of the link end
             with node.lock:
                 link.end()
             raise
@@ -223,7 +227,20 @@ class Server:
                 stale.disconnect()  # what has arrived is read first; then _closed goes on
                 return
             self._arriving.add(newcomer)
-        node.events.after_offlines(lambda: self._attach(newcomer))
+        self._let_in(newcomer)
+
+    def _let_in(self, newcomer: _Newcomer) -> None:
+        """Attach a client after all ``offline`` that are being announced.
+
+        One whose session goes on at once: the link waits for them by itself, and what is sent goes on
+        meanwhile, however long a listener takes.
+        """
+        if newcomer.stream.resumes:
+            told = Latch()
+            self._attach(newcomer, told)
+            self._node.events.after_offlines(told.set)
+        else:
+            self._node.events.after_offlines(lambda: self._attach(newcomer))
 
     def _refused(self, cause: str, address: str) -> None:
         """Count and report a connection that was refused.
@@ -245,7 +262,7 @@ class Server:
 
     # In other threads
 
-    def _attach(self, newcomer: _Newcomer) -> None:
+    def _attach(self, newcomer: _Newcomer, told: Latch | None = None) -> None:
         """Put a client into the tree, and serve its connection."""
         node = self._node
         link, stream, identity, pid = newcomer
@@ -258,7 +275,7 @@ class Server:
             if stream.resumes:
                 if node.stage is Stage.OPEN and link in self._absent and link.can_resume(stream.session):
                     self._absent.remove(link)
-                    link.attach(stream)
+                    link.attach(stream, told)
                 else:
                     self._hang_up(newcomer)
                 return
@@ -288,42 +305,56 @@ class Server:
                 and node.router.is_online(link)
                 and (successor is None or successor.stream.resumes)
             ):
-                node.events.tell_offlines(node.presence.child_away(link))
-                node.timers.after(self._options.resume_within, lambda: self._expire(link, away))
-                self._make_room(link)
+                if link not in self._absent:
+                    self._absent.append(link)
+                # There are none where it was cut before and the session has not gone on since. Then the time
+                # goes on, and it keeps its place.
+                notices = node.presence.child_away(link)
+                node.events.tell_offlines(notices)
+                node.timers.after(self._options.resume_within, link, lambda: self._expire(link))
+                if notices or link not in self._cut:
+                    self._cut = [*(other for other in self._cut if other is not link), link]
+                self._make_room()
             elif self._clients.pop(link, None) is not None:
+                self._cut = [other for other in self._cut if other is not link]
+                node.timers.cancel(link)
                 link.forget_session("link-cut")
                 _, notices = node.presence.child_gone(link, None)
                 node.events.tell_offlines(notices)
                 node.presence.retire(link)
         if successor is not None:
-            node.events.after_offlines(lambda: self._attach(successor))
+            self._let_in(successor)
 
-    def _expire(self, link: Link, away: Stream) -> None:
-        """Give a client up that has not come back in time, if it is still away since then.
+    def _expire(self, link: Link) -> None:
+        """Give a client up that has not come back in time, or not said where the session goes on.
 
         In the supervisor's thread.
         """
         with self._node.lock:
-            if link.away is away:
+            if link.is_cut and link in self._clients:
                 self._give_up(link)
 
-    def _make_room(self, link: Link) -> None:
-        """Give clients up, the longest absent first, until what is kept for all is no more than for one.
+    def _make_room(self) -> None:
+        """Give clients up, the longest cut first, until what is kept for all is no more than for one.
 
-        ``link`` is the client that was cut just now. Lock held.
+        Also those that have another connection and have not said yet where the session goes on. Lock held.
         """
-        self._absent.append(link)
-        kept = [other.away.window.kept_bytes for other in self._absent if other.away is not None]
+        self._cut = [link for link in self._cut if link.is_cut]
+        kept = [link.kept_bytes for link in self._cut]
         while sum(kept) > KEPT_BYTES:
-            self._give_up(self._absent[0])
+            self._give_up(self._cut[0])
             del kept[0]
 
     def _give_up(self, link: Link) -> None:
         """Forget a client whose session does not go on. Lock held."""
+        self._node.timers.cancel(link)
         self._clients.pop(link, None)
-        if link in self._absent:
-            self._absent.remove(link)
+        for links in (self._absent, self._cut):
+            if link in links:
+                links.remove(link)
+        successor = self._successors.pop(link, None)
+        if successor is not None:  # _closed is not called any more, which would attach it; it will ask again
+            self._hang_up(successor)
         self._node.presence.give_up(link, "disconnected")
 
     def _hang_up(self, newcomer: _Newcomer) -> None:

@@ -199,14 +199,26 @@ class Controls:
     def _take_resumed(self, link: Link, number: int, outcomes: Outcomes) -> None:
         """A session goes on: the neighbour has handled what we have written before, up to this frame.
 
-        Those that are online again are delivered here before anything else that comes from there.
+        From here on what waits is written. What comes from there is handled after the ``online`` of those
+        that are back, and that is delivered here after their ``offline``: of this process, where the
+        neighbour is its server, and otherwise of the neighbour and of those below it.
         """
         node = self._node
+        router = node.router
         with node.lock:
-            if link not in node.router.neighbours:
+            if link not in router.neighbours:
                 return
             link.take_resumed(number, outcomes)
+            node.timers.cancel(link)
+        if not link.wait_told():
+            return
+        with node.lock:
+            if link not in router.neighbours:
+                return
             paths = self._presence.child_back(link)
+            is_parent = link is router.parent
+        if is_parent:
+            self._deliver_lifecycle(0, router.path, "online")
         for pids in paths:
             self._deliver_lifecycle(TO_PARENTS, pids, "online")
 
@@ -243,6 +255,6 @@ class Controls:
         args: tuple[Any, ...] = (),
         exitcode: int | None = None,
     ) -> None:
-        """Call the listeners of ``online`` or ``offline`` for a process below."""
+        """Call the listeners of ``online`` or ``offline`` for a process below, or for this one."""
         envelope = Envelope(kind, pids, event, self._node.reply, exitcode=exitcode)
         self._node.dispatcher.deliver(Message(envelope, args), _NO_KWARGS)

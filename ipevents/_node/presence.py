@@ -232,9 +232,10 @@ class Presence:
         return notices
 
     def child_back(self, link: Link) -> list[tuple[str, ...]]:
-        """Note that the session of a client goes on.
+        """Note that the session of a client, or with the server, goes on.
 
-        Returns the paths of those that are online again, top down, with this process at their ends.
+        Returns the paths of those that are online again, top down, with this process at their ends: none
+        where it is the server.
         """
         router = self._node.router
         paths = [(*path, router.pid) for path in router.set_away(link, False)]

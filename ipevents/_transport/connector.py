@@ -218,9 +218,11 @@ class Connector:
             return
         try:
             self._on_connected(connected)
-        except Exception:  # no descriptor left, or a fault of the library: the thread goes on
+        except Exception:  # no descriptor or no memory left, or a fault of the library: it tries again
             log.exception("! link as %s", connected.welcomed.pid)
             connected.close()
+            if not self._is_last:
+                self.begin()
 
     def _failed(self, error: Exception) -> None:
         """Set the time of the next try, and report the cause if it is news."""

@@ -93,6 +93,11 @@ def read_frames(
     frames come: to set it each time would take longer. If it ends a wait between two frames it is taken
     away; so an idle connection wakes this thread once, and then no more.
 
+    It does not end the connection of a living peer for which there was no room for long. Such a peer asks
+    ever more rarely whether there is room, in the end every two minutes, and the one segment that tells it
+    so may be lost. But the frame that was handled last is acknowledged within 0.1 s. That tells of the room
+    as well, and the kernel sends it until it has arrived.
+
     Raises Truncated, Stalled, OSError, ProtocolError, MemoryError if a frame does not fit into memory, and
     whatever ``on_frame`` raises.
     """

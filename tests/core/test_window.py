@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+import functools
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupting import Interruption
 
 from ipevents._core import window
 from ipevents._core.books import DROPPED, FORWARDED, NONE, UNHEARD, UNREADABLE, minus, more, plus
@@ -16,8 +21,10 @@ BOUND = 1000
 
 def write(written, events, size=10, records=()):
     """What the thread that writes does."""
-    written.frames += ((events, size, records),)
+    total = written.total + events
+    written.frames += ((total, size, records),)
     written.added += size
+    written.total = total
     return written.last
 
 
@@ -82,6 +89,140 @@ def test_an_acknowledgement_is_due_after_so_many_frames_or_bytes():
     said = (window.ACKNOWLEDGE_FRAMES, NONE)
     assert (handled.is_unsaid, handled.say(), handled.is_unsaid) == (True, said, False)
     assert handled.handle(window.ACKNOWLEDGE_BYTES, NONE)
+
+
+# Very many frames
+
+
+class Untouched(collections.deque):
+    """Frames of which the length and the ends may be asked for, and nothing that takes longer."""
+
+    def __iter__(self):
+        raise AssertionError("each frame was looked at")
+
+    def __getitem__(self, at):
+        assert at in (0, len(self) - 1), "a frame in the middle was looked for"
+        return super().__getitem__(at)
+
+
+def test_no_step_takes_longer_where_there_are_more_frames():
+    written = Written()
+    written.frames = Untouched()
+    for _ in range(1000):
+        write(written, 2)
+    assert written.events == 2000
+    assert written.acknowledge(1000, (1, 2, 3, 4)) == (2000, (1, 2, 3, 4))
+    for _ in range(10):
+        write(written, 2)
+    written.trim(50)
+    assert (written.events, written.kept_bytes) == (20, 50)
+    assert written.lose() == 20
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """So few numbers that a test can have more frames."""
+    monkeypatch.setattr(window, "MOST_COUNTED", 4)
+    monkeypatch.setattr(window, "MOST_MARKS", 8)
+
+
+def keep_none(written):
+    """What the thread that writes does, where the link keeps numbers only."""
+    write(written, 3, 0, None)
+    written.count_only()
+
+
+def entries(written):
+    return len(written.frames) + len(written._marks)
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["numbers only", "beyond the bound"])
+def test_of_a_peer_that_acknowledges_nothing_no_more_is_kept_than_of_another_one(few, is_kept):
+    written = Written()
+    for number in range(1, 1001):
+        if is_kept:
+            write(written, 3)
+            written.trim(40)
+        else:
+            keep_none(written)
+        assert entries(written) <= 4 + 8 + 2
+        assert (written.last, written.events) == (number, 3 * number)
+    assert not written.can_resume
+    assert written.acknowledge(1000, (0, 0, 0, 9)) == (3000, (0, 0, 0, 9))
+    assert (written.last, written.events, written.is_owed, written.can_resume) == (1000, 0, False, True)
+    keep_none(written)
+    assert written.acknowledge(1001, (0, 0, 0, 9)) == (3, NONE)
+
+
+def test_within_a_run_as_much_is_acknowledged_as_is_certain_and_the_rest_follows(few):
+    written = Written()
+    for _ in range(100):
+        keep_none(written)
+    ends = [number for number, _ in written._marks]
+    assert ends[:2] == [16, 32]
+    assert written.acknowledge(20, NONE) == (48, NONE), "as much as is known of the first run"
+    assert written.acknowledge(21, (0, 3, 0, 0)) == (3, (0, 3, 0, 0)), "of these it is certain, too"
+    assert written.acknowledge(31, (0, 3, 0, 0)) == (0, NONE)
+    for impossible in ((0, 4, 0, 0), (0, 96, 0, 0)):  # no frame more is acknowledged
+        with pytest.raises(ProtocolError, match="became"):
+            written.acknowledge(31, impossible)
+    assert written.acknowledge(20, (0, 2, 0, 0)) == (0, NONE), "an older one"
+    assert written.acknowledge(32, (0, 6, 0, 0)) == (45, (0, 3, 0, 0))
+    assert written.events == 300 - 96
+    assert written.lose() == 204
+    assert (written.last, written.events, written.is_owed) == (0, 0, False)
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["numbers only", "beyond the bound"])
+def test_wherever_a_signal_handler_raises_no_frame_and_no_event_is_forgotten(few, is_kept):
+    place = 0
+    while True:
+        place += 1
+        written = Written()
+        for _ in range(40):
+            write(written, 3, 10 * is_kept)
+        bound = functools.partial(written.trim, 20) if is_kept else written.count_only
+        interruption = Interruption(place)
+        if not interruption.run(bound):
+            break
+        assert (written.last, written.events) == (40, 120), interruption.where
+        bound()
+        assert (written.last, written.events, written.kept_bytes) == (40, 120, 20 * is_kept)
+        assert entries(written) <= 4 + 8 + 2
+        assert written.acknowledge(40, (1, 1, 1, 1)) == (120, (1, 1, 1, 1))
+        assert (written.kept_bytes, written.is_owed) == (0, False)
+    assert place > 30
+
+
+@given(
+    events=st.lists(st.integers(0, 3), min_size=30, max_size=80),
+    said=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=40),
+)
+def test_the_books_are_right_however_many_numbers_are_merged(events, said):
+    """The other end handles some frames, then says so: of each event it says what became of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "MOST_COUNTED", 2)
+        patch.setattr(window, "MOST_MARKS", 4)
+        written, acknowledged, became = Written(), 0, NONE
+        ahead = iter(events)
+        handled = 0
+        outcomes = NONE
+        for count, place in [*said, (len(events), 0)]:
+            for _ in range(count):  # it handles a frame, and some more are written
+                for more_events in itertools.islice(ahead, 1 + place):
+                    write(written, more_events, 0, None)
+                    written.count_only()
+                if handled < written.last:
+                    outcomes = more(outcomes, place, events[handled])
+                    handled += 1
+            got, added = written.acknowledge(handled, outcomes)
+            acknowledged += got
+            became = plus(became, added)
+            assert became == outcomes
+            assert sum(outcomes) <= acknowledged <= sum(events[:handled])
+            assert acknowledged + written.events == sum(events[: written.last])
+        if handled == written.last:
+            assert acknowledged == sum(events[:handled])
 
 
 # What became of what was acknowledged
@@ -185,22 +326,6 @@ def test_outcomes_that_cannot_be_are_refused_and_change_nothing(name):
         written.acknowledge(2, IMPOSSIBLE[name])
     assert (written.acknowledged, written.events, written.kept_bytes, again(written)) == before
     assert written.acknowledge(3, (1, 2, 1, 1)) == (4, (0, 1, 1, 1))
-
-
-def test_frames_may_be_written_while_it_is_looked_at_how_many_events_are_acknowledged():
-    written = Written()
-
-    class Events(int):
-        """When they are added up, the thread that writes is faster."""
-
-        def __radd__(self, other):
-            write(written, 1)
-            return other + int(self)
-
-    for _ in range(3):
-        write(written, Events(1))
-    assert written.acknowledge(2, (1, 1, 0, 0))[1] == (1, 1, 0, 0)
-    assert written.events >= 1
 
 
 def test_outcomes_without_anything_that_is_acknowledged_are_refused():

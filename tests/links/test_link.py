@@ -15,6 +15,7 @@ from ends import CEILING, End
 from interrupting import Interruption
 
 from ipevents._core import link_state
+from ipevents._core import window as window_module
 from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
@@ -724,3 +725,31 @@ def test_what_waits_is_dropped_with_its_cause_and_what_was_taken_is_not(joined):
         assert (a.link.dropped, a.link.queued, a.link.outbox.count) == ({"closed": 1}, 1, 0)
     a.link.write_now(records)
     assert b.next_messages(1) == [("x", ())]
+
+
+def test_of_a_peer_that_reads_and_acknowledges_nothing_a_link_keeps_few_numbers(ends, monkeypatch):
+    """Its reader may be in a listener for days, while other threads of it take what is sent."""
+    monkeypatch.setattr(outlet_module, "MOST_COUNTED", 4)
+    monkeypatch.setattr(window_module, "MOST_COUNTED", 4)
+    monkeypatch.setattr(window_module, "MOST_MARKS", 8)
+    (end, _) = ends
+    ours, theirs = socket.socketpair()
+    end.attach(ours)
+    for number in range(200):
+        end.send("x")
+        with end.lock:
+            assert end.link.flush(Deadline(CEILING))
+        theirs.recv(1 << 16)
+        window = end.link.stream.window
+        assert window.events == number + 1
+        assert len(window.frames) + len(window._marks) <= 4 + 8 + 3
+    with end.lock:
+        end.link.take_acknowledgement(100, (0, 0, 0, 100))
+        books = end.link.counters()
+        assert (end.link.sent, end.link.acknowledged + end.link.unacknowledged) == (200, 200)
+        assert books["acknowledgedAs", "dropped"] == 100 == end.link.acknowledged
+        assert not end.link.wait_acknowledged(Deadline(0.0))
+        end.link.take_acknowledgement(200, (0, 0, 0, 100))
+        assert end.link.wait_acknowledged(Deadline(0.0))
+    assert (end.link.acknowledged, end.link.unacknowledged) == (200, 0)
+    theirs.close()

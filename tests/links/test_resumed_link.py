@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
+import tracemalloc
 from multiprocessing.connection import Connection
 
 import pytest
@@ -18,6 +20,8 @@ from ipevents._core.wire import HEADER_BYTES, decode
 from ipevents._exceptions import ProtocolError
 from ipevents._links import outlet
 from ipevents._links.outlet import Outlet
+from ipevents._payload.forms import size_of
+from ipevents._platform.latches import Latch
 from ipevents._platform.threads import Deadline
 from ipevents._transport.stream import Stream
 
@@ -27,11 +31,12 @@ SESSION = 7
 class Peer:
     """A socket at the other end of a connection of the session."""
 
-    def __init__(self, end, *, resumes):
+    def __init__(self, end, *, resumes, told=None):
         ours, self.socket = socket.socketpair()
         self.socket.settimeout(CEILING)
         with end.lock:
-            end.link.attach(Stream(Connection(ours.detach()), None, Agreement(None, SESSION, resumes)))
+            agreement = Agreement(None, SESSION, resumes)
+            end.link.attach(Stream(Connection(ours.detach()), None, agreement), told)
 
     def read(self):
         """The records of the next frame."""
@@ -160,6 +165,22 @@ def test_a_session_whose_frames_cannot_be_written_again_ends_with_the_connection
     second.socket.close()
 
 
+def test_no_connection_goes_on_with_a_session_that_lacks_frames(end):
+    """The writer thread found that one cannot be written again, when the next connection was there."""
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    with end.lock:
+        end.link.connection.window.trim(0)
+    with pytest.raises(ConnectionResetError):
+        take_resumed(end, 0)
+    second.socket.close()
+    end.next_closed()
+    wait_until(lambda: end.link.dropped == {"link-cut": 1})
+
+
 def raising(*args):
     raise MemoryError
 
@@ -261,6 +282,83 @@ def test_a_session_that_is_forgotten_while_a_thread_still_writes_is_counted_by_i
     assert (end.link.lost, end.link.sent) == (2, 2)
 
 
+def test_a_session_that_is_forgotten_before_it_goes_on_ends_with_that_connection(end):
+    """The other end connects, and never says where the session goes on."""
+    first = Peer(end, resumes=False)
+    for _ in range(3):
+        end.send("x")
+        first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    with end.lock:
+        assert end.link.is_cut
+        end.link.forget_session("disconnected")
+        end.link.disconnect()
+        with pytest.raises(ConnectionResetError):  # it comes too late by a moment
+            end.link.take_resumed(3, NONE)
+    end.next_closed()
+    wait_until(lambda: not end.link._dead)
+    with end.lock:
+        assert not end.link.is_cut
+        assert not end.link.is_interrupted
+        assert not end.link.can_resume(SESSION)
+    assert (end.link.dropped, end.link.lost, end.link.sent) == ({"disconnected": 3}, 3, 3)
+    second.socket.close()
+
+
+def test_once_the_session_goes_on_it_is_not_cut_although_its_end_was_not_told_yet(end):
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    first.hang_up(end)
+    told, goes_on = Latch(), []
+    second = Peer(end, resumes=True, told=told)
+    assert second.read() == [(RESUMED, 0, NONE)]
+    take_resumed(end, 0)
+    assert not end.link.is_cut
+    assert events(second.read()) == ["x"]
+    waits = threading.Thread(target=lambda: goes_on.append(end.link.wait_told()))
+    waits.start()
+    end.send("y")
+    assert events(second.read()) == ["y"]
+    assert goes_on == []
+    told.set()
+    waits.join(CEILING)
+    assert goes_on == [True]
+    second.socket.close()
+
+
+def test_the_time_until_the_session_goes_on_does_not_make_a_peer_slow(end):
+    """It may take long to say where, and could take nothing before."""
+    first = Peer(end, resumes=False)
+    end.send("x")
+    first.read()
+    first.hang_up(end)
+    second = Peer(end, resumes=True)
+    assert second.read() == [(RESUMED, 0, NONE)]
+    wait_until(lambda: end.link._right is Right.FREE)
+    with end.lock:
+        end.link.progress = 0.0
+        end.link.take_resumed(0, NONE)
+        assert not end.link.is_interrupted
+        assert end.link.progress > 0.0
+    assert events(second.read()) == ["x"]
+    second.socket.close()
+
+
+def test_the_wait_until_the_end_was_told_ends_with_the_link(end):
+    first = Peer(end, resumes=False)
+    first.hang_up(end)
+    second = Peer(end, resumes=True, told=Latch())
+    goes_on = []
+    waits = threading.Thread(target=lambda: goes_on.append(end.link.wait_told()))
+    waits.start()
+    end.end()
+    waits.join(CEILING)
+    assert goes_on == [False]
+    second.socket.close()
+
+
 @pytest.mark.parametrize("number", [4, -1, "1", None])
 def test_a_peer_cannot_go_on_behind_what_was_written(end, number):
     first = Peer(end, resumes=False)
@@ -297,4 +395,42 @@ def test_a_frame_that_is_only_an_acknowledgement_has_no_number(end):
     assert len(peer.read()[0][PAYLOADS]) == 1
     assert peer is not None
     assert end.link.stream.window.last == 1
+    peer.socket.close()
+
+
+def test_a_frame_that_is_only_an_acknowledgement_is_not_kept_whichever_thread_writes_it(end):
+    peer = Peer(end, resumes=False)
+    for number in range(3):
+        with end.lock:
+            end.link.outbox.put_acknowledgement(number, NONE)
+            records = end.link.claim_now()
+        end.link.write_now(records)
+        assert peer.read() == [[ACKNOWLEDGED, number, NONE]]
+    assert end.link.stream.window.kept_bytes == 0
+    peer.socket.close()
+
+
+@pytest.mark.parametrize("payload", [(), (1,), ("text", 2.5, 10**6)], ids=["nothing", "one", "three"])
+def test_what_is_kept_takes_no_more_memory_than_it_counts_for(end, payload):
+    """The bound is there for the memory of a process, also where it is full of small events."""
+    peer = Peer(end, resumes=False)
+    count = 2000
+    reading = threading.Thread(target=lambda: [peer.read() for _ in range(count)])
+    reading.start()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(count):
+            values = tuple([type(value)(number) for value in payload])
+            end.send("x", values, size_of(values))
+            with end.lock:
+                assert end.link.flush(Deadline(CEILING))
+        reading.join()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    window = end.link.stream.window
+    assert len(window.frames) == count
+    assert 0.6 < (after - before) / window.kept_bytes < 1.25
     peer.socket.close()

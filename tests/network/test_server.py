@@ -495,3 +495,16 @@ def test_a_session_that_has_ended_since_it_was_agreed_on_is_hung_up(serving):
     theirs.close()
     assert threading.active_count() == before
     assert serving.child() is None
+
+
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_a_client_for_which_nothing_is_left_leaves_no_thread_behind(serving, monkeypatch, error):
+    def nothing_left(*args):
+        raise error
+
+    monkeypatch.setattr(module, "Stream", nothing_left)
+    with pytest.raises(error):
+        serving.connect()
+    (link,) = serving.links
+    assert link.join(Deadline(CEILING))
+    assert serving.child() is None

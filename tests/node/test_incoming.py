@@ -513,7 +513,8 @@ def test_whenever_it_is_said_what_was_handled_the_other_end_believes_what_became
 
     def send(*records):
         top.send(*records)
-        written.frames += ((count_messages(records), 0, None),)
+        written.total += count_messages(records)
+        written.frames += ((written.total, 0, None),)
 
     def says(message):
         with child.node.lock:

@@ -14,6 +14,7 @@ from proxies import Proxy
 from scripts import wait_until
 
 from ipevents import NotConnected, SendError
+from ipevents._core import outbox
 from ipevents._links import outlet
 from ipevents._links.link import Link
 from ipevents._links.outlet import Outlet
@@ -587,6 +588,147 @@ def test_over_four_hops_nothing_is_lost_but_what_exceeds_the_outboxes(
             client.emitter.stop()
 
 
+# The session goes on, or it has an end: whatever the other end does, and however long listeners take.
+
+
+def link_of(recorder):
+    """The only link of an emitter."""
+    node = recorder.emitter._node
+    with node.lock:
+        (link,) = node.router.neighbours
+    return link
+
+
+def never_attached(monkeypatch, who):
+    """Let one end leave each connection alone with which a session is to go on.
+
+    Returns a list of calls that attach them after all.
+    """
+    held = []
+    kind, name = (Client, "_resume") if who == "client" else (network_server.Server, "_let_in")
+    real = getattr(kind, name)
+
+    def leave(self, arrival):
+        if arrival.stream.resumes:
+            held.append(lambda: real(self, arrival))
+        else:
+            real(self, arrival)
+
+    monkeypatch.setattr(kind, name, leave)
+    return held
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_session_has_an_end_where_the_other_end_connects_and_never_goes_on(cut, monkeypatch, who):
+    monkeypatch.setattr(outbox, "OUTBOX_BYTES", 2 << 20)
+    server, client, proxy = cut()
+    client.joined()
+    waits, event = (server, "down") if who == "client" else (client, "up")
+    send = waits.emitter.sendToChilds if who == "client" else waits.emitter.sendToParents
+    held = never_attached(monkeypatch, who)
+    outage(proxy, server, client)
+    proxy.is_down = False
+    link = link_of(waits)
+    wait_until(lambda: held and link.resuming is not None)
+    thread = flood(lambda number: send(event, number, bytes(100_000)), 50)
+    wait_until(lambda: link._waiters)
+    assert thread.is_alive()
+    monkeypatch.undo()
+    time_is_over(waits)
+    thread.join(CEILING)
+    assert not thread.is_alive()
+    assert set(dropped(waits)) <= {"disconnected", "link-cut", "filtered"}
+    held[0]()  # too late
+    client.wait("parent", count=2)  # with another session
+    server.emitter.sendToChild(client.pid, "down", 51)
+    wait_until(lambda: 51 in client.args("down"))
+    # Where it is the client that goes on too late, it has found what the server had said before it gave up.
+    offlines = 2 if who == "client" else 1
+    assert len(client.of("offline")) == offlines == len(client.of("online", client.pid)) - 1
+    wait_until(lambda: is_at_rest(waits.emitter.stats()))
+
+
+def test_a_slow_listener_of_offline_keeps_no_session_from_going_on(cut):
+    """Neither the other end, nor what is sent here meanwhile. What comes is heard after the online."""
+    server, client, proxy = cut()
+    client.joined()
+    pid, begun, gate = client.pid, threading.Event(), threading.Event()
+    server.emitter.on("offline", lambda message, pid: (begun.set(), gate.wait(CEILING)))
+    server.forget()
+    client.forget()
+    try:
+        proxy.cut()
+        assert begun.wait(CEILING)
+        client.wait("online", pid)
+        assert client.emitter.parentPid == server.pid
+        client.emitter.sendToGrandMaster("up", 1)
+        server.emitter.sendToChild(pid, "down", 2)
+        assert client.wait("down").args == (2,)
+        assert server.emitter.childsOnline == 0, "its online was not told yet"
+        assert [item.event for item in server.heard] == ["offline"]
+    finally:
+        gate.set()
+    server.wait("up")
+    assert [item.event for item in server.heard] == ["offline", "online", "up"]
+    assert server.emitter.childsOnline == 1
+
+
+def test_a_slow_listener_of_a_client_keeps_no_session_from_going_on(cut):
+    server, client, proxy = cut()
+    client.joined()
+    pid, begun, gate = client.pid, threading.Event(), threading.Event()
+    client.emitter.on("job", lambda message: (begun.set(), gate.wait(CEILING)))
+    job = threading.Thread(target=client.emitter.emit, args=("job",))
+    job.start()
+    assert begun.wait(CEILING)
+    server.forget()
+    client.forget()
+    try:
+        proxy.cut()
+        server.wait("online", pid)
+        link = link_of(server)
+        assert not link.is_interrupted, "the rules for a peer that takes nothing hold again"
+        client.emitter.sendToGrandMaster("up", 1)
+        server.emitter.sendToChild(pid, "down", 2)
+        assert server.wait("up").args == (1,)
+        assert client.heard == []
+    finally:
+        gate.set()
+    job.join()
+    client.wait("down")
+    assert [item.event for item in client.heard if item.event != "parent"] == ["offline", "online", "down"]
+
+
+def test_a_stop_ends_although_the_offline_of_a_session_that_went_on_is_never_told(cut):
+    server, client, proxy = cut()
+    client.joined()
+    begun, gate = threading.Event(), threading.Event()
+    server.emitter.on("offline", lambda message, pid: (begun.set(), gate.wait(CEILING)))
+    try:
+        proxy.cut()
+        assert begun.wait(CEILING)
+        client.wait("online", client.pid, count=2)
+        link = link_of(server)
+        client.emitter.sendToGrandMaster("up", 1)
+        server.emitter.stop(0.2)
+        assert link.join(Deadline(CEILING))
+        assert server.args("up") == []
+    finally:
+        gate.set()
+
+
+def test_cuts_leave_nothing_behind_that_waits_for_the_end_of_a_session(cut):
+    server, client, proxy = cut()
+    client.joined()
+    for number in range(10):
+        proxy.cut()
+        client.wait("online", client.pid, count=number + 2)
+        server.wait("online", client.pid, count=number + 2)
+    for each in (server, client):
+        with each.emitter._node.lock:
+            assert each.emitter._node.timers.next_at() is None
+
+
 def is_at_rest(stats):
     """Whether nothing waits, and nothing is to be acknowledged."""
     return not any(link["queued"] or link["unacknowledged"] for link in stats["links"].values())
@@ -640,6 +782,45 @@ def test_for_all_that_are_absent_no_more_is_kept_than_for_one(recorders, port, s
         assert len(server.emitter.stats()["links"]) == 2
         for client in clients:
             client.emitter.stop()
+
+
+def test_what_is_kept_for_a_client_that_connects_and_does_not_go_on_counts_as_well(
+    recorders, port, monkeypatch
+):
+    monkeypatch.setattr(network_server, "KEPT_BYTES", 5000)
+    server = recorders(port=port, **SOCKET).start()
+    clients, gates, links = [], [], []
+    for _ in range(2):
+        client, gate = recorders("down", port=port, onlyConnect=True, **SOCKET).joined(), threading.Event()
+        client.emitter.on("down", lambda message, data, gate=gate: gate.wait(CEILING))
+        server.emitter.sendToChild(client.pid, "down", 0)
+        client.wait("down")  # its reader is in the listener, and acknowledges nothing
+        server.emitter.sendToChild(client.pid, "down", b"x" * 3000)
+        node = server.emitter._node
+        with node.lock:
+            links.append(node.router.child_link(client.pid))
+            assert links[-1].flush(Deadline(CEILING))
+        clients.append(client)
+        gates.append(gate)
+    held = never_attached(monkeypatch, "client")
+    try:
+        links[0].disconnect()
+        server.wait("offline", count=1)
+        gates[0].set()
+        wait_until(lambda: held and links[0].resuming is not None)
+        links[1].disconnect()
+        server.wait("offline", count=2)
+        wait_until(lambda: links[0].ended)
+        assert list(server.emitter.stats()["links"]) == [clients[1].pid]
+        assert server.emitter._node.timers.next_at() is not None, "the other one may come back"
+    finally:
+        monkeypatch.undo()
+        gates[1].set()
+        wait_until(lambda: len(held) >= 1)
+        for attach in held:
+            attach()
+    for client in clients:
+        client.emitter.stop()
 
 
 def test_two_clients_that_flood_each_other_through_the_server_never_stop(recorders, port):

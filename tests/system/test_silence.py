@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import signal
 import socket
 import sys
+import termios
 import threading
 
 import pytest
@@ -65,6 +67,12 @@ def test_a_listener_that_takes_long_under_a_flood_loses_no_connection(recorders,
         assert (each.of("offline"), each.of("error")) == ([], [])
 
 
+def unread(sock):
+    """How many bytes the kernel has for the reader of a socket."""
+    found = fcntl.ioctl(sock, termios.FIONREAD, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
+
+
 # A dead peer: a cable that is cut. (Filters drop what comes to both ends, see cables.py.)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="no such filters")
@@ -89,6 +97,36 @@ def link_of(recorder):
 
 def reasons(recorder):
     return [type(message.args[0]) for message in recorder.of("error")]
+
+
+@linux
+@pytest.mark.parametrize("size", [10_000, 5_000_000])
+def test_a_sender_that_does_not_hear_of_room_goes_on_before_its_frame_counts_as_stopped(wired, size):
+    """It would ask again only after as long as there was no room, which is longer than ``deadAfter``.
+
+    But an acknowledgement follows on the frame that was handled, tells of the room as well, and is sent by
+    the kernel until it arrives.
+    """
+    server, client, ends = wired()
+    gate, count = threading.Event(), 20_000_000 // size
+    server.emitter.on("up", lambda message, number, filling: gate.wait(CEILING))
+    for number in range(count):
+        client.emitter.sendToParents("up", number, bytes(size))
+    server.wait("up")
+    receiver, sender = ends
+
+    def has_no_room():
+        found = on_its_way(sender)
+        return found.unsent and not found.in_flight and found.since_sent > HELD_SECONDS
+
+    wait_until(has_no_room)
+    cut(sender)
+    gate.set()
+    wait_until(lambda: not unread(receiver))
+    mend(sender)
+    server.wait("up", count=count)
+    for each in (server, client):
+        assert (each.of("offline"), each.of("error")) == ([], [])
 
 
 def assert_noticed(server, client):

@@ -191,6 +191,35 @@ def test_a_dial_that_goes_on_is_the_last_one(then):
     assert len(script) == (then == "succeeds")
 
 
+@pytest.mark.parametrize("error", [OSError, MemoryError])
+def test_where_nothing_can_be_made_of_a_connection_it_makes_another_one(error):
+    """No descriptor is left for a moment, say."""
+    first, second = pair(), pair()
+    with Recorder(first, second) as recorder:
+        real = recorder.connected.put
+        errors = [error]
+
+        def connected(found):
+            if errors:
+                raise errors.pop()
+            real(found)
+
+        recorder.connector._on_connected = connected
+        recorder.connector.begin(immediately=True)
+        assert recorder.connected.get(timeout=CEILING) is second
+    assert (first.connection.closed, second.connection.closed) == (True, False)
+    assert recorder.failed.empty()
+
+
+def test_the_last_try_is_the_last_one_also_where_nothing_can_be_made_of_its_connection():
+    with Recorder(pair(), pair(), delay_seconds=1e6) as recorder:
+        recorder.connector._on_connected = lambda *_: 1 / 0
+        recorder.connector.begin()
+        recorder.connector.finish(Deadline(CEILING))
+        assert repr(recorder.connector) == "<Connector idle>"
+    assert recorder.tries.qsize() == 1
+
+
 def test_a_callback_that_raises_closes_the_connection(caplog):
     reached = pair()
     with Recorder(reached, pair()) as recorder:
