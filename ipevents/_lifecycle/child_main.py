@@ -345,7 +345,8 @@ class ChildRole:
             self._stop(seconds)
             return
         with life.node.lock:
-            life.node.timers.after(seconds / 2, begin)
+            life.node.timers.cancel(self)  # it comes again where the parent has less time than before
+            life.node.timers.after(seconds / 2, self, begin)
 
     def _answer(self, number: int, limit: float) -> None:
         """Tell the parent for how long one listener has been running, and the stacks if that is too long."""
