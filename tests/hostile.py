@@ -1,0 +1,266 @@
+"""Frames as no process of ours writes them, and a judge of what becomes of them: ``hostile.py SEED COUNT``.
+
+Run as a program it judges so many frames, and prints how many were let pass. It may take 64 MiB more than it
+has when it begins. It ends with an error at the first frame that is neither decoded to plain records nor
+refused by a ProtocolError.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import random
+import resource
+import sys
+import time
+
+from ipevents._core import grammar, wire
+from ipevents._core.messages import MESSAGE_ITEMS
+from ipevents._exceptions import ProtocolError
+
+MEMORY = 64 << 20  # bytes above those that a process has at its begin
+SECONDS = 1.0  # of CPU time for one frame; so much only because others use the machine
+PLAIN = (type(None), bool, int, float, str, bytes)
+BEGIN = b"\x80\x03]"
+
+# What our own writers write
+
+
+def message(payloads, event="ping", kind=1, path=("4711",), to=None):
+    return (kind, path, event, to, payloads)
+
+
+def records_of_all_kinds():
+    """A frame of each sort."""
+    return [
+        [],
+        [message([(1, "12345", 1.5)])],
+        [message([()])],
+        [message([b"a pickle"])],
+        [message([bytes(300)])],
+        [message([(1, "12345", 1.5), (2, "12345", 1.5)])],
+        [message([(number, "12345", 1.5) for number in range(70)])],
+        [message([(number % 3, "x" * (number % 200), None)[: number % 4] for number in range(90)])],
+        [message([(1,), b"a pickle", (True, False, None, 1 << 40, -1, b"x"), bytes(300), ("é" * 100,)])],
+        [message([(number,) for number in range(40)], [f"event{number % 7}" for number in range(40)])],
+        [message([(1,)], kind=7, path=("1", "2", "3", "4"), to=("5", ("6", "7")))],
+        [message([(1,)], kind=7, to=("5", ()))],
+        [message([[b"a pickle", [(1 << 20, True), (5, False)]]])],
+        [message([(1,)]), message([(2,), (3,)], "pong"), message([b"x"], "e" * 60)],
+        [(23, (), "", None, [b"a program"])],
+        [(23, (), "", None, [[b"a program", [(1 << 17, True)]]])],
+        [[16, "event", True]],
+        [(17, ("one", "two", "three", "four", "five"))],
+        [(26, tuple(f"event{number}" for number in range(1200)))],
+        [(31,)],
+        [(18, ("4711", "1"))],
+        [(19, ("4711",), ("5", "6"), None)],
+        [(19, ("4711",), ("5",), -9)],
+        [(20, "1")],
+        [(21, 5000)],
+        [(22, ("1", "2"), "event", "3", None, "why")],
+        [(24, "Traceback" * 50, False)],
+        [(25, True)],
+        [(27, "text")],
+        [[28, 300, (0, 0, 0, 1 << 40)]],
+        [(29, 3, (0, 0, 0, 0))],
+        [(30,)],
+        [[28, 3, (1, 2, 3, 4)], message([(1, 2)]), [16, "event", False], (18, ("1",)), message([(1,)] * 600)],
+    ]
+
+
+HONEST = [wire.encode(records) for records in records_of_all_kinds()]
+SHORT = [frame for frame in HONEST if len(frame) < 600]
+
+# What others may write
+
+OPCODES = {opcode.name: opcode for opcode in pickletools.opcodes}
+LENGTHS = [0, 1, 2, 5, 255, 256, 65_535, 1 << 24, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
+LINES = [b"0\n", b"1\n", b"4000000000\n", b"-1\n", b"os\nsystem\n", b"'x'\n", b"9" * 5000 + b"\n", b"x\n"]
+
+
+def argument(opcode, draw):
+    """An argument for an opcode, with a length or an index that makes sense or does not."""
+    arg = opcode.arg
+    if arg is None:
+        return b""
+    if arg.n > 0:
+        return draw.randbytes(arg.n) if draw.random() < 0.5 else draw.randrange(4).to_bytes(arg.n, "little")
+    if arg.n == pickletools.UP_TO_NEWLINE:
+        return draw.choice(LINES)
+    width = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT8U: 8}.get(arg.n, 4)
+    size = draw.choice(LENGTHS) if draw.random() < 0.5 else draw.randrange(6)
+    if width == 1:
+        size = min(size, 255)
+    return size.to_bytes(width, "little") + draw.randbytes(min(size, 8))
+
+
+def any_opcode(draw):
+    opcode = draw.choice(pickletools.opcodes)
+    return opcode.code.encode("latin-1") + argument(opcode, draw)
+
+
+def plain_opcode(draw):
+    """One that honest frames have as well."""
+    code = draw.choice("KKMJGN\x88\x89XXCB\x8a((((]]])aetaet\x85\x86\x87\x85\x86\x87")
+    return code.encode("latin-1") + argument(pickletools.code2op[code], draw)
+
+
+def soup(draw):
+    """Opcodes without a plan, behind a right beginning or not."""
+    make = draw.choice([any_opcode, plain_opcode])
+    body = b"".join(make(draw) for _ in range(draw.randrange(40)))
+    begin = draw.choice([BEGIN, BEGIN, BEGIN, b"\x80\x05]", b"\x80\x04\x95" + bytes(8), b""])
+    return begin + body + draw.choice([b".", b"a.", b"e.", b"ta.", b"ata.", b"etea.", b""])
+
+
+def changed(draw):
+    """An honest frame with some changes."""
+    frame = bytearray(draw.choice(SHORT if draw.random() < 0.97 else HONEST))
+    for _ in range(draw.choice([1, 1, 1, 2, 3, 8])):
+        at, end = sorted((draw.randrange(len(frame) + 1), draw.randrange(len(frame) + 1)))
+        how = draw.randrange(10)
+        if how == 0:
+            frame[at : at + 1] = draw.randbytes(1)
+        elif how == 1:
+            frame[at : at + 1] = draw.choice(b"(.aet])\x85\x86\x87KMJXCBNqrp\x94").to_bytes(1, "little")
+        elif how == 2:
+            frame[at:at] = any_opcode(draw)
+        elif how == 3:
+            frame[at:at] = plain_opcode(draw)
+        elif how == 4:
+            frame[at : min(end, at + 30)] = b""
+        elif how == 5:
+            frame[at:at] = frame[at : min(end, at + 100)] * draw.choice([1, 2, 30])
+        elif how == 6:
+            other = draw.choice(SHORT)
+            cut = draw.randrange(len(other))
+            frame[at:] = other[cut:]
+        elif how == 7:
+            frame[at : at + 4] = draw.choice(LENGTHS).to_bytes(4, "little")
+        elif how == 8:
+            frame[at : at + 1] = bytes([(frame[at] ^ (1 << draw.randrange(8)))]) if at < len(frame) else b"."
+        else:
+            del frame[at:]
+        if not frame:
+            return b""
+    return bytes(frame)
+
+
+def any_frame(draw):
+    return changed(draw) if draw.random() < 0.8 else soup(draw)
+
+
+# The judge
+
+
+class Wrong(Exception):
+    """A frame was decoded to what it must not be."""
+
+
+def check_plain(value, levels, seen):
+    """Fail unless the value is plain, all of it is in one place only, and it has no more levels than that."""
+    if type(value) in PLAIN:
+        if type(value) is int and value.bit_length() > 8 * grammar.MAX_INT_BYTES:
+            raise Wrong("a long int")
+        return
+    if type(value) not in (tuple, list):
+        raise Wrong(f"a {type(value).__name__}")
+    if not levels:
+        raise Wrong("too deep")
+    if value != ():
+        if id(value) in seen:
+            raise Wrong("shared")
+        seen.add(id(value))
+    for item in value:
+        check_plain(item, levels - 1, seen)
+
+
+def check_records(records):
+    """Fail unless records are as the grammar has them."""
+    seen = set()
+    check_plain(records, grammar.MAX_DEPTH, seen)
+    for record in records:
+        if type(record) not in (tuple, list) or not record:
+            raise Wrong("no record")
+    if not (records and wire.is_large(records[0])):
+        check_plain(records, grammar.DEPTH, set())
+        for record in records:
+            if len(record) == MESSAGE_ITEMS and type(record[-1]) is list:
+                for payload in record[-1]:
+                    if type(payload) is tuple and any(type(item) not in PLAIN for item in payload):
+                        raise Wrong("an argument that is not plain")
+    hash(repr(records))
+
+
+def judge(frame):
+    """Return whether a frame was let pass. Raises Wrong where that was wrong."""
+    began = time.thread_time()
+    try:
+        records = wire.decode(frame)
+    except ProtocolError as exc:
+        if len(str(exc)) > 500:
+            raise Wrong("a long text") from None
+        records = None
+    if time.thread_time() - began > SECONDS:
+        raise Wrong("a long time")
+    if records is None:
+        return False
+    check_records(records)
+    slow_check(frame)
+    if not same(pickle.loads(frame), records):
+        raise Wrong("other records than pickle.loads makes")
+    return True
+
+
+def same(one, other):
+    """Whether two values are equal, NaN to itself as well."""
+    return one == other or repr(one) == repr(other)
+
+
+class _Never:
+    def match(self, frame, at):
+        return None
+
+
+def slow_check(frame):
+    """Check a frame without the shortcuts, which let nothing pass that this does not."""
+    shortcuts = grammar._record, grammar._names, grammar._payloads
+    grammar._record, grammar._names, grammar._payloads = _Never(), _Never(), lambda: None
+    try:
+        grammar.check(frame)
+    except ProtocolError as exc:
+        raise Wrong("the shortcuts have let it pass") from exc
+    finally:
+        grammar._record, grammar._names, grammar._payloads = shortcuts
+
+
+def limit_memory():
+    """Let this process have MEMORY more than it has now."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def main(seed, count):
+    for frame in HONEST:
+        assert judge(frame), frame
+    limit_memory()
+    draw = random.Random(seed)
+    passed = 0
+    slowest = 0.0
+    for number in range(count):
+        frame = any_frame(draw)
+        began = time.thread_time()
+        try:
+            passed += judge(frame)
+        except BaseException as exc:
+            print(f"seed {seed}, frame {number}: {exc!r}: {frame[:2000]!r}", file=sys.stderr)
+            raise
+        slowest = max(slowest, time.thread_time() - began)
+    print(f"seed {seed}: {count} frames, {passed} let pass, the slowest took {slowest * 1e3:.1f} ms")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
