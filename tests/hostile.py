@@ -11,6 +11,7 @@ import pickle
 import pickletools
 import random
 import resource
+import struct
 import sys
 import time
 
@@ -22,6 +23,7 @@ MEMORY = 64 << 20  # bytes above those that a process has at its begin
 SECONDS = 1.0  # of CPU time for one frame; so much only because others use the machine
 PLAIN = (type(None), bool, int, float, str, bytes)
 BEGIN = b"\x80\x03]"
+MIB = 1 << 20
 
 # What our own writers write
 
@@ -151,6 +153,144 @@ def any_frame(draw):
     return changed(draw) if draw.random() < 0.8 else soup(draw)
 
 
+# Known attacks
+
+
+def nest(levels, inner=b"N", opening=b"", closing=b"\x85"):
+    return opening * levels + inner + closing * levels
+
+
+def framed(record):
+    return BEGIN + record + b"a."
+
+
+def in_message(path=b"X\x01\0\0\0a\x85", event=b"X\x01\0\0\0e", to=b"N", payloads=b"]N\x85a"):
+    return framed(b"(K\x01" + path + event + to + payloads + b"t")
+
+
+DEEP = 1_000_000
+NESTED = nest(DEEP)
+LISTS = b"]" * DEEP + b"a" * (DEEP - 1)
+SHARED = b"".join(b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(60))
+HUGE = struct.pack("<I", 0xFFFFFFFF)
+
+ATTACKS = {
+    # D17: levels
+    "path of a million levels": in_message(path=NESTED),
+    "event of a million levels": in_message(event=NESTED),
+    "events of a million levels": in_message(event=b"](" + NESTED + b"e"),
+    "rest of the route of a million levels": in_message(to=NESTED),
+    "hops of a million levels": in_message(to=b"X\x01\0\0\0a" + NESTED + b"\x86"),
+    "payload of a million levels": in_message(payloads=b"]" + NESTED + b"a"),
+    "payloads of a million levels": in_message(payloads=LISTS),
+    "payload among others of a million levels": in_message(payloads=b"](" + b"N\x85" * 300 + NESTED + b"e"),
+    "kind of a million levels": framed(NESTED + b"X\x01\0\0\0a\x86"),
+    "a million marks": framed(b"(" * DEEP),
+    "payload in a payload": in_message(payloads=b"]N\x85\x85a"),
+    "list in a payload": in_message(payloads=b"]]\x85a"),
+    "empty tuple in a payload": in_message(payloads=b"])\x85a"),
+    "payload of several, as nested": in_message(payloads=b"](" + b"N\x85N\x86" * 400 + b"e"),
+    # D17: values that share each other
+    "a billion laughs": framed(b"Nq\0" + SHARED + b"\x85"),
+    "a billion laughs with MEMOIZE": framed(b"N" + b"\x94h\0h\0\x86" * 60 + b"\x85"),
+    "a list in itself": BEGIN + b"q\0h\0a.",
+    "DUP": framed(b"N" + b"2\x86" * 60 + b"\x85"),
+    # B4: a large index of the memo
+    "LONG_BINPUT": framed(b"Nr" + HUGE + b"\x85"),
+    "LONG_BINPUT in a payload": in_message(payloads=b"](" + b"N\x85" * 300 + b"Nr" + HUGE + b"\x85e"),
+    "PUT": framed(b"Np4000000000\n\x85"),
+    "BINPUT": framed(b"Nq\1\x85"),
+    "MEMOIZE": framed(b"N\x94\x85"),
+    "BINGET": framed(b"h\1\x85"),
+    "LONG_BINGET": framed(b"j" + HUGE + b"\x85"),
+    "GET": framed(b"g0\n\x85"),
+    # B4: large lengths
+    "BINUNICODE": framed(b"X" + HUGE + b"\x85"),
+    "BINUNICODE8": framed(b"\x8d" + b"\xff" * 7 + b"\x7f\x85"),
+    "BINUNICODE8 of 8 GiB": framed(b"\x8d" + struct.pack("<Q", 1 << 33) + b"\x85"),
+    "SHORT_BINUNICODE": framed(b"\x8c\x01a\x85"),
+    "BINBYTES": framed(b"B" + HUGE + b"\x85"),
+    "BINBYTES8": framed(b"\x8e" + struct.pack("<Q", 1 << 33) + b"\x85"),
+    "BYTEARRAY8": framed(b"\x96" + struct.pack("<Q", 1 << 33) + b"\x85"),
+    "BYTEARRAY8 of nothing": framed(b"\x96" + bytes(8) + b"\x85"),
+    "BINSTRING": framed(b"T" + HUGE + b"\x85"),
+    "SHORT_BINSTRING": framed(b"U\x01a\x85"),
+    "FRAME": b"\x80\x05\x95" + b"\xff" * 7 + b"\x7f].",
+    "LONG4": framed(b"\x8b" + struct.pack("<i", 1 << 24) + b"\x01" * (1 << 24) + b"\x85"),
+    "LONG1": framed(b"\x8a\x22" + b"\x01" * 34 + b"\x85"),
+    "LONG": framed(b"L" + b"9" * 100_000 + b"L\n\x85"),
+    "INT": framed(b"I" + b"9" * 100_000 + b"\n\x85"),
+    "FLOAT": framed(b"F1.5\n\x85"),
+    "UNICODE": framed(b"Vtext\n\x85"),
+    "STRING": framed(b"S'text'\n\x85"),
+    # D16: false types
+    "a dict": framed(b"}\x85"),
+    "a dict of many": framed(b"(" + b"NN" * 5 + b"d\x85"),
+    "SETITEM": framed(b"}NNs\x85"),
+    "a set": framed(b"\x8f\x85"),
+    "a frozenset": framed(b"(N\x91\x85"),
+    "ADDITEMS": framed(b"\x8f(N\x90\x85"),
+    "a persistent id": framed(b"Px\n\x85"),
+    "BINPERSID": framed(b"NQ\x85"),
+    "EXT1": framed(b"\x82\x01\x85"),
+    "EXT2": framed(b"\x83\x01\0\x85"),
+    "EXT4": framed(b"\x84\x01\0\0\0\x85"),
+    "EXT4 in payloads that are alike": in_message(payloads=b"](" + b"N\x85" * 300 + b"\x84" * 300 + b"e"),
+    "STACK_GLOBAL": framed(b"X\x02\0\0\0osX\x06\0\0\0system\x93\x85"),
+    "GLOBAL": framed(b"cos\nsystem\n\x85"),
+    "REDUCE": framed(b"N)R\x85"),
+    "BUILD": framed(b"]Nb\x85"),
+    "INST": framed(b"(ios\nsystem\n\x85"),
+    "OBJ": framed(b"(No\x85"),
+    "NEWOBJ": framed(b"N)\x81\x85"),
+    "NEWOBJ_EX": framed(b"N)}\x92\x85"),
+    "NEXT_BUFFER": framed(b"\x97\x85"),
+    "READONLY_BUFFER": framed(b"N\x98\x85"),
+    "POP": framed(b"NN0\x85"),
+    "POP_MARK": framed(b"N(N1\x85"),
+    "LIST": framed(b"(Nl\x85"),
+    "PROTO": framed(b"\x80\x03N\x85"),
+    # More than our own frames have
+    "many values": framed(b"(" + b"N" * (20 * MIB) + b"t"),
+    "many payloads": in_message(payloads=b"](" + b"N\x85" * (10 * MIB) + b"e"),
+    "many payloads that are not alike": in_message(payloads=b"](" + b"N\x85K\1\x85" * (4 * MIB) + b"e"),
+    "many records": BEGIN + b"(" + b"K\x1e\x85" * (5 * MIB) + b"e.",
+    "many empty lists": framed(b"(" + b"]" * (20 * MIB) + b"t"),
+    "many ints": in_message(payloads=b"](" + (b"(" + b"M\0\1" * 12 + b"t") * MIB + b"e"),
+    "many names": framed(b"K\x11(" + b"X\x01\0\0\0a" * (4 * MIB) + b"t\x86"),
+    "much text": framed(b"X" + struct.pack("<I", 6 * MIB) + b"a" * (6 * MIB - 4) + "😀".encode() + b"\x85"),
+    # Places
+    "nothing": b"",
+    "no list": b"\x80\x03N.",
+    "another protocol": b"\x80\x05].",
+    "no end": BEGIN,
+    "bytes after the end": BEGIN + b"..",
+    "two values": BEGIN + b"N.",
+    "an open mark": BEGIN + b"(.",
+    "a list that is taken": BEGIN + b"\x85.",
+    "an empty stack": BEGIN + b"\x86.",
+    "a tuple over a mark": framed(b"N(N\x86t"),
+    "an append over a mark": BEGIN + b"](Na.",
+    "an append to a tuple": BEGIN + b"N\x85Na.",
+    "appends to no list": BEGIN + b"N(Ne.",
+    "appends without a mark": BEGIN + b"Ne.",
+    "a payload of those before": in_message(payloads=b"](" + b"N\x85" * 300 + b"\x87" * 150 + b"e"),
+}
+
+# The forms that take most memory for their bytes, as long as they may be
+LARGEST = {
+    "payloads": in_message(payloads=b"](" + b"N\x85" * (grammar.MAX_VALUES * 9 // 10) + b"e"),
+    "long payloads": in_message(
+        payloads=b"](" + (b"(" + b"M\0\1" * 99 + b"t") * (grammar.MAX_PLAIN_BYTES // 299 - 1) + b"e"
+    ),
+    "short payloads": in_message(
+        payloads=b"](" + (b"(" + b"M\0\1" * 12 + b"t") * (grammar.MAX_PLAIN_BYTES // 38 - 2) + b"e"
+    ),
+    "lists": framed(b"(" + b"]" * (grammar.MAX_VALUES // 2 - 100) + b"t"),
+    "text": framed(b"X" + struct.pack("<I", 5_000_000) + b"a" * 4_999_996 + "😀".encode() + b"\x85"),
+}
+
+
 # The judge
 
 
@@ -243,6 +383,31 @@ def limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
+def timed(frame):
+    """Judge a frame. Returns whether it was let pass, and the seconds of CPU time."""
+    began = time.thread_time()
+    return judge(frame), time.thread_time() - began
+
+
+def refuse_attacks():
+    limit_memory()
+    slowest = 0.0
+    for name, frame in ATTACKS.items():
+        passed, seconds = timed(frame)
+        assert not passed, name
+        assert seconds < SECONDS, (name, seconds)
+        slowest = max(slowest, seconds)
+    print(f"{len(ATTACKS)} attacks, the slowest took {slowest * 1e3:.1f} ms")
+
+
+def let_largest_pass():
+    limit_memory()
+    for name, frame in LARGEST.items():
+        began = time.thread_time()
+        wire.decode(frame)
+        print(f"{name}: {len(frame)} bytes, {(time.thread_time() - began) * 1e3:.1f} ms")
+
+
 def main(seed, count):
     for frame in HONEST:
         assert judge(frame), frame
@@ -263,4 +428,9 @@ def main(seed, count):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    if sys.argv[1] == "attacks":
+        refuse_attacks()
+    elif sys.argv[1] == "largest":
+        let_largest_pass()
+    else:
+        main(int(sys.argv[1]), int(sys.argv[2]))

@@ -28,8 +28,8 @@ from .._exceptions import ProtocolError
 PICKLE_PROTOCOL = 3
 DEPTH = 4  # levels: frame, record, payloads, payload; or frame, record, rest of the route, its hops
 MAX_DEPTH = 6  # where buffers follow: frame, record, payloads, payload, sizes, one size (wire.py)
-# Steps of the walk, and payloads, in one frame. Our own writers stay below: they count OVERHEAD bytes for
-# each message and 8 for each argument, and end a frame at FRAME_BYTES (outbox.py).
+# Payloads in one frame, a step of the walk counting as two. Our own writers stay below: they count OVERHEAD
+# bytes for each message and 8 for each argument, and end a frame at FRAME_BYTES (outbox.py).
 MAX_VALUES = 1 << 19
 # Bytes of a frame without those in bytes objects, which become no larger in memory. Our own writers stay
 # below: they count one byte for a character, which may have four, and 8 for an int, which may have 35.
@@ -44,6 +44,7 @@ _FIRST = len(_BEGIN)
 _MARK, _STOP, _APPEND, _APPENDS, _TUPLE = b"(.aet"
 _EMPTY_LIST, _EMPTY_TUPLE, _TUPLE1, _TUPLE2, _TUPLE3 = b"])\x85\x86\x87"
 _TEXT, _SHORT_BYTES, _BYTES, _LONG = b"XCB\x8a"
+_KIND = b"K"[0]  # opcode of a record's first item
 _SIZED = b"CB\x8a"  # have a length, of one byte or (B) four
 # The bytes of each opcode that always has as many, and makes a scalar: ints, float, None, True, False.
 _FIXED = bytearray(256)
@@ -187,7 +188,7 @@ def _walk(frame: bytes | bytearray | memoryview, found: re.Match[bytes] | None) 
                 at = run.end()
             if at != begin:
                 stack.append(_LEVEL | _SEVERAL)
-        left -= 1
+        left -= 2
         if left < 0:
             raise ProtocolError(f"a frame of more than {MAX_VALUES} values")
         may_begin = False
@@ -257,7 +258,9 @@ def _walk(frame: bytes | bytearray | memoryview, found: re.Match[bytes] | None) 
             at += 1
         elif op == _MARK or op == _EMPTY_LIST:  # noqa: SIM109
             if found is None or found.start() != at:
-                found = _record.match(frame, at)
+                follows = frame[at + 1]
+                is_likely = follows == _KIND if op == _MARK else follows == _MARK
+                found = _record.match(frame, at) if is_likely else None
             if found is None:
                 if op == _EMPTY_LIST:
                     stack.append(_NEW_LIST)
