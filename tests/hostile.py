@@ -171,7 +171,7 @@ def in_message(path=b"X\x01\0\0\0a\x85", event=b"X\x01\0\0\0e", to=b"N", payload
 DEEP = 1_000_000
 NESTED = nest(DEEP)
 LISTS = b"]" * DEEP + b"a" * (DEEP - 1)
-SHARED = b"".join(b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(60))
+SHARED = b"".join(b"h%c\x86q%c" % (number, number + 1) for number in range(60))
 HUGE = struct.pack("<I", 0xFFFFFFFF)
 
 ATTACKS = {
@@ -192,7 +192,9 @@ ATTACKS = {
     "payload of several, as nested": in_message(payloads=b"](" + b"N\x85N\x86" * 400 + b"e"),
     # D17: values that share each other
     "a billion laughs": framed(b"Nq\0" + SHARED + b"\x85"),
-    "a billion laughs with MEMOIZE": framed(b"N" + b"\x94h\0h\0\x86" * 60 + b"\x85"),
+    "a billion laughs with MEMOIZE": framed(
+        b"N" + b"".join(b"\x94h%c\x86" % number for number in range(60)) + b"\x85"
+    ),
     "a list in itself": BEGIN + b"q\0h\0a.",
     "DUP": framed(b"N" + b"2\x86" * 60 + b"\x85"),
     # B4: a large index of the memo
