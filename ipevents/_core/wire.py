@@ -1,8 +1,8 @@
 """Lists of records to frames of bytes, and back. Payloads are bytes or plain values here and are not opened.
 
 A frame is what ``multiprocessing.connection`` sends at once: a length and that many bytes. Here the bytes are
-the pickle of a list of records. An unpickler reads it that can make nothing but plain values, so a peer
-cannot have code run by it.
+the pickle of a list of records. They are checked before they are unpickled, see grammar.py. The unpickler can
+make nothing but plain values, so a peer cannot have code run by it.
 
 A payload with large buffers is ``[meta, buffers]`` in memory. It travels alone in its record, and that alone
 in its frame, as ``[meta, [(size, readonly), ...]]``; the buffers follow the frame as raw bytes.
