@@ -85,7 +85,7 @@ def _text(longest: int) -> bytes:
 
 def _scalar(text: bytes) -> bytes:
     """Matches one argument, where a text matches ``text``."""
-    return rb"(?:K.|" + text + rb"|M..|G........|[N\x88\x89]|" + _INT + b")"
+    return rb"(?:K.|" + text + rb"|M..|J....|G........|[N\x88\x89]|" + _LONG_INT + b")"
 
 
 def _tuple_of(item: bytes, most: int) -> bytes:
@@ -94,13 +94,15 @@ def _tuple_of(item: bytes, most: int) -> bytes:
     return b"(?:" + few + rb"|\(" + item + b"{4,%d}%st|\\))" % (most, _P)
 
 
-_INT = rb"K.|M..|J....|\x8a(?:" + b"|".join(_byte(size) + _any(size) for size in range(5, 10)) + b")"
+# No two alternatives match the same bytes, or the ways back would be many where nothing is possessive.
+_LONG_INT = rb"\x8a(?:" + b"|".join(_byte(size) + _any(size) for size in range(5, 10)) + b")"
+_INT = rb"(?:K.|M..|J....|" + _LONG_INT + b")"
 _NAME = _text(_LONGEST_NAME)
 _PATH = _tuple_of(_NAME, 64)
 _REST = b"(?:N|" + _NAME + rb"(?:\)|" + _NAME + rb"(?:\x85|" + _NAME + rb"\x86))\x86)"  # up to two more hops
 _HEADER = rb"\(K[\x01-\x07]" + _PATH + _NAME + _REST + rb"\]"
 _PAYLOAD = _tuple_of(_scalar(_NAME), 8)
-_ACKNOWLEDGEMENT = rb"\]\(K[\x1c\x1d](?:%s)\((?:%s){4}te" % (_INT, _INT)
+_ACKNOWLEDGEMENT = rb"\]\(K[\x1c\x1d]%s\(%s{4}te" % (_INT, _INT)
 # The messages of a record, up to its end. Several stand after a mark (group 1), which each of them but the
 # first (group 2) needs.
 _MESSAGES = rb"(\()?(?:(?(2)(?(1)|(?!)))" + _PAYLOAD + b"()){1,%d}%s(?(1)e|a)t" % (_RUN, _P)
