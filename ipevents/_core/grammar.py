@@ -11,7 +11,7 @@ ensures that
 - they are nested no deeper than in our own records;
 - the bytes of every length are there, and there are no more values than our own frames can have.
 
-``_walk`` follows the opcodes one by one, as the unpickler will. That takes about 100 ns for each, so two
+``_walk`` follows the opcodes one by one, as the unpickler will. That takes some 200 ns for each, so two
 shortcuts pass over what is written most: regular expressions match records of few messages, acknowledgements,
 and runs of messages with short arguments (20 to 30 ns an argument); and where many messages have the same
 opcodes and lengths, ``_count_alike`` compares these in columns (1 ns each).
