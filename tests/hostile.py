@@ -367,14 +367,17 @@ class _Never:
 
 def slow_check(frame):
     """Check a frame without the shortcuts, which let nothing pass that this does not."""
-    shortcuts = grammar._record, grammar._names, grammar._payloads
-    grammar._record, grammar._names, grammar._payloads = _Never(), _Never(), lambda: None
+    names = ("_record", "_names", "_payloads", "_known")
+    shortcuts = [getattr(grammar, name) for name in names]
+    for name, off in zip(names, (_Never(), _Never(), lambda: None, {}), strict=True):
+        setattr(grammar, name, off)
     try:
         grammar.check(frame)
     except ProtocolError as exc:
         raise Wrong("the shortcuts have let it pass") from exc
     finally:
-        grammar._record, grammar._names, grammar._payloads = shortcuts
+        for name, shortcut in zip(names, shortcuts, strict=True):
+            setattr(grammar, name, shortcut)
 
 
 def limit_memory():

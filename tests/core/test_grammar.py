@@ -187,6 +187,17 @@ def test_a_frame_that_was_cut_anywhere_is_refused(frame):
             check(frame[:end])
 
 
+def test_a_frame_like_one_before_is_let_pass_and_no_other_of_its_length(monkeypatch):
+    monkeypatch.setattr(grammar, "_known", {})
+    frame = encode([message([(1, "12345", 1.5)])])
+    assert check(frame) == DEPTH
+    assert list(grammar._known) == [len(frame)]
+    assert decode(encode([message([(2, "abcde", -1.0)])])) == [message([(2, "abcde", -1.0)])]
+    for at in range(len(frame)):
+        for byte in range(256):
+            hostile.judge(frame[:at] + bytes([byte]) + frame[at + 1 :])
+
+
 # Any number of others
 
 FRAMES = [30_000, pytest.param(5_000_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])]
