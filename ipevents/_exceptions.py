@@ -97,10 +97,22 @@ def shown(value: object, most: int = _SHOWN) -> str:
     exceptions pass through: Ctrl-C, or one by which a signal handler ends the program.
     """
     try:
-        text = str.__str__(repr(value))  # a plain one: repr may return any subclass of str
+        text = str.__str__(repr(_begin(value, most)))  # a plain one: repr may return any subclass of str
     except Exception:  # __repr__ is code of the user, which may raise anything
         text = f"<{_class_name(value)} object at {id(value):#x}>"
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _begin(value: object, most: int, levels: int = 6) -> object:
+    """Return the beginning of a long plain value, whose ``repr`` is the same up to ``most`` characters.
+
+    What a peer has sent may be long; its whole ``repr`` would take four times as much memory.
+    """
+    if isinstance(value, str | bytes | bytearray) and type(value) in (str, bytes, bytearray):
+        return value[:most]
+    if isinstance(value, tuple | list) and type(value) in (tuple, list) and levels:
+        return type(value)([_begin(item, most, levels - 1) for item in value[:most]])
+    return value
 
 
 def _class_name(value: object) -> str:

@@ -26,6 +26,7 @@ PURE = {
     "hmac",
     "io",
     "pickle",
+    "re",
     "secrets",
     "struct",
     "types",

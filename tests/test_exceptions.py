@@ -7,12 +7,14 @@ import copy
 import inspect
 import pickle
 import re
+import tracemalloc
 import types
 
 import pytest
 
 import ipevents
 from ipevents import IPEventsError, _exceptions
+from ipevents._exceptions import shown
 
 EXCEPTIONS = {
     name: value
@@ -108,3 +110,31 @@ def test_what_a_child_has_said_is_shown_in_printable_characters():
 def test_a_start_that_the_system_refused_says_why():
     error = ipevents.StartFailed("1", None, why="OSError: no more", name="resize")
     assert str(error) == "child resize (1) could not be started again: OSError: no more"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 100,
+        b"\0" * 100,
+        (1,) * 100,
+        ["long", "x" * 100, b"x"],
+        ([("x" * 1000,)] * 50,),
+        ("short",),
+        [],
+        {"x" * 100: 1},
+        1 << 400,
+    ],
+    ids=range(9),
+)
+def test_what_is_shown_is_the_beginning_of_the_repr(value):
+    text = repr(value)
+    assert shown(value) == (text if len(text) <= 80 else text[:77] + "...")
+
+
+def test_a_long_value_is_shown_without_its_whole_repr():
+    value = (bytes(1 << 24), ["x" * (1 << 24)])
+    tracemalloc.start()
+    assert len(shown(value)) == 80
+    assert tracemalloc.get_traced_memory()[1] < 1 << 16
+    tracemalloc.stop()

@@ -84,7 +84,7 @@ FOREIGN_USER = "foreign-user"
 OTHER_ADDRESS = "other-address"
 
 _MAGIC = b"ipev"
-_PROTOCOL = 2
+_PROTOCOL = 3
 _HELLO, _CHALLENGE, _PROOF, _WELCOME, _REFUSED = range(1, 6)
 
 _PREFIX = struct.Struct("!4sBB")  # magic, protocol, kind

@@ -1,8 +1,8 @@
 """Lists of records to frames of bytes, and back. Payloads are bytes or plain values here and are not opened.
 
 A frame is what ``multiprocessing.connection`` sends at once: a length and that many bytes. Here the bytes are
-the pickle of a list of records. An unpickler reads it that can make nothing but plain values, so a peer
-cannot have code run by it.
+the pickle of a list of records. They are checked before they are unpickled, see grammar.py. The unpickler can
+make nothing but plain values, so a peer cannot have code run by it.
 
 A payload with large buffers is ``[meta, buffers]`` in memory. It travels alone in its record, and that alone
 in its frame, as ``[meta, [(size, readonly), ...]]``; the buffers follow the frame as raw bytes.
@@ -13,13 +13,13 @@ its buffers follows them. See seal.py.
 
 from __future__ import annotations
 
-import io
 import pickle
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .._exceptions import ProtocolError
+from .grammar import DEPTH, PICKLE_PROTOCOL, check
 from .messages import MESSAGE_ITEMS, PAYLOADS, Record
 from .seal import PREFIX_BYTES, Seals
 
@@ -57,16 +57,75 @@ def frame_size(chunk: bytes, at: int, limit: int) -> int:
     return size
 
 
+class _Output:
+    """What a pickler writes into, by its ``write``."""
+
+    __slots__ = ("write",)
+    write: Callable[[bytes], None]
+
+
+class _Input:
+    """What an unpickler reads a frame from: it gets all of it at once, and without a copy."""
+
+    __slots__ = ("_frame",)
+
+    def __init__(self, frame: bytes | bytearray | memoryview) -> None:
+        self._frame = frame
+
+    def peek(self, size: int) -> bytes | bytearray | memoryview:
+        frame, self._frame = self._frame, b""
+        return frame
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+    def readline(self) -> bytes:
+        return b""
+
+
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain values. Refuses every class and function, so that unpickling runs no code."""
+    """Reads plain values. Refuses every class and function, so that unpickling runs no code.
+
+    No frame that ``check`` lets pass names one.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise ProtocolError(f"a header names {module}.{name}; headers hold plain values only")
 
 
+_Encoder = tuple[Callable[[Sequence[Record]], None], list[bytes]]
+_encoders: list[_Encoder] = []  # those that no thread is using
+
+
+def _make_encoder() -> _Encoder:
+    """Return a function that puts the frame of records into a list, and that list.
+
+    ``fast`` leaves out the opcodes of the memo, see grammar.py. It is for values without cycles, as all of
+    ours are. The documentation calls it deprecated, and CPython 3.10 to 3.15 have it. One without it would
+    refuse the assignment, or write frames that no reader takes.
+    """
+    output = _Output()
+    written: list[bytes] = []
+    output.write = written.append
+    pickler = pickle.Pickler(output, PICKLE_PROTOCOL)
+    pickler.fast = True
+    return pickler.dump, written
+
+
 def encode(records: Sequence[Record]) -> bytes:
     """Return the frame of records without large buffers, without its header."""
-    return pickle.dumps(records, 5)
+    try:
+        encoder = _encoders.pop()
+    except IndexError:
+        encoder = _make_encoder()
+    dump, written = encoder
+    dump(records)
+    if len(written) > 1:  # there are bytes objects of 64 KiB or more, each of which is a part
+        return b"".join(written)
+    frame = written.pop()
+    if len(frame) <= _JOIN_BYTES:  # after a larger one a pickler takes as much memory for each
+        _encoders.append(encoder)  # which has not been interrupted
+    return frame
 
 
 def is_large(record: Record) -> bool:
@@ -101,7 +160,7 @@ def parts(records: Sequence[Record], seals: Seals | None = None, number: int = 0
     if is_large(records[0]):
         frame, buffers = encode_large(records[0])
     else:
-        frame = pickle.dumps(records, 5)
+        frame = encode(records)
     size = len(frame)
     if seals is None:
         begin = frame_header(size)
@@ -127,8 +186,9 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
     Raises ProtocolError if the bytes are not the pickle of a list of non-empty tuples or lists, or if a
     record with large buffers is not alone in the frame.
     """
+    levels = check(frame)
     try:
-        records = _PlainUnpickler(io.BytesIO(frame)).load()
+        records = _PlainUnpickler(_Input(frame)).load()
     except ProtocolError:
         raise
     except Exception as exc:  # wrong bytes may make the unpickler raise anything
@@ -140,6 +200,8 @@ def decode(frame: bytes | bytearray | memoryview) -> list[Record]:
             raise ProtocolError(f"a frame holds a {type(record).__name__} or an empty record")
     if len(records) > 1 and any(map(is_large, records)):
         raise ProtocolError("a frame holds a record with buffers beside others")
+    if levels > DEPTH and not (records and is_large(records[0])):
+        raise ProtocolError(f"a frame of {levels} levels; without buffers {DEPTH} are allowed")
     return records
 
 

@@ -200,10 +200,10 @@ def test_other_versions_are_refused_with_a_reason_on_both_sides():
     one, other = client(), server()
     hello = bytearray(one.hello())
     hello[4] = 9
-    with pytest.raises(LinkError, match="different protocols, 9 and 2"):
+    with pytest.raises(LinkError, match="different protocols, 9 and 3"):
         other.receive(bytes(hello) + b"a field of the future")
     assert other.cause == hs.VERSION
-    with pytest.raises(LinkError, match="different protocols, 9 and 2"):
+    with pytest.raises(LinkError, match="different protocols, 9 and 3"):
         one.receive(other.farewell)
     assert one.cause == hs.VERSION
 
@@ -286,7 +286,7 @@ def test_nobody_is_welcomed_before_it_proved_its_key():
 
 
 @pytest.mark.parametrize(
-    "frame", [b"", b"x", b"GET / HTTP/1.1\r\n\r\n", b"ipev\x02", b"ipev\x02\x63" + b"x" * 30, b"x" * 513]
+    "frame", [b"", b"x", b"GET / HTTP/1.1\r\n\r\n", b"ipev\x03", b"ipev\x03\x63" + b"x" * 30, b"x" * 513]
 )
 def test_what_is_no_frame_is_a_protocol_error(frame):
     for side in (client(), server()):
@@ -331,7 +331,7 @@ def test_no_mutated_frame_gets_through(which, at, flip):
 @given(frame=st.binary(max_size=600), prefixed=st.booleans(), kind=st.integers(0, 7))
 def test_hostile_bytes_cause_nothing_but_errors_of_the_link(frame, prefixed, kind):
     if prefixed:
-        frame = b"ipev\x02" + bytes([kind]) + frame
+        frame = b"ipev\x03" + bytes([kind]) + frame
     for side in (client(), server()):
         with pytest.raises(LinkError):
             side.receive(frame)

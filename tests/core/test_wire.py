@@ -29,13 +29,9 @@ from ipevents._core.wire import (
 )
 from ipevents._exceptions import ProtocolError
 
-ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-PLAIN = (
-    ATOMS
-    | st.tuples(ATOMS, ATOMS)
-    | st.lists(ATOMS, max_size=2)
-    | st.dictionaries(st.text(), ATOMS, max_size=2)
-)
+INTS = st.integers(-(1 << 255), 1 << 255)
+ATOMS = st.none() | st.booleans() | INTS | st.floats(allow_nan=False) | st.text() | st.binary()
+PLAIN = ATOMS | st.tuples(ATOMS, ATOMS) | st.lists(ATOMS, max_size=2)
 RECORDS = st.lists(st.lists(PLAIN, min_size=1, max_size=5).map(tuple), max_size=3)
 few = settings(max_examples=50)
 
