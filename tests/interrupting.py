@@ -53,8 +53,9 @@ class Interruption:
         self._at: dict[Any, int] = {}
 
     def run(self, call: Callable[[], object]) -> bool:
-        """Returns whether there was such a place."""
+        """Returns whether there was such a place. No signal may be blocked afterwards that was not before."""
         outer = sys.gettrace()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         sys.settrace(self._trace)
         try:
             # In a generator, which has a state of its own for the exception being handled: where a trace
@@ -65,6 +66,8 @@ class Interruption:
         finally:
             sys.settrace(outer)
             self._called, self._at = {}, {}  # a frame keeps alive what it has
+            after = signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # for the tests that follow
+        assert after == blocked, self.where
         return self._left <= 0
 
     def _trace(self, frame: Any, event: str, argument: object) -> Any:

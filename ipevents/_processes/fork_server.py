@@ -97,8 +97,9 @@ class _Server:
         private: Any = util
         number = self._theirs.fileno()
         line = [*command, "-c", _program(number)]
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # in it a handler may raise
             self._pids += map(private.spawnv_passfds, (os.fsencode(command[0]),), (line,), ([number],))
             self._pidfds += map(os.pidfd_open, self._pids)
         finally:
