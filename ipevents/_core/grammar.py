@@ -45,7 +45,6 @@ _MARK, _STOP, _APPEND, _APPENDS, _TUPLE = b"(.aet"
 _EMPTY_LIST, _EMPTY_TUPLE, _TUPLE1, _TUPLE2, _TUPLE3 = b"])\x85\x86\x87"
 _TEXT, _SHORT_BYTES, _BYTES, _LONG = b"XCB\x8a"
 _KIND = b"K"[0]  # opcode of a record's first item
-_SIZED = b"CB\x8a"  # have a length, of one byte or (B) four
 # The bytes of each opcode that always has as many, and makes a scalar: ints, float, None, True, False.
 _FIXED = bytearray(256)
 for _op, _size in zip(b"KMJGN\x88\x89", (2, 3, 5, 9, 1, 1, 1), strict=True):
@@ -251,15 +250,32 @@ def _walk(frame: bytes | bytearray | memoryview, found: re.Match[bytes] | None) 
             stack.append(level or _LEVEL)
             at += 1
             may_begin = True
-        elif op in _SIZED:
-            begin = at + (5 if op == _BYTES else 2)
-            size = int.from_bytes(frame[at + 1 : begin], "little")
-            at = begin + size
+        elif op == _SHORT_BYTES or op == _BYTES:  # noqa: SIM109
+            begin = at
+            count = 0
+            while True:  # payloads that are pickled stand one after the other
+                if op == _SHORT_BYTES:
+                    at += 2 + frame[at + 1]
+                    opaque -= 2
+                elif op == _BYTES:
+                    at += 5 + int.from_bytes(frame[at + 1 : at + 5], "little")
+                    opaque -= 5
+                else:
+                    break
+                count += 1
+                op = frame[at]
+            opaque += at - begin
+            left -= 2 * (count - 1)
+            if count > 3:  # the last ones may be the first items of a tuple
+                stack.append(_SEVERAL)
+                count = 3
+            stack += [0] * count
+            may_begin = True
+        elif op == _LONG:
+            size = frame[at + 1]
+            at += 2 + size
             stack.append(0)
-            if op != _LONG:
-                opaque += size
-                may_begin = frame[at] not in _SIZED
-            elif size > MAX_INT_BYTES:
+            if size > MAX_INT_BYTES:
                 raise ProtocolError(f"a frame with an int of {size} bytes; {MAX_INT_BYTES} are allowed")
         elif op == _APPENDS or op == _TUPLE:  # noqa: SIM109, which is faster than a tuple
             if not marks:
