@@ -140,13 +140,13 @@ def run_hostile(*arguments):
 
 
 def test_attacks_are_refused_in_milliseconds_within_64_mib():
-    """Faults B3, B4, D16, D17: each of hostile.ATTACKS, in turn."""
+    """B3, B4, D16, D17: each of hostile.ATTACKS, in turn."""
     print(run_hostile("attacks"))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_is_refused_before_anything_is_unpickled(name):
-    """Faults B3, B4, D16, D17: but for one level too many, which only the records tell."""
+    """B3, B4, D16, D17: but for one level too many, which only the records tell."""
     if name in ("payload in a payload", "list in a payload", "empty tuple in a payload"):
         assert check(ATTACKS[name]) > DEPTH
         return
@@ -161,7 +161,7 @@ def test_frames_of_other_protocols_are_refused(protocol):
 
 
 def test_what_is_let_pass_takes_64_mib_at_most():
-    """Faults B4: the forms that take most memory for their bytes, as long as they may be."""
+    """B4: the forms that take most memory for their bytes, as long as they may be."""
     print(run_hostile("largest"))
 
 
@@ -205,7 +205,7 @@ FRAMES = [30_000, pytest.param(5_000_000, marks=[pytest.mark.full, pytest.mark.t
 
 @pytest.mark.parametrize("count", FRAMES)
 def test_any_frame_is_decoded_to_plain_records_or_refused(count):
-    """Faults B3, D16: in two processes that may take 64 MiB each beside what they have; see hostile.py."""
+    """B3, D16: in two processes that may take 64 MiB each beside what they have; see hostile.py."""
     seeds = [time.time_ns() % 1_000_000, 20_251]
     print("seeds", *seeds)
     command = [sys.executable, hostile.__file__]

@@ -116,7 +116,7 @@ class Flow:
 
 @pytest.mark.parametrize("count", STREAMS)
 def test_hostile_streams_end_in_milliseconds_and_nothing_else_does(recorders, port, count):
-    """Faults B3: mutated frames with right seals, beside a client whose events all arrive, once, in order."""
+    """B3: mutated frames with right seals, beside a client whose events all arrive, once, in order."""
     seed = time.time_ns() % 1_000_000
     print("seed", seed)
     draw = random.Random(seed)
@@ -155,7 +155,7 @@ def test_hostile_streams_end_in_milliseconds_and_nothing_else_does(recorders, po
     "name", [name for name, frame in hostile.ATTACKS.items() if 0 < len(frame) < 3 << 20]
 )
 def test_an_attack_ends_its_connection_with_an_error(recorders, port, name):
-    """Faults B3, B4, D16, D17, over a connection."""
+    """B3, B4, D16, D17: the same attacks over a connection."""
     server = recorders(port=port, authkey=KEY).start()
     client = recorders(port=port, authkey=KEY, onlyConnect=True).joined()
     peer = Peer(port)
