@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import sys
@@ -703,7 +704,8 @@ def test_payloads_that_are_none_hurt_nobody_wherever_they_go(line, raw, payload)
     settle(*line)
     peer = raw(top)
     peer.send((BROADCAST, ("raw",), "x", None, [b"\x80\x05N.", payload]))
-    peer.send((BROADCAST, ("raw",), "x", None, [()]), (BROADCAST, ("raw",), "x", None, [payload]))
+    with contextlib.suppress(ConnectionError):  # the first one may have ended the connection
+        peer.send((BROADCAST, ("raw",), "x", None, [()]), (BROADCAST, ("raw",), "x", None, [payload]))
     top.send(BROADCAST, "y", 1)
     while leaf.next()[:2] != ("y", (1,)):
         pass
