@@ -133,13 +133,14 @@ class Child:
         A value counts as soon as it has come, whether the child lives on or not; where the function runs
         again, by ``restart=True``, the first one that is asked for stays. What the function raises counts
         once the child has ended for good. It is raised with its own type where that can be rebuilt here, with
-        a RemoteError as its cause that has the traceback of the child, otherwise as that RemoteError.
+        a RemoteError as its cause that has the traceback of the child, otherwise, and where it is no Exception,
+        as that RemoteError.
 
         Waits for at most ``timeout`` seconds (None: without limit), then raises TimeoutError. Raises
         ChildEnded if the child has ended for good without either: it was stopped or killed, or has called
-        ``sys.exit()``. Raises WouldDeadlock in a listener, where it would wait; Unpicklable for a value that
-        could not be sent; UnreadablePayload for one that cannot be read here; TypeError for a child that runs
-        a script, and for a wrong timeout, as ValueError.
+        ``sys.exit()`` or ``ipem.stop()``. Raises Unpicklable for a value that could not be sent;
+        UnreadablePayload for one that cannot be read here; WouldDeadlock in a listener, where it would wait;
+        TypeError for a child that runs a script, and for a wrong timeout, as ValueError.
         """
         given, state = seconds(timeout), self._state
         if not state.is_function:
@@ -153,7 +154,8 @@ class Child:
         returned, raised = state.returned, state.raised
         value = self._value  # after ``returned``, which another thread may have taken
         if value is None and returned is not None:
-            value = self._value = (value_of(returned),)
+            opened = (value_of(returned),)
+            value = self._value = self._value or opened  # all callers get the same
             state.returned = None  # not kept twice
         if value is not None:
             return value[0]

@@ -73,7 +73,7 @@ class Expectation:
                 is_too_late = life.stopping.is_set()
             if self._child is not None:
                 self._child.waiters.add(self._came)
-                is_too_late = is_too_late or self._child.ended.is_set()
+                is_too_late = is_too_late or self._child.end_is_told
             if is_too_late:  # the stop may have set all latches before ours was among them
                 self._came.set()
             life.first_use()
@@ -109,7 +109,7 @@ class Expectation:
             raise self._failure
         if self._message is not None:
             return
-        if self._child is not None and self._child.ended.is_set() and not self._life.stopping.is_set():
+        if self._child is not None and self._child.end_is_told and not self._life.stopping.is_set():
             raise self._child.came_to_nothing()
         if is_over or self._life.stopping.is_set():  # a stop has ended the wait; another life may have begun
             raise Closed(f"the emitter was stopped while {self._event!r} was waited for")

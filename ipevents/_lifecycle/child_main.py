@@ -16,6 +16,7 @@ import queue
 import signal
 import sys
 import threading
+from operator import length_hint
 from typing import Any
 
 from .._core.addresses import Address
@@ -181,11 +182,12 @@ class ChildRole:
         try:
             self._begun = True
             value = programs.execute(program)
+            returned = self._pickled(value) if program.kind == programs.FUNCTION else None
             self._returned = True
             if not self.orphaned and life.exit is None and life.node.stage in (Stage.OPEN, Stage.STOPPING):
                 life.imply_start()  # also in a stop: what waits for it is delivered
-            if program.kind == programs.FUNCTION and life.exit is None:
-                self._tell_value(value)
+            if returned is not None and life.exit is None:
+                self._tell_payload(RETURNED, *returned)
             if not life.stopping.is_set():
                 self._stay()
         except SystemExit as exc:
@@ -197,9 +199,9 @@ class ChildRole:
             if not (isinstance(exc, Closed) and stopping):  # that would be a wait that the stop ended
                 refused = isinstance(exc, WorkerRefused) and not stopping
                 text = traceback_of(exc)[-MAX_TEXT:]  # the end says most
-                if program.kind == programs.FUNCTION:
-                    self._tell_exception(exc, text)
                 self.report(control(FAILED, text=text, refused=refused))
+                if program.kind == programs.FUNCTION:
+                    self._tell_payload(RAISED, *outcomes.of_exception(exc, text, life.node.router.pid))
                 raise
         finally:
             self._end()
@@ -208,19 +210,16 @@ class ChildRole:
         if self.failed:
             raise SystemExit(HUNG_EXITCODE)
 
-    def _tell_value(self, value: object) -> None:
-        """Send the parent what the function has returned; why that cannot be sent, where it cannot."""
+    def _pickled(self, value: object) -> tuple[Payload, int]:
+        """Return what the parent is sent for what the function has returned: why not, if that cannot be sent.
+
+        A part of the program, which a stop may break off: it runs code of the value's class.
+        """
         try:
-            payload, size = outcomes.of_value(value)
+            return outcomes.of_value(value)
         except Unpicklable as exc:
             text = f"what the function has returned cannot be sent: {exc}"
-            self._tell_exception(Unpicklable(text), text)
-            return
-        self._tell_payload(RETURNED, payload, size)
-
-    def _tell_exception(self, exc: BaseException, traceback: str) -> None:
-        """Send the parent what the function has raised."""
-        self._tell_payload(RAISED, *outcomes.of_exception(exc, traceback, self.life.node.router.pid))
+            return outcomes.of_exception(Unpicklable(text), text, self.life.node.router.pid)
 
     def _tell_payload(self, kind: int, payload: Payload, size: int) -> None:
         """Send the parent a record with a payload. In the main thread, which holds no lock."""
@@ -298,7 +297,8 @@ class ChildRole:
         self._left.set()
         if not self._returned or self.life.stopping.is_set():
             registry.stop_all()
-        self.life.request_stop(None)
+        if not self.life.stopping.is_set():  # a stop that the parent has asked for keeps its time
+            self.life.request_stop(None)
         self.life.wait_over(None)
 
     # The parent
@@ -330,23 +330,35 @@ class ChildRole:
 
         The stop itself begins with the same record on the link, when all is handled that was sent before. A
         listener that does not return keeps that from being read, and so does a full store of held events. So
-        it begins without it after half of the time, and leaves something of the rest for its own last steps.
+        after half of the time it is looked whether anything goes on there, and again after half of the rest.
+        If not, or if little is left, the stop begins without that record, with some time for its last steps.
         """
-        life = self.life
-        life.stop_is_announced = True
-        deadline = Deadline(seconds)
+        self.life.stop_is_announced = True
+        with self.life.node.lock:
+            self.life.node.timers.cancel(self)  # it comes again where the parent has less time than before
+            self._look_in_half_of(Deadline(seconds))
 
-        def begin() -> None:
+    def _look_in_half_of(self, deadline: Deadline) -> None:
+        """Look in half of the time that is left whether the link is still read. State lock held."""
+        half = (deadline.left() or 0.0) / 2
+        before = self._progress()
+
+        def look() -> None:
             left = deadline.left() or 0.0
-            if not life.stopping.is_set():
+            if self.life.stopping.is_set():
+                return
+            if left > 2 * LAST_STEPS_SECONDS and self._progress() != before:
+                with self.life.node.lock:
+                    self._look_in_half_of(deadline)
+            else:
                 self._stop(max(left - LAST_STEPS_SECONDS, left / 2))
 
-        if life.node.incoming.held.is_full():
-            self._stop(seconds)
-            return
-        with life.node.lock:
-            life.node.timers.cancel(self)  # it comes again where the parent has less time than before
-            life.node.timers.after(seconds / 2, self, begin)
+        self.life.node.timers.after(half, self, look)
+
+    def _progress(self) -> tuple[int, int, int]:
+        """Return what changes whenever an event of the parent is received or handled."""
+        floor, link = self.life.node.dispatcher.floor, self.link
+        return floor.turns, length_hint(floor.left), 0 if link is None else link.received
 
     def _answer(self, number: int, limit: float) -> None:
         """Tell the parent for how long one listener has been running, and the stacks if that is too long."""

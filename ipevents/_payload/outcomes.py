@@ -12,8 +12,10 @@ import pickle
 from typing import Any, NoReturn
 
 from .._core.messages import MAX_TEXT, Payload
-from .._exceptions import RemoteError
+from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
+from .._exceptions import RemoteError, Unpicklable
 from .._platform.guards import foreign, told
+from .._platform.signal_exceptions import interrupts_main
 from . import forms
 from .pickled import dumps
 
@@ -21,8 +23,14 @@ __all__ = ["of_exception", "of_value", "raise_again", "value_of"]
 
 
 def of_value(value: object) -> tuple[Payload, int]:
-    """Return the payload of a value that was returned, and its size. Raises Unpicklable."""
-    return forms.encode((value,), {})
+    """Return the payload of a value that was returned, and its size.
+
+    Raises Unpicklable, also for what does not fit into a frame.
+    """
+    payload, size = forms.encode((value,), {})
+    if type(payload) is bytes and size > MAX_FRAME_BYTES - FRAME_BYTES:
+        raise Unpicklable(f"its pickle has {size} bytes")
+    return payload, size
 
 
 def of_exception(exc: BaseException, traceback: str, pid: str) -> tuple[Payload, int]:
@@ -34,7 +42,9 @@ def of_exception(exc: BaseException, traceback: str, pid: str) -> tuple[Payload,
         read = pickle.loads(pickled or b"")
         if type(read).__qualname__ != kind.__qualname__ or not isinstance(read, BaseException):
             pickled = None  # its class reads back as something else
-    except foreign():  # whatever the code of its class raises
+    except BaseException as failure:  # of the code of its class; the program has failed already
+        if interrupts_main(failure):
+            raise
         pickled = None
     return forms.encode((pickled, name, _text(exc), traceback[-MAX_TEXT:], pid), {})
 
@@ -47,9 +57,11 @@ def _text(exc: BaseException) -> str:
 
 
 def value_of(payload: Payload) -> Any:
-    """Return the value that was returned. Raises UnreadablePayload."""
-    (value,), _ = forms.decode(payload)
-    return value
+    """Return the value that was returned, or raise why it could not be sent. Raises UnreadablePayload."""
+    args, _ = forms.decode(payload)
+    if len(args) != 1:
+        raise_again(payload)
+    return args[0]
 
 
 def raise_again(payload: Payload) -> NoReturn:
@@ -62,6 +74,6 @@ def raise_again(payload: Payload) -> NoReturn:
         exc = pickle.loads(pickled)
     except foreign():  # its class differs here
         raise remote from None
-    if not isinstance(exc, BaseException):
+    if not isinstance(exc, Exception):  # a KeyboardInterrupt there is none here
         raise remote
     raise exc from remote

@@ -115,6 +115,7 @@ class ChildState:
         self.concluded = Latch()  # set when a value has come, or the phase is ENDED
         self.error: ProcessError | None = None  # the last one that was reported
         self.waiters: set[Latch] = set()  # of waits that the final end ends; changed without a lock
+        self.end_is_told = False  # and all that was reported of it; from then on such a wait ends at once
         self.ended = Latch()  # set when the phase is ENDED and everything has been reported
         self.handle: Any = None  # the user's Child
         # What Child.send was given since the last process has ended, until its link is read to the end. Sends
@@ -361,6 +362,9 @@ class ChildState:
             self.restart_at = monotonic()  # the restart that is due now finds that the child is to end
         if not self.alive:
             return
+        now = monotonic()
+        if self.stop_sent and self.kill_at is not None:  # of several stops the shortest time counts
+            left = min(left, max(0.0, self.kill_at - now))
         self.link.lost_as = "stopped"
         step = min(max(STEP * left, LEAST_STEP_SECONDS), left / 2)
         stop = control(STOP, milliseconds=int((left - step) * 1000))
@@ -368,7 +372,6 @@ class ChildState:
             self.channel.put(stop)
         self.link.tell(stop)
         self.vigil = None
-        now = monotonic()
         self.stop_sent = True
         if self.term_at is None and not self.term_sent:
             self.term_at = now + grace(self.stop_grace, left, orphaned=False)
@@ -414,10 +417,14 @@ class ChildState:
             self.goes_on = bool(items["goes_on"])
 
     def ends_waits(self) -> None:
-        """End all waits for this child, after its final end."""
+        """End all waits for the child itself, after its final end."""
         self.ended.set()
         self.concluded.set()
-        for latch in list(self.waiters):  # after ``ended``: who comes later asks for that
+
+    def ends_expectations(self) -> None:
+        """End the waits for events that last no longer than this child. After all that is told of its end."""
+        self.end_is_told = True
+        for latch in list(self.waiters):  # after the flag: who comes later asks for that
             latch.set()
 
     def came_to_nothing(self) -> ChildEnded:

@@ -364,6 +364,7 @@ class Children:
             with self._node.lock:
                 self._end(child)
             child.ends_waits()
+            self._node.events.notify(child.ends_expectations)
         self.close()
 
     # The socket
@@ -496,6 +497,7 @@ class Children:
         """
         child.inherited = Inheritance()  # lets go of the objects that it passed to its processes
         child.ends_waits()
+        self._node.events.notify(child.ends_expectations)
         self._on_empty()
 
     def _restart(self, child: ChildState, *, stopping: bool) -> None:

@@ -34,6 +34,11 @@ class NoRead(Exception):
         return _raise, ()
 
 
+class EndsAll(Exception):
+    def __reduce__(self):
+        raise SystemExit(0)
+
+
 class OtherRead(Exception):
     def __reduce__(self):
         return str, ("no exception",)
@@ -81,8 +86,8 @@ def test_a_value_that_cannot_be_sent_is_refused():
 
 @pytest.mark.parametrize(
     "exc",
-    [ValueError("x"), KeyError("x"), OSError(2, "no", "file"), Kept(1, 2), KeyboardInterrupt(),
-     UnicodeDecodeError("utf-8", b"", 0, 1, "x"), NoException("x"), RecursionError("deep")],
+    [ValueError("x"), KeyError("x"), OSError(2, "no", "file"), Kept(1, 2),
+     UnicodeDecodeError("utf-8", b"", 0, 1, "x"), RecursionError("deep")],
 )  # fmt: skip
 def test_an_exception_arrives_with_its_type_and_a_remote_error_as_its_cause(exc):
     read = travelled(exc)
@@ -102,6 +107,32 @@ def test_what_cannot_be_rebuilt_is_a_remote_error(exc):
     assert type(read) is RemoteError
     assert read.typeName.endswith(f"test_outcomes.{type(exc).__name__}")
     assert (read.text, read.traceback, read.pid, read.__cause__) == (str(exc), TRACE, "4711", None)
+
+
+@pytest.mark.parametrize("exc", [KeyboardInterrupt(), NoException("x"), SystemExit(3), GeneratorExit()])
+def test_what_is_no_exception_there_is_a_remote_error_here(exc):
+    read = travelled(exc)
+    assert type(read) is RemoteError
+    assert read.typeName.endswith(type(exc).__name__)
+
+
+def test_an_exception_whose_pickling_ends_the_process_is_a_remote_error():
+    read = travelled(EndsAll("x"))
+    assert (type(read), read.text) == (RemoteError, "x")
+
+
+def test_a_value_that_fits_into_no_frame_is_refused(monkeypatch):
+    monkeypatch.setattr("ipevents._payload.outcomes.MAX_FRAME_BYTES", (1 << 20) + 1000)
+    of_value({"k": b"x" * 800})
+    of_value(bytes(10_000_000))  # beside the frame
+    with pytest.raises(Unpicklable, match="bytes"):
+        of_value({"k": b"x" * 2000})
+
+
+def test_why_a_value_could_not_be_sent_is_raised_in_its_place():
+    payload, _ = of_exception(Unpicklable("never"), TRACE, "4711")
+    with pytest.raises(Unpicklable, match="never"):
+        value_of(payload)
 
 
 def test_a_text_that_cannot_be_made_is_replaced():

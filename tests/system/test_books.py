@@ -143,7 +143,7 @@ def kill_under_flood(emitter, ledger, handled):
             child.send("count", sent)
             sent += 1
     child.send("nobody")
-    os.kill(int(child.pid), signal.SIGKILL)
+    os.kill(child.process.pid, signal.SIGKILL)  # of so many processes one may have the pid of another before
     child.join(CEILING)
     after = at_rest(emitter, lambda stats: stats["past"]["sent"] == acknowledged_or_lost(stats["past"]))[
         "past"

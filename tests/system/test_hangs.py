@@ -451,7 +451,7 @@ def test_what_was_sent_before_a_stop_reaches_the_children_of_a_busy_child_first(
 def hears_slowly(place):
     from ipevents import ipem
 
-    def hear(message):
+    def hear(message, *args):
         with open(place, "a") as file:
             file.write("x")
         threading.Event().wait(0.02)
@@ -559,6 +559,59 @@ def inherits():
 def test_no_program_that_a_child_runs_inherits_its_channel(tops, method):
     top = tops(startMethod=method)
     assert top.emitter.worker(inherits, restart=False).result(CEILING) is False
+
+
+@pytest.mark.parametrize("seconds", [4.0, 8.0])
+def test_a_child_that_is_busy_with_what_was_sent_before_has_all_of_the_time(tops, tmp_path, seconds):
+    top = tops(hangTimeout=None)
+    child = top.worker(hears_slowly, str(tmp_path / "heard"))
+    count = int(seconds * 0.6 / 0.02)
+    for _ in range(count):
+        child.send("evt", bytes(100_000))  # in many frames
+    child.stop(seconds)
+    assert (tmp_path / "heard").read_text() == "x" * count
+    assert child.exitcode == 0
+
+
+def test_of_two_stops_the_shorter_one_counts_also_where_a_listener_hangs(tops, tmp_path):
+    top = tops(hangTimeout=None, stopTimeout=30_000)
+    child = top.worker(ends_in_order, str(tmp_path / "ended"))
+    pid = child.pid
+    child.send("hang")
+    wait_until(lambda: top.emitter.stats()["links"][pid]["sent"] == 1, "the event to be sent")
+    first = threading.Thread(target=child.stop, args=(4.0,))
+    first.start()
+    wait_until(lambda: top.emitter._life.supervisor.children._states[0].stop_sent, "the first stop")
+    top.emitter.stop()
+    first.join(CEILING)
+    assert (tmp_path / "ended").read_text() == "True"
+    assert child.exitcode == 0
+
+
+def has_a_slow_child(place):
+    from ipevents import ipem
+
+    def slow():
+        from ipevents import ipem
+
+        ipem.sendToGrandMaster("told", "up")
+        try:
+            threading.Event().wait()
+        finally:
+            threading.Event().wait(1.5)
+            open(place, "w").close()
+
+    ipem.options(stopTimeout=600, stopGrace=0).start()
+    ipem.worker(slow)
+
+
+def test_the_children_of_a_child_have_the_time_of_the_stop_and_not_its_own_stop_timeout(tops, tmp_path):
+    top = tops(hangTimeout=None, stopTimeout=30_000)
+    child = top.emitter.worker(has_a_slow_child, (str(tmp_path / "ended"),))
+    assert top.told.get(timeout=CEILING) == ("up",)
+    top.emitter.stop()
+    assert (tmp_path / "ended").exists()
+    assert child.exitcode == 0
 
 
 def looks():

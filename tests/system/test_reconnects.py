@@ -6,20 +6,21 @@ import time
 
 import pytest
 
-CLIENTS = [
-    pytest.param(20, 500, id="few"),
-    pytest.param(200, 3000, id="many", marks=pytest.mark.slow),
+CLIENTS = [  # how many, their delayReconnect, and how often the server is started again
+    pytest.param(20, 500, 4, id="few"),
+    pytest.param(200, 3000, 4, id="many", marks=pytest.mark.slow),
+    pytest.param(200, 3000, 20, id="often", marks=[pytest.mark.full, pytest.mark.timeout(600)]),
 ]
 
 
-@pytest.mark.parametrize(("count", "delay"), CLIENTS)
-def test_all_clients_are_back_within_twice_the_delay_and_two_seconds(recorders, port, count, delay):
+@pytest.mark.parametrize(("count", "delay", "times"), CLIENTS)
+def test_all_clients_are_back_within_twice_the_delay_and_two_seconds(recorders, port, count, delay, times):
     """B8: the clients of a server that comes back do not come all at once."""
     server = recorders(port=port).start()
     clients = [recorders(port=port, onlyConnect=True, delayReconnect=delay) for _ in range(count)]
     for client in clients:
         client.joined()
-    for _ in range(4):
+    for _ in range(times):
         server.emitter.stop()
         for client in clients:
             client.wait("offline")

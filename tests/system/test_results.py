@@ -168,6 +168,31 @@ def test_a_value_that_cannot_be_sent_says_so_and_the_child_ends_in_order(top):
         child.result(CEILING)
 
 
+def test_a_value_that_cannot_be_sent_says_so_at_once_although_the_child_stays(top):
+    def stays():
+        from ipevents import ipem
+
+        ipem.on("evt", print)
+        return threading.Lock()
+
+    child = top.worker(stays)
+    with pytest.raises(Unpicklable, match="returned"):
+        child.result(CEILING)
+    assert child.alive
+
+
+def test_all_callers_get_the_same_value(top):
+    child = top.worker(list, ([1, 2],), restart=False)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(child.result(CEILING))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(CEILING)
+    assert len(found) == 8
+    assert all(value is found[0] for value in found)
+
+
 class OnlyThere:
     def __reduce__(self):
         return _only_there, (os.getpid(),)
@@ -268,6 +293,21 @@ def test_the_event_counts_that_comes_before_the_end(top):
         assert got.message.from_ == child.pid
         with top.expecting("done", CEILING, child=top.worker(tells, restart=False)) as got:
             pass
+
+
+@pytest.mark.parametrize("event", ["offline", "error"])
+def test_what_is_told_of_the_end_of_a_child_comes_before_the_end_of_its_wait(top, event):
+    def fails():
+        from ipevents import ipem
+
+        ipem.start()
+        raise LookupError("no job")
+
+    top.on(event, lambda message, *args: threading.Event().wait(0.05))  # the other ends are told meanwhile
+    for _ in range(5):
+        with top.expecting(event, CEILING, child=(child := top.worker(fails, restart=False))) as got:
+            child.join(CEILING)
+        assert got.message.event == event
 
 
 def test_a_stop_of_the_emitter_is_closed_and_not_the_end_of_a_child():
