@@ -133,8 +133,8 @@ class Child:
         A value counts as soon as it has come, whether the child lives on or not; where the function runs
         again, by ``restart=True``, the first one that is asked for stays. What the function raises counts
         once the child has ended for good. It is raised with its own type where that can be rebuilt here, with
-        a RemoteError as its cause that has the traceback of the child, otherwise, and where it is no Exception,
-        as that RemoteError.
+        a RemoteError as its cause that has the traceback of the child. Otherwise, and where it is no
+        Exception, that RemoteError is raised.
 
         Waits for at most ``timeout`` seconds (None: without limit), then raises TimeoutError. Raises
         ChildEnded if the child has ended for good without either: it was stopped or killed, or has called
