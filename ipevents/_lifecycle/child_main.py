@@ -70,6 +70,7 @@ from .lifecycle import Lifecycle
 log = Log("ipevents.life")
 
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
+LOOK = 0.5  # of the time that an announced stop has left, to see whether it comes over the link
 LAST_STEPS_SECONDS = 1.5  # for what comes after the deadline of a stop, see drain.py
 GONE_SECONDS = 0.5  # for the end of a parent that cannot be reached: mostly it is about to end
 
@@ -336,11 +337,11 @@ class ChildRole:
         self.life.stop_is_announced = True
         with self.life.node.lock:
             self.life.node.timers.cancel(self)  # it comes again where the parent has less time than before
-            self._look_in_half_of(Deadline(seconds))
+            self._look_later(Deadline(seconds))
 
-    def _look_in_half_of(self, deadline: Deadline) -> None:
-        """Look in half of the time that is left whether the link is still read. State lock held."""
-        half = (deadline.left() or 0.0) / 2
+    def _look_later(self, deadline: Deadline) -> None:
+        """Look after a part of the time that is left whether the link is still read. State lock held."""
+        wait = LOOK * (deadline.left() or 0.0)
         before = self._progress()
 
         def look() -> None:
@@ -349,11 +350,11 @@ class ChildRole:
                 return
             if left > 2 * LAST_STEPS_SECONDS and self._progress() != before:
                 with self.life.node.lock:
-                    self._look_in_half_of(deadline)
+                    self._look_later(deadline)
             else:
                 self._stop(max(left - LAST_STEPS_SECONDS, left / 2))
 
-        self.life.node.timers.after(half, self, look)
+        self.life.node.timers.after(wait, self, look)
 
     def _progress(self) -> tuple[int, int, int]:
         """Return what changes whenever an event of the parent is received or handled."""
