@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from lives import CEILING_SECONDS, InThread, state_of, threads
+from scripts import wait_until
 
 from ipevents import Closed, Emitter, ForkedError, WouldDeadlock
 from ipevents._core.messages import FAULT
@@ -70,7 +71,7 @@ def test_a_stop_whose_last_steps_fail_comes_to_its_end_and_start_works_again(emi
         patch.setattr(drain, step, fails)
         emitter.stop()
     assert state_of(emitter) is State.CLOSED
-    assert threads() == []
+    wait_until(lambda: threads() == [], "the threads, which are not waited for long after a fault")
     emitter.start()
     assert state_of(emitter) is State.STARTED
     emitter.stop()
