@@ -17,7 +17,6 @@ from .._platform.threads import Deadline
 log = Log("ipevents.life")
 
 GOODBYE_SECONDS = 0.5  # for the other end to read what was written
-TURN_SECONDS = 2.0  # for a thread that has nothing to wait for any more
 LAST_SECONDS = 0.1  # for the same, where nobody is left who reads
 
 
@@ -96,22 +95,15 @@ def end(node: Node, deadline: Deadline) -> None:
 
 
 def join(node: Node, deadline: Deadline) -> None:
-    """Wait for the readers and writers to end, or until the deadline; then count what no peer took.
-
-    A thread that no listener keeps is only waiting for its turn, on a machine with much to do, and is waited
-    for somewhat longer.
-    """
+    """Wait for the readers and writers to end, or until the deadline; then count what no peer took."""
     with node.lock:
         retired, node.retired = node.retired, []
         links = _links(node) + retired
-    late = [link for link in links if not link.join(deadline)]
-    turn = Deadline(TURN_SECONDS)
     stuck = []
-    for link in late:
-        is_kept = link.is_read_by(node.dispatcher.floor.owner)
-        if is_kept or not link.join(turn):
+    for link in links:
+        if not link.join(deadline):
             stuck.append(link)
-            why = ": a listener keeps it" if is_kept else ""
+            why = ": a listener keeps it" if link.is_read_by(node.dispatcher.floor.owner) else ""
             log.warning("! the threads of %r do not end%s", link, why)
     with node.lock:
         for link in stuck:

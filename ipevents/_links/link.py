@@ -245,11 +245,12 @@ class Link(Writer):
         written.
 
         State lock held by the caller, and released during each wait. The wait ends with an empty outbox, with
-        the connection, or at the deadline. Not for the reader thread while a session is about to go on: what
+        the connection or the link, after which nothing is written, or at the deadline. Not for the reader thread while a session is about to go on: what
         it would wait for it has to read itself.
         """
         while (
-            (stream := self.connection) is not None
+            not self.ended
+            and (stream := self.connection) is not None
             and not stream.failed
             and (self.outbox.count or self.resuming is not None or self._right is not Right.FREE)
         ):

@@ -20,6 +20,7 @@ from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.messages import BROADCAST, PARENT, PAYLOADS
 from ipevents._core.wire import FRAME_BYTES, encode, frame_header
 from ipevents._exceptions import ProtocolError
+from ipevents._links import link as link_module
 from ipevents._links import outlet as outlet_module
 from ipevents._platform.threads import Deadline
 
@@ -347,6 +348,22 @@ def test_ending_does_not_wait_for_a_peer_that_does_not_read(ends):
         for _ in range(100):
             a.send("x", (bytes(100_000),), 100_000)
         a.end()
+
+
+def test_the_reader_of_a_link_that_was_ended_has_no_last_words(joined, monkeypatch):
+    """There is no writer any more that would write what it has handled."""
+    monkeypatch.setattr(link_module, "LAST_WORDS_SECONDS", 2 * CEILING)
+    a, b = joined
+
+    def handle_and_end(record):
+        a.link.handled_frame(10)
+        with a.lock:
+            a.link.end()
+
+    a.on_record = handle_and_end
+    b.send("x")
+    b.next_closed()
+    assert a.link.join(Deadline(CEILING))
 
 
 def test_a_link_that_was_ended_reports_no_end_of_its_connection(joined):
