@@ -16,8 +16,6 @@ import queue
 import signal
 import sys
 import threading
-from operator import length_hint
-from typing import Any
 
 from .._core.addresses import Address
 from .._core.handshake import Identity
@@ -26,14 +24,11 @@ from .._core.messages import (
     FAULT,
     FINISHED,
     KIND,
-    MAX_CAUSE,
     MAX_TEXT,
     PAYLOADS,
-    PROBE,
     PROGRAM,
     RAISED,
     RETURNED,
-    RUNS,
     STOP,
     Payload,
     Record,
@@ -44,10 +39,8 @@ from .._core.messages import (
 from .._core.state import Stage
 from .._core.stopping import ORPHAN_GRACE_SECONDS, Act, Ending, Handler, Raised, grace
 from .._core.topology import Up
-from .._dispatch.listener_watch import ListenerWatch
 from .._exceptions import Closed, LinkError, ProtocolError, Unpicklable, WorkerRefused
 from .._links.link import Link
-from .._node.incoming import Incoming
 from .._payload import forms, inheritance, outcomes
 from .._platform import exits, hooks, os_signals, registry, signal_exceptions
 from .._platform.clock import monotonic, sleep
@@ -56,22 +49,21 @@ from .._platform.logs import Log, traceback_of
 from .._platform.threads import Deadline, is_readable, main_ident, start_thread
 from .._processes import programs
 from .._processes.child_state import LEAST_STEP_SECONDS
-from .._processes.control_channel import ControlChannel
 from .._processes.process import Launch
 from .._processes.programs import Program
-from .._processes.role import HUNG_EXITCODE
+from .._processes.role import HUNG_EXITCODE, Upward
 from .._transport import keys, private_directory
 from .._transport.dial import dial
 from .._transport.stream import Stream
 from . import drain
 from .drain import LAST_SECONDS
 from .lifecycle import Lifecycle
+from .parent_channel import ParentChannel
 
 log = Log("ipevents.life")
 
 ORPHAN_SECONDS = 0.6  # all that a child has when its parent is gone
-LOOK = 0.5  # of the time that an announced stop has left, to see whether it comes over the link
-LAST_STEPS_SECONDS = 1.5  # for what comes after the deadline of a stop, see drain.py
+READ_SECONDS = 0.5  # for what is on its way when this process stops by itself in a stop of its parent
 GONE_SECONDS = 0.5  # for the end of a parent that cannot be reached: mostly it is about to end
 
 
@@ -105,16 +97,16 @@ class ChildRole:
     def __init__(self, life: Lifecycle, launch: Launch) -> None:
         self.life = life
         self.link: Link | None = None  # to the parent
-        self.channel: ControlChannel | None = None
+        self.up: Upward | None = None
         if launch.channel is not None:
-            launch.channel.set_inheritable(False)  # it was inheritable only for the start
-            self.channel = ControlChannel(launch.channel, self._asked, is_to_parent=True)
-        self._watch: ListenerWatch | None = None  # once the parent has asked; for the supervisor's thread
-        self._has_begun = False  # a listener runs; the parent is to be told
+            self.up = ParentChannel(life, launch.channel, self._received, self._stop)
         self.orphaned = False
         self.failed = False  # the link to the parent ended for a fault
         self._launch = launch
         self._left = Latch()  # a stop need not wait for the main thread any more
+        self._asked_to_stop = (
+            Latch()
+        )  # over the link, so all was read that came before; or the link has ended
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._has_program = False  # it has come; used by the reader of the link only
         self._kind = ""
@@ -313,98 +305,16 @@ class ChildRole:
             self._has_program = True
             self._program.put(record)
         elif kind == STOP:
+            self._asked_to_stop.set()
             self._stop(items_of(record)["milliseconds"] / 1000)
-
-    def _asked(self, kind: int, items: dict[str, Any]) -> None:
-        """Handle what the parent says over the control channel. In the supervisor's thread."""
-        if kind == STOP:
-            self._announced(items["milliseconds"] / 1000)
-        elif kind == PROBE:
-            self._answer(items["number"], items["limit"] / 1000)
 
     def _stop(self, seconds: float) -> None:
         """Stop, because the parent asks for it."""
         self.life.request_stop(max(seconds, LEAST_STEP_SECONDS / 2))
 
-    def _announced(self, seconds: float) -> None:
-        """Note that the parent begins to stop this process. In the supervisor's thread.
-
-        The stop itself begins with the same record on the link, when all is handled that was sent before. A
-        listener that does not return keeps that from being read, and so does a full store of held events. So
-        after half of the time it is looked whether anything goes on there, and again after half of the rest.
-        If not, or if little is left, the stop begins without that record, with some time for its last steps.
-        """
-        self.life.stop_is_announced = True
-        with self.life.node.lock:
-            self.life.node.timers.cancel(self)  # it comes again where the parent has less time than before
-            self._look_later(Deadline(seconds))
-
-    def _look_later(self, deadline: Deadline) -> None:
-        """Look after a part of the time that is left whether the link is still read. State lock held."""
-        wait = LOOK * (deadline.left() or 0.0)
-        before = self._progress()
-
-        def look() -> None:
-            left = deadline.left() or 0.0
-            if self.life.stopping.is_set():
-                return
-            if left > 2 * LAST_STEPS_SECONDS and self._progress() != before:
-                with self.life.node.lock:
-                    self._look_later(deadline)
-            else:
-                self._stop(max(left - LAST_STEPS_SECONDS, left / 2))
-
-        self.life.node.timers.after(wait, self, look)
-
-    def _progress(self) -> tuple[int, int, int]:
-        """Return what changes whenever an event of the parent is received or handled."""
-        floor, link = self.life.node.dispatcher.floor, self.link
-        return floor.turns, length_hint(floor.left), 0 if link is None else link.received
-
-    def _answer(self, number: int, limit: float) -> None:
-        """Tell the parent for how long one listener has been running, and the stacks if that is too long."""
-        floor = self.life.node.dispatcher.floor
-        watch = self._watch
-        if watch is None:
-            watch = self._watch = ListenerWatch(floor, [Incoming._deliver.__code__])
-        running = watch.look(monotonic(), limit)
-        if running is None:
-            floor.on_begin = self._begins
-            running = watch.look(monotonic(), limit)  # it may have begun just now
-        is_long = running is not None and running >= limit
-        self._say_running(
-            number,
-            None if running is None else int(running * 1000),
-            watch.listener()[:MAX_CAUSE] if is_long else "",
-            watch.stacks() if is_long else "",
-        )
-
-    def _say_running(self, number: int, running: int | None, listener: str = "", text: str = "") -> None:
-        """Write RUNS to the parent. In the supervisor's thread."""
-        if self.channel is not None:
-            self.channel.put(control(RUNS, number=number, running=running, listener=listener, text=text))
-            self.channel.write()
-
-    def _begins(self) -> None:
-        """Note that a listener is about to run, and have the parent told. In the thread that runs it."""
-        self._has_begun = True
-        supervisor = self.life.supervisor
-        if supervisor is not None:
-            supervisor.sentinels.ring()
-
-    def look(self) -> None:
-        """Tell the parent that a listener has begun to run, if it waits for that."""
-        if self._has_begun:
-            self._has_begun = False
-            self._say_running(0, 0)
-
-    def answers_no_more(self) -> None:
-        """Tell the parent that this process stops, and answers nothing. In the supervisor's thread."""
-        self._say_running(0, None)
-
-    def channel_failed(self, error: Exception) -> None:
-        """Report a parent that sends what cannot come over the channel. The link goes on."""
-        self.life.node.error(error)
+    def _received(self) -> int:
+        """Return how many events the parent has sent that were read."""
+        return 0 if self.link is None else self.link.received
 
     def _closed(self, link: Link, error: Exception | None) -> None:
         """Note the end of the link to the parent: without it this process has no purpose.
@@ -414,6 +324,7 @@ class ChildRole:
         if error is not None:
             self.life.node.error(error)
         self.life.node.incoming.held.released.set()
+        self._asked_to_stop.set()
         if isinstance(error, LinkError) and not self.life.stopping.is_set():
             self.failed = True
         if not self.life.stopping.is_set():  # in a stop the link ends in order
@@ -535,9 +446,15 @@ class ChildRole:
         os._exit(HUNG_EXITCODE)
 
     def _wait_held(self, deadline: Deadline) -> None:
-        """Wait for the delivery of what waited for our online; count it as lost if that was not announced."""
+        """Wait for the delivery of what waited for our online; count it as lost if that was not announced.
+
+        Where the parent has announced a stop, what it has sent before is read first, if nothing keeps the
+        reader from that: this process may stop by itself faster.
+        """
         node = self.life.node
         incoming = node.incoming
+        if self.life.stop_is_announced and not self.orphaned:
+            self._asked_to_stop.wait(min(READ_SECONDS, deadline.left() or 0.0))
         if node.announced and not self.orphaned and (incoming.held.count or not incoming.holding):
             incoming.held.released.wait(deadline.left())
         incoming.drop_held()
@@ -554,8 +471,8 @@ class ChildRole:
         """Give our copies of the descriptors back in a process made by os.fork()."""
         if self.link is not None:
             self.link.abandon()
-        if self.channel is not None:
-            self.channel.abandon()
+        if self.up is not None:
+            self.up.channel.abandon()
 
     def _guard(self) -> None:
         """Start a thread that ends this process soon after the end of the parent.

@@ -279,6 +279,8 @@ class Lifecycle(Life):
         """
         node, role = self.node, self.role
         try:
+            if role.up is not None:
+                role.up.answers_no_more()
             # 2. Nothing new begins: no start, no child, no client, no wait. The event ``stopping``.
             self._close_entrances()
             # 3. All children are asked to stop at once.

@@ -245,8 +245,8 @@ class Link(Writer):
         written.
 
         State lock held by the caller, and released during each wait. The wait ends with an empty outbox, with
-        the connection or the link, after which nothing is written, or at the deadline. Not for the reader thread while a session is about to go on: what
-        it would wait for it has to read itself.
+        the connection or the link, after which nothing is written, or at the deadline. Not for the reader
+        thread while a session is about to go on: what it would wait for it has to read itself.
         """
         while (
             not self.ended

@@ -15,15 +15,14 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._core.callable_names import failure
 from .._core.child_states import Phase
 from .._core.log_lines import one_line
 from .._core.messages import Record
 from .._core.state import Stage
-from .._core.vigil import Act, Vigil
-from .._exceptions import Hung, LinkError, ProcessError, StartFailed, Unpicklable, WorkerRefused
+from .._exceptions import LinkError, ProcessError, ProtocolError, StartFailed, Unpicklable, WorkerRefused
 from .._links.link import Link
 from .._node.node import Node
 from .._payload.inheritance import Inheritance
@@ -36,6 +35,7 @@ from .child_socket import ChildSocket
 from .child_state import ChildState
 from .control_channel import ControlChannel
 from .process import ChildProcess, Launch, boot_server
+from .vigils import Vigils
 
 if TYPE_CHECKING:
     from .fork_server import ForkServer
@@ -73,6 +73,7 @@ class Children:
         self._states: list[ChildState] = []  # guarded by the state lock
         self.restarts = 0
         self._fork_server: ForkServer | None = None  # once a child was to be forked; it stays for that
+        self._vigils = Vigils(node, ring, self._report)
         self._socket = ChildSocket(node, incarnation=incarnation, on_attached=ring)
 
     def __len__(self) -> int:
@@ -162,28 +163,30 @@ class Children:
             child.starts_now(monotonic())
             self._socket.expect(child)
         ours, theirs = socket.socketpair()
-        launch = Launch(
-            self._socket.address,
-            child.key_id,
-            child.token,
-            os.getpid(),
-            self._depth + 1,
-            child.is_worker,
-            child.start_method,
-            child.stop_grace,
-            theirs,
-        )
-        channel = ControlChannel(ours, partial(self._told, child), is_to_parent=False)
         process = None
         try:
+            channel = ControlChannel(
+                ours, partial(self._vigils.told, child), partial(self._misled, child), is_to_parent=False
+            )
+            launch = Launch(
+                self._socket.address,
+                child.key_id,
+                child.token,
+                os.getpid(),
+                self._depth + 1,
+                child.is_worker,
+                child.start_method,
+                child.stop_grace,
+                theirs,
+            )
             inherited = child.inherited.passed(child.start_method)
             process = ChildProcess(self._child_main, launch, child.name, inherited)
             self._started(child, process, channel)
         except BaseException:  # of a signal handler, where there is a process
             if process is not None and child.process is None:
                 process.discard()
-            if child.channel is not channel:
-                channel.close()
+            if child.channel is None:
+                ours.close()
             raise
         finally:
             theirs.close()
@@ -206,87 +209,17 @@ class Children:
             if stopping or child.wanted:
                 child.kill_at = monotonic()
 
-    # What children say of what runs in them: over their control channels, in the supervisor's thread
+    # What children report: in the readers of their links, but what comes over a control channel
 
-    def _told(self, child: ChildState, kind: int, items: dict[str, Any]) -> None:
-        """Handle the record RUNS of a child."""
-        number, running = items["number"], items["running"]
-        with self._node.lock:
-            vigil = child.vigil
-            if vigil is None:
-                return
-            now = monotonic()
-            if number == 0 and running is None:  # it stops by itself
-                child.vigil = None
-                return
-            if number == 0:
-                vigil.begins(now)
-                return
-            seconds = None if running is None else running / 1000
-            act = vigil.answered(now, number, seconds, owes=child.link.owes)
-            if act is Act.SLEEP:
-                self._sleep(child, vigil, now)
-        if act is Act.HUNG:
-            assert seconds is not None
-            told = (round(seconds, 3), items["listener"], items["text"])
-            self._hung(child, vigil, Hung(child.pid, child.name, *told))
+    def _misled(self, child: ChildState, error: ProtocolError) -> None:
+        """Report that a child has sent what cannot come over a control channel, and hang up on it.
 
-    def _sleep(self, child: ChildState, vigil: Vigil, now: float) -> None:
-        """Ask a child no more until something is written to it, or begins to run there. State lock held."""
-        stream = child.link.connection
-        if stream is not None:
-            child.was_written_to = False
-            stream.call_at_write(partial(self._written, child))
-        if stream is None or child.link.owes:  # asked again: it may have been written just now
-            vigil.begins(now)
-
-    def _written(self, child: ChildState) -> None:
-        """Note that something was written to a child. In any thread, perhaps with the state lock held."""
-        child.was_written_to = True
-        self._ring()
-
-    def _watch_over(self, child: ChildState, now: float) -> None:
-        """Ask a child what runs in it, or kill it because it gives no answer, where it is time for that."""
-        with self._node.lock:
-            vigil = child.vigil
-            if vigil is None or not child.alive:
-                return
-            if child.was_written_to:
-                child.was_written_to = False
-                vigil.begins(now)
-            act = vigil.look(now)
-            if act is Act.ASK:
-                child.ask()
-                self._ring()  # to write it
-        if act is Act.SILENT:
-            assert child.process is not None
-            why = _why_silent(child.process.pid)
-            self._hung(child, vigil, Hung(child.pid, child.name, vigil.limit, why=why))
-
-    def _hung(self, child: ChildState, vigil: Vigil, error: Hung) -> None:
-        """Report a child that hangs, and kill it. It is started again as after any other death.
-
-        Does nothing where the child was asked to stop meanwhile.
+        In the supervisor's thread.
         """
-        with self._node.lock:
-            if child.vigil is not vigil or not child.alive:
-                return
-            child.vigil = None
-            child.kill_at = monotonic()
-        self._report(child, error)
-        self._ring()
-
-    def channel_failed(self, channel: ControlChannel, error: Exception) -> None:
-        """Report that a child has sent what cannot come over a control channel, and hang up on it."""
-        with self._node.lock:
-            child = next((child for child in self._states if child.channel is channel), None)
-        if child is not None:
-            text = f"{child.title} sent what makes no sense, and the connection ends: {error}"
-            error.args = (one_line(text),)
-            self._node.error(error, child=child.handle)
-            child.link.disconnect()
-
-    # What children report: in the readers of their links
+        text = f"{child.title} sent what makes no sense, and the connection ends: {error}"
+        error.args = (one_line(text),)
+        self._node.error(error, child=child.handle)
+        child.link.disconnect()
 
     def _reported(self, child: ChildState, record: Record) -> None:
         """Note what a child reports of itself, unless it has ended for good. In the reader of its link."""
@@ -435,7 +368,7 @@ class Children:
         if child.phase is Phase.WAITING and child.restart_at <= now:
             self._restart(child, stopping=deadline is not None)
         if child.vigil is not None:
-            self._watch_over(child, now)
+            self._vigils.watch(child, now)
         child.act(now)
 
     def _finish(self, child: ChildState, *, stopping: bool) -> None:
@@ -537,20 +470,6 @@ class Children:
                 self._announce_end(child)
             return
         self.restarts += 1
-
-
-def _why_silent(pid: int) -> str:
-    """Return why a process may give no answer, as far as the system tells."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state = file.read().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):  # no such file system, or the process has ended
-        state = b""
-    if state in (b"T", b"t"):
-        return "its process is stopped, by a SIGSTOP or a debugger"
-    if state == b"D":
-        return "its process waits for a device, or for a file of another machine"
-    return "it may be in C code that keeps other threads from running"
 
 
 def refused_here(child: ChildState) -> WorkerRefused:

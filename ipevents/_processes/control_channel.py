@@ -18,6 +18,7 @@ from typing import Any
 from .._core.control_checks import check_channel
 from .._core.messages import KIND, Record
 from .._core.wire import HEADER_BYTES, decode, frame_size, parts
+from .._exceptions import ProtocolError
 
 _LARGEST_FRAME = 1 << 20
 _READ_BYTES = 64 * 1024
@@ -28,14 +29,23 @@ Handler = Callable[[int, dict[str, Any]], None]
 
 
 class ControlChannel:
-    """One end of a control channel. ``on_record(kind, items)`` is called for each record that comes.
+    """One end of a control channel.
 
-    ``is_to_parent``: the other end is the parent, otherwise a child.
+    ``on_record(kind, items)`` is called for each record that comes, ``on_failed(error)`` once for what cannot
+    come; that ends the channel. ``is_to_parent``: the other end is the parent, otherwise a child.
     """
 
-    def __init__(self, sock: socket.socket, on_record: Handler, *, is_to_parent: bool) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_record: Handler,
+        on_failed: Callable[[ProtocolError], object],
+        *,
+        is_to_parent: bool,
+    ) -> None:
         self._socket = sock
         self._on_record = on_record
+        self._on_failed = on_failed
         self._is_to_parent = is_to_parent
         self._waiting: deque[Record] = deque()
         self._rest = memoryview(b"")  # of the frame that is being written
@@ -68,6 +78,14 @@ class ControlChannel:
             self.is_over = True
 
     def read(self) -> None:
+        """Handle the records that have come."""
+        try:
+            self._read()
+        except ProtocolError as exc:
+            self.is_over = True
+            self._on_failed(exc)
+
+    def _read(self) -> None:
         """Handle the records that have come. Raises ProtocolError for what cannot come here."""
         try:
             chunk = self._socket.recv(_READ_BYTES, _AT_ONCE)

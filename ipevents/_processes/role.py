@@ -17,11 +17,23 @@ from .control_channel import ControlChannel
 HUNG_EXITCODE = 1  # of a child whose main thread could not be brought to its end
 
 
+class Upward(Protocol):
+    """The control channel to the parent, and what is said over it. In the supervisor's thread."""
+
+    channel: ControlChannel
+
+    def look(self) -> None:
+        """Tell the parent what it waits for. Called each time the thread wakes."""
+
+    def answers_no_more(self) -> None:
+        """Tell the parent that this process stops, and answers nothing."""
+
+
 class Role(Protocol):
     """What the rest asks and announces to a role. Called in any thread, where the docstring names none."""
 
     is_child: bool
-    channel: ControlChannel | None  # to the parent
+    up: Upward | None  # the control channel to the parent
     orphaned: bool  # the parent is gone, or has cut the link off
     ends_at_once: bool  # set by hurry(): its last signal ends this process, so all else has to come first
 
@@ -30,15 +42,6 @@ class Role(Protocol):
 
     def parent_ended(self) -> None:
         """Note that the parent's process has ended. In the supervisor's thread."""
-
-    def look(self) -> None:
-        """Tell the parent what it waits for. In the supervisor's thread, each time it wakes."""
-
-    def answers_no_more(self) -> None:
-        """Tell the parent that this process stops, and answers nothing. In the supervisor's thread."""
-
-    def channel_failed(self, error: Exception) -> None:
-        """Report that the parent has sent what cannot come over the channel. In the supervisor's thread."""
 
     def look_again(self) -> None:
         """Check again whether anything keeps this process. Signal handlers may call it.
@@ -89,7 +92,7 @@ class TopRole:
     """
 
     is_child = False
-    channel: ControlChannel | None = None
+    up: Upward | None = None
     orphaned = False
     ends_at_once = False
 
@@ -100,15 +103,6 @@ class TopRole:
         pass
 
     def parent_ended(self) -> None:
-        pass
-
-    def look(self) -> None:
-        pass
-
-    def answers_no_more(self) -> None:
-        pass
-
-    def channel_failed(self, error: Exception) -> None:
         pass
 
     def look_again(self) -> None:

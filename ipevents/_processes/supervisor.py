@@ -13,7 +13,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .._exceptions import ProtocolError
 from .._node.node import Node
 from .._platform import signal_resend
 from .._platform.clock import monotonic
@@ -23,7 +22,6 @@ from .._platform.signal_resend import Again
 from .._platform.threads import Deadline, join_thread, start_thread
 from .child_state import ChildState
 from .children import SILENT_SECONDS, Children
-from .control_channel import ControlChannel
 from .role import Role
 from .sentinels import Sentinels
 
@@ -159,7 +157,6 @@ class Supervisor:
                 deadline = self._deadline
             except BaseException as exc:
                 deadline = self._fail(exc)
-            self._role.answers_no_more()
             self._on_stop(self, deadline)
         finally:
             self.children.remove_socket()
@@ -200,18 +197,19 @@ class Supervisor:
         alive, times = self.children.watched()
         look_at = self._again.next_look(monotonic())
         times += [at for at in (until, look_at, self._warn_held_at, self._next_timer()) if at is not None]
+        up = self._role.up
         channels = [child.channel for child in alive if child.channel is not None]
-        if self._role.channel is not None:
-            channels.append(self._role.channel)
+        if up is not None:
+            channels.append(up.channel)
         for channel in channels:
             channel.write()
         seconds = min(times) - monotonic() if times else None
         ended, parent_ended, heard = self.sentinels.wait(alive, seconds, channels)
-        for channel in heard:
-            self._hear(channel)
+        self._ended += ended  # kept, because wait() returns each end once and the next lines may fail
         if parent_ended:
             self._role.parent_ended()
-        self._ended += ended  # kept, because wait() returns each end once and the next lines may fail
+        for channel in heard:
+            channel.read()
         while self._ended:
             self.children.exited(self._ended[0])
             del self._ended[0]
@@ -224,18 +222,8 @@ class Supervisor:
         for call in due:
             call()
         self.children.look(now, self._deadline)
-        self._role.look()
-
-    def _hear(self, channel: ControlChannel) -> None:
-        """Handle what has come over a control channel. What cannot come there ends the channel."""
-        try:
-            channel.read()
-        except ProtocolError as exc:
-            channel.is_over = True
-            if channel is self._role.channel:
-                self._role.channel_failed(exc)
-            else:
-                self.children.channel_failed(channel, exc)
+        if up is not None:
+            up.look()
 
     def _next_timer(self) -> float | None:
         """Return when the next call of the node's timers is due; None if there is none."""

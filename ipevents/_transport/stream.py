@@ -123,7 +123,8 @@ class Stream:
     def call_at_write(self, call: Callable[[], None]) -> None:
         """Have this called after the next write, once. For a connection that is not watched: not over TCP.
 
-        In any thread. ``call`` must neither block nor take a lock.
+        In any thread: one that writes at this moment may or may not see it. ``call`` must neither block nor
+        take a lock.
         """
         self._on_write = call
         self.look_at = 0.0

@@ -24,12 +24,18 @@ class Pair:
     def __init__(self):
         ours, theirs = socket.socketpair()
         self.heard = []
-        self.parent = ControlChannel(
-            ours, lambda *record: self.heard.append(("child", *record)), is_to_parent=False
-        )
-        self.child = ControlChannel(
-            theirs, lambda *record: self.heard.append(("parent", *record)), is_to_parent=True
-        )
+        self.failed = []
+        self.parent = self.end(ours, "child")
+        self.child = self.end(theirs, "parent")
+
+    def end(self, sock, other):
+        def hear(*record):
+            self.heard.append((other, *record))
+
+        return ControlChannel(sock, hear, self.failed.append, is_to_parent=other == "parent")
+
+    def failures(self):
+        return [type(error) for error in self.failed]
 
     def close(self):
         self.parent.close()
@@ -87,8 +93,9 @@ def test_a_frame_may_come_in_pieces_of_one_byte(pair):
 def test_a_child_says_what_runs_and_nothing_else(pair, record):
     pair.child.put(record)
     pair.child.write()
-    with pytest.raises(ProtocolError):
-        pair.parent.read()
+    pair.parent.read()
+    assert pair.failures() == [ProtocolError]
+    assert pair.parent.is_over
     assert pair.heard == []
 
 
@@ -99,16 +106,17 @@ def test_a_child_says_what_runs_and_nothing_else(pair, record):
 def test_a_parent_asks_and_stops_and_nothing_else(pair, record):
     pair.parent.put(record)
     pair.parent.write()
-    with pytest.raises(ProtocolError):
-        pair.child.read()
+    pair.child.read()
+    assert pair.failures() == [ProtocolError]
+    assert pair.child.is_over
     assert pair.heard == []
 
 
 @pytest.mark.parametrize("data", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x04abcd"])
 def test_what_is_no_frame_is_refused(pair, data):
     pair.child._socket.send(data)
-    with pytest.raises(ProtocolError):
-        pair.parent.read()
+    pair.parent.read()
+    assert pair.failures() == [ProtocolError]
 
 
 @pytest.mark.parametrize("reset", [False, True])

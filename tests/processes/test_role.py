@@ -44,7 +44,7 @@ def test_each_role_has_all_that_is_asked_of_one(kind):
 
 def test_the_facts_of_a_top_process(role):
     facts = {name: getattr(role, name) for name in Role.__annotations__}
-    assert facts == {"is_child": False, "channel": None, "orphaned": False, "ends_at_once": False}
+    assert facts == {"is_child": False, "up": None, "orphaned": False, "ends_at_once": False}
 
 
 @pytest.mark.parametrize("timeout", [None, 0.0, 3.5])

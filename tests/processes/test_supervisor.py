@@ -132,6 +132,20 @@ def test_the_end_of_the_parent_is_told(watched):
         assert watched.supervisor.sentinels.parent_is_gone(0.0)
 
 
+def test_the_end_of_the_parent_is_not_lost_where_a_channel_cannot_be_read(watched, monkeypatch):
+    class Unread:
+        def read(self):
+            raise MemoryError
+
+    wait = watched.supervisor.sentinels.wait
+    returned = [([], True, [Unread()])]
+    monkeypatch.setattr(
+        watched.supervisor.sentinels, "wait", lambda *args: returned.pop() if returned else wait(*args)
+    )
+    watched.supervisor.begin()
+    assert watched.called.get(timeout=CEILING_SECONDS) == "orphaned"
+
+
 def test_a_parent_that_is_gone_already_is_noticed(watched):
     import subprocess
     import sys

@@ -554,7 +554,7 @@ def inherits():
     from ipevents import ipem
 
     role = ipem._life.role
-    return os.get_inheritable(role.channel.fileno())
+    return os.get_inheritable(role.up.channel.fileno())
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
@@ -564,9 +564,9 @@ def test_no_program_that_a_child_runs_inherits_its_channel(tops, method):
 
 
 def hears_slowly_and_looks_soon(place):
-    from ipevents._lifecycle import child_main
+    from ipevents._lifecycle import parent_channel
 
-    child_main.LOOK = 0.002
+    parent_channel.LOOK = 0.002
     hears_slowly(place)
 
 
