@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import dis
+import inspect
 import signal
 import sys
 import threading
@@ -75,6 +76,8 @@ class Interruption:
             return None
         frame.f_trace_opcodes = True
         if event == "call":
+            if frame in self._at and frame.f_code.co_flags & inspect.CO_GENERATOR:
+                return self._trace  # goes on, or is closed: no place then, what was raised would be swallowed
             if not self._after_python_calls and frame.f_back in self._called:
                 self._called[frame.f_back] = False
             self._look(frame)

@@ -27,6 +27,7 @@ from .._exceptions import Closed
 from .._platform import allocator, hooks, streams
 from .._platform.latches import Latch, acquire_from_user, let_go
 from .._platform.threads import Deadline
+from .life import JOIN_SECONDS
 
 if TYPE_CHECKING:
     from .._network.client import Arrival, Client
@@ -218,8 +219,6 @@ class Opening:
         """
         life = self._life
         node = life.node
-        if life.stopped.is_set() and life.may_wait():
-            life.wait_over(None)  # for the last lines of the thread that has stopped it
         while True:
             with node.lock:
                 state = node.state.state
@@ -231,15 +230,19 @@ class Opening:
                 if state in (State.JOINING, State.STARTING, State.STARTED) and not asked:
                     return False  # called once more, or by a listener or a signal handler within start()
                 if (state in (State.NEW, State.CLOSED) or not asked) and self._try is None:
+                    former = life.supervisor if asked else None
                     if asked:
                         self.renew(node.router.pid)
                     self._try, mine.has_begun = mine, True  # first: if change() is interrupted, it is undone
                     node.change(Event.START)
-                    return True
+                    break
                 is_within = self._try is not None
             if is_within or not life.may_wait():
                 raise Closed("the emitter is stopping; start() can follow when it is stopped")
             life.wait_over(None)
+        if former is not None and life.may_wait():
+            former.join(Deadline(JOIN_SECONDS))  # for its last lines: no later stop knows that thread
+        return True
 
     def renew(self, pid: str) -> None:
         """Forget the life before, all but listeners and options. State lock held."""

@@ -234,6 +234,35 @@ def test_a_start_in_a_listener_cannot_wait_for_the_stop_and_says_so(emitter):
     assert raised == ["the emitter is stopping; start() can follow when it is stopped"]
 
 
+def test_a_start_waits_for_the_last_lines_of_a_stop_that_ends_just_when_it_looks(emitter, monkeypatch):
+    emitter.start()
+    former = emitter._life.supervisor
+    stopped = emitter._life.stopped
+    may_end = threading.Event()
+    close, join, is_set = former.sentinels.close, type(former).join, type(stopped).is_set
+
+    def close_late() -> None:
+        may_end.wait()
+        close()
+
+    def join_it(self, deadline):
+        may_end.set()
+        return join(self, deadline)
+
+    monkeypatch.setattr(former.sentinels, "close", close_late)
+    monkeypatch.setattr(type(former), "join", join_it)
+    emitter._life.request_stop(None)
+    assert stopped.wait(CEILING_SECONDS)
+    monkeypatch.setattr(type(stopped), "is_set", lambda self: self is not stopped and is_set(self))
+    emitter.start()
+    was_joined = may_end.is_set()
+    may_end.set()
+    is_started = state_of(emitter) is State.STARTED
+    emitter.stop()
+    assert was_joined
+    assert is_started
+
+
 # A start that fails
 
 
