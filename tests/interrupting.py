@@ -97,7 +97,7 @@ class Interruption:
                 self._called[frame] = False
                 self._look(frame)
             self._at[frame] = at
-            self._called[frame] = name.startswith(("CALL", "PRECALL"))
+            self._called[frame] = name.startswith(("CALL", "PRECALL")) and "INTRINSIC" not in name
         return self._trace
 
     def _look(self, frame: Any) -> None:
