@@ -24,6 +24,7 @@ from .life import Life
 
 LOOK = 0.5  # of the time that an announced stop has left, to see whether it comes over the link
 LAST_STEPS_SECONDS = 1.5  # for what comes after the deadline of a stop, see drain.py
+LEAST = 0.25  # of what is left then, for a stop that has not the time for those as well
 
 
 class ParentChannel:
@@ -92,7 +93,7 @@ class ParentChannel:
                 with self._life.node.lock:
                     self._look_later(deadline)
             else:
-                self._stop(max(left - LAST_STEPS_SECONDS, left / 2))
+                self._stop(max(left - LAST_STEPS_SECONDS, LEAST * left))
 
         self._life.node.timers.after(wait, self, look)
 

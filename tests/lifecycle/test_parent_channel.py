@@ -138,7 +138,7 @@ def test_with_little_time_left_it_is_not_waited_for(pair):
     pair.received += 1
     pair.fire()
     (seconds,) = pair.stops
-    assert 0.4 < seconds <= 0.5
+    assert 0.2 < seconds <= 0.25
 
 
 def test_a_stop_that_has_come_over_the_link_is_left_alone(pair):
