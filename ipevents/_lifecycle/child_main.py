@@ -288,6 +288,8 @@ class ChildRole:
         """
         self._over = True
         self._left.set()
+        if self.life.supervisor is not None:  # a stop that is going on waits for this, see hurry()
+            self.life.supervisor.sentinels.ring()
         if not self._returned or self.life.stopping.is_set():
             registry.stop_all()
         if not self.life.stopping.is_set():  # a stop that the parent has asked for keeps its time

@@ -55,6 +55,31 @@ def test_a_thread_of_the_user_keeps_a_child_and_its_link_until_it_ends(emitter):
     assert_it_is_done_and_finishes(emitter, work)
 
 
+def test_a_stop_goes_on_as_soon_as_the_program_is_over_that_it_waits_for(emitter):
+    """It looks by itself only after the grace."""
+
+    def work() -> None:
+        import threading
+
+        from ipevents import ipem
+
+        is_looking = threading.Event()
+        role = ipem._life.role
+        hurry = role.hurry
+
+        def looks(deadline, **alone):
+            look_at = hurry(deadline, **alone)
+            is_looking.set()
+            return look_at
+
+        role.hurry = looks
+        ipem._life.request_stop(1000.0)
+        is_looking.wait()
+
+    child = emitter.worker(work, restart=False, stopGrace=900_000)
+    assert child.join(CEILING_SECONDS)
+
+
 def test_an_executor_that_was_left_open_finishes_its_work_and_keeps_no_child(emitter):
     def work() -> None:
         import time
