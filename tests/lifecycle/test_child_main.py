@@ -56,7 +56,7 @@ def test_a_thread_of_the_user_keeps_a_child_and_its_link_until_it_ends(emitter):
 
 
 def test_a_stop_goes_on_as_soon_as_the_program_is_over_that_it_waits_for(emitter):
-    """It looks by itself only after the grace."""
+    """It looks by itself only for the warning of held events, after 10 s, and after the grace."""
 
     def work() -> None:
         import threading
@@ -77,7 +77,7 @@ def test_a_stop_goes_on_as_soon_as_the_program_is_over_that_it_waits_for(emitter
         is_looking.wait()
 
     child = emitter.worker(work, restart=False, stopGrace=900_000)
-    assert child.join(CEILING_SECONDS)
+    assert child.join(9.0)
 
 
 def test_an_executor_that_was_left_open_finishes_its_work_and_keeps_no_child(emitter):
