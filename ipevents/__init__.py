@@ -17,6 +17,7 @@ from ._core.messages import Message
 from ._emitter import Emitter
 from ._exceptions import (
     AddressInUse,
+    AnswererLost,
     AuthenticationFailed,
     ChildEnded,
     Closed,
@@ -32,6 +33,7 @@ from ._exceptions import (
     KeyFileError,
     LinkError,
     MessageTooLarge,
+    NoAnswerer,
     NotConnected,
     NotStarted,
     OptionsError,
@@ -40,6 +42,7 @@ from ._exceptions import (
     ProtocolError,
     RemoteError,
     RequestError,
+    RequestTimeout,
     ReservedEvent,
     SendError,
     SilentPeer,
@@ -60,6 +63,7 @@ ipem = Emitter()
 
 __all__ = [
     "AddressInUse",
+    "AnswererLost",
     "AuthenticationFailed",
     "Child",
     "ChildEnded",
@@ -78,6 +82,7 @@ __all__ = [
     "LinkError",
     "Message",
     "MessageTooLarge",
+    "NoAnswerer",
     "NotConnected",
     "NotStarted",
     "OptionsError",
@@ -86,6 +91,7 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "RequestError",
+    "RequestTimeout",
     "ReservedEvent",
     "SendError",
     "SilentPeer",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+from ._ask.calls import ask, ask_async
+from ._ask.target import Target
 from ._core.state import Stage
 from ._options import MAX_STOP_SECONDS, seconds
 from ._payload.outcomes import raise_again, value_of
 
 if TYPE_CHECKING:
+    from ._ask.answer import Answer
     from ._lifecycle.lifecycle import Lifecycle
     from ._processes.child_state import ChildState
 
@@ -17,14 +20,16 @@ if TYPE_CHECKING:
 class Child:
     """A child process, over all its restarts. ``worker()`` and ``fork()`` return it.
 
-    Everything may be used from any thread. Only ``stop``, ``join``, ``result`` and ``send`` may block.
+    Everything may be used from any thread. Only ``stop``, ``join``, ``result``, ``send``, ``request`` and
+    ``requestAsync`` may block.
     """
 
-    __slots__ = ("_life", "_state", "_value")
+    __slots__ = ("_life", "_state", "_target", "_value")
 
     def __init__(self, life: Lifecycle, state: ChildState) -> None:
         self._life = life
         self._state = state
+        self._target = Target(child=state)
         self._value: tuple[Any] | None = None  # what its function has returned, once it was asked for
 
     @property
@@ -84,6 +89,25 @@ class Child:
         ``stats()``. Blocks and raises as ``Emitter.sendToChild`` does. Returns None.
         """
         self._life.node.outgoing.send_to_process(self._state, event, args, kwargs)
+
+    def request(self, event: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Ask the process that runs now, whatever its pid is, and return its answer.
+
+        If that has ended and another one is about to be started, the request waits for the ``online`` of the
+        new one, as it does before the first start. If that never comes, AnswererLost is raised. Blocks for at
+        most ``timeout`` seconds (None: no limit), and raises, as ``Emitter.request`` does.
+        """
+        given = None if timeout is None else seconds(timeout)
+        return ask(self._life.asks, self._target, event, args, kwargs, given)
+
+    def requestAsync(self, event: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Answer:
+        """Ask as ``request`` does, and return an Answer at once.
+
+        After ``timeout`` seconds (None: no limit) the Answer has a RequestTimeout. Blocks and raises as
+        ``Emitter.requestAsync``.
+        """
+        given = None if timeout is None else seconds(timeout)
+        return ask_async(self._life.asks, self._target, event, args, kwargs, given)
 
     def stop(self, timeout: float | None = None) -> None:
         """End the child gracefully, as ``Emitter.stop`` does with all children. It is not started again.

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ._ask.calls import ask, ask_async, gather
+from ._ask.target import Target
 from ._child import Child
 from ._core.callable_names import short_name
 from ._core.messages import (
     BROADCAST,
+    REQUEST_ALL,
+    REQUEST_GRAND_MASTER,
     TO_CHILDS,
     TO_GRAND_MASTER,
     TO_PARENTS,
     TO_SIBLINGS,
     Message,
+    check_event,
     check_name,
 )
 from ._dispatch.listeners import check_listener
-from ._exceptions import InvalidListener, Unpicklable, WorkerRefused, shown
+from ._exceptions import InvalidEvent, InvalidListener, Unpicklable, WorkerRefused, shown
 from ._expectation import Expectation
 from ._lifecycle.lifecycle import Lifecycle
 from ._node.snapshot import snapshot
@@ -35,6 +40,7 @@ from ._processes import programs
 if TYPE_CHECKING:
     from blinker import Signal
 
+    from ._ask.answer import Answer
     from ._processes.process import Launch
     from ._processes.programs import Program
 
@@ -42,6 +48,9 @@ Listener = Callable[..., Any]
 F = TypeVar("F", bound=Listener)
 Pid = str | int | Child
 
+_TOP = Target(REQUEST_GRAND_MASTER)
+_ALL = Target(REQUEST_ALL)
+MAX_THREADS = 1000  # of one answer(): more is a mistake
 MAX_DEPTH = 64  # levels of a tree, so that a script that starts itself without a condition comes to an end
 
 _numbers = itertools.count(1)
@@ -97,6 +106,7 @@ class Emitter:
         self._node = self._life.node
         self._outgoing = self._node.outgoing  # kept here, since a send through the node would take longer
         self._events = self._node.events
+        self._answering = self._life.asks.answering
 
     # Configuration and life
 
@@ -449,6 +459,184 @@ class Emitter:
         """
         self._outgoing.send_route(pids, event, args, kwargs)
 
+    # Requests
+
+    @overload
+    def answer(self, event: str, function: Listener, *, threads: int = 0) -> Emitter: ...
+    @overload
+    def answer(self, event: str, function: None = None, *, threads: int = 0) -> Callable[[F], F]: ...
+    def answer(self, event: str, function: Listener | None = None, *, threads: int = 0) -> Any:
+        """Answer requests of this event by what ``function(message, *args, **kwargs)`` returns.
+
+        Without a function it is a decorator, which returns the function unchanged. What the function returns
+        is sent to the process that asked, None as well, and so is the exception that it raises. A SystemExit
+        ends this process, as in a listener. Only one function answers an event in a process; ``unanswer``
+        removes it. A process that answers stays, as one that listens does. Call this before the process is
+        online: until then requests wait, and from then on they find no answerer.
+
+        With ``threads=0``, the default, the function runs as a listener does: one at a time in a process, in
+        order with listeners, in a thread of the library. It must not wait for another answer. With
+        ``threads=n``, at most 1000, it runs in up to n threads of its own, which are started when they are
+        needed. There it may wait; answers overtake each other.
+
+        Does not block. Returns the emitter. Raises ValueError for an event that is answered here already;
+        InvalidEvent, ReservedEvent; InvalidListener for what cannot be called with a message; TypeError or
+        ValueError for a wrong ``threads``.
+        """
+        if callable(event):
+            raise InvalidEvent(
+                f'an answer needs the name of an event: write @ipem.answer("name") before {shown(event)}'
+            )
+        name = check_event(event, sending=True)
+        if type(threads) is not int:
+            raise TypeError(f"threads is a number from 0 to {MAX_THREADS}, not {shown(threads)}")
+        if not 0 <= threads <= MAX_THREADS:
+            raise ValueError(f"threads is from 0 to {MAX_THREADS}, not {threads}")
+        if function is None:
+
+            def decorate(decorated: F) -> F:
+                check_listener(decorated, "an answering function")
+                self._answering.add(name, decorated, threads)
+                return decorated
+
+            return decorate
+        check_listener(function, "an answering function")
+        self._answering.add(name, function, threads)
+        return self
+
+    def unanswer(self, event: str) -> Emitter:
+        """Answer requests of this event no more. Returns the emitter.
+
+        What waits for a thread is answered by NoAnswerer; what runs goes on, and its answer is sent. Does
+        nothing where the event is not answered here. Does not block. Raises InvalidEvent.
+        """
+        self._answering.remove(check_name(event))
+        return self
+
+    def request(
+        self,
+        target: Pid | Iterable[Pid],
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Ask one process, wait for its answer, and return the value; or raise what it raised.
+
+        ``target`` is a Child, the pid of a neighbour, or a route in the order of ``message.pids``. A Child
+        means the process that runs now, or the next one; while that starts, the request waits. The own pid is
+        possible: then a function without threads runs in this thread, whatever the timeout. All keyword
+        arguments but ``timeout`` are the answering function's.
+
+        Blocks until the answer is there, at most ``timeout`` seconds (None: no limit), and for room in an
+        outbox. It ends without any limit when nobody can answer any more. It may be called in any thread but
+        those that must not wait, see WouldDeadlock below. An exception of a signal handler, such as Ctrl-C,
+        gives the request up. Raises
+
+        - the exception of the answering function, whose cause is a RemoteError with its traceback; the
+          RemoteError itself where the exception cannot be rebuilt here;
+        - NoAnswerer, at once, where no such function is registered there, or no such process is known;
+        - AnswererLost when the process ends; its ``begun`` says whether it had begun;
+        - RequestTimeout; what has not begun there never does, and what runs sees ``cancelled()``;
+        - RequestError itself where a process on the way, or the answerer, refuses the request or its answer;
+        - Closed when this emitter stops, at the call or later;
+        - NotStarted, Unpicklable, MessageTooLarge, InvalidEvent, ReservedEvent; OutboxFull where 100,000
+          requests are open over that link; TypeError or ValueError for a wrong target or timeout;
+        - WouldDeadlock in a listener, in an answering function without threads, and in a callback of an
+          Answer.
+
+        These errors are never ``error`` events.
+        """
+        return ask(self._life.asks, self._target(target), event, args, kwargs, seconds(timeout))
+
+    def requestAsync(
+        self,
+        target: Pid | Iterable[Pid],
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Answer:
+        """Ask one process, and return an Answer at once: a ``concurrent.futures.Future``.
+
+        Arguments as for ``request``; after ``timeout`` seconds (None: no limit) the Answer has a
+        RequestTimeout. What ``request`` raises in place of an answer, the Answer has. What is wrong with the
+        call is raised here; OutboxFull where 100,000 requests are open over that link, and in a listener
+        where the outbox is full. Blocks only while an outbox is full, and never in a listener; to the own
+        process it calls a function without threads before it returns.
+        """
+        return ask_async(self._life.asks, self._target(target), event, args, kwargs, seconds(timeout))
+
+    def requestGrandMaster(
+        self, event: str, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Any:
+        """Ask the process at the very top, and return its answer. Blocks and raises as ``request`` does.
+
+        At the top itself, this process is asked.
+        """
+        return ask(self._life.asks, _TOP, event, args, kwargs, seconds(timeout))
+
+    def requestGrandMasterAsync(
+        self, event: str, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Answer:
+        """Ask the process at the very top, and return an Answer. Blocks and raises as ``requestAsync`` does.
+
+        At the top itself, this process is asked.
+        """
+        return ask_async(self._life.asks, _TOP, event, args, kwargs, seconds(timeout))
+
+    def requestAll(
+        self, event: str, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> Iterator[tuple[str, Any]]:
+        """Ask every other process of the tree that answers this event.
+
+        Asked are the processes that are known to answer at this moment. Returns an iterator over
+        ``(pid, value)`` in the order in which the answers come. In place of a value there is the exception
+        that was raised there, or AnswererLost for a process that has ended, and for all that were below it
+        together. It ends when all have answered, and is empty if nobody answers.
+
+        The call sends, and blocks only while an outbox is full. The iterator blocks until the next answer is
+        there, for at most ``timeout`` seconds since the call in all (None: no limit), then raises
+        RequestTimeout once, and ends. It is for one thread at a time. To leave it early, or to call its
+        ``close()``, gives up the rest: what has not begun never does. This raises as ``requestAsync``; the
+        iterator raises Closed when this emitter stops, and WouldDeadlock in a listener where it would wait.
+        """
+        return gather(self._life.asks, _ALL, event, args, kwargs, seconds(timeout))
+
+    def answerersBelow(self, event: str) -> int:
+        """Return how many processes below this one answer requests of an event: children, clients, theirs.
+
+        This one is not counted, nor one that is just starting. Does not block. Raises InvalidEvent.
+        """
+        name = check_name(event)
+        with self._node.lock:
+            return self._node.router.answerers_below(name)
+
+    def cancelled(self) -> bool:
+        """Return whether nobody waits any more for the answer that this thread works on.
+
+        That is so after a timeout, a ``cancel()`` or an end of the process that has asked. A function that
+        takes long should look now and then, and return. At a stop of this process it is ``stopping`` that
+        becomes true. Does not block. False in code that answers nothing, and in threads that an answering
+        function has started itself.
+        """
+        return self._answering.is_cancelled()
+
+    def _target(self, target: Pid | Iterable[Pid]) -> Target:
+        """Return who is meant by a Child, a pid, or a route. Raises TypeError."""
+        if isinstance(target, Child) and target._life is self._life:
+            return target._target
+        kind = type(target)
+        if kind is tuple or kind is list:
+            route = tuple([_pid(pid) for pid in target])  # type: ignore[union-attr]  # as in sendTo
+        else:
+            route = _route(target, "a request")
+        if not route:
+            raise ValueError("a request needs at least one pid, the target first: message.pids is the reply")
+        return Target(route=route)
+
     # Processes
 
     def worker(
@@ -646,8 +834,8 @@ def _pid(value: object) -> str:
     raise TypeError(f"a pid is a str, an int or a Child, not {shown(value)}")
 
 
-def _route(pids: object) -> tuple[str, ...]:
-    """Return the route that was given to ``sendTo`` as neither a tuple nor a list.
+def _route(pids: object, what: str = "sendTo()") -> tuple[str, ...]:
+    """Return the route that was given to ``sendTo``, or to ``what``, as neither a tuple nor a list.
 
     Raises TypeError for what is no route. Mappings and sets have no order, or one of their own.
     """
@@ -655,7 +843,7 @@ def _route(pids: object) -> tuple[str, ...]:
         return (_pid(pids),)
     if isinstance(pids, Iterable) and not isinstance(pids, (bytes, bytearray, Mapping, Set)):
         return tuple([_pid(pid) for pid in pids])
-    raise TypeError(f"sendTo() takes a pid, or pids in the order of message.pids, not {shown(pids)}")
+    raise TypeError(f"{what} takes a pid, or pids in the order of message.pids, not {shown(pids)}")
 
 
 def _check_callable(what: str, listener: object) -> None:

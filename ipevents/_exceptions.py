@@ -10,13 +10,13 @@
     ├── NotStarted (RuntimeError)         used before start()
     ├── Closed (RuntimeError)             used after stop()
     ├── ForkedError (RuntimeError)        used in a process made by os.fork()
-    ├── WouldDeadlock (RuntimeError)      a listener tried to wait for an event
+    ├── WouldDeadlock (RuntimeError)      a listener tried to wait for an event or an answer
     ├── SendError                         a send that the caller got wrong, or has no room for
     │   ├── UnknownProcess (LookupError)  no such child, no such next hop
     │   ├── NotConnected (ConnectionError)  the server is away just now
     │   ├── Unpicklable (TypeError)       an argument or target that pickle refuses
     │   ├── MessageTooLarge (ValueError)  more than the socket's maxMessage
-    │   └── OutboxFull                    a listener sent faster than the peer reads
+    │   └── OutboxFull                    a listener sent faster than the peer reads, or has too many requests
     ├── DeliveryError                     what happened to an event later, elsewhere
     │   ├── Undeliverable                 a route that broke further on
     │   ├── UnreadablePayload             arguments that cannot be unpickled here
@@ -29,6 +29,9 @@
     │   ├── ChildEnded                    it ended before what was waited for came
     │   └── WorkerRefused (RuntimeError)  worker() or fork() where it cannot work
     ├── RequestError                      what another process was to answer came to nothing
+    │   ├── NoAnswerer (LookupError)      nobody answers such requests there
+    │   ├── AnswererLost                  the process that had the request is gone
+    │   ├── RequestTimeout (TimeoutError) no answer came in time
     │   └── RemoteError                   what another process raised
     ├── LinkError (ConnectionError)       what happened to a connection
     │   ├── AddressInUse                  something that is not ipevents answers there
@@ -42,13 +45,14 @@
 The second base, in brackets, is the builtin exception with the same meaning, so that code which knows only
 that one can catch it. A mistake in a call is raised by the call, or becomes an ``error`` event if there is a
 listener for ``error`` (``Emitter`` says for which calls). What fails later or elsewhere is always an
-``error`` event.
+``error`` event. A RequestError is neither: it is raised where the answer is waited for.
 """
 
 from __future__ import annotations
 
 __all__ = [
     "AddressInUse",
+    "AnswererLost",
     "AuthenticationFailed",
     "ChildEnded",
     "Closed",
@@ -64,6 +68,7 @@ __all__ = [
     "KeyFileError",
     "LinkError",
     "MessageTooLarge",
+    "NoAnswerer",
     "NotConnected",
     "NotStarted",
     "OptionsError",
@@ -72,6 +77,7 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "RequestError",
+    "RequestTimeout",
     "ReservedEvent",
     "SendError",
     "SilentPeer",
@@ -145,7 +151,7 @@ class NotStarted(IPEventsError, RuntimeError):
 
 
 class Closed(IPEventsError, RuntimeError):
-    """The emitter was stopped or is stopping, so it cannot send, wait or start children."""
+    """The emitter was stopped or is stopping, so it cannot send, ask, wait or start children."""
 
 
 class ForkedError(IPEventsError, RuntimeError):
@@ -153,7 +159,10 @@ class ForkedError(IPEventsError, RuntimeError):
 
 
 class WouldDeadlock(IPEventsError, RuntimeError):
-    """A listener tried to wait for an event or an end. None can come while a listener runs."""
+    """A listener, or a callback of an Answer, tried to wait. What it waits for cannot come while it runs.
+
+    What it tried to wait for is an event, an answer or an end.
+    """
 
     def __str__(self) -> str:
         return f"{super().__str__()}; register a listener for what is to come, or wait in the main thread"
@@ -180,7 +189,10 @@ class MessageTooLarge(SendError, ValueError):
 
 
 class OutboxFull(SendError):
-    """A listener sent over a link whose outbox is full. In a listener a send never waits for room."""
+    """A listener sent over a link whose outbox is full. In a listener a send never waits for room.
+
+    Or 100,000 requests are open over a link, wherever the next one is made.
+    """
 
 
 class DeliveryError(IPEventsError):
@@ -311,24 +323,118 @@ class ChildEnded(ProcessError):
 
 
 class RequestError(IPEventsError):
-    """Something that another process was to answer came to nothing."""
+    """Something that another process was to answer came to nothing.
+
+    It has subclasses for what may come of a request. This class itself is raised where the answerer, or a
+    process on the way, has refused the request or the answer: too much waits there, or an answer is larger
+    than ``socket.maxMessage``. The text says which.
+    """
+
+
+class NoAnswerer(RequestError, LookupError):
+    """Nobody answers such a request there: no function is registered for it, or there is no such process.
+
+    Attributes: ``event``; ``pid``, that of the process that was asked, or could not be; ``why``, a short
+    text; ``attempts``, how often the request was given out.
+    """
+
+    def __init__(self, event: str, pid: str, why: str, attempts: int = 1) -> None:
+        super().__init__(event, pid, why, attempts)
+        self.event = event
+        self.pid = pid
+        self.why = why
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"request {self.event!r} has no answerer: {_printable(self.why)}"
+
+
+class AnswererLost(RequestError):
+    """The process that had the request is gone, and will not answer.
+
+    Attributes: ``event``; ``pid`` and ``name`` of the process that is gone, or behind which the answerer was;
+    ``exitcode`` (None if it is not known); ``begun``, whether it had begun with the request: False is
+    certain, True means that it may also have finished, None that it is not known; ``attempts``.
+    """
+
+    def __init__(
+        self,
+        event: str,
+        pid: str,
+        name: str = "",
+        exitcode: int | None = None,
+        begun: bool | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(event, pid, name, exitcode, begun, attempts)
+        self.event = event
+        self.pid = pid
+        self.name = name
+        self.exitcode = exitcode
+        self.begun = begun
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        begun = {True: "it was begun", False: "it was not begun", None: "it may have been begun"}[self.begun]
+        title = child_title(self.name, self.pid) if self.name else f"process {self.pid}"
+        code = "" if self.exitcode is None else f", exit code {self.exitcode}"
+        times = "" if self.attempts == 1 else f"; given out {self.attempts} times"
+        return f"request {self.event!r} is not answered, {begun}: {title} is gone{code}{times}"
+
+
+class RequestTimeout(RequestError, TimeoutError):
+    """No answer came in time. What runs in the answerer goes on, and sees ``ipem.cancelled()``.
+
+    Attributes: ``event``; ``pid`` of the process that was asked ("" for several, or for the one at the top);
+    ``seconds``, the limit; ``attempts``, how often the request was given out.
+    """
+
+    def __new__(cls, *args: object, **kwargs: object) -> RequestTimeout:  # noqa: ARG004  # for __init__
+        return super().__new__(cls)  # OSError would take them for an errno, its text and the name of a file
+
+    def __init__(self, event: str, pid: str, seconds: float, attempts: int = 1) -> None:
+        super().__init__()
+        self.args = (event, pid, seconds, attempts)
+        self.event = event
+        self.pid = pid
+        self.seconds = seconds
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        who = f" of {self.pid}" if self.pid else ""
+        return f"request {self.event!r}: no answer{who} within {self.seconds:g} s"
 
 
 class RemoteError(RequestError):
     """What another process raised: itself where it cannot be rebuilt here, otherwise the cause of it.
 
-    Attributes: ``typeName``, with its module; ``text``; ``traceback``, that of the other process; ``pid``.
+    Attributes: ``typeName``, with its module; ``text``; ``traceback``, that of the other process; ``pid`` and
+    ``name`` of that process; ``event``, that of the request ("" for the function of a child); ``attempts``.
     """
 
-    def __init__(self, typeName: str, text: str, traceback: str, pid: str) -> None:  # noqa: N803  # as public
-        super().__init__(typeName, text, traceback, pid)
+    def __init__(
+        self,
+        typeName: str,  # noqa: N803  # as public
+        text: str,
+        traceback: str,
+        pid: str,
+        name: str = "",
+        event: str = "",
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(typeName, text, traceback, pid, name, event, attempts)
         self.typeName = typeName
         self.text = text
         self.traceback = traceback
         self.pid = pid
+        self.name = name
+        self.event = event
+        self.attempts = attempts
 
     def __str__(self) -> str:
-        return f"{self.typeName} in {self.pid}: {self.text}\n{self.traceback}"
+        where = child_title(self.name, self.pid) if self.name else self.pid
+        asked = f", asked for {self.event!r}" if self.event else ""
+        return f"{self.typeName} in {where}{asked}: {self.text}\n{self.traceback}"
 
 
 class Hung(ProcessError):

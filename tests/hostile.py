@@ -67,6 +67,20 @@ def records_of_all_kinds():
         [[28, 300, (0, 0, 0, 1 << 40)]],
         [(29, 3, (0, 0, 0, 0))],
         [(30,)],
+        [message([(1 << 62, 0, "x", 1)], kind=8, path=("1", "2"), to=("5", ("6",)))],
+        [message([bytes(16) + b"a pickle"] * 3, kind=8)],
+        [message([(number, -5000, None) for number in range(70)], kind=9)],
+        [message([[bytes(16) + b"a pickle", [(1 << 20, True)]]], kind=10)],
+        [message([(1, 0, "x")], kind=10), message([(1, 7, 2)], kind=11, path=("5",))],
+        [message([(number, number % 8, "why") for number in range(90)], kind=11)],
+        [
+            message(
+                [(1, 0, 5), bytes(16) + b"a pickle", (2, 3, "5", "", None, True)], ["x", "y", "x"], kind=11
+            )
+        ],
+        [(36, "event", 3)],
+        [(36, "event", 0), (37, (1 << 62, 1))],
+        [(37, tuple(range(1, 1025)))],
         [[28, 3, (1, 2, 3, 4)], message([(1, 2)]), [16, "event", False], (18, ("1",)), message([(1,)] * 600)],
     ]
 
@@ -164,8 +178,8 @@ def framed(record):
     return BEGIN + record + b"a."
 
 
-def in_message(path=b"X\x01\0\0\0a\x85", event=b"X\x01\0\0\0e", to=b"N", payloads=b"]N\x85a"):
-    return framed(b"(K\x01" + path + event + to + payloads + b"t")
+def in_message(path=b"X\x01\0\0\0a\x85", event=b"X\x01\0\0\0e", to=b"N", payloads=b"]N\x85a", kind=b"K\x01"):
+    return framed(b"(" + kind + path + event + to + payloads + b"t")
 
 
 DEEP = 1_000_000
@@ -197,6 +211,15 @@ ATTACKS = {
     ),
     "a list in itself": BEGIN + b"q\0h\0a.",
     "DUP": framed(b"N" + b"2\x86" * 60 + b"\x85"),
+    "numbers of a request of a million levels": in_message(
+        payloads=b"]" + NESTED + b"K\0\x86a", kind=b"K\x08"
+    ),
+    "route of a request of a million levels": in_message(
+        to=b"X\x01\0\0\0a" + NESTED + b"\x86", payloads=b"]K\1K\0\x86a", kind=b"K\x08"
+    ),
+    "an answer of a million levels": in_message(payloads=b"]K\1K\0" + NESTED + b"\x87a", kind=b"K\x0b"),
+    "answerers of a million levels": framed(b"K\x24X\x01\0\0\0a" + NESTED + b"\x87"),
+    "cancelled requests of a million levels": framed(b"K\x25" + NESTED + b"\x86"),
     # B4: a large index of the memo
     "LONG_BINPUT": framed(b"Nr" + HUGE + b"\x85"),
     "LONG_BINPUT in a payload": in_message(payloads=b"](" + b"N\x85" * 300 + b"Nr" + HUGE + b"\x85e"),
@@ -260,6 +283,8 @@ ATTACKS = {
     "many empty lists": framed(b"(" + b"]" * (20 * MIB) + b"t"),
     "many ints": in_message(payloads=b"](" + (b"(" + b"M\0\1" * 12 + b"t") * MIB + b"e"),
     "many names": framed(b"K\x11(" + b"X\x01\0\0\0a" * (4 * MIB) + b"t\x86"),
+    "many cancelled requests": framed(b"K\x25(" + b"K\1" * (10 * MIB) + b"t\x86"),
+    "many answers": in_message(payloads=b"](" + b"K\1K\0\x86" * (5 * MIB) + b"e", kind=b"K\x0b"),
     "much text": framed(b"X" + struct.pack("<I", 6 * MIB) + b"a" * (6 * MIB - 4) + "😀".encode() + b"\x85"),
     # Places
     "nothing": b"",

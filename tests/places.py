@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import queue
 import socket
@@ -11,9 +12,19 @@ from multiprocessing.connection import Connection
 
 from watched import WatchedLink
 
+from ipevents._ask.asking import Asking
+from ipevents._ask.calls import ask, ask_async, gather
+from ipevents._ask.target import Target
 from ipevents._core import wire
 from ipevents._core.link_state import Right
-from ipevents._core.messages import ACKNOWLEDGED, SEND_TO
+from ipevents._core.messages import (
+    ACKNOWLEDGED,
+    LAST_EVENT,
+    LAST_MESSAGE,
+    REQUEST_ALL,
+    REQUEST_GRAND_MASTER,
+    SEND_TO,
+)
 from ipevents._core.state import Stage
 from ipevents._core.topology import Up
 from ipevents._dispatch.floor import Floor
@@ -40,6 +51,7 @@ class Place:
             on_exit=lambda exc: self.exits.append(exc),
             floor=Floor(),  # each stands for a process
         )
+        self.node.asks = Asking(self.node, lambda: None)
         self.node.notices = Notices(pid)
         self.node.stage = Stage.OPEN
         self.heard = queue.Queue()
@@ -83,6 +95,36 @@ class Place:
     def send_child(self, pid, event, *args):
         self.node.outgoing.send_child(pid, event, args, {})
 
+    # Asking
+
+    @property
+    def asks(self):
+        return self.node.asks
+
+    def answer(self, event, function, threads=0):
+        self.asks.answering.add(event, function, threads)
+        return self
+
+    def ask(self, route, event, *args, timeout=None, **kwargs):
+        """Ask one process, and return the value; ``route`` as for sendTo."""
+        return ask(self.asks, Target(route=tuple(route)), event, args, kwargs, timeout)
+
+    def ask_async(self, route, event, *args, timeout=None, **kwargs):
+        return ask_async(self.asks, Target(route=tuple(route)), event, args, kwargs, timeout)
+
+    def ask_top(self, event, *args):
+        return ask(self.asks, Target(REQUEST_GRAND_MASTER), event, args, {}, None)
+
+    def ask_all(self, event, *args, timeout=None):
+        return gather(self.asks, Target(REQUEST_ALL), event, args, {}, timeout)
+
+    def look_at_deadlines(self):
+        """As the supervisor does when it wakes."""
+        with self.node.lock:
+            due = self.node.timers.take(time.monotonic() + CEILING)
+        for call in due:
+            call()
+
     # Links
 
     def link_to(self, peer):
@@ -112,6 +154,7 @@ class Place:
     def _link_closed(self, link, error):
         node = self.node
         with node.lock:
+            node.asks.link_gone(link)
             if link is not node.router.parent and link in node.router.neighbours:
                 _, notices = node.presence.child_gone(link, None)
                 node.events.tell_offlines(notices)
@@ -121,6 +164,9 @@ class Place:
         return self.closed.get(timeout=CEILING)
 
     def end(self):
+        self.asks.end_all()
+        self.asks.answering.begin_stop()
+        self.asks.answering.finish(Deadline(CEILING))
         with self.node.lock:
             self.node.stage = Stage.CLOSED
             for link in self.links:
@@ -171,6 +217,9 @@ class Raw:
         self._ours = ours
         self._limit = limit
         self._data = b""
+        self._requests = collections.deque()  # that came in a frame with others
+        self._controls = []
+        self._payloads = collections.deque()  # that came in a record with others
         if attached:
             self.attach()
 
@@ -218,6 +267,33 @@ class Raw:
             for record in self.next_records():
                 if record[0] <= SEND_TO:
                     return record[2], record[4]
+
+    def next_request(self):
+        """The next record of requests or answers: its kind, event, rest of the route and payloads."""
+        while not self._requests:
+            self._sort_next()
+        record = self._requests.popleft()
+        return record[0], record[2], record[3], record[4]
+
+    def wait_for(self, record):
+        """Wait until this control record comes."""
+        while record not in self._controls:
+            self._sort_next()
+        self._controls.remove(record)
+
+    def _sort_next(self):
+        for record in self.next_records():
+            if LAST_EVENT < record[0] <= LAST_MESSAGE:
+                self._requests.append(record)
+            elif record[0] > LAST_MESSAGE:
+                self._controls.append(record)
+
+    def next_payload(self):
+        """The kind and the payload of the next request or answer; a record may have several."""
+        while not self._payloads:
+            kind, _, _, payloads = self.next_request()
+            self._payloads += [(kind, payload) for payload in payloads]
+        return self._payloads.popleft()
 
 
 def queued(place, link):

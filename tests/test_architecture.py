@@ -53,6 +53,7 @@ ROOMS = (
     "_expectation",
     "_child",
     "_lifecycle",
+    "_ask",
     "_network",
     "_processes",
     "_node",

@@ -353,6 +353,11 @@ def test_a_pid_is_a_text_a_number_or_a_child(started, pid):
             started.on("x", print, sender=pid)
 
 
+def test_a_request_to_what_is_no_target_says_that_it_was_a_request(started):
+    with pytest.raises(TypeError, match="a request takes a pid"):
+        started.request(None, "x")
+
+
 @pytest.mark.parametrize("pids", [None, 1.5, True, b"12", {"12"}, {"12": 1}, print])
 def test_a_route_is_a_pid_or_pids_in_order(started, pids):
     with pytest.raises(TypeError, match=rf"a pid.*, not {re.escape(repr(pids))}"):

@@ -49,6 +49,16 @@ LINES = {
         r"3\. Did anybody listen\? received 3, unheard 1",
         r"4\. Did the listener fail\? jobs\(0,\): ZeroDivisionError\(.*\)",
     ],
+    "ask.py": [
+        r"one answer: 0\.25",
+        r"many: \[3\.0, 3\.0, 6\.0, 6\.0\]",
+        r"of all: \[3\.0, 3\.0\]",
+        r"ZeroDivisionError: division by zero",
+        r"NoAnswerer: request 'multiply' has no answerer: one \((?P<pid>\d+)\) does not answer 'multiply'",
+        r"RequestTimeout: request 'wait': no answer of (?P=pid) within 0\.5 s",
+        r"AnswererLost: request 'crash' is not answered, it was begun: child one \((?P=pid)\) is gone, .*",
+        r"the next process answers: 4\.0",
+    ],
     "ping_pong.py": [
         r"bubble +17 pongs, median [\d.]+ ms",
         r"sendToParents +10 pongs, median [\d.]+ ms",

@@ -57,12 +57,15 @@ def test_the_tree_in_the_docstring_is_the_tree():
     assert drawn() == real
 
 
+NOT_TEXTS = {"begun": True, "seconds": 1.5, "attempts": 2}  # by parameter: what the text needs as it is
+
+
 def made(cls: type[BaseException]) -> BaseException:
     """An exception with something else in every attribute; with a text where it has none."""
     if not isinstance(cls.__init__, types.FunctionType):
         return cls("a text")
     names = list(inspect.signature(cls.__init__).parameters)[1:]
-    return cls(*(f"its {name}" for name in names))
+    return cls(*(NOT_TEXTS.get(name, f"its {name}") for name in names))
 
 
 @pytest.mark.parametrize("copied", [lambda exc: pickle.loads(pickle.dumps(exc)), copy.copy, copy.deepcopy])
@@ -99,6 +102,42 @@ def test_a_failed_start_says_what_was_raised_and_not_where(traceback, words):
     later = ipevents.TargetFailed("1", 3, traceback, "resize")
     assert str(later) == f"child resize (1) failed, exit code 3{words}"
     assert later.traceback == traceback
+
+
+@pytest.mark.parametrize(
+    ("begun", "words"),
+    [(True, "it was begun"), (False, "it was not begun"), (None, "it may have been begun")],
+)
+def test_a_request_that_was_lost_says_who_is_gone_and_whether_it_was_begun(begun, words):
+    error = ipevents.AnswererLost("resize", "4711", "worker", -9, begun)
+    assert str(error) == (
+        f"request 'resize' is not answered, {words}: child worker (4711) is gone, exit code -9"
+    )
+    again = ipevents.AnswererLost("resize", "4711", begun=begun, attempts=3)
+    assert str(again) == (
+        f"request 'resize' is not answered, {words}: process 4711 is gone; given out 3 times"
+    )
+
+
+def test_a_request_without_an_answerer_says_why_in_printable_characters():
+    error = ipevents.NoAnswerer("resize", "4711", "\x1b[31m4711 only listens")
+    assert str(error) == r"request 'resize' has no answerer: \x1b[31m4711 only listens"
+    assert isinstance(error, LookupError)
+    assert (error.event, error.pid, error.attempts) == ("resize", "4711", 1)
+
+
+@pytest.mark.parametrize(("pid", "words"), [("4711", " of 4711"), ("", "")])
+def test_a_timeout_says_of_whom_there_was_no_answer(pid, words):
+    error = ipevents.RequestTimeout("resize", pid, 0.25)
+    assert str(error) == f"request 'resize': no answer{words} within 0.25 s"
+    assert isinstance(error, TimeoutError)
+    assert (error.errno, error.strerror, error.filename) == (None, None, None)  # it is none of the system's
+
+
+def test_what_was_raised_elsewhere_says_where_and_in_which_request():
+    error = ipevents.RemoteError("mine.Odd", "text", "its traceback", "4711", "worker", "resize")
+    assert str(error) == "mine.Odd in child worker (4711), asked for 'resize': text\nits traceback"
+    assert str(ipevents.RemoteError("mine.Odd", "text", "", "4711")) == "mine.Odd in 4711: text\n"
 
 
 def test_what_a_child_has_said_is_shown_in_printable_characters():

@@ -138,6 +138,16 @@ def test_the_two_commands_stand_on_the_first_screen():
     assert "can run code" in first_screen
 
 
+def test_what_comes_instead_of_an_answer_is_what_is_shown():
+    (program,) = [each for each in PROGRAMS if 'show("multiply"' in each]
+    (shown,) = [each for each in blocks("::") if each.startswith("0.25\n")]
+
+    printed = run(program).out
+
+    (pid,) = set(re.findall(r"work \((\d+)\)", printed))
+    assert printed == shown.replace("4718", pid)
+
+
 @pytest.mark.parametrize(("title", "cls"), [("Emitter", Emitter), ("Message", Message), ("Child", Child)])
 def test_a_class_has_the_names_and_parameters_of_its_table(title, cls):
     assert rows(title) == public(cls)
@@ -233,14 +243,20 @@ def test_each_room_has_its_paragraph_and_its_place_in_the_picture():
     assert set(re.findall(r"(\w+\.py|\w+(?=/))", picture)) >= files | folders
 
 
+def thread_name(node: ast.expr) -> str:
+    return re.sub(r"\{.*?\}", "*", ast.unparse(node).strip("f'\""))
+
+
 def started_threads() -> set[str]:
     """The names of the threads that the code starts, with ``*`` for what differs."""
     names = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "start_thread":
-                name = ast.unparse(node.args[0]).strip("f'\"")
-                names.add("ipevents-" + re.sub(r"\{.*\}", "*", name))
+                names.add("ipevents-" + thread_name(node.args[0]))
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "Thread":
+                names |= {thread_name(each.value) for each in node.keywords if each.arg == "name"}
+    names.discard("ipevents-*")  # in start_thread
     return names
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from .._exceptions import Forged, ProtocolError, shown
 from .books import are_outcomes
 from .messages import (
+    ANSWERS,
+    CANCEL,
     CHANNEL_ITEMS,
     CONTROL_ITEMS,
     EVERYTHING,
@@ -24,7 +26,9 @@ from .messages import (
     INTEREST,
     INTERESTS,
     KIND,
+    MAX_ANSWERERS,
     MAX_CAUSE,
+    MAX_IDS,
     MAX_PATH,
     MAX_TEXT,
     MORE_INTERESTS,
@@ -58,6 +62,7 @@ _FROM_BELOW = frozenset(
         FAULT,
         RETURNED,
         RAISED,
+        ANSWERS,
     }
 )
 _FROM_ABOVE = frozenset({PARENT, STOP, PROGRAM})
@@ -65,8 +70,8 @@ _FROM_ABOVE = frozenset({PARENT, STOP, PROGRAM})
 _PRIVATE = frozenset({STOP, PROGRAM, FAILED, FINISHED, FAULT, RETURNED, RAISED})
 _PUBLIC = frozenset({GOODBYE})
 # Over a control channel: from the parent, and from a child.
-_DOWN_CHANNEL = frozenset({PROBE, STOP})
-_UP_CHANNEL = frozenset({RUNS})
+_DOWN_CHANNEL = frozenset({PROBE, STOP, CANCEL})
+_UP_CHANNEL = frozenset({RUNS, CANCEL})
 
 _MAX_COUNT = 1 << 64  # frames, events, milliseconds
 _MAX_EXITCODE = 1 << 32
@@ -98,8 +103,13 @@ def _are_counts(value: Any) -> bool:
     return are_outcomes(value) and all(map(_is_count, value))
 
 
+def _are_ids(value: Any) -> bool:
+    return type(value) is tuple and 0 < len(value) <= MAX_IDS and all(map(_is_count, value))
+
+
 # By the names of CONTROL_ITEMS, where an item of one name is the same in all kinds.
 _CHECKS: dict[str, Check] = {
+    "answerers": lambda value: _is_count(value) and value <= MAX_ANSWERERS,
     "at": is_pid,
     "cause": _is_text(MAX_CAUSE),
     "event": is_name,
@@ -107,6 +117,7 @@ _CHECKS: dict[str, Check] = {
     "exitcode": lambda value: value is None or (type(value) is int and abs(value) < _MAX_EXITCODE),
     "goes_on": _is_bool,
     "gone": _is_path,
+    "ids": _are_ids,
     "limit": _is_count,
     "listener": _is_text(MAX_CAUSE),
     "milliseconds": _is_count,
@@ -153,7 +164,7 @@ def check_channel(record: Record, *, is_parent: bool) -> dict[str, Any]:
     kind = record[KIND]
     if type(kind) is not int or kind not in (_DOWN_CHANNEL if is_parent else _UP_CHANNEL):
         raise ProtocolError(f"a record of the kind {shown(kind)}, which has no place on a control channel")
-    return _items(kind, record, CONTROL_ITEMS if kind == STOP else CHANNEL_ITEMS)
+    return _items(kind, record, CHANNEL_ITEMS if kind in CHANNEL_ITEMS else CONTROL_ITEMS)
 
 
 def _items(kind: int, record: Record, table: dict[int, tuple[str, ...]]) -> dict[str, Any]:

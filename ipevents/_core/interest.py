@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .answerers import Sums
+
 
 class Change(NamedTuple):
     """What has to be announced to the parent: events to advertise and events to withdraw.
@@ -23,6 +25,7 @@ class Change(NamedTuple):
     advertise: tuple[str, ...] = ()
     withdraw: tuple[str, ...] = ()
     everything: bool | None = None
+    answers: Sums = ()  # events with how many processes answer requests of them now, see answerers.py
 
 
 class Interest:

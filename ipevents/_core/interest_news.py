@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .messages import INTEREST, KIND, MORE_INTERESTS, Record, control
+from .messages import ANSWERS, INTEREST, KIND, MORE_INTERESTS, Record, control
 
 _RECORD_BYTES = 48  # estimates: what a record costs beside its names, and a name beside its text
 _NAME_BYTES = 8
@@ -25,16 +25,17 @@ class InterestNews:
     The interest in an event changes from wanted to unwanted and back, so a second change undoes the first.
     """
 
-    __slots__ = ("_all", "_wanted")
+    __slots__ = ("_all", "_answers", "_wanted")
 
     def __init__(self) -> None:
         self._wanted: dict[str, bool] = {}
-        self._all: Callable[[], Record] | None = None
+        self._answers: dict[str, int] = {}
+        self._all: Callable[[], list[Record]] | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether the parent knows all."""
-        return self._all is None and not self._wanted
+        return self._all is None and not self._wanted and not self._answers
 
     def change(self, event: str, wanted: bool) -> None:
         """Note that the interest in an event has changed."""
@@ -45,15 +46,20 @@ class InterestNews:
         else:
             del self._wanted[event]
 
-    def anew(self, whole: Callable[[], Record]) -> None:
-        """Note that all interest is to be told: ``whole()`` is the record of what holds when it is called."""
+    def answers(self, event: str, count: int) -> None:
+        """Note how many processes answer an event now. That was another number before."""
+        if self._all is None:
+            self._answers[event] = count
+
+    def anew(self, whole: Callable[[], list[Record]]) -> None:
+        """Note that all is to be told: ``whole()`` returns the records of what holds when it is called."""
         self._all = whole
-        self._wanted = {}
+        self._wanted, self._answers = {}, {}
 
     def records(self) -> list[Record]:
         """Return the records that tell the parent all news."""
         if self._all is not None:
-            return [self._all()]
+            return self._all()
         more = tuple([event for event, wanted in self._wanted.items() if wanted])
         records = [
             control(INTEREST, event=event, wanted=False)
@@ -64,6 +70,7 @@ class InterestNews:
             records.append(control(MORE_INTERESTS, events=more))
         elif more:
             records.append(control(INTEREST, event=more[0], wanted=True))
+        records += [control(ANSWERS, event=event, answerers=count) for event, count in self._answers.items()]
         return records
 
 
@@ -71,6 +78,6 @@ def size_of(records: list[Record]) -> int:
     """Return about how many bytes these records have: more than 0, as what is written and kept needs."""
     size = 0
     for record in records:
-        names = record[1:2] if record[KIND] == INTEREST else record[1] if len(record) > 1 else ()
+        names = record[1:2] if record[KIND] in (INTEREST, ANSWERS) else record[1] if len(record) > 1 else ()
         size += _RECORD_BYTES + sum(len(name) + _NAME_BYTES for name in names)
     return size

@@ -27,7 +27,14 @@ TO_GRAND_MASTER = 4
 BROADCAST = 5
 TO_CHILD = 6
 SEND_TO = 7
-LAST_MESSAGE = SEND_TO  # a greater kind is that of a control record: see is_message
+LAST_EVENT = SEND_TO  # a greater kind is that of a request or an answer
+# Requests: to one process, along a route; to the process at the very top; to all that answer. And what comes
+# back. Their payloads begin with a number, see _payload/numbered.py.
+REQUEST = 8
+REQUEST_GRAND_MASTER = 9
+REQUEST_ALL = 10
+ANSWER = 11
+LAST_MESSAGE = ANSWER  # a greater kind is that of a control record: see is_message
 
 # What message.type says for each kind: the original's spelling (README, Message).
 TYPE_NAMES = {
@@ -38,6 +45,10 @@ TYPE_NAMES = {
     BROADCAST: "broadcast",
     TO_CHILD: "toChild",
     SEND_TO: "sendTo",
+    REQUEST: "request",
+    REQUEST_GRAND_MASTER: "requestGM",
+    REQUEST_ALL: "requestAll",
+    ANSWER: "answer",
 }
 
 # Kinds of control records. Their further items are in CONTROL_ITEMS.
@@ -70,6 +81,8 @@ RUNS = 33
 # What the function of a child came to, as the payload of a record that has the items of a message record.
 RETURNED = 34
 RAISED = 35
+ANSWERS = 36  # so many processes of the peer's subtree answer requests of this event
+CANCEL = 37  # nobody waits for the answers to these requests any more; also over a control channel
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
 CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -88,6 +101,8 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     ACKNOWLEDGED: ("number", "outcomes"),
     RESUMED: ("number", "outcomes"),
     GOODBYE: (),
+    ANSWERS: ("event", "answerers"),
+    CANCEL: ("ids",),
 }
 # The same for those that come over a control channel only.
 CHANNEL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -114,6 +129,8 @@ MAX_EVENT_BYTES = 256  # so that tables of names stay small
 MAX_ROUTE = 64  # also the greatest depth of a tree
 MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again
 MAX_INTEREST = 4096  # names of events that one neighbour wants; with more it counts as wanting every event
+MAX_ANSWERERS = 1 << 20  # below one neighbour, of one event
+MAX_IDS = 1024  # requests that are cancelled with one record
 MAX_PID = 128  # characters; the handshake allows less
 MAX_CAUSE = 1024  # characters of why an event was lost
 MAX_TEXT = 1 << 20  # characters of what a child reports of its end, a traceback for example
@@ -161,7 +178,7 @@ def check_received(kind: object, event: object, to: object, messages: object) ->
         raise ProtocolError(f"a record that claims to be the library's own event {event!r}")
     if type(messages) is not list or not messages:
         raise ProtocolError(f"a record with {shown(messages)} as its messages")
-    if to is not None and not (kind == SEND_TO and _is_rest(to)):
+    if to is not None and not (kind in (SEND_TO, REQUEST) and _is_rest(to)):
         raise ProtocolError(f"a record of the kind {TYPE_NAMES[kind]} with {shown(to)} as its route")
 
 

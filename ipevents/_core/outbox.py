@@ -291,8 +291,14 @@ class Outbox:
         news.change(event, wanted)
         self.news = None if news.is_empty else news
 
-    def put_all_interest(self, whole: Callable[[], Record]) -> None:
-        """Announce all interest anew. ``whole`` is called when that leaves, and returns the record of it."""
+    def put_answers(self, event: str, count: int) -> None:
+        """Announce how many processes answer an event now."""
+        news = self.news or InterestNews()
+        news.answers(event, count)
+        self.news = news
+
+    def put_all_interest(self, whole: Callable[[], list[Record]]) -> None:
+        """Announce all interest anew. ``whole`` is called when that leaves, and returns the records of it."""
         news = InterestNews()
         news.anew(whole)
         self.news = news

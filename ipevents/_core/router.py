@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from .decisions import NOTHING, Plan, Report
 from .messages import (
     BROADCAST,
+    REQUEST,
+    REQUEST_ALL,
+    REQUEST_GRAND_MASTER,
     TO_CHILD,
     TO_CHILDS,
     TO_GRAND_MASTER,
@@ -49,8 +52,11 @@ RULES: dict[int, Row] = {
     TO_SIBLINGS: Row(True, False, False, False, True, True, False),
     TO_GRAND_MASTER: Row(True, False, None, True, False, None, False),
     BROADCAST: Row(True, True, True, True, True, True, True),
+    REQUEST_GRAND_MASTER: Row(True, False, None, True, False, None, False),
+    REQUEST_ALL: Row(True, True, True, True, True, True, True),
 }
-# bubble is a local event and then TO_PARENTS. TO_CHILD and SEND_TO go by their route, see _follow().
+# bubble is a local event and then TO_PARENTS. TO_CHILD, SEND_TO and REQUEST go by their route, see
+# _follow(). An ANSWER goes back to whoever has brought the request.
 
 
 class Router(Topology):
@@ -126,7 +132,7 @@ class Router(Topology):
 
     def _follow(self, kind: int, event: str, route: tuple[str, ...]) -> Plan:
         """Return the plan for a message that goes from here to a child, or along a route."""
-        if kind == TO_CHILD:
+        if kind == TO_CHILD or (kind == REQUEST and not isinstance(route[0], str)):
             child: Hashable = route[0]
             link = self._links.get(child) if isinstance(child, str) else child
             known = link in self.neighbours
@@ -157,7 +163,7 @@ class Router(Topology):
         """Return the plan for a message without a route that came by ``link``; None: it starts here."""
         row = RULES[kind]
         if link is None:
-            deliver = kind == TO_GRAND_MASTER and self.up is Up.NONE
+            deliver = kind in (TO_GRAND_MASTER, REQUEST_GRAND_MASTER) and self.up is Up.NONE
             up, down = row.origin_up, row.origin_down
         elif link == self.parent:
             if row.above_deliver is None:
@@ -174,14 +180,15 @@ class Router(Topology):
             assert self.parent is not None
             forward.append(self.parent)
         elif up and self.up is Up.AWAY:
-            if kind == TO_GRAND_MASTER:
+            if kind in (TO_GRAND_MASTER, REQUEST_GRAND_MASTER):
                 report = Report(
                     f"the server {self.neighbours[self.parent].pid} is away", None, connected=False
                 )
             else:
                 lost_up = True
         if down:
-            forward += [child for child in self._links.values() if child != link and self.wants(child, event)]
+            wants = self.answers if kind == REQUEST_ALL else self.wants
+            forward += [child for child in self._links.values() if child != link and wants(child, event)]
         if link is not None:
             return Plan(deliver, tuple(forward), report, lost_up)
         only = forward[0] if len(forward) == 1 and not (deliver or report or lost_up) else None

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable
 from enum import Enum
 
 from .._exceptions import Forged, ProtocolError, shown
+from .answerers import Answerers, Sums
 from .bounded import Bounded, size_of
 from .interest import Change, Interest
 from .messages import MAX_INTEREST, MAX_PATH, check_names, is_pids
@@ -73,6 +74,7 @@ class Topology:
         self.up = Up.NONE
         self.netmap = Netmap()
         self.interest = Interest()
+        self.answerers = Answerers()
         self.neighbours: dict[Hashable, Neighbour] = {}
         self._links: dict[str, Hashable] = {}  # children by pid
         self.version = version
@@ -114,7 +116,7 @@ class Topology:
         if self._links.get(neighbour.pid) == link:  # a newer link may have taken over this name and subtree
             del self._links[neighbour.pid]
             gone = self.netmap.remove((neighbour.pid,))
-        change = self.interest.forget(link)
+        change = self.interest.forget(link)._replace(answers=self.answerers.forget(link))
         self.changed()
         return gone, change
 
@@ -372,3 +374,38 @@ class Topology:
         """
         neighbour = self.neighbours[link]
         return not neighbour.online or self.interest.wants(link, event)
+
+    # Answerers
+
+    def own_answers(self, event: str, answers: bool) -> Change:
+        """Note whether this process answers requests of an event. Returns what to announce to the parent."""
+        return self._answers_changed(self.answerers.set(_HERE, event, int(answers)))
+
+    def own_answered(self, events: Iterable[str]) -> Change:
+        """Note all events of which this process answers requests. Returns what to announce to the parent."""
+        return self._answers_changed(self.answerers.replace(_HERE, events))
+
+    def peer_answers(self, link: Hashable, event: str, count: int) -> Change:
+        """Note how many processes of a child's subtree answer an event.
+
+        Returns what to announce to the parent. Of more events than are kept for a neighbour nothing is noted:
+        they are answered, but not counted, and a request to all does not go there.
+        """
+        self._below(link)
+        if self.answerers.size(link) >= MAX_INTEREST and not self.answerers.of(link, event):
+            return Change()
+        return self._answers_changed(self.answerers.set(link, event, count))
+
+    def _answers_changed(self, sums: Sums) -> Change:
+        if sums:
+            self.changed()
+        return Change(answers=sums)
+
+    def answerers_below(self, event: str) -> int:
+        """Return how many processes below this one answer requests of an event."""
+        return self.answerers.sum(event) - self.answerers.of(_HERE, event)
+
+    def answers(self, link: Hashable, event: str) -> bool:
+        """Return whether a request to all has to go down this link, as ``wants`` does for an event."""
+        neighbour = self.neighbours[link]
+        return not neighbour.online or self.answerers.of(link, event) > 0

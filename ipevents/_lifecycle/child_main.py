@@ -75,6 +75,7 @@ def run(life: Lifecycle, launch: Launch, descriptors: list[int] | None) -> None:
     os_signals.take_in_child()
     inheritance.receive(descriptors or [])
     role = ChildRole(life, launch)
+    life.page = launch.page
     life.become_child(role, depth=launch.depth, is_worker=launch.is_worker)
     program = role.connect()
     try:
@@ -149,6 +150,7 @@ class ChildRole:
         link.role = "parent"
         self.link = link
         link.on_control = self._control
+        link.channel = None if self.up is None else self.up.channel
         link.last_words = lambda text: control(FAULT, text=text)
         with node.lock:
             if welcomed.pid != node.router.pid:  # another neighbour of the parent has our OS pid
@@ -232,7 +234,12 @@ class ChildRole:
             recheck = self._recheck = Latch()
             if life.stopping.is_set():  # read after the line above: a stop sets the latch that it finds
                 return
-            kept = life.was_started_by_user or life.node.dispatcher.wanted() or life.supervisor.children
+            kept = (
+                life.was_started_by_user
+                or life.node.dispatcher.wanted()
+                or life.asks.answered()
+                or life.supervisor.children
+            )
             if not kept and not self._wait_for_threads():
                 if self._kind == programs.FUNCTION:
                     self.report(control(FINISHED, goes_on=False))

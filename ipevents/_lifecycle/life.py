@@ -16,6 +16,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from .._ask.asking import Asking
 from .._core.state import State
 from .._links.link import Link
 from .._node.node import Node
@@ -27,6 +28,7 @@ from .._processes.role import Role, TopRole
 
 if TYPE_CHECKING:
     from .._network.public_socket import PublicSocket
+    from .._platform.shared_page import SharedPage
     from .._processes.supervisor import Supervisor
 
 JOIN_SECONDS = 0.5  # for the thread that has brought the end about to end itself
@@ -37,11 +39,16 @@ class Life:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.asks = Asking(node, lambda: self.page)
+        node.asks = self.asks
         self.options = Options()
         self.incarnation = new_incarnation()
         self.depth = 0
         self.is_worker = False
         self.role: Role = TopRole(self.wait_over)  # until another process turns out to have started this one
+        self.page: SharedPage | None = (
+            None  # in a child: what it writes for its parent, who reads it at its end
+        )
         # Of this life.
         self.supervisor: Supervisor | None = None
         self.public_socket: PublicSocket | None = None

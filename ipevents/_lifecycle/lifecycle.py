@@ -8,6 +8,7 @@ child does is in child_main.py.
 from __future__ import annotations
 
 import os
+from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from .._platform import hooks
 from .._platform.guards import told
 from .._platform.latches import Latch
 from .._platform.logs import Log
-from .._platform.threads import Deadline
+from .._platform.threads import Deadline, library_threads
 from .._processes.role import HUNG_EXITCODE, Role
 from . import drain
 from .drain import GOODBYE_SECONDS, LAST_SECONDS
@@ -238,6 +239,8 @@ class Lifecycle(Life):
         """Refuse a wait for what cannot come while the calling listener runs. Raises WouldDeadlock."""
         if self.node.dispatcher.runs_here():
             raise WouldDeadlock(f"{what} waits, and no event is delivered while a listener runs")
+        if get_ident() in library_threads:  # a callback of an Answer
+            raise WouldDeadlock(f"{what} waits, and nothing comes while a callback runs")
 
     def wait_stopped(self, timeout: float | None) -> bool:
         """Wait for ``run`` until the stop has ended, at most ``timeout`` seconds.
@@ -290,6 +293,7 @@ class Lifecycle(Life):
             # 6. In a child: wait until the main thread has left its program, or end the process here.
             role.wait_target(deadline)
             deadline = deadline.at_least(LAST_SECONDS if role.orphaned else GOODBYE_SECONDS)
+            self.asks.answering.finish(deadline)
             # 7. The listeners of all that was noticed so far run; they may still send.
             drain.run_notices(node, deadline)
             # 8. What is queued is written, with another connection where that to the server was cut.
@@ -323,6 +327,8 @@ class Lifecycle(Life):
             public_socket = self.public_socket
         for waiter in list(self.waiters):
             waiter.set()
+        self.asks.end_all()
+        self.asks.answering.begin_stop()
         if public_socket is not None:
             public_socket.begin_stop()
         if not self.opening.undoes:
@@ -426,6 +432,7 @@ class Lifecycle(Life):
         An emitter that is not open becomes this process's own, under its own name: the parent may be a server
         that loads the application and forks its workers, or a daemon that forks twice.
         """
+        self.page = None  # the parent shares it with the process that was forked, not with this one
         node = self.node
         node.forget_lock_owner()
         node.dispatcher.floor.forget_owner()

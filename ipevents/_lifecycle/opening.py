@@ -255,6 +255,7 @@ class Opening:
         life.exit = None
         life.ready_said = life.stopping_said = False
         life.stopping, life.stopped = Latch(), Latch()
+        life.asks.renew()
         self.undoes = False
 
     def _start_top(self, again: bool) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from operator import length_hint
 from typing import Any
 
-from .._core.messages import MAX_CAUSE, PROBE, RUNS, STOP, control
+from .._ask.job import carry_out
+from .._core.messages import CANCEL, MAX_CAUSE, PROBE, RUNS, STOP, control
 from .._dispatch.listener_watch import ListenerWatch
 from .._node.incoming import Incoming
 from .._platform.clock import monotonic
@@ -62,6 +63,9 @@ class ParentChannel:
         """Handle what the parent says."""
         if kind == STOP:
             self._announced(items["milliseconds"] / 1000)
+        elif kind == CANCEL:
+            parent: Any = self._life.node.router.parent
+            self._life.node.asks.cancelled(parent, items["ids"])
         elif kind == PROBE:
             self._answer(items["number"], items["limit"] / 1000)
 
@@ -109,7 +113,7 @@ class ParentChannel:
         floor = self._life.node.dispatcher.floor
         watch = self._watch
         if watch is None:
-            watch = self._watch = ListenerWatch(floor, [Incoming._deliver.__code__])
+            watch = self._watch = ListenerWatch(floor, [Incoming._deliver.__code__, carry_out.__code__])
         running = watch.look(monotonic(), limit)
         if running is None:
             floor.on_begin = self._begins

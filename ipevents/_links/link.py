@@ -72,6 +72,8 @@ class Link(Writer):
     ) -> None:
         super().__init__(name, lock)
         self.child: Any = None  # the Child of a peer that was started here, for message.child
+        self.channel: Any = None  # the ControlChannel to a parent, or to the process of a child
+        self.page: Any = None  # the SharedPage of a child's process
         self.state = LinkState()  # changed by _change() only
         # What incoming.py has decided for messages that come here, as long as the topology has this version.
         self.decisions: Bounded[Any, Any] = Bounded(_DECISIONS_BYTES)

@@ -387,6 +387,7 @@ class Client:
         node, link = self._node, self.link
         node.timers.cancel(link)
         link.forget_session(cause)
+        node.asks.link_gone(link)
         if node.stage is Stage.OPEN:
             node.router.set_up(Up.AWAY)
         link.drop_waiting(cause)

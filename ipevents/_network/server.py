@@ -319,6 +319,7 @@ class Server:
                 self._cut = [other for other in self._cut if other is not link]
                 node.timers.cancel(link)
                 link.forget_session("link-cut")
+                node.asks.link_gone(link)
                 _, notices = node.presence.child_gone(link, None)
                 node.events.tell_offlines(notices)
                 node.presence.retire(link)
@@ -355,6 +356,7 @@ class Server:
         successor = self._successors.pop(link, None)
         if successor is not None:  # _closed is not called any more, which would attach it; it will ask again
             self._hang_up(successor)
+        self._node.asks.link_gone(link)
         self._node.presence.give_up(link, "disconnected")
 
     def _hang_up(self, newcomer: _Newcomer) -> None:

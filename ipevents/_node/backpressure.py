@@ -50,6 +50,8 @@ if TYPE_CHECKING:
         """What a send has to know of a child over all its restarts: the part of ChildState used here."""
 
         handle: Any
+        pid: str
+        name: str
 
         @property
         def link(self) -> Link: ...
@@ -197,12 +199,21 @@ def _put_for_listener(node: NodeState, sends: Sends, plan: Plan, payload: Payloa
 
 
 def put_for_next(
-    node: NodeState, sends: Sends, child: Restarting, event: str, payload: Payload, size: int
+    node: NodeState,
+    sends: Sends,
+    child: Restarting,
+    event: str,
+    payload: Payload,
+    size: int,
+    *,
+    kind: int = TO_CHILD,
+    made: Callable[[Link, bool], Payload] | None = None,
 ) -> bool:
     """Keep a message for the next process of a child, which is about to be started.
 
     Waits for room as any addressed send does. Returns False, and keeps nothing, where a process runs already;
-    then the caller sends over the link. Takes the state lock.
+    then the caller sends over the link. ``made(link, waits)`` returns what is put in place of the payload,
+    just before that; ``waits`` says that what the last process wrote is still read. Takes the state lock.
     """
     with node.lock:
         while True:
@@ -216,7 +227,9 @@ def put_for_next(
             check_size(link, event, payload, size)
             outbox = child.next_outbox()
             if outbox.has_room(size):
-                outbox.put_message(node.router.header(TO_CHILD), event, payload, size)
+                if made is not None:
+                    payload = made(link, outbox is not link.outbox)
+                outbox.put_message(node.router.header(kind), event, payload, size)
                 sends.sent += 1
                 return True
             if node.dispatcher.runs_here() or get_ident() in library_threads:

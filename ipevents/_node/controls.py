@@ -16,6 +16,8 @@ from .._core.interest import Change
 from .._core.log_lines import one_line
 from .._core.messages import (
     ACKNOWLEDGED,
+    ANSWERS,
+    CANCEL,
     EVERYTHING,
     GOODBYE,
     INTEREST,
@@ -89,6 +91,8 @@ class Controls:
             ACKNOWLEDGED: self._take_acknowledgement,
             RESUMED: self._take_resumed,
             GOODBYE: self._take_goodbye,
+            ANSWERS: self._take_answers,
+            CANCEL: self._take_cancel,
         }
 
     def take(self, link: Link, record: Record) -> None:
@@ -221,6 +225,14 @@ class Controls:
             self._deliver_lifecycle(0, router.path, "online")
         for pids in paths:
             self._deliver_lifecycle(TO_PARENTS, pids, "online")
+
+    def _take_answers(self, link: Link, event: str, answerers: int) -> None:
+        """So many processes in a neighbour's subtree answer an event."""
+        self._change_interest(link, Router.peer_answers, event, answerers)
+
+    def _take_cancel(self, link: Link, ids: tuple[int, ...]) -> None:
+        """Nobody waits any more for the answers to requests that came by this link."""
+        self._node.asks.cancelled(link, ids)
 
     def _take_goodbye(self, link: Link) -> None:
         """The neighbour ends, and its session with it."""

@@ -7,14 +7,20 @@ there is no room is in ``backpressure.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .._core.bounded import size_of
 from .._core.decisions import Decision
 from .._core.messages import (
+    ANSWER,
+    LAST_EVENT,
     MAX_CAUSE,
     PAYLOADS,
     REPORT,
+    REQUEST,
+    REQUEST_ALL,
+    REQUEST_GRAND_MASTER,
     SEND_TO,
     TO_CHILD,
     Envelope,
@@ -22,6 +28,7 @@ from .._core.messages import (
     check_received,
     control,
 )
+from .._core.requests import BEYOND, BOTH, NEXT
 from .._links.link import Link
 from .._payload import forms
 from .._platform.clock import monotonic
@@ -83,7 +90,7 @@ class Forwarder:
             rest = (target, route[:-1]) if len(route) > 1 else None
             return Decision(pids, None, () if next_link is None else (next_link,), rest, report)
         reply = self._node.reply
-        if kind in (SEND_TO, TO_CHILD):
+        if kind in (SEND_TO, TO_CHILD, REQUEST, ANSWER):
             return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
         plan = router.plan(kind, event, link)
         envelope = Envelope(kind, pids, event, reply) if plan.deliver else None
@@ -99,6 +106,8 @@ class Forwarder:
         kind, path, event, to, messages = record
         node = self._node
         count = len(messages)
+        is_request = kind > LAST_EVENT
+        fail = node.asks.not_passed if is_request else self.report_back
         if size is None:
             size = sum(map(forms.size_of, messages))
         with node.lock:
@@ -109,14 +118,15 @@ class Forwarder:
                 if type(event) is list:
                     return None
                 decision = self._decided(link, kind, path, event, to)
+            if kind == REQUEST_ALL:  # first: the asker has to know how many answers come
+                node.asks.splits(link, record, len(decision.forward) + decision.lost_up)
             if decision.lost_up:
                 self._presence.lose_up(count)
                 router.parent.forwarded += count  # type: ignore[union-attr]
-                self.report_back(
-                    link, record, f"the server {node.router.neighbours[node.router.parent].pid} is away", None
-                )
+                server = node.router.neighbours[node.router.parent].pid
+                fail(link, record, f"the server {server} is away", None)
             if decision.report is not None:
-                self.report_back(link, record, decision.report.cause, decision.report.target)
+                fail(link, record, decision.report.cause, decision.report.target)
                 return "undeliverable"
             passed = (kind, decision.pids, event, decision.to, messages)
             for target in decision.forward:
@@ -124,8 +134,10 @@ class Forwarder:
                     target.forwarded += count
                     target.drop("link-cut", count)
                     node.remember(target)
+                    if is_request:
+                        fail(link, record, f"{target.title} is gone", target.name)
                     continue
-                if size > target.limit and target.is_limited and not self._fits(link, record, target):
+                if size > target.limit and target.is_limited and not self._fits(link, record, target, fail):
                     continue
                 outbox = target.outbox
                 fits = not outbox.dropping and outbox.has_room(size, count)
@@ -134,14 +146,24 @@ class Forwarder:
                 if not fits:
                     if target not in router.neighbours:
                         node.remember(target)
-                    if kind == SEND_TO or target is link:
-                        self.report_back(link, record, f"{target.title} takes nothing", target.name)
+                    if kind == SEND_TO or target is link or is_request:
+                        fail(link, record, f"{target.title} takes nothing", target.name)
                     continue
+                if is_request:
+                    passes_on = decision.to is not None or kind == REQUEST_GRAND_MASTER
+                    reach = BOTH if kind == REQUEST_ALL else BEYOND if passes_on else NEXT
+                    going = node.asks.passes(link, target, event, messages, reach)
+                    target.drop("refused", count - len(going))
+                    if not going:
+                        continue
+                    passed = (kind, decision.pids, event, decision.to, going)
                 outbox.put(passed, size)
                 self._outgoing.mark_dirty(target)
             return "" if decision.forward or decision.lost_up else "filtered"
 
-    def _fits(self, link: Link, record: Record, target: Link) -> bool:
+    def _fits(
+        self, link: Link, record: Record, target: Link, fail: Callable[[Link, Record, str, str | None], None]
+    ) -> bool:
         """Return whether the target takes messages as large as these; report them if it does not.
 
         Lock held.
@@ -152,7 +174,7 @@ class Forwarder:
         target.forwarded += len(record[PAYLOADS])
         target.drop("too-large", len(record[PAYLOADS]))
         cause = f"{largest} bytes are more than {target.title} takes ({target.limit}, socket.maxMessage)"
-        self.report_back(link, record, cause, None)
+        fail(link, record, cause, None)
         return False
 
     def report_back(self, link: Link, record: Record, cause: str, target: str | None) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 from .._core.books import FORWARDED, UNHEARD, UNREADABLE
 from .._core.decisions import Decision
 from .._core.messages import (
+    ANSWER,
     EVENT,
     KIND,
+    LAST_EVENT,
     LAST_MESSAGE,
     PAYLOADS,
     RESUMED,
@@ -86,6 +88,9 @@ class Incoming:
                     continue
                 kind, path, event, to, messages = record
                 link.received += len(messages)
+                if kind > LAST_EVENT:
+                    self._receive_request(link, record, exact)
+                    continue
                 if type(event) is list:
                     self._receive_several(link, record, exact)
                     continue
@@ -171,6 +176,30 @@ class Incoming:
             self._hold(link, decisions, events, messages)
         else:
             self._deliver_several(link, decisions, events, messages)
+
+    def _receive_request(self, link: Link, record: Record, size: int | None) -> None:
+        """Handle a record of requests or of answers, in one part for each event."""
+        kind, path, events, to, messages = record
+        if type(kind) is not int or type(messages) is not list:
+            raise ProtocolError("a record of requests that makes no sense")
+        if type(events) is list:
+            if len(events) != len(messages):
+                raise ProtocolError("a record that has not a name for each message")
+            size = None
+        for part in runs(record) if type(events) is list else (record,):
+            event, count = part[EVENT], len(part[PAYLOADS])
+            decision = link.decisions.get((kind, path, event, to))
+            if decision is None or link.decided != self._node.router.version:
+                decision = self._forwarder.decide(link, part, event)
+            cause: str | None = "link-cut" if decision is STALE else "filtered"
+            if decision.goes_on:
+                cause = self._forwarder.forward(link, part, decision, size)
+            if decision.envelope is None:
+                self._passed(link, cause, count)
+            elif self.holding and link is self._node.router.parent and kind != ANSWER:
+                self._hold(link, {event: decision}, repeat(event), part[PAYLOADS])
+            else:
+                self._node.asks.take(link, decision, part[PAYLOADS])
 
     def _passed(self, link: Link, cause: str | None, count: int) -> None:
         """Count messages that were for others only: forwarded, or dropped here for a cause."""
@@ -315,6 +344,9 @@ class Incoming:
         kind, path, event, to, messages = record
         check_received(kind, event, to, messages)
         link.received += len(messages)
+        if kind > LAST_EVENT:
+            self._node.asks.lose(link, record)
+            return
         with self._node.lock:
             if link in self._node.router.neighbours:
                 origin = self._node.router.accept(link, path)[0]
@@ -360,7 +392,7 @@ class Incoming:
             if not self.held.is_dropped:
                 self._release_held()
                 for event, payload in zip(events, messages, strict=False):
-                    self._deliver(link, decisions[event], [payload], gathers=True)
+                    self._deliver_held(link, decisions[event], payload)
                 return
         with self._node.lock:  # under which a stop drops what is held
             if not self.held.is_dropped:
@@ -381,11 +413,19 @@ class Incoming:
             messages = self.held.take()
         try:
             for link, decision, payload in messages:
-                self._deliver(link, decision, [payload], gathers=True)
+                self._deliver_held(link, decision, payload)
         finally:
             self.held.released.set()
             if messages:
                 messages[0][0].release()
+
+    def _deliver_held(self, link: Link, decision: Decision, payload: Payload) -> None:
+        """Call the listeners for one message that was held, or have one request answered."""
+        envelope = decision.envelope
+        if envelope is not None and envelope.kind > LAST_EVENT:
+            self._node.asks.take(link, decision, [payload])
+        else:
+            self._deliver(link, decision, [payload], gathers=True)
 
     def drop_held(self) -> None:
         """Count what waits for an ``online`` that was never announced as lost, and also what still comes.

@@ -10,8 +10,8 @@ Locks. ``lock`` (the state lock) guards router, outboxes, ``state`` and the list
 from __future__ import annotations
 
 from _thread import get_ident
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core.books import Counters, add
 from .._core.neighbour_names import Names
@@ -24,6 +24,74 @@ from .._links.link import Link
 from .._platform.host import process_name
 from .._platform.state_lock import StateLock
 from .._platform.timers import Timers
+
+if TYPE_CHECKING:
+    from .._core.decisions import Decision
+    from .._core.messages import Payload, Record
+    from .._core.requests import BegunLast
+
+
+class Asks(Protocol):
+    """What the node calls for requests and answers; ``_ask/asking.py`` has it."""
+
+    def answered(self) -> Iterable[str]:
+        """Return the events of which this process answers requests."""
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters of requests. State lock held."""
+
+    def take(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
+        """Handle requests, or answers, that are for this process. In the reader thread of the link."""
+
+    def passes(
+        self, link: Link, target: Link, event: str, messages: list[Payload], reach: int
+    ) -> list[Payload]:
+        """Note requests that go on from ``link`` to ``target``, and return them as they are to be put there.
+
+        ``reach``: as for ``Requests.put``.
+        State lock held. One that may not go on is answered with an error, and left out.
+        """
+
+    def splits(self, link: Link, record: Record, copies: int) -> None:
+        """Tell the asker that requests to all go on in so many copies, and whether one is answered here.
+
+        State lock held.
+        """
+
+    def not_passed(self, link: Link, record: Record, cause: str, target: str | None) -> None:
+        """Answer requests with an error, because they cannot go on. State lock held."""
+
+    def lose(self, link: Link, record: Record) -> None:
+        """Handle a request, or an answer, for whose large buffers there is no memory."""
+
+    def cancelled(self, link: Link, ids: tuple[int, ...]) -> None:
+        """Note that nobody waits any more for the answers to requests that came by this link."""
+
+    def child_started(self, link: Link) -> None:
+        """Tell a child whose process was just started what was cancelled of that which waits for it.
+
+        State lock held.
+        """
+
+    def asker_ended(self, link: Link) -> None:
+        """Begin nothing more for a child whose process has ended. What it wrote is still read.
+
+        State lock held.
+        """
+
+    def link_gone(
+        self,
+        link: Link,
+        exitcode: int | None = None,
+        begun: BegunLast | None = None,
+        *,
+        goes_on: bool = False,
+        cause: BaseException | None = None,
+    ) -> None:
+        """End all requests that went down a link whose process is gone, and all that came by it.
+
+        State lock held. Arguments as for ``Requests.gone``. ``cause`` is what is reported of the child.
+        """
 
 
 class NodeState:
@@ -38,6 +106,7 @@ class NodeState:
     fail: Callable[..., None]  # Errors.fail
     error: Callable[..., None]  # Errors.report
     peer_error: Callable[..., None]  # Errors.report_peer
+    asks: Asks  # assigned by the lifecycle
 
     def __init__(self, pid: str, reply: Callable[..., None], on_first_use: Callable[[], None]) -> None:
         self.lock = StateLock(self._deferred_failed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._core.decisions import Plan, Report
-from .._core.messages import MAX_PID, MAX_ROUTE, TO_CHILD, check_event, is_pid
+from .._core.messages import LAST_EVENT, MAX_PID, MAX_ROUTE, REQUEST, TO_CHILD, check_event, is_pid
 from .._core.state import Stage
 from .._exceptions import NotConnected, SendError, UnknownProcess, shown
 from .._links.link import Link
@@ -25,7 +25,7 @@ def plan_message(node: NodeState, kind: int, event: str, route: tuple[str, ...] 
     if node.stage is not Stage.OPEN:
         node.check_stage(node.dispatcher.runs_here())
     event = check_event(event, sending=True)
-    target: Any = route[0] if route and kind == TO_CHILD else None
+    target: Any = route[0] if route and kind in (TO_CHILD, REQUEST) else None
     if isinstance(target, Link):
         if target not in node.router.neighbours:
             raise NoProcess
@@ -33,15 +33,15 @@ def plan_message(node: NodeState, kind: int, event: str, route: tuple[str, ...] 
         _check_route(route, node.router.names)
     plan = node.router.plan_here(kind, event, route)
     if plan.report is not None:
-        raise refusal(event, plan.report)
+        raise refusal(event, plan.report, "event" if kind <= LAST_EVENT else "request")
     return plan
 
 
-def refusal(event: str, report: Report) -> SendError:
+def refusal(event: str, report: Report, what: str = "event") -> SendError:
     """Turn a report of the router into the exception that the caller gets."""
     if not report.connected:
-        return NotConnected(f"event {event!r} was not sent: {report.cause}")
-    return UnknownProcess(f"event {event!r} was not sent: {report.cause}")
+        return NotConnected(f"{what} {event!r} was not sent: {report.cause}")
+    return UnknownProcess(f"{what} {event!r} was not sent: {report.cause}")
 
 
 def _check_route(route: tuple[str, ...], own: set[str]) -> None:

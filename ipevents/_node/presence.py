@@ -10,8 +10,10 @@ from typing import Any
 
 from .._core.interest import Change
 from .._core.messages import (
+    ANSWERS,
     EVERYTHING,
     INTERESTS,
+    MAX_ANSWERERS,
     MAX_INTEREST,
     OFFLINE,
     ONLINE,
@@ -43,6 +45,7 @@ class Presence:
         self._shared: Link | None = None  # the parent in whose outbox the shares are
         self._shares = Shares()
         self._wants_everything = False  # what the parent was told last of all interest: every event
+        self._told_answers: set[str] = set()  # events of which the parent knows how many answer them
 
     def rename(self, pid: str) -> None:
         """Take over another pid that was agreed on, and send it to the children."""
@@ -60,6 +63,7 @@ class Presence:
         router = node.router
         node.announced = True
         router.own_interests([name for name in node.dispatcher.wanted() if name not in _PRIVATE])
+        router.own_answered(node.asks.answered())
         if router.up is Up.OPEN:
             self._tell_interest()
         self.tell_up(control(ONLINE, path=router.path))
@@ -78,8 +82,8 @@ class Presence:
         parent.outbox.put_all_interest(self._all_interest)
         parent.prompt()
 
-    def _all_interest(self) -> Record:
-        """Return the record that tells the parent what is wanted here and below at this moment.
+    def _all_interest(self) -> list[Record]:
+        """Return the records that tell the parent what is wanted, and answered, here and below.
 
         Where these are more names than the parent would keep, it is told that every event is wanted. Called
         when that record leaves.
@@ -87,7 +91,13 @@ class Presence:
         interest = self._node.router.interest
         names = interest.all()
         self._wants_everything = interest.is_everything or len(names) > MAX_INTEREST
-        return control(EVERYTHING) if self._wants_everything else control(INTERESTS, events=names)
+        first = control(EVERYTHING) if self._wants_everything else control(INTERESTS, events=names)
+        sums = self._node.router.answerers.sums()[:MAX_INTEREST]
+        self._told_answers = {event for event, _ in sums}
+        return [
+            first,
+            *(control(ANSWERS, event=event, answerers=min(count, MAX_ANSWERERS)) for event, count in sums),
+        ]
 
     def advertise(self, change: Change) -> None:
         """Let the parent be told which events began or ceased to be wanted, here and below.
@@ -99,6 +109,15 @@ class Presence:
         if router.up is not Up.OPEN or change == Change():
             return
         parent: Any = router.parent
+        for event, count in change.answers:
+            if event not in self._told_answers and len(self._told_answers) >= MAX_INTEREST:
+                continue  # more than the parent would keep, which takes that for a forged record
+            if count:
+                self._told_answers.add(event)
+            else:
+                self._told_answers.discard(event)
+            parent.outbox.put_answers(event, min(count, MAX_ANSWERERS))
+            parent.prompt()
         if change.everything is not None:
             self._tell_interest()
         elif not self._wants_everything:
@@ -188,6 +207,14 @@ class Presence:
         with lock:
             if node.announced and node.stage is Stage.OPEN:
                 self.advertise(node.router.own_interest(event, listens(event)))
+
+    def answers_changed(self, event: str, answers: bool) -> None:
+        """Advertise that this process answers requests of an event now, or does not any more. Lock held."""
+        node = self._node
+        if not answers:
+            self._on_unheard()
+        if node.announced and node.stage is Stage.OPEN:
+            self.advertise(node.router.own_answers(event, answers))
 
     # Links that are gone
 

@@ -42,6 +42,7 @@ def snapshot(node: Node, restarts: int, waiting: Callable[[], int]) -> dict[str,
             "undeliverable": node.incoming.controls.undeliverable,
             "refused": dict(node.refusals.counts),
             "faults": dict(node.errors.faults),
+            "requests": node.asks.stats(),
             "links": {link.name: of_link(link) for link in links},
             "past": shown(node.past),
         }

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from .._core.messages import MAX_TEXT, Payload
 from .._core.wire import FRAME_BYTES, MAX_FRAME_BYTES
-from .._exceptions import RemoteError, Unpicklable
+from .._exceptions import RemoteError, Unpicklable, UnreadablePayload, shown
 from .._platform.guards import foreign, told
 from .._platform.signal_exceptions import interrupts_main
 from . import forms
@@ -64,10 +64,17 @@ def value_of(payload: Payload) -> Any:
     return args[0]
 
 
-def raise_again(payload: Payload) -> NoReturn:
-    """Raise what was raised in the other process, with a RemoteError as its cause, or that RemoteError."""
-    (pickled, *told_of), _ = forms.decode(payload)
-    remote = RemoteError(*told_of)
+def raise_again(payload: Payload, name: str = "", event: str = "", attempts: int = 1) -> NoReturn:
+    """Raise what was raised in the other process, with a RemoteError as its cause, or that RemoteError.
+
+    ``name`` is that of the process, ``event`` and ``attempts`` are those of the request.
+    """
+    args, _ = forms.decode(payload)
+    if len(args) != 5 or not all(type(arg) is str for arg in args[1:]):
+        raise UnreadablePayload(f"what was raised came as {shown(args)}")
+    pickled, *told_of = args
+    type_name, text, traceback, pid = told_of
+    remote = RemoteError(type_name, text, traceback, pid, name, event, attempts)
     if pickled is None:
         raise remote
     try:
@@ -76,4 +83,7 @@ def raise_again(payload: Payload) -> NoReturn:
         raise remote from None
     if not isinstance(exc, Exception):  # a KeyboardInterrupt there is none here
         raise remote
-    raise exc from remote
+    try:
+        raise exc from remote
+    finally:
+        del exc, remote  # the traceback has this frame

@@ -50,6 +50,7 @@ from .._payload.inheritance import Inheritance
 from .._platform.clock import monotonic
 from .._platform.latches import Latch
 from .._platform.logs import Log
+from .._platform.shared_page import SharedPage
 from .._platform.threads import Deadline
 from .._transport.stream import Stream
 from .control_channel import ControlChannel
@@ -122,10 +123,13 @@ class ChildState:
         # by the pid of that process still go into the outbox of the link, and are lost.
         self._next: Outbox | None = None
         self._has_program = False  # the outbox of the link begins with PROGRAM, for a process to be started
+        # Of its process, to be read after the end of that as well, until the next start or the final end.
+        self.page: SharedPage | None = None
         self._forget_start()
 
     def _forget_start(self) -> None:
         """Give all fields that concern one start their first values, with a new key id and a new token."""
+        self.close_page()
         self.contact = Contact.AWAITED
         self.key_id = os.urandom(8)
         self.token = os.urandom(32)
@@ -222,7 +226,7 @@ class ChildState:
 
     def watch_over(self, channel: ControlChannel) -> None:
         """Take the control channel to a process that was started, and begin its vigil. State lock held."""
-        self.channel = channel
+        self.channel = self.link.channel = channel
         if self.hang_timeout is not None:
             self.vigil = Vigil(self.hang_timeout)
             self.ask()
@@ -238,7 +242,14 @@ class ChildState:
         self.vigil = None
         if self.channel is not None:
             self.channel.close()
-            self.channel = None
+            self.channel = self.link.channel = None
+
+    def close_page(self) -> None:
+        """Let go of the page of its last process, which has ended. A late reader gets zeros."""
+        page, self.page = self.page, None
+        if page is not None:
+            self.link.page = None
+            page.close()
 
     def exited(self, code: int | None, now: float) -> None:
         """Note that its process has ended with this exit code. State lock held."""

@@ -15,12 +15,14 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.callable_names import failure
 from .._core.child_states import Phase
 from .._core.log_lines import one_line
-from .._core.messages import Record
+from .._core.messages import CANCEL, Record
+from .._core.requests import begun_nothing
+from .._core.restarts import Restart
 from .._core.state import Stage
 from .._exceptions import LinkError, ProcessError, ProtocolError, StartFailed, Unpicklable, WorkerRefused
 from .._links.link import Link
@@ -29,6 +31,7 @@ from .._payload.inheritance import Inheritance
 from .._platform import streams
 from .._platform.clock import monotonic
 from .._platform.logs import Log
+from .._platform.shared_page import SharedPage
 from .._platform.signal_resend import AGAIN_SECONDS
 from .._platform.threads import Deadline
 from .child_socket import ChildSocket
@@ -163,10 +166,11 @@ class Children:
             child.starts_now(monotonic())
             self._socket.expect(child)
         ours, theirs = socket.socketpair()
-        process = None
+        process = page = None
         try:
+            page = SharedPage.create()
             channel = ControlChannel(
-                ours, partial(self._vigils.told, child), partial(self._misled, child), is_to_parent=False
+                ours, partial(self._heard, child), partial(self._misled, child), is_to_parent=False
             )
             launch = Launch(
                 self._socket.address,
@@ -178,28 +182,37 @@ class Children:
                 child.start_method,
                 child.stop_grace,
                 theirs,
+                page,
             )
             inherited = child.inherited.passed(child.start_method)
             process = ChildProcess(self._child_main, launch, child.name, inherited)
-            self._started(child, process, channel)
+            self._started(child, process, channel, page)
         except BaseException:  # of a signal handler, where there is a process
             if process is not None and child.process is None:
                 process.discard()
             if child.channel is None:
                 ours.close()
+            if page is not None and child.page is None:
+                page.close()
             raise
         finally:
             theirs.close()
+            if page is not None:
+                page.close_descriptor()
         log.debug("= %s started", child.title)
 
-    def _started(self, child: ChildState, process: ChildProcess, channel: ControlChannel) -> None:
+    def _started(
+        self, child: ChildState, process: ChildProcess, channel: ControlChannel, page: SharedPage
+    ) -> None:
         """Note that the process runs: from here on it has its name and is watched.
 
         Where a stop began meanwhile, it is killed at once.
         """
         with self._node.lock:
             child.started(process)
+            child.page = child.link.page = page
             child.watch_over(channel)
+            self._node.asks.child_started(child.link)
             child.link.wake_waiters()
             self._socket.name(child, str(process.pid))
             child.warn_at = monotonic() + SILENT_SECONDS
@@ -210,6 +223,13 @@ class Children:
                 child.kill_at = monotonic()
 
     # What children report: in the readers of their links, but what comes over a control channel
+
+    def _heard(self, child: ChildState, kind: int, items: dict[str, Any]) -> None:
+        """Handle what a child sends over its control channel. In the supervisor's thread."""
+        if kind == CANCEL:
+            self._node.asks.cancelled(child.link, items["ids"])
+        else:
+            self._vigils.told(child, kind, items)
 
     def _misled(self, child: ChildState, error: ProtocolError) -> None:
         """Report that a child has sent what cannot come over a control channel, and hang up on it.
@@ -296,6 +316,7 @@ class Children:
             child.end_channel()
             with self._node.lock:
                 self._end(child)
+            child.close_page()
             child.ends_waits()
             self._node.events.notify(child.ends_expectations)
         self.close()
@@ -353,6 +374,7 @@ class Children:
             with self._node.lock:
                 if child.alive:
                     child.exited(code, monotonic())
+                    self._node.asks.asker_ended(child.link)
             child.end_channel()
             log.debug("= %s ended with %s", child.title, code)
         # What it wrote is read first, also where a forked helper keeps its end open.
@@ -397,6 +419,12 @@ class Children:
                 explicit=child.explicit,
             )
             errors = child.failures(online, stopping, decision)
+            begun = None if child.page is None else child.page.begun_last
+            if not online:  # what it was sent waited in it for its online
+                begun = begun_nothing
+            goes_on = isinstance(decision, Restart)
+            why = errors[0] if errors else None
+            self._node.asks.link_gone(link, code, begun, goes_on=goes_on, cause=why)
             goes_on = child.goes_next(decision, child.exited_at)
             self._node.events.tell_offlines(notices)
             if not goes_on:
@@ -419,6 +447,8 @@ class Children:
     def _end(self, child: ChildState) -> None:
         """Remove a child that will not be started again, and retire its link. State lock held."""
         self._states.remove(child)
+        # No process has what is left.
+        self._node.asks.link_gone(child.link, child.exitcode, begun_nothing, cause=child.error)
         child.link.drop("link-cut", child.ends())
         child.link.drop_waiting("link-cut")
         self._node.presence.retire(child.link)
@@ -429,6 +459,7 @@ class Children:
         Called after ``_end``, when all else is reported.
         """
         child.inherited = Inheritance()  # lets go of the objects that it passed to its processes
+        child.close_page()
         child.ends_waits()
         self._node.events.notify(child.ends_expectations)
         self._on_empty()

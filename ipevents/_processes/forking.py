@@ -182,7 +182,7 @@ class _Server:
         """Return the next request; None, and no further one is expected, where the owner has closed."""
         assert self._control is not None
         fixed = len(Request._fields)
-        most = fixed + 1 + MAX_DESCRIPTORS["forkserver"]  # 1: the control channel
+        most = fixed + 2 + MAX_DESCRIPTORS["forkserver"]  # 2: the control channel and the page
         data, descriptors, _, _ = socket.recv_fds(
             self._control, REQUEST.size + MAX_TOLD, most, socket.MSG_CMSG_CLOEXEC
         )

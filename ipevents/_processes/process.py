@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from .._exceptions import WorkerRefused
 from .._platform import streams
 from .._platform.clock import sleep
+from .._platform.shared_page import SharedPage
 from .._platform.threads import start_thread
 from .pidfds import Gone, Held, open_pidfd
 from .preparation import UNKNOWN_EXITCODE, check_interpreter, own_start, quiet_start
@@ -43,6 +44,7 @@ class Launch(NamedTuple):
     start_method: str
     stop_grace: float = 1.0  # seconds that a stop leaves the program to notice it
     channel: socket.socket | None = None  # the child's end of the control channel
+    page: SharedPage | None = None  # what the child writes for its parent to read after its end
 
     def __repr__(self) -> str:
         return f"<Launch depth {self.depth} of {self.parent_pid}>"

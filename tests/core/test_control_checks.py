@@ -5,18 +5,23 @@ from __future__ import annotations
 import pytest
 
 from ipevents._core import control_checks
-from ipevents._core.control_checks import check_control
+from ipevents._core.control_checks import check_channel, check_control
 from ipevents._core.messages import (
+    ANSWERS,
+    CANCEL,
     CHANNEL_ITEMS,
     CONTROL_ITEMS,
     GOODBYE,
     INTEREST,
+    MAX_IDS,
     ONLINE,
     PARENT,
+    PROBE,
     PROGRAM,
     RAISED,
     REPORT,
     RETURNED,
+    RUNS,
     STOP,
     control,
 )
@@ -73,3 +78,24 @@ def test_the_error_names_the_value_and_its_item_and_is_short():
         check_control((REPORT, (), "x" * 10_000, "a", None, ""), is_parent=False, is_public=False)
     assert "as its event" in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("is_parent", [True, False])
+def test_requests_are_cancelled_over_a_control_channel_from_both_sides(is_parent):
+    assert check_channel((CANCEL, (1, 2)), is_parent=is_parent) == {"ids": (1, 2)}
+    for ids in [(), [1], (-1,), (True,), ("1",), (1 << 64,), tuple(range(MAX_IDS + 1)), None]:
+        with pytest.raises(ProtocolError):
+            check_channel((CANCEL, ids), is_parent=is_parent)
+
+
+@pytest.mark.parametrize("is_parent", [True, False])
+@pytest.mark.parametrize("record", [(ANSWERS, "x", 1), (ONLINE, ("a",)), (GOODBYE,), (8,), (11,)])
+def test_nothing_else_that_goes_over_a_link_has_a_place_on_a_control_channel(is_parent, record):
+    with pytest.raises(ProtocolError, match="no place"):
+        check_channel(record, is_parent=is_parent)
+
+
+def test_only_a_parent_asks_over_a_control_channel_and_only_a_child_answers():
+    for kind, is_parent in ((PROBE, False), (STOP, False), (RUNS, True)):
+        with pytest.raises(ProtocolError, match="no place"):
+            check_channel((kind, 1, 1), is_parent=is_parent)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ipevents._core import grammar
 from ipevents._core.grammar import DEPTH, MAX_DEPTH, PICKLE_PROTOCOL, check
-from ipevents._core.messages import CONTROL_ITEMS
+from ipevents._core.messages import CONTROL_ITEMS, LAST_MESSAGE
 from ipevents._core.outbox import OVERHEAD
 from ipevents._core.wire import FRAME_BYTES, decode, encode
 from ipevents._exceptions import ProtocolError
@@ -48,7 +48,7 @@ def messages(draw):
     if draw(st.booleans()):
         event = [f"{event}{number % 5}" for number in range(len(payloads))]
     to = draw(st.none() | st.tuples(TEXTS, PATHS))
-    return (draw(st.integers(1, 7)), draw(PATHS), event, to, payloads)
+    return (draw(st.integers(1, LAST_MESSAGE)), draw(PATHS), event, to, payloads)
 
 
 CONTROLS = st.one_of(
@@ -61,6 +61,8 @@ CONTROLS = st.one_of(
     st.tuples(st.just(24), TEXTS, st.booleans()),
     st.tuples(st.just(28), NUMBERS, st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS)).map(list),
     st.just((30,)),
+    st.tuples(st.just(36), TEXTS, NUMBERS),
+    st.tuples(st.just(37), st.lists(NUMBERS, min_size=1, max_size=9).map(tuple)),
 )
 
 
@@ -76,7 +78,7 @@ def test_a_record_of_each_kind_arrives_as_it_is(records):
 
 def test_there_is_such_a_record_for_each_kind():
     kinds = {record[0] for records in hostile.records_of_all_kinds() for record in records}
-    assert kinds >= {*CONTROL_ITEMS, 1, 7, 23}
+    assert kinds >= {*CONTROL_ITEMS, 1, 7, 8, 9, 10, 11, 23}
 
 
 @pytest.mark.parametrize("frame", HONEST, ids=range(len(HONEST)))

@@ -9,14 +9,19 @@ import pytest
 
 from ipevents._core import messages
 from ipevents._core.messages import (
+    ANSWER,
     BROADCAST,
     CHANNEL_ITEMS,
     CONTROL_ITEMS,
     INTEREST,
+    LAST_EVENT,
     LAST_MESSAGE,
     MAX_PID,
     MAX_ROUTE,
     OFFLINE,
+    REQUEST,
+    REQUEST_ALL,
+    REQUEST_GRAND_MASTER,
     SEND_TO,
     TO_CHILD,
     TO_PARENTS,
@@ -47,6 +52,7 @@ NO_KINDS = {
     "MESSAGE_ITEMS",
     "NUMBER",
     "OUTCOMES",
+    "LAST_EVENT",
     "LAST_MESSAGE",
 } | {name for name in vars(messages) if name.startswith("MAX_")}
 
@@ -113,7 +119,7 @@ def test_a_received_record_of_each_kind_passes(kind):
     [
         (0, "hello", None),
         (-1, "hello", None),
-        (8, "hello", None),
+        (12, "hello", None),
         (OFFLINE, "hello", None),
         (True, "hello", None),
         (1.0, "hello", None),
@@ -127,6 +133,15 @@ def test_a_received_record_of_each_kind_passes(kind):
         (BROADCAST, "parent", None),
         (TO_CHILD, "error", None),
         (TO_CHILD, "hello", ("a", ("b",))),
+        (REQUEST, "online", None),
+        (REQUEST, "error", None),
+        (REQUEST, "hello", ()),
+        (REQUEST, "hello", ("a", ())),
+        (REQUEST, "hello", ("a", (1,))),
+        (REQUEST, "hello", ("a", ("b",) * (MAX_ROUTE + 1))),
+        (REQUEST_GRAND_MASTER, "hello", ("a", ("b",))),
+        (REQUEST_ALL, "hello", ("a", ("b",))),
+        (ANSWER, "hello", ("a", ("b",))),
         (SEND_TO, "hello", ()),
         (SEND_TO, "hello", ("a",)),
         (SEND_TO, "hello", ("a", ())),
@@ -153,6 +168,11 @@ def test_a_received_record_without_messages_is_refused(messages):
 def test_interest_in_what_is_no_name_is_refused(events):
     with pytest.raises(ProtocolError):
         check_names(events)
+
+
+@pytest.mark.parametrize("kind", [SEND_TO, REQUEST])
+def test_what_goes_along_a_route_may_have_the_rest_of_it(kind):
+    check_received(kind, "hello", ("a", ("b", "c")), [b""])
 
 
 # Messages
@@ -308,7 +328,7 @@ KINDS = {
 
 
 def test_no_two_kinds_of_records_share_a_number():
-    assert len(KINDS) == len(set(KINDS.values())) == 27
+    assert len(KINDS) == len(set(KINDS.values())) == 33
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -317,6 +337,12 @@ def test_a_record_is_a_message_if_its_kind_has_a_name_for_users(name):
     record = (kind, ("a",), "x", None, [(), ()])
     assert is_message(record) == (kind in TYPE_NAMES)
     assert count_messages([record, record]) == (4 if kind in TYPE_NAMES else 0)
+
+
+def test_the_kinds_of_events_come_first_and_those_of_requests_and_answers_next():
+    requests = {REQUEST, REQUEST_GRAND_MASTER, REQUEST_ALL, ANSWER}
+    assert {kind for kind in TYPE_NAMES if kind > LAST_EVENT} == requests
+    assert max(TYPE_NAMES) == LAST_MESSAGE
 
 
 @pytest.mark.parametrize("kind", [None, "x", (1,), 1.0, True])

@@ -363,7 +363,7 @@ def test_however_often_all_interest_is_announced_it_is_told_once():
     outbox = Outbox()
     for number in range(1000):
         outbox.put_interest("x", True)
-        outbox.put_all_interest(lambda number=number: (INTERESTS, (f"{number}",)))
+        outbox.put_all_interest(lambda number=number: [(INTERESTS, (f"{number}",))])
     assert outbox.count == 1
     assert outbox.take() == [(INTERESTS, ("999",))]
     assert outbox.take() == []
@@ -586,7 +586,7 @@ class Counted:
         elif step == "interest":
             outbox.put_interest("x", bool(number % 2))
         elif step == "interests":
-            outbox.put_all_interest(lambda: (INTERESTS, ("x", "y")))
+            outbox.put_all_interest(lambda: [(INTERESTS, ("x", "y"))])
         elif step == "acknowledgement":
             outbox.put_acknowledgement(number, (0, 0, 0, 0))
         elif step == "dropping":

@@ -3,10 +3,14 @@ from __future__ import annotations
 import pytest
 from fabric import middle_of
 
+from ipevents._core import topology
 from ipevents._core.decisions import Plan, Report
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
     BROADCAST,
+    REQUEST,
+    REQUEST_ALL,
+    REQUEST_GRAND_MASTER,
     SEND_TO,
     TO_CHILD,
     TO_CHILDS,
@@ -23,7 +27,10 @@ AWAY = Report("the server parent is away", None, connected=False)
 
 
 def middle(up: Up = Up.OPEN) -> Router:
-    return middle_of(Router("me"), up)
+    router = middle_of(Router("me"), up)
+    router.peer_answers("a link", "x", 1)
+    router.peer_answers("deaf link", "x", 2)
+    return router
 
 
 def from_here(kind: int, event: str = "x") -> tuple[Header, str]:
@@ -62,6 +69,17 @@ TABLE = [
     (BROADCAST, "deaf link", Up.OPEN, True, ("parent", "a", "b")),
     (BROADCAST, "a link", Up.NONE, True, ("b",)),
     (BROADCAST, "parent link", Up.OPEN, True, ("a", "b")),
+    (REQUEST_GRAND_MASTER, None, Up.OPEN, False, ("parent",)),
+    (REQUEST_GRAND_MASTER, None, Up.NONE, True, ()),
+    (REQUEST_GRAND_MASTER, "a link", Up.OPEN, False, ("parent",)),
+    (REQUEST_GRAND_MASTER, "a link", Up.NONE, True, ()),
+    (REQUEST_GRAND_MASTER, "parent link", Up.OPEN, False, ()),
+    (REQUEST_ALL, None, Up.OPEN, False, ("parent", "a", "deaf")),
+    (REQUEST_ALL, None, Up.NONE, False, ("a", "deaf")),
+    (REQUEST_ALL, "a link", Up.OPEN, True, ("parent", "deaf")),
+    (REQUEST_ALL, "b link", Up.OPEN, True, ("parent", "a", "deaf")),
+    (REQUEST_ALL, "a link", Up.NONE, True, ("deaf",)),
+    (REQUEST_ALL, "parent link", Up.OPEN, True, ("a", "deaf")),
 ]
 
 
@@ -88,7 +106,7 @@ def test_the_table_has_every_kind_at_every_place():
         assert (kind, "parent", Up.OPEN) in places
 
 
-@pytest.mark.parametrize("kind", [TO_PARENTS, TO_SIBLINGS, BROADCAST])
+@pytest.mark.parametrize("kind", [TO_PARENTS, TO_SIBLINGS, BROADCAST, REQUEST_ALL])
 def test_in_an_outage_what_goes_up_is_lost(kind):
     plan = middle(Up.AWAY).plan_here(kind, "z")
     assert plan == Plan(False, (), None, True, *from_here(kind, "z"))
@@ -104,10 +122,11 @@ def test_in_an_outage_what_comes_from_below_is_delivered_here():
     assert middle(Up.AWAY).plan(BROADCAST, "x", "a link") == Plan(True, ("b link",), None, True)
 
 
+@pytest.mark.parametrize("kind", [TO_GRAND_MASTER, REQUEST_GRAND_MASTER])
 @pytest.mark.parametrize("link", [None, "a link"])
-def test_in_an_outage_nobody_stands_in_for_the_grand_master(link):
-    assert middle(Up.AWAY).plan(TO_GRAND_MASTER, "x", link) == Plan(
-        False, (), AWAY, False, *(() if link else from_here(TO_GRAND_MASTER))
+def test_in_an_outage_nobody_stands_in_for_the_grand_master(link, kind):
+    assert middle(Up.AWAY).plan(kind, "x", link) == Plan(
+        False, (), AWAY, False, *(() if link else from_here(kind))
     )
 
 
@@ -123,6 +142,32 @@ def test_a_child_that_is_not_online_yet_gets_everything():
     assert router.plan_here(TO_CHILDS, "z").forward == ("new link",)
     router.online("new link", ("new",))
     assert router.plan_here(TO_CHILDS, "z").forward == ()
+
+
+def test_a_request_to_all_goes_down_where_it_is_answered_and_not_where_the_event_is_only_wanted():
+    router = middle(Up.NONE)
+    assert router.plan_here(REQUEST_ALL, "y").forward == ()
+    router.add_child("new link", "new")
+    assert router.plan_here(REQUEST_ALL, "y").forward == ("new link",)
+    router.online("new link", ("new",))
+    assert router.plan_here(REQUEST_ALL, "y").forward == ()
+    router.peer_answers("b link", "y", 1)
+    assert router.plan_here(REQUEST_ALL, "y").forward == ("b link",)
+
+
+def test_of_more_events_than_are_kept_the_further_ones_are_answered_and_not_counted(monkeypatch):
+    monkeypatch.setattr(topology, "MAX_INTEREST", 2)
+    router = middle(Up.NONE)
+    router.peer_answers("b link", "y", 1)
+    router.peer_answers("b link", "z", 1)
+
+    assert router.peer_answers("b link", "too many", 1) == Change()
+    assert router.answerers_below("too many") == 0
+    router.peer_answers("b link", "z", 3)
+    assert router.answerers_below("z") == 3
+    router.peer_answers("b link", "y", 0)
+    router.peer_answers("b link", "one more", 1)
+    assert router.answerers_below("one more") == 1
 
 
 # Kept decisions
@@ -142,6 +187,9 @@ CHANGES = {
     "a child wants more": lambda router: router.peer_interest("deaf link", "x", True),
     "a child wants less": lambda router: router.peer_interest("a link", "x", False),
     "a child wants something else": lambda router: router.peer_interests("a link", ("z",)),
+    "a child answers": lambda router: router.peer_answers("b link", "x", 1),
+    "a child answers no more": lambda router: router.peer_answers("a link", "x", 0),
+    "this process answers": lambda router: router.own_answers("x", True),
     "the server goes": lambda router: router.set_up(Up.AWAY),
     "this process has another name": lambda router: router.rename("new"),
 }
@@ -186,21 +234,28 @@ def test_a_name_of_ours_at_the_end_of_a_route_is_no_hop(name):
     assert router.plan_here(SEND_TO, "x", ("b", name)) == _along((SEND_TO, ("me",), None))
 
 
+def test_a_request_goes_along_a_route_as_a_message_does():
+    router = middle()
+    assert router.plan_here(REQUEST, "x", ("b",)) == _along((REQUEST, ("me",), None))
+    rest = ("target", ("target", "next"))
+    assert router.plan_here(REQUEST, "x", ("target", "next", "b")) == _along((REQUEST, ("me",), rest))
+    assert router.plan_here(REQUEST, "x", ("stranger",)).report is not None
+
+
 def test_a_message_to_a_child_has_no_route():
     assert middle().plan_here(TO_CHILD, "x", ("b",)) == _along((TO_CHILD, ("me",), None))
 
 
-def test_a_message_to_a_child_may_go_by_its_link_while_that_is_there():
+@pytest.mark.parametrize("kind", [TO_CHILD, REQUEST])
+def test_a_message_to_a_child_may_go_by_its_link_while_that_is_there(kind):
     router = middle()
-    plan = router.plan_here(
-        TO_CHILD, "x", ("b link",)
-    )  # not a pid, see fabric.py: any value but a text is one
+    plan = router.plan_here(kind, "x", ("b link",))  # not a pid, see fabric.py: any value but a text is one
     assert plan.report is not None
     link = object()
     router.add_child(link, "new")
-    assert router.plan_here(TO_CHILD, "x", (link,)).only is link
+    assert router.plan_here(kind, "x", (link,)).only is link
     router.remove_child(link)
-    assert router.plan_here(TO_CHILD, "x", (link,)).report is not None
+    assert router.plan_here(kind, "x", (link,)).report is not None
 
 
 def _along(header: Header) -> Plan:

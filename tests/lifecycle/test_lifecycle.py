@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from ipevents import Closed, Emitter, ForkedError, WouldDeadlock
 from ipevents._core.messages import FAULT
 from ipevents._core.state import Event, Stage, State
 from ipevents._lifecycle import drain
+from ipevents._platform.threads import start_thread
 from ipevents._processes import supervisor
 from ipevents._processes.role import HUNG_EXITCODE
 
@@ -244,6 +246,71 @@ def test_a_wait_is_refused_in_a_listener_before_anything_else_is_looked_at(life)
     life.check_join()  # the end of a child is known after a stop as well
 
 
+def test_a_wait_is_refused_in_a_thread_of_the_library_as_well(life):
+    """A callback of an Answer runs in the thread that would bring what is waited for."""
+    checks = {
+        "waiting": lambda: life.check_wait("waiting"),
+        "join()": life.check_join,
+        "result()": lambda: life.check_join("result()"),
+        "run()": lambda: life.wait_stopped(0.0),
+    }
+    refused = queue.SimpleQueue()
+
+    def waits():
+        for what, check in checks.items():
+            try:
+                check()
+            except WouldDeadlock as exc:
+                refused.put((what, str(exc)))
+
+    start_thread("test", waits).join(CEILING_SECONDS)
+    for what in checks:
+        found, text = refused.get(timeout=0)
+        assert found == what
+        assert text.startswith(f"{what} waits, and nothing comes while a callback runs")
+    life.check_wait("waiting")
+    life.check_join()
+
+
+def test_in_a_callback_of_an_answer_neither_an_event_nor_a_child_is_waited_for(emitter):
+    def work() -> None:
+        import threading
+
+        from ipevents import ipem
+
+        ipem.answer("x", lambda message: 1)
+        ipem.start()
+        threading.Event().wait()
+
+    emitter.options(useSocket=False, restart=False).start()
+    child = emitter.worker(work)
+    waits = {
+        "join()": lambda: child.join(0.0),
+        "result()": lambda: child.result(0.0),
+        "waiting for an event": lambda: emitter.waitFor("x", timeout=0.0),
+        "run()": lambda: emitter.run(0.0),
+    }
+    refused = queue.SimpleQueue()
+
+    def callback(answer):
+        for what, wait in waits.items():
+            try:
+                wait()
+                refused.put((what, None))
+            except BaseException as exc:
+                refused.put((what, exc))
+
+    answer = child.requestAsync("x")
+    answer.add_done_callback(callback)
+    try:
+        found = [refused.get(timeout=CEILING_SECONDS) for _ in waits]
+    finally:
+        emitter.stop()
+    for what, (waited, exc) in zip(waits, found, strict=True):
+        assert (waited, type(exc)) == (what, WouldDeadlock)
+        assert what in str(exc)
+
+
 def test_in_a_fork_no_child_is_waited_for(life):
     life.node.stage = Stage.FORKED
     with pytest.raises(ForkedError):
@@ -305,6 +372,14 @@ def test_an_emitter_that_never_ran_is_the_forks_own_and_another_incarnation():
     life.abandon()
     assert life.node.stage is Stage.NEW
     assert life.incarnation != before
+
+
+def test_a_process_that_a_child_forks_does_not_write_the_page_of_the_child(life):
+    """Its parent would take that for what the child has begun."""
+    life.page = object()
+    life.become_child(Role(), depth=1, is_worker=False)
+    life.abandon()
+    assert life.page is None
 
 
 # The next life

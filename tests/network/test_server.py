@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 import pytest
 from starters import in_child
 
+from ipevents._ask.asking import Asking
 from ipevents._core import wire
 from ipevents._core.handshake import HUNG_UP, WRONG_KEY, Agreement, Identity, Refusal
 from ipevents._core.messages import MAX_ROUTE, ONLINE, TO_PARENTS
@@ -61,6 +62,7 @@ class Serving:
             on_exit=lambda exc: None,
             floor=Floor(),
         )
+        self.node.asks = Asking(self.node, lambda: None)
         self.node.notices = Notices("server")
         self.node.stage = Stage.OPEN
         self.node.announced = True

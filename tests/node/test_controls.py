@@ -14,6 +14,8 @@ from places import CEILING, FULL, attach, join, queued, settle
 from ipevents._core.control_checks import check_control
 from ipevents._core.messages import (
     ACKNOWLEDGED,
+    ANSWERS,
+    CANCEL,
     CONTROL_ITEMS,
     EVERYTHING,
     FAILED,
@@ -22,6 +24,7 @@ from ipevents._core.messages import (
     GOODBYE,
     INTEREST,
     INTERESTS,
+    MAX_IDS,
     MAX_INTEREST,
     MAX_PID,
     MAX_TEXT,
@@ -99,6 +102,7 @@ BELOW = {
     "interests": (INTERESTS, ("x",)),
     "more interests": (MORE_INTERESTS, ("x",)),
     "everything": (EVERYTHING,),
+    "answers": (ANSWERS, "x", 2),
     "online": (ONLINE, ("child",)),
     "online of a grandchild": (ONLINE, ("leaf", "child")),
     "offline": (OFFLINE, ("child",), ("leaf",), 0),
@@ -132,6 +136,38 @@ def test_interest_goes_up_when_it_begins_and_when_it_ends_and_not_in_between(rel
         relay.parent.outbox.clear()
     take(relay, relay.child, (INTERESTS, ("y", "z")))
     assert sorted(queued(relay, relay.parent)) == [(INTEREST, "x", False), (INTEREST, "z", True)]
+
+
+def test_how_many_answer_goes_up_as_a_sum_whenever_it_changes(relay):
+    with relay.node.lock:
+        relay.node.router.own_answers("x", True)
+    take(relay, relay.child, (ANSWERS, "x", 2))
+    assert queued(relay, relay.parent) == [(ANSWERS, "x", 3)]
+    with relay.node.lock:
+        relay.parent.outbox.clear()
+    take(relay, relay.child, (ANSWERS, "x", 2))
+    assert queued(relay, relay.parent) == []
+    take(relay, relay.child, (ANSWERS, "x", 0))
+    assert queued(relay, relay.parent) == [(ANSWERS, "x", 1)]
+
+
+def test_more_answerers_than_there_can_be_are_refused(relay):
+    take(relay, relay.child, (ANSWERS, "x", 1 << 20))
+    refuses(relay, relay.child, (ANSWERS, "x", (1 << 20) + 1))
+
+
+def test_a_cancelled_request_that_is_not_here_is_remembered_until_it_comes(relay):
+    take(relay, relay.child, (CANCEL, (5, 7)))
+    take(relay, relay.parent, (CANCEL, (5,)))  # of both sides
+    early = [
+        (link.name, number) for link, those in relay.node.asks.answering._early.items() for number in those
+    ]
+    assert early == [("child", 5), ("child", 7), ("top", 5)]
+
+
+def test_no_more_requests_are_cancelled_with_one_record_than_that(relay):
+    take(relay, relay.child, (CANCEL, tuple(range(MAX_IDS))))
+    refuses(relay, relay.child, (CANCEL, tuple(range(MAX_IDS + 1))))
 
 
 def test_an_online_is_passed_on_and_delivered_and_only_a_childs_own_is_answered(relay):
@@ -266,6 +302,8 @@ GOOD = {
     ACKNOWLEDGED: ("child", (0, (0, 0, 0, 0)), {"number": {"zero"}, "outcomes": set()}),
     RESUMED: ("child", (0, (0, 0, 0, 0)), {"number": set(), "outcomes": set()}),
     GOODBYE: ("child", (), {}),
+    ANSWERS: ("child", ("x", 1), {"event": {*TEXTS}, "answerers": {"zero", "one"}}),
+    CANCEL: ("child", ((1, 2),), {"ids": {"a tuple of a number"}}),
 }
 WRONG_ITEMS = [
     pytest.param(kind, name, wrong, id=f"{kind}-{name}-{wrong}")
@@ -286,6 +324,8 @@ def tables(place):
             router.netmap.announced(),
             router.interest.all(),
             router.interest.is_everything,
+            router.answerers.sums(),
+            list(place.node.asks.answering._early),
             {link: (each.pid, each.online, each.below) for link, each in router.neighbours.items()},
             router.names.copy(),
             router.parent_names.copy(),
@@ -343,13 +383,13 @@ def test_no_record_has_more_items_or_fewer(wired, kind):
         refuses(wired, getattr(wired, sender), (kind, *values[:-1]))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in GOOD if kind not in (REPORT, ACKNOWLEDGED)])
+@pytest.mark.parametrize("kind", [kind for kind in GOOD if kind not in (REPORT, ACKNOWLEDGED, CANCEL)])
 def test_nobody_says_what_only_the_other_side_may_say(wired, kind):
     sender, values, _ = GOOD[kind]
     refuses(wired, wired.parent if sender == "child" else wired.child, (kind, *values))
 
 
-@pytest.mark.parametrize("kind", [8, 15, 16.0, float(ONLINE), 999, float("inf"), HUGE], ids=range(7))
+@pytest.mark.parametrize("kind", [12, 15, 16.0, float(ONLINE), 999, float("inf"), HUGE], ids=range(7))
 def test_a_kind_that_there_is_not_is_refused(wired, kind):
     refuses(wired, wired.child, (kind, ("new", "child")))
 

@@ -10,6 +10,7 @@ from places import CEILING, Raw, free, inside, jam, join, queued, settle, watch_
 from ipevents._core.books import FORWARDED, UNHEARD
 from ipevents._core.interest import Change
 from ipevents._core.messages import (
+    ANSWERS,
     BROADCAST,
     EVERYTHING,
     INTEREST,
@@ -49,6 +50,48 @@ def test_interest_is_told_and_withdrawn_over_all_levels(line):
     leaf.node.dispatcher.remove("x", listener)
     settle(*line)
     assert "x" not in top.node.router.interest.of(top.link_to(middle))
+
+
+def test_how_many_answer_is_told_over_all_levels(line):
+    top, middle, leaf = line
+    leaf.answer("x", lambda message: 1)
+    middle.answer("x", lambda message: 1)
+    settle(*line)
+    assert top.node.router.answerers_below("x") == 2
+    assert middle.node.router.answerers_below("x") == 1
+    leaf.asks.answering.remove("x")
+    settle(*line)
+    assert top.node.router.answerers_below("x") == 1
+
+
+def test_of_more_events_than_the_parent_keeps_the_rest_is_not_told_and_the_link_stays(line, monkeypatch):
+    monkeypatch.setattr("ipevents._node.presence.MAX_INTEREST", 3)
+    monkeypatch.setattr("ipevents._core.topology.MAX_INTEREST", 3)
+    top, middle, leaf = line
+    for event in "abc":
+        leaf.answer(event, lambda message: 1)
+    settle(*line)
+    middle.answer("d", lambda message: 1)
+    middle.answer("a", lambda message: 1)
+    settle(*line)
+    below = top.node.router.answerers_below
+    assert [below(event) for event in "abcd"] == [2, 1, 1, 0]
+    leaf.asks.answering.remove("b")
+    settle(*line)
+    middle.answer("e", lambda message: 1)  # there is room now
+    settle(*line)
+    assert [below(event) for event in "abcde"] == [2, 0, 1, 0, 1]
+    assert top.closed.empty()
+
+
+def test_after_a_reconnect_a_parent_is_told_the_sums_of_all(relay):
+    with relay.node.lock:
+        relay.node.router.peer_answers(relay.child, "x", 2)
+        relay.node.router.own_answers("y", True)
+        relay.parent.outbox.clear()
+        relay.node.presence._tell_interest()
+    told = [tuple(record) for record in queued(relay, relay.parent)]
+    assert [record for record in told if record[0] == ANSWERS] == [(ANSWERS, "x", 2), (ANSWERS, "y", 1)]
 
 
 @pytest.mark.parametrize("event", [*sorted(RESERVED_EVENTS), "error"])

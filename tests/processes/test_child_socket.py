@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from ipevents import Emitter
+from ipevents._ask.asking import Asking
 from ipevents._core.handshake import HUNG_UP, Identity, Refusal
 from ipevents._core.restarts import RestartPolicy
 from ipevents._core.topology import Up
@@ -33,6 +34,7 @@ class Children:
 
     def __init__(self) -> None:
         self.node = Node("1", reply=ignore, on_first_use=ignore, on_exit=ignore)
+        self.node.asks = Asking(self.node, lambda: None)
         self.socket = ChildSocket(self.node, incarnation=1, on_attached=ignore)
         self.links: list[Link] = []
 

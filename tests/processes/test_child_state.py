@@ -15,6 +15,7 @@ from ipevents._core.outbox import Outbox
 from ipevents._core.restarts import GiveUp, NoRestart, Restart, RestartPolicy
 from ipevents._options import Options, child_options
 from ipevents._platform.clock import monotonic
+from ipevents._platform.shared_page import SharedPage
 from ipevents._platform.threads import Deadline
 from ipevents._processes import child_state as module
 from ipevents._processes import programs
@@ -88,6 +89,18 @@ def test_each_start_has_a_token_of_its_own():
     one.starts_now(1.0)
     assert one.key_id != first[0]
     assert one.token != first[1]
+
+
+def test_the_page_of_a_process_is_kept_until_the_next_start():
+    one = running()
+    page = one.page = SharedPage()
+    page.begin(0, 4711)
+    one.exited(-9, 0.0)
+    one.goes_next(Restart(1.0), 0.0)
+    assert one.page.begun_last("x") == (0, 4711)
+    one.starts_now(1.0)
+    assert one.page is None
+    assert page.begun_last("x") == (0, 0)
 
 
 def test_a_start_that_was_not_attached_is_read_when_it_can_be_no_more():

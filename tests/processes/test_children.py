@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import os
 import signal
+import sys
 
 import pytest
 
 from ipevents import Emitter, ProtocolError, StartFailed
+from ipevents._core.child_states import Phase
 from ipevents._core.messages import FAILED, STOP
 from ipevents._links.link import Link
 from ipevents._platform.threads import Deadline
@@ -79,3 +84,128 @@ def test_a_client_reports_nothing_of_its_process(emitter, record):
             link.end()
     assert link.join(Deadline(CEILING_SECONDS))
     assert not emitter.stopping
+
+
+# The shared page
+
+
+@pytest.fixture(params=["forkserver", "spawn"])
+def either(request):
+    """An emitter that starts children by one method or the other."""
+    options = {"useSocket": False, "delayRestart": 0, "maxRestarts": 2, "startMethod": request.param}
+    with Emitter().options(options) as emitter:
+        yield emitter
+
+
+def begin_and_die():
+    from ipevents import ipem
+
+    page = ipem._life.page
+    page.begin(0, 4711)
+    page.begin(page.lane_of("own"), 4712)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_child_wrote_on_its_page_is_read_after_it_was_killed(either):
+    either.options(delayRestart=60_000)  # its process is gone, and no other one has begun
+    with either.expecting("error", CEILING_SECONDS, lambda message, error: type(error) is StartFailed) as got:
+        state = either.worker(begin_and_die, restart=True)._state
+    assert got.message.args[0].exitcode == -signal.SIGKILL
+    assert state.phase is Phase.WAITING
+    assert state.page.begun_last("other") == (0, 4711)
+    assert state.page.begun_last("own") == (1, 4712)
+
+
+def begin_and_wait():
+    from ipevents import ipem
+
+    ipem._life.page.begin(0, os.getpid())
+    ipem.sendToParents("begun", os.getpid())
+    signal.pause()
+
+
+def test_each_start_has_a_page_of_its_own(either):
+    with either.expecting("begun", CEILING_SECONDS) as first:
+        child = either.worker(begin_and_wait, restart=True)
+    state, seen = child._state, []
+    before, attach_early = state.page, state.attach_early
+    assert before.begun_last("x") == (0, first.message.args[0])
+
+    def look():  # it has begun nothing, as it has no connection yet
+        seen.append(state.page.begun_last("x"))
+        attach_early()
+
+    state.attach_early = look
+    with either.expecting("begun", CEILING_SECONDS) as second:
+        child.process.kill()
+    assert seen == [(0, 0)]
+    assert second.message.args != first.message.args
+    assert state.page.begun_last("x") == (0, second.message.args[0])
+    assert before.begun_last("x") == (0, 0), "the page of a process that is gone is let go"
+
+
+def test_the_page_is_let_go_with_the_child(emitter):
+    with emitter.expecting("begun", CEILING_SECONDS):
+        child = emitter.worker(begin_and_wait)
+    page = child._state.page
+    child.kill()
+    assert child.join(CEILING_SECONDS)
+    assert child._state.page is None
+    assert page.begun_last("x") == (0, 0)
+
+
+def count_with_and_without():
+    from ipevents import ipem
+
+    counts = [len(os.listdir("/dev/fd"))]
+    ipem._life.page.close()
+    counts.append(len(os.listdir("/dev/fd")))
+    ipem.sendToParents("counts", *counts)
+    signal.pause()
+
+
+def test_after_the_start_each_process_keeps_for_the_page_what_its_mapping_needs(either):
+    """It is given back when the page is let go."""
+    kept = int(sys.version_info < (3, 13))  # descriptors that a mapping keeps
+    with either.expecting("counts", CEILING_SECONDS) as got:
+        child = either.worker(count_with_and_without)
+    assert got.message.args[0] == got.message.args[1] + kept
+    gc.collect()
+    before = len(os.listdir("/dev/fd"))
+    child._state.page.close()
+    assert len(os.listdir("/dev/fd")) == before - kept
+
+
+def test_without_a_page_there_is_no_child(either, monkeypatch):
+    def refuse():
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.SharedPage, "create", refuse)
+        with pytest.raises(OSError, match="no descriptor"):
+            either.worker(signal.pause)
+        assert len(either._life.supervisor.children) == 0
+    assert either.worker(signal.pause).alive
+
+
+def test_a_start_that_fails_keeps_no_page_and_no_descriptor(emitter, monkeypatch):
+    emitter.worker(signal.pause)
+    pages, create = [], module.SharedPage.create
+
+    def noted():
+        pages.append(create())
+        return pages[0]
+
+    def refuse(main, launch, *_):
+        launch.page.begin(0, 5)
+        raise OSError(errno.EAGAIN, "refused")
+
+    monkeypatch.setattr(module.SharedPage, "create", noted)
+    monkeypatch.setattr(module, "ChildProcess", refuse)
+    gc.collect()
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="refused"):
+        emitter.worker(signal.pause)
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) == before
+    assert pages[0].begun_last("x") == (0, 0)

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from ipevents._ask.asking import Asking
 from ipevents._node.node import Node
 from ipevents._platform.clock import monotonic
 from ipevents._platform.threads import Deadline, main_ident
@@ -33,6 +34,7 @@ class Watched(TopRole):
         self.looks = 0
         self.again_after = 0.0
         self.node = node = Node("1", reply=ignore, on_first_use=ignore, on_exit=ignore)
+        node.asks = Asking(node, lambda: None)
         self.supervisor = Supervisor(
             node,
             depth=0,

@@ -111,7 +111,8 @@ def observe():
         "timers": signal.getitimer(signal.ITIMER_REAL),
         "descriptors": _descriptors(),
         "stdin": _stream(sys.__stdin__) if sys.__stdin__ and not sys.__stdin__.closed else "closed",
-        "sys.stdin": (sys.stdin.name if sys.stdin else None, sys.stdin.read() if sys.stdin else None),
+        # The number of the descriptor depends on what else was opened before it.
+        "sys.stdin": (type(sys.stdin.name).__name__, sys.stdin.read()) if sys.stdin else None,
         "stdout": _stream(sys.stdout),
         "stderr": _stream(sys.stderr),
         "stdout is the first": sys.stdout is sys.__stdout__,

@@ -190,6 +190,22 @@ def test_a_thousand_locks_are_no_burden_for_the_start(method):
     assert lines(text, method) == ["(1000, True)"]
 
 
+def test_as_many_connections_as_the_fork_server_takes_arrive_with_those_of_the_library():
+    text = """
+    from ipevents._payload.inheritance import MAX_DESCRIPTORS
+
+    def count(ends):
+        for end in ends:
+            end.send(None)
+        ipem.sendToParents("answer", len(ends))
+
+    with ipem:
+        pipes = [context.Pipe(duplex=False) for _ in range(MAX_DESCRIPTORS["forkserver"])]
+        say(answer(count, [there for _, there in pipes]), len([here.recv() for here, _ in pipes]))
+    """
+    assert lines(text, "forkserver") == ["(240,) 240"]
+
+
 @METHODS
 def test_more_connections_than_a_start_passes_on_are_refused_with_the_limit(method):
     text = """

@@ -1,0 +1,511 @@
+"""Answering requests: the functions that do it, and the requests that wait for them here.
+
+A function without threads runs as a listener does: in the reader thread of the link, on the floor, one at a
+time in a process. One with threads has lanes, see lanes.py.
+
+Locks: the state lock guards ``_answerers``, ``_early`` and ``_absent`` where they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._core.decisions import Decision, Plan
+from .._core.messages import ANSWER, REQUEST, REQUEST_ALL, Envelope, Message, Payload
+from .._core.requests import CANCELLED, LOST, MAX_OPEN, NO_ANSWERER, OVERDUE, REFUSED, SPLIT
+from .._links.link import Link
+from .._node.backpressure import ANY_LIMIT
+from .._payload.forms import size_of
+from .._payload.numbered import numbered, numbers_of
+from .._platform.clock import monotonic
+from .._platform.logs import Log
+from .._platform.threads import Deadline
+from .job import Answer, Job, Sink, carry_out, mark_running, running_here, tell
+from .lanes import Lanes
+
+if TYPE_CHECKING:
+    from .._node.node import Node
+    from .._platform.shared_page import SharedPage
+
+log = Log("ipevents.life")
+
+SHORT_SECONDS = 0.001  # answers of jobs that take less are written together (README, Asking)
+MAX_EARLY = 10_000  # cancelled requests that have not come yet
+QUEUED_BYTES = 64 << 20  # of requests that wait for threads, as much as an outbox holds
+_LATEST = (1 << 63) - 1  # deadline that can be written, see numbered.py
+_BATCH = 64  # requests between two looks at the clock
+DISPATCHER = 0  # the lane of all events that are answered without threads, see shared_page.py
+
+
+class Answerer:
+    """A function that answers one event, and its threads if it has any."""
+
+    __slots__ = ("function", "lane", "lanes", "plan")
+
+    def __init__(self, function: Callable[..., Any], lane: int | None) -> None:
+        self.function = function
+        self.plan = Plan()  # of the answers, as long as this process has the same name
+        self.lanes: Lanes | None = None
+        self.lane = lane  # in the shared page; None where that does not tell
+
+
+class Answering:
+    """The answering side of one node. ``page()`` is what this process shares with its parent, or None."""
+
+    def __init__(self, node: Node, page: Callable[[], SharedPage | None]) -> None:
+        self._node = node
+        self._page = page
+        self._answerers: dict[str, Answerer] = {}
+        self._early: dict[Link, dict[int, None]] = {}  # cancelled before they came, or were begun
+        self._absent: set[Link] = set()  # their processes have ended; what they wrote is still read
+        self._counted: set[tuple[Link, int]] = set()  # requests to all of which the asker was told to wait
+        self._own: dict[int, Sink] = {}  # requests of this process that its own threads are to answer
+        self._waiting: dict[tuple[Link | None, int], Job] = {}  # for threads
+        self._forgotten: set[str] = set()  # events of which the page does not tell what has begun
+        self._had_threads: dict[str, bool] = {}  # by event, when it was answered last
+        self._queued = 0  # bytes of requests that wait for threads
+        self.answered = 0  # requests that were carried out
+
+    # The functions
+
+    def events(self) -> list[str]:
+        """Return the events that are answered here."""
+        return list(self._answerers)
+
+    def answers(self, event: str) -> bool:
+        """Return whether an event is answered here."""
+        return event in self._answerers
+
+    def add(self, event: str, function: Callable[..., Any], threads: int) -> None:
+        """Let a function answer requests of an event. Raises ValueError where one does already."""
+        node = self._node
+        with node.lock:
+            if event in self._answerers:
+                raise ValueError(
+                    f"requests of {event!r} are answered here already; ipem.unanswer({event!r}) ends that"
+                )
+            lane = self._lane_for(event, threads)
+            self._answerers[event] = self._answerer(event, function, threads, lane)
+            node.presence.answers_changed(event, True)
+
+    def _lane_for(self, event: str, threads: int) -> int | None:
+        """Return the lane of an event in the shared page. Lock held.
+
+        What was answered with threads and is without, or the other way round, has none: what has begun would
+        be in either.
+        """
+        page = self._page()
+        if page is None:
+            return None
+        has_threads = threads > 0
+        if self._had_threads.setdefault(event, has_threads) != has_threads:
+            page.forget(event)
+            self._had_threads[event] = has_threads
+            self._forgotten.add(event)
+        if event in self._forgotten:
+            return None
+        return page.lane_of(event) if threads else DISPATCHER
+
+    def _answerer(self, event: str, function: Callable[..., Any], threads: int, lane: int | None) -> Answerer:
+        answerer = Answerer(function, lane)
+        if threads:
+            work, begins = partial(self._work, answerer), partial(self._begins, answerer)
+            answerer.lanes = Lanes(event, threads, self._node.lock, work, begins)
+        return answerer
+
+    def remove(self, event: str) -> bool:
+        """Answer requests of an event no more. Returns whether any was answered.
+
+        What waits for a thread gets the error for that, what runs goes on.
+        """
+        node = self._node
+        with node.lock:
+            answerer = self._answerers.pop(event, None)
+            if answerer is None:
+                return False
+            node.presence.answers_changed(event, False)
+        if answerer.lanes is not None:
+            for job in answerer.lanes.close():
+                if not self._unqueued(job):
+                    continue
+                self._say(job, NO_ANSWERER, (f"{event!r} is not answered any more by {node.place()}",))
+        return True
+
+    # Requests that come
+
+    def counts_here(self, link: Link, event: str, numbers: list[int]) -> bool:
+        """Note, and return, whether these requests to all are answered here. Lock held.
+
+        They may wait for the ``online`` of this process before ``take`` is called with each of them.
+        """
+        is_answered = event in self._answerers
+        if is_answered:
+            self._counted.update([(link, number) for number in numbers])
+        return is_answered
+
+    def take(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
+        """Answer requests that came by a link. In its reader thread. Raises ProtocolError."""
+        envelope: Any = decision.envelope
+        event = envelope.event
+        numbers = [(number, deadline and here(deadline)) for number, deadline in map(numbers_of, messages)]
+        answerer = self._answerers.get(event)
+        was_counted = self._was_counted(link, numbers) if decision.goes_on else None
+        if link.ended or self._node.dispatcher.ended:
+            link.end_here("stopped", len(messages))
+        elif answerer is None:
+            self._unanswered(link, envelope, [number for number, _ in numbers], was_counted)
+        elif envelope.kind == REQUEST_ALL and was_counted is False:  # only since the asker was told
+            link.turn_out(0, len(messages))
+        elif answerer.lanes is not None:
+            for (number, deadline), payload in zip(numbers, messages, strict=True):
+                self._queue(answerer.lanes, Job(link, number, deadline, envelope, payload))
+            link.delivered += len(messages)
+        else:
+            self._answer_in_turn(link, envelope, answerer, numbers, messages)
+
+    def _was_counted(self, link: Link, numbers: list[tuple[int, int]]) -> bool:
+        """Return whether the asker waits for the answers to these requests to all from here."""
+        keys = {(link, number) for number, _ in numbers}
+        with self._node.lock:
+            was_counted = not self._counted.isdisjoint(keys)
+            self._counted -= keys
+        return was_counted
+
+    def _unanswered(
+        self, link: Link, envelope: Envelope, numbers: list[int], was_counted: bool | None
+    ) -> None:
+        """Say that nobody answers here. A request to all gets no answer from here then.
+
+        ``was_counted`` is None where such a request goes no further, so that the asker was told nothing yet.
+        """
+        event, node = envelope.event, self._node
+        link.turn_out(0, len(numbers))
+        if envelope.kind == REQUEST_ALL and not was_counted:
+            if was_counted is None:
+                self._put_small(link, event, [numbered(number, SPLIT, (-1,)) for number in numbers])
+            return
+        heard = node.dispatcher.listens_to(event)
+        does = "only listens to" if heard else "does not answer"
+        why = f"{node.place()} {does} {event!r}"
+        self._put_small(link, event, [numbered(number, NO_ANSWERER, (why,)) for number in numbers])
+
+    def _answer_in_turn(
+        self,
+        link: Link,
+        envelope: Envelope,
+        answerer: Answerer,
+        numbers: list[tuple[int, int]],
+        messages: list[Payload],
+    ) -> None:
+        """Answer requests on the floor, one after the other."""
+        node = self._node
+        dispatcher, outgoing = node.dispatcher, node.outgoing
+        pid, function = node.router.pid, answerer.function
+        header = node.router.header(ANSWER)
+        plan = answerer.plan
+        if plan.header is not header:
+            plan = answerer.plan = Plan(header=header, event=envelope.event)
+        # Numbers of other askers are unknown to the parent, and would hide those of its own requests.
+        page = self._page() if link is node.router.parent else None
+        count = 0
+        dispatcher.enter(gathers=len(messages) > 1)
+        try:
+            dispatcher.floor.left = left = iter(messages)
+            unwritten = monotonic()
+            for payload in left:
+                if dispatcher.ended or link.ended:
+                    break
+                number, deadline = numbers[count]
+                count += 1
+                job = Job(link, number, deadline, envelope, payload)
+                if (deadline or self._early or self._absent) and self._is_dropped(job):
+                    continue
+                if page is not None and answerer.lane is not None:
+                    page.begin(answerer.lane, number)
+                try:
+                    answer = carry_out(job, function, pid)
+                except SystemExit as exc:  # it ends the process, as in a listener, and there is no answer
+                    dispatcher.failed(exc, Message(envelope, ()), function)
+                    continue
+                self.answered += 1
+                if answer[1] > ANY_LIMIT or not outgoing.offer_answer(job, link, plan, *answer):
+                    self._put(job, answer)
+                if monotonic() - unwritten > SHORT_SECONDS:
+                    outgoing.write_dirty()
+                    if not count % _BATCH and link.turn.is_long():
+                        dispatcher.leave()
+                        link.turn.breathe()
+                        dispatcher.enter(gathers=True)
+                        dispatcher.floor.left = left
+                    unwritten = monotonic()
+        finally:
+            dispatcher.leave()
+            link.delivered += count
+        if count < len(messages):
+            link.end_here("stopped", len(messages) - count)
+
+    def answer_own(self, job: Job) -> None:
+        """Answer a request of this process itself: in this thread, or in one of the lanes."""
+        event = job.envelope.event
+        answerer = self._answerers.get(event)
+        if answerer is None:
+            self._say(job, NO_ANSWERER, (f"{self._node.place()} does not answer {event!r} itself",))
+            return
+        assert job.sink is not None
+        self._own[job.number] = job.sink
+        if answerer.lanes is not None:
+            self._queue(answerer.lanes, job)
+        else:
+            dispatcher = self._node.dispatcher
+            outer = dispatcher.entered()
+            try:
+                dispatcher.enter()
+                self._carry_out(job, answerer.function)
+                dispatcher.leave()
+            except BaseException:  # Ctrl-C in the function, say
+                self._own.pop(job.number, None)
+                dispatcher.leave_to(outer)
+                raise
+
+    # One request
+
+    def _carry_out(self, job: Job, function: Callable[..., Any]) -> None:
+        """Call the function for a request, and put the answer. On the floor, or in a lane."""
+        if self._is_dropped(job):
+            return
+        try:
+            answer = carry_out(job, function, self._node.router.pid)
+            self.answered += 1
+        except SystemExit as exc:  # it ends the process, as in a listener, and there is no answer
+            message = Message(job.envelope, ())
+            self._node.dispatcher.failed(exc, message, function)
+            return
+        self._put(job, answer)
+
+    def _begins(self, answerer: Answerer, job: Job) -> None:
+        """Note in the shared page that a request of the parent is about to be begun. Lock held.
+
+        Numbers of other links are unknown there, and would hide those of the parent.
+        """
+        page = self._page()
+        is_parents = job.link is not None and job.link is self._node.router.parent
+        if page is not None and is_parents and answerer.lane is not None:
+            page.begin(answerer.lane, job.number)
+
+    def _is_dropped(self, job: Job) -> bool:
+        """Return whether a request is not to be begun any more; then it is answered by that."""
+        link = job.link
+        if link is not None and link in self._absent:
+            return True
+        if job.sink is not None and not job.sink.left:
+            return True  # this process does not wait for its own answer any more
+        if link is not None and link in self._early:
+            with self._node.lock:
+                job.is_cancelled |= self._early.get(link, {}).pop(job.number, 0) is None
+        if job.is_cancelled:
+            self._say(job, CANCELLED, ())
+            return True
+        if job.deadline and monotonic() * 1000 > job.deadline:
+            self._say(job, OVERDUE, ())
+            return True
+        return False
+
+    def _put(self, job: Job, answer: Answer) -> None:
+        """Put an answer for its asker. One that cannot be put becomes an error."""
+        link, (payload, size) = job.link, answer
+        if link is None:
+            self._tell_own(job, numbers_of(payload)[1], payload)
+            return
+        if link.is_limited and size > link.limit:
+            why = f"the answer has {size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
+            self._say(job, REFUSED, (why,))
+            return
+        header = self._node.router.header(ANSWER)
+        if not self._node.outgoing.put_answer(job, link, header, job.envelope.event, payload, size):
+            self._say(job, REFUSED, ("more waits for the asker than its outbox holds",))
+
+    def _say(self, job: Job, status: int, args: tuple[Any, ...]) -> None:
+        """Answer a request by one of the short answers. State lock not held."""
+        payload = numbered(job.number, status, args)
+        if job.link is None:
+            self._tell_own(job, status, payload)
+        else:
+            self._put_small(job.link, job.envelope.event, [payload], job)
+
+    def _tell_own(self, job: Job, status: int, payload: Payload) -> None:
+        """Give this process the answer to its own request, if it still waits for that."""
+        sink = job.sink
+        assert sink is not None
+        with self._node.lock:
+            is_wanted, sink.left = sink.left > 0, 0
+            self._own.pop(job.number, None)
+        if is_wanted:
+            tell(sink.came, self._node.router.pid, "", status, payload, True)
+
+    def _put_small(self, link: Link, event: str, answers: list[Payload], job: Job | None = None) -> None:
+        """Put short answers, unless the process that has asked for ``job`` is gone. Lock not held."""
+        node = self._node
+        with node.lock:
+            if job is None or not job.is_gone:
+                node.outgoing.put_small_answers(link, node.router.header(ANSWER), event, answers)
+        if not node.dispatcher.runs_here():
+            node.outgoing.write_dirty()
+
+    # Lanes
+
+    def _queue(self, lanes: Lanes, job: Job) -> None:
+        """Queue a request for threads, or refuse it where too much waits."""
+        size = size_of(job.payload)
+        if self._queued + size > QUEUED_BYTES or lanes.waiting() >= MAX_OPEN:
+            self._say(job, REFUSED, (f"too much waits for the threads of {job.envelope.event!r}",))
+            return
+        with self._node.lock:
+            self._queued += size
+        self._waiting[job.link, job.number] = job
+        is_put, refused = lanes.put(job)
+        for each in refused:
+            if self._unqueued(each):
+                self._say(each, REFUSED, ("no thread can be started for it",))
+        if not is_put:  # closed just now
+            self._unqueued(job)
+            answerer = self._answerers.get(job.envelope.event)
+            if answerer is not None and answerer.lanes is lanes:
+                self._say(job, LOST, self._stopped())
+            else:
+                self._say(job, NO_ANSWERER, (f"{job.envelope.event!r} is not answered any more",))
+
+    def _stopped(self) -> tuple[Any, ...]:
+        """Return what is said of a request that is not begun because this process stops."""
+        return self._node.router.pid, "", None, False
+
+    def _unqueued(self, job: Job) -> bool:
+        """Note that a request does not wait any more. Returns False where it was cancelled meanwhile."""
+        with self._node.lock:
+            self._queued -= size_of(job.payload)
+        return self._waiting.pop((job.link, job.number), None) is not None
+
+    def _work(self, answerer: Answerer, job: Job) -> None:
+        """Answer one request in a thread of the lanes."""
+        try:
+            if self._unqueued(job):
+                self._carry_out(job, answerer.function)
+        except BaseException:  # a fault of the library, or a SystemExit that ends nothing here
+            log.exception("! the answer to %r could not be given", job.envelope.event)
+
+    # Ends
+
+    def cancel(self, link: Link, number: int) -> bool:
+        """Note that nobody waits for an answer any more. Returns whether the request is here."""
+        if mark_running(lambda job: job.link is link and job.number == number):
+            return True
+        waiting = self._waiting.pop((link, number), None)
+        if waiting is None:
+            return False
+        self._say(waiting, CANCELLED, ())  # a thread that takes it finds it is not there any more
+        return True
+
+    def cancel_early(self, link: Link, number: int) -> None:
+        """Note the same of a request that has not come yet, or has been answered just now. Lock held."""
+        early = self._early.setdefault(link, {})
+        early[number] = None
+        if len(early) > MAX_EARLY:
+            del early[next(iter(early))]
+
+    def asker_gone(self, link: Link, *, is_read: bool) -> None:
+        """Drop what has not begun of an asker that is gone, and let what runs see that. Lock held.
+
+        If ``is_read``, nothing of it comes any more, and another process may follow at the link: what is
+        still answered is for nobody.
+        """
+        dropped = mark_running(lambda job: job.link is link)
+        for lanes in self._all_lanes():
+            for job in lanes.drop(lambda job: job.link is link):
+                self._queued -= size_of(job.payload)
+                self._waiting.pop((job.link, job.number), None)
+        if not is_read:
+            self._absent.add(link)
+            return
+        for job in dropped:
+            job.is_gone = True
+        self._absent.discard(link)
+        self._early.pop(link, None)
+        self._counted = {key for key in self._counted if key[0] is not link}
+
+    def is_cancelled(self) -> bool:
+        """Return whether nobody waits any more for the answer that the calling thread works on."""
+        job = running_here()
+        if job is None:
+            return False
+        if job.sink is not None:  # this process has asked itself
+            return job.is_cancelled or not job.sink.left
+        return job.is_cancelled or (job.link is not None and job.number in self._early.get(job.link, ()))
+
+    def count_own(self) -> int:
+        """Return how many requests of this process itself are not answered."""
+        return len(self._own)
+
+    def take_own(self) -> list[Sink]:
+        """Return, and forget, all that wait for answers of this process itself. Lock held."""
+        sinks, self._own = list(self._own.values()), {}
+        return sinks
+
+    def cancel_own(self, sink: Sink) -> None:
+        """Note that this process does not wait any more for its own answer, if it is to give one.
+
+        Takes no lock: it may be called by a finalizer.
+        """
+        for number, own in list(self._own.items()):
+            if own is sink:
+                self._own.pop(number, None)
+                mark_running(lambda job: job.sink is sink)
+
+    def begin_stop(self) -> None:
+        """Begin nothing more in the threads, and tell whoever has asked for what waits. No lock held."""
+        for lanes in self._all_lanes():
+            for job in lanes.close():
+                if not self._unqueued(job):
+                    continue
+                self._say(job, LOST, self._stopped())
+
+    def finish(self, deadline: Deadline) -> None:
+        """Wait until the threads have ended, after ``begin_stop``."""
+        for lanes in self._all_lanes():
+            if not lanes.join(deadline):
+                place = self._node.place()
+                log.warning("! an answer in %s does not return; its thread is left behind", place)
+
+    def _all_lanes(self) -> list[Lanes]:
+        return [answerer.lanes for answerer in list(self._answerers.values()) if answerer.lanes is not None]
+
+    def renew(self) -> None:
+        """Begin another life: the functions stay, with new threads. Lock held."""
+        for event, answerer in list(self._answerers.items()):
+            if answerer.lanes is not None:
+                count = answerer.lanes.count
+                self._answerers[event] = self._answerer(event, answerer.function, count, answerer.lane)
+        self._early, self._absent, self._counted = {}, set(), set()
+        self._own, self._waiting = {}, {}
+        self._queued = 0
+
+
+def own_job(
+    node: Node, kind: int, number: int, event: str, payload: Payload, deadline: int, sink: Sink
+) -> Job:
+    """Return a request of this process to itself."""
+    to = node.router.pid if kind == REQUEST else None
+    envelope = Envelope(kind, node.router.path, event, node.reply, to=to)
+    return Job(None, number, deadline, envelope, numbered(number, deadline, payload), sink)
+
+
+def here(deadline: int) -> int:
+    """Return a deadline as this process counts: from the time left if it came from another machine."""
+    return deadline if deadline >= 0 else min(int(monotonic() * 1000) - deadline, _LATEST)
+
+
+def there(deadline: int, is_remote: bool) -> int:
+    """Return a deadline as it is sent: the time left, negative, where the clocks may differ."""
+    if deadline and is_remote:
+        return -max(1, deadline - int(monotonic() * 1000))
+    return deadline

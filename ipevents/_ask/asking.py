@@ -1,0 +1,649 @@
+"""Requests on their way: those that start here, and those that pass through this process.
+
+``_core/requests.py`` knows which request went down which link. Here it is asked and told, under the state
+lock. What waits for an answer is a *sink*, see job.py: its methods run without the lock, in the thread that
+brought the answer: the reader thread of a link, or the supervisor's where a process or a deadline has ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from .._core.books import FORWARDED, UNHEARD, UNREADABLE
+from .._core.decisions import Decision
+from .._core.messages import (
+    ANSWER,
+    CANCEL,
+    MAX_IDS,
+    PAYLOADS,
+    REQUEST,
+    REQUEST_ALL,
+    REQUEST_GRAND_MASTER,
+    Header,
+    Payload,
+    Record,
+    control,
+)
+from .._core.requests import (
+    BEYOND,
+    BOTH,
+    LOST,
+    MAX_OPEN,
+    NEXT,
+    NO_ANSWERER,
+    REFUSED,
+    SPLIT,
+    VALUE,
+    Asked,
+    BegunLast,
+    Requests,
+)
+from .._core.state import Stage
+from .._core.topology import Up
+from .._exceptions import (
+    Closed,
+    MessageTooLarge,
+    OutboxFull,
+    ProtocolError,
+    SendError,
+    Unpicklable,
+    WouldDeadlock,
+)
+from .._links.link import Link
+from .._node.backpressure import ANY_LIMIT
+from .._node.node import Node
+from .._node.planning import NoProcess
+from .._payload.forms import size_of
+from .._payload.numbered import NUMBERS_BYTES, numbered, numbers_of, without_numbers
+from .._platform.clock import monotonic
+from .._platform.interruptible import runs_deferred
+from .answering import Answering, here, own_job, there
+from .job import Sink, tell
+
+if TYPE_CHECKING:
+    from .._node.backpressure import Restarting
+    from .._node.outgoing import Route
+    from .._platform.shared_page import SharedPage
+
+_OPEN = Stage.OPEN  # a plain name: to look the member up in its class takes longer
+_PURGE = 1000  # deadlines of requests that are answered, beside as many as are open
+
+
+class Request:
+    """One request that is being put, see ``Outgoing.put_request``."""
+
+    __slots__ = ("_asking", "_deadline", "_event", "_reach", "_sink", "payload", "size")
+
+    def __init__(
+        self, asking: Asking, event: str, payload: Payload, size: int, deadline: int, sink: Sink, reach: int
+    ) -> None:
+        self._asking = asking
+        self._event = event
+        self.payload = payload
+        self.size = size + NUMBERS_BYTES
+        self._deadline = deadline
+        self._sink = sink
+        self._reach = reach  # as for Requests.put
+
+    def check(self, link: Link) -> None:
+        """Raise OutboxFull where too many are open at this link."""
+        requests = self._asking.requests
+        if requests.is_full(link):
+            count = requests.count(link)
+            raise OutboxFull(f"request {self._event!r} was not sent: {count} to {link.title} are open")
+
+    def goes_down(self, link: Link, *, waits: bool = False) -> Payload:
+        """Note that it goes down this link, just before that, and return its payload there."""
+        sink = self._sink
+        number = self._asking.requests.put(link, sink, self._event, waits=waits, reach=self._reach)
+        sink.left += 1
+        sink.places.append((link, number))
+        deadline = self._deadline and there(self._deadline, is_remote(link))
+        return numbered(number, deadline, self.payload)
+
+    def is_lost(self, link: Link, why: str) -> None:
+        """Let the sink know why it does not go down this link. For a request to all."""
+        self._sink.came(link.name, link.given_name, REFUSED, numbered(0, REFUSED, (why,)), False)
+
+
+class Asking:
+    """The requests of one node. ``page()`` as for Answering."""
+
+    def __init__(self, node: Node, page: Callable[[], SharedPage | None]) -> None:
+        self.node = node
+        self.answering = Answering(node, page)
+        self.requests = Requests()
+        self._serials = itertools.count(1)
+        self._deadlines: list[tuple[float, int, Sink]] = []  # a heap: when, and in which order they came
+        self._purge_at = _PURGE
+        self._asked = 0  # requests of this process
+        self._count = {"answered": 0, "lost": 0, "late": 0}
+
+    # Requests of this process
+
+    def ask(
+        self,
+        kind: int,
+        event: str,
+        route: Route | None,
+        payload: Payload,
+        size: int,
+        timeout: float | None,
+        sink: Sink,
+        child: Restarting | None = None,
+    ) -> None:
+        """Send a request, and have the sink called with what comes of it.
+
+        ``route`` is as for ``Router.plan_here``; in its place there may be a ``child``, whose next process
+        gets the request where none runs. ``timeout`` is in seconds, for the answerer. The sink is told of it
+        only after ``expire``.
+
+        May wait for room in an outbox. Raises what the caller can be blamed for: NotStarted, Closed,
+        MessageTooLarge, OutboxFull, WouldDeadlock from inside the state lock. What is wrong with the process
+        that was asked is for the sink.
+        """
+        node = self.node
+        if node.lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
+            raise WouldDeadlock("a request was made by a signal handler in the middle of the library")
+        if not node.announced:
+            node.on_first_use()
+        deadline = 0 if timeout is None else max(1, int((monotonic() + timeout) * 1000))
+        if node.stage is not Stage.OPEN:
+            raise node.stage_error()
+        is_own = route is not None and len(route) == 1 and route[0] in node.router.names
+        if is_own or (kind == REQUEST_GRAND_MASTER and node.router.up is Up.NONE):
+            self._asked += 1
+            sink.left = 1
+            self.answering.answer_own(
+                own_job(node, kind, next(self._serials), event, payload, deadline, sink)
+            )
+            return
+        is_all = kind == REQUEST_ALL
+        sink.left = int(is_all)  # one for this call itself, so it is not over before
+        hops = len(route) - (route[-1] in node.router.names) if route else 0
+        passes_on = hops > 1 or kind == REQUEST_GRAND_MASTER
+        reach = BOTH if is_all else BEYOND if passes_on else NEXT
+        request = Request(self, event, payload, size, deadline, sink, reach)
+        try:
+            if child is not None:
+                self._put_for(child, event, request)
+            else:
+                node.outgoing.put_request(kind, event, route, request)
+            self._asked += 1
+        except SendError as exc:
+            if isinstance(exc, Unpicklable | MessageTooLarge | OutboxFull):
+                self.give_up(sink)
+                raise
+            self._asked += 1
+            sink.failed(exc)  # there is no such process
+        except BaseException:
+            self.give_up(sink)
+            raise
+        if is_all:
+            with node.lock:
+                sink.left -= 1
+                if not sink.left:
+                    sink.came("", "", SPLIT, numbered(0, SPLIT, (-1,)), True)
+
+    @runs_deferred
+    def offer(self, link: Link, event: str, payload: Payload, size: int, sink: Sink) -> bool:
+        """Put a request for a child's process where nothing stands in the way, as most often.
+
+        Returns False, having done nothing, where the way is not known yet, there may be no room, or an error
+        is to be raised: then the caller calls ``ask``.
+        """
+        node = self.node
+        lock, outgoing = node.lock, node.outgoing
+        if lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
+            return False
+        claimed = None
+        is_put = False
+        try:
+            lock.acquire()
+            plan = node.router.here[REQUEST].get(((link,), event))
+            down = self.requests.down.get(link)
+            if (
+                plan is not None
+                and down is not None
+                and node.stage is _OPEN
+                and node.announced
+                and size < ANY_LIMIT
+                and len(down.requests) < MAX_OPEN
+                and not link.outbox.dropping
+                and link.outbox.has_room(size)
+            ):
+                number = down.last = down.last + 1
+                down.requests[number] = Asked(sink, event)
+                sink.left = 1
+                sink.places = [(link, number)]
+                if type(payload) is tuple:
+                    payload = (number, 0, *payload)
+                else:
+                    payload = numbered(number, 0, payload)
+                is_put = link.outbox.offer(plan, payload, size + NUMBERS_BYTES)
+                if is_put:
+                    outgoing.sent += 1
+                    self._asked += 1
+                    if not link.attended:
+                        claimed = outgoing.claim((link,))
+                else:
+                    del down.requests[number]
+                    sink.left, sink.places = 0, []
+            lock.release()
+            if claimed:
+                for each, records in claimed:
+                    each.write_now(records)
+        except BaseException:  # of a signal handler
+            outgoing.break_off()
+            raise
+        finally:
+            if lock.deferred:
+                lock.run_deferred()
+        return is_put
+
+    def defer(self, call: Callable[..., None], *args: Any) -> None:
+        """Queue a call for the return of ``offer``. Called by a handler that has interrupted it."""
+        self.node.lock.defer(call, *args)
+
+    def _put_for(self, child: Restarting, event: str, request: Request) -> None:
+        """Put a request for the process of a child, or for its next one."""
+        outgoing = self.node.outgoing
+        while True:
+            if child.alive:
+                try:
+                    outgoing.put_request(REQUEST, event, (child.link,), request)
+                    return
+                except NoProcess:  # it ended just now
+                    pass
+            if outgoing.put_request_for_next(child, event, request):
+                return
+
+    def expire(self, sink: Sink, seconds: float) -> None:
+        """Have the sink told after so many seconds, unless the request is answered before."""
+        with self.node.lock:
+            if not sink.left:
+                return
+            at = monotonic() + seconds
+            deadlines = self._deadlines
+            if len(deadlines) >= self._purge_at:  # mostly of requests that are answered
+                deadlines = [entry for entry in deadlines if entry[2].left]
+                heapq.heapify(deadlines)
+                self._deadlines, self._purge_at = deadlines, 2 * len(deadlines) + _PURGE
+            heapq.heappush(deadlines, (at, next(self._serials), sink))
+            if deadlines[0][2] is sink:
+                self._look_at(seconds)
+
+    def give_up(self, sink: Sink) -> bool:
+        """Wait no more for the answers to a request, and tell those that have it.
+
+        Returns whether it was open; True from inside the state lock, where it is deferred.
+        """
+        node = self.node
+        if node.inside():
+            node.defer(self.give_up, sink)
+            return True
+        with node.lock:
+            was_open, sink.left = sink.left > 0, 0
+            for link, number in sink.places:
+                asked = self.requests.get(link, number)
+                if asked is not None and asked.back is sink:
+                    self._send_cancel(link, [number])
+                    asked.back = None
+        self.answering.cancel_own(sink)
+        return was_open
+
+    def tell_cancelled(self, sink: Sink) -> None:
+        """Tell those that have a request that its answer is not wanted. It stays open."""
+        node = self.node
+        if node.inside():
+            node.defer(self.tell_cancelled, sink)
+            return
+        with node.lock:
+            for link, number in sink.places:
+                self._send_cancel(link, [number])
+        self.answering.cancel_own(sink)
+
+    def give_up_later(self, sink: Sink) -> None:
+        """Give a request up, in the notices thread. From a finalizer, at any place, under any lock."""
+        notices = self.node.notices
+        if notices is not None:  # otherwise nothing is open
+            notices.put(lambda: self.give_up(sink))
+
+    def is_begun(self, sink: Sink) -> bool:
+        """Return whether the request is known to have been begun: by a direct child."""
+        if self.node.inside():
+            return False
+        with self.node.lock:
+            return any(
+                link.page is not None and self.requests.is_begun(link, number, link.page.begun_last)
+                for link, number in sink.places
+            )
+
+    # Answers
+
+    def answered(self) -> Iterable[str]:
+        """Return the events of which this process answers requests."""
+        return self.answering.events()
+
+    def take(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
+        """Handle requests, or answers, that are for this process. In the reader thread of the link."""
+        envelope: Any = decision.envelope
+        if envelope.kind == ANSWER:
+            self._take_answers(link, decision.pids, envelope.event, messages)
+        else:
+            self.answering.take(link, decision, messages)
+
+    def _take_answers(self, link: Link, pids: tuple[str, ...], event: str, messages: list[Payload]) -> None:
+        """Hand answers over to what waits for them here, or pass them on to whoever has asked."""
+        node = self.node
+        mine: list[tuple[Sink, int, Payload, bool]] = []
+        others: dict[Link, list[Payload]] = {}
+        sink: Any
+        late = count = 0
+        pid, name = pids[0], link.given_name if len(pids) == 2 else ""
+        with node.lock:
+            if link not in node.router.neighbours:
+                link.end_here("link-cut", len(messages))
+                return
+            answered = self.requests.answered
+            down = self.requests.down.get(link)
+            requests = {} if down is None else down.requests
+            forged = None
+            for payload in messages:
+                # One plain value, as most often: the same as below, without a call.
+                if type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE:
+                    asked = requests.get(payload[0])
+                    if asked is not None and asked.left == 1 and not asked.back_number:
+                        del requests[payload[0]]
+                        sink = asked.back
+                        if sink is None:
+                            late += 1
+                            continue
+                        sink.left -= 1
+                        if sink.is_many:
+                            sink.came(pid, name, VALUE, payload, not sink.left)
+                            count += 1
+                        else:
+                            mine.append((sink, VALUE, payload, not sink.left))
+                        continue
+                try:
+                    number, status = numbers_of(payload)
+                    asked, is_last = answered(link, number, status, _more(status, payload) if status else 0)
+                except ProtocolError as exc:  # what came before it is handed over all the same
+                    forged = exc
+                    break
+                sink = asked.back
+                if sink is None:
+                    late += 1
+                elif asked.back_number:
+                    rest = numbered(asked.back_number, status, without_numbers(payload))
+                    others.setdefault(sink, []).append(rest)
+                else:
+                    if is_last:
+                        sink.left -= 1
+                    if sink.is_many:
+                        sink.came(pid, name, status, payload, not sink.left)
+                        count += 1
+                    else:
+                        mine.append((sink, status, payload, not sink.left))
+            for back, payloads in others.items():
+                self._pass_back(link, back, (ANSWER, pids, None), event, payloads)
+            self._count["late"] += late
+            self._count["answered"] += len(mine) + count
+        link.delivered += len(mine) + count
+        if late:
+            link.turn_out(UNHEARD, late)
+        for sink, status, payload, is_over in mine:
+            tell(sink.came, pid, name, status, payload, is_over)
+        if forged is not None:
+            raise forged
+
+    def _pass_back(self, link: Link, back: Link, header: Header, event: str, payloads: list[Payload]) -> None:
+        """Put answers for whoever has asked. Those that do not fit there become errors. State lock held."""
+        node = self.node
+        if back not in node.router.neighbours:
+            link.end_here("link-cut", len(payloads))
+            return
+        for payload in payloads:
+            size = size_of(payload)
+            number, _ = numbers_of(payload)
+            is_large = back.is_limited and size > back.limit
+            if is_large or not back.outbox.has_room(size):
+                why = "is larger than it takes" if is_large else "finds no room in its outbox"
+                payload = numbered(number, REFUSED, (f"the answer for {back.title} {why}",))  # noqa: PLW2901
+                size = size_of(payload)
+            back.outbox.put_message(header, event, payload, size)
+        back.forwarded += len(payloads)
+        link.turn_out(FORWARDED, len(payloads))
+        node.outgoing.mark_dirty(back)
+
+    # Requests that pass through this process
+
+    def passes(
+        self, link: Link, target: Link, event: str, messages: list[Payload], reach: int
+    ) -> list[Payload]:
+        """Note requests that go on from ``link`` to ``target``. Returns them as they are to be put there."""
+        passed = []
+        refused = []
+        remote = is_remote(target)
+        numbers = [numbers_of(payload) for payload in messages]  # first: none is noted where one is forged
+        for (number, deadline), payload in zip(numbers, messages, strict=True):
+            if self.requests.is_full(target):
+                refused.append(numbered(number, REFUSED, (f"too many requests to {target.title} are open",)))
+                continue
+            following = self.requests.put(target, link, event, number, reach=reach)
+            deadline = deadline and there(here(deadline), remote)  # noqa: PLW2901
+            passed.append(numbered(following, deadline, without_numbers(payload)))
+        self._put_small(link, event, refused)
+        return passed
+
+    def splits(self, link: Link, record: Record, copies: int) -> None:
+        """Tell the asker that requests to all go on in so many copies, and whether one is answered here."""
+        event = record[2]
+        numbers = [numbers_of(payload)[0] for payload in record[PAYLOADS]]
+        more = copies + self.answering.counts_here(link, event, numbers) - 1
+        if more:
+            self._put_small(link, event, [numbered(number, SPLIT, (more,)) for number in numbers])
+
+    def not_passed(self, link: Link, record: Record, cause: str, target: str | None) -> None:
+        """Answer requests with an error, because they cannot go on."""
+        numbers = [numbers_of(payload)[0] for payload in record[PAYLOADS]]
+        self._put_small(link, record[2], [numbered(number, NO_ANSWERER, (cause,)) for number in numbers])
+
+    def lose(self, link: Link, record: Record) -> None:
+        """Handle a request, or an answer, whose large buffers did not fit into memory."""
+        kind, path, event, _, (payload,) = record
+        number, _ = numbers_of(payload)
+        text = f"there is no memory for it in {self.node.place()}"
+        if kind == ANSWER:
+            with self.node.lock:
+                pids = self.node.router.accept(link, path)
+            self._take_answers(link, pids, event, [numbered(number, REFUSED, (text,))])
+            return
+        link.turn_out(UNREADABLE, 1)
+        with self.node.lock:
+            self._put_small(link, event, [numbered(number, REFUSED, (text,))])
+
+    def _put_small(self, link: Link, event: str, answers: list[Payload]) -> None:
+        """Put short answers of this process, whatever waits there. State lock held."""
+        if answers:
+            node = self.node
+            node.outgoing.put_small_answers(link, node.router.header(ANSWER), event, answers)
+
+    # Ends
+
+    def cancelled(self, link: Link, ids: tuple[int, ...]) -> None:
+        """Note that nobody waits any more for the answers to requests that came by this link."""
+        for back_number in ids:
+            if self.answering.cancel(link, back_number):
+                continue
+            with self.node.lock:
+                places: list[Any] = self.requests.of(link, back_number)
+                for target, number in places:
+                    self._send_cancel(target, [number])
+                if not places:
+                    self.answering.cancel_early(link, back_number)
+
+    def _send_cancel(self, link: Link, numbers: list[int]) -> None:
+        """Tell the neighbour that nobody waits for these answers, each once. State lock held.
+
+        Over the control channel if there is one, which waits for no listener. A child that is about to be
+        started again is told when it has one, see ``child_started``.
+        """
+        fresh = []
+        for number in numbers:
+            asked = self.requests.get(link, number)
+            if asked is not None and not asked.is_cancelled:
+                asked.is_cancelled = True
+                fresh.append(number)
+        for begin in range(0, len(fresh), MAX_IDS):
+            record = control(CANCEL, ids=tuple(fresh[begin : begin + MAX_IDS]))
+            if link.channel is not None:
+                link.channel.put(record)
+                self.node.timers.ring()
+            elif link in self.node.router.neighbours:
+                link.tell(record)
+
+    def child_started(self, link: Link) -> None:
+        """Tell a child whose process has just been started what was cancelled of that which waits for it.
+
+        State lock held.
+        """
+        down = self.requests.down.get(link)
+        if down is not None:
+            numbers = [number for number, asked in down.requests.items() if asked.is_cancelled]
+            for number in numbers:
+                down.requests[number].is_cancelled = False
+            self._send_cancel(link, numbers)
+
+    def asker_ended(self, link: Link) -> None:
+        """Begin nothing more for a child whose process has ended. What it wrote is still read. Lock held."""
+        self.answering.asker_gone(link, is_read=False)
+
+    def link_gone(
+        self,
+        link: Link,
+        exitcode: int | None = None,
+        begun: BegunLast | None = None,
+        *,
+        goes_on: bool = False,
+        cause: BaseException | None = None,
+    ) -> None:
+        """End all requests that went down a link whose process is gone, and all that came by it. Lock held.
+
+        The sinks are called when the lock is released.
+        """
+        mine = []
+        for gone in self.requests.gone(link, begun, goes_on=goes_on):
+            sink = gone.back
+            rest = (link.name, link.given_name, exitcode, gone.begun)
+            if sink is None:
+                continue
+            if gone.back_number:
+                fewer = [numbered(gone.back_number, SPLIT, (1 - gone.left,))] if gone.left > 1 else []
+                self._put_small(sink, gone.event, [*fewer, numbered(gone.back_number, LOST, rest)])
+                continue
+            sink.left -= 1
+            sink.cause = cause
+            lost = numbered(gone.number, LOST, rest)
+            if sink.is_many:
+                sink.came(link.name, link.given_name, LOST, lost, not sink.left)
+                self._count["lost"] += 1
+            else:
+                mine.append((sink, lost))
+        if mine:
+            self._count["lost"] += len(mine)
+            self.node.defer(self._tell_lost, link.name, link.given_name, mine)
+        self._cancel_all(self.requests.asker_gone(link))
+        self.answering.asker_gone(link, is_read=True)
+
+    def _cancel_all(self, pairs: list[tuple[Any, int]]) -> None:
+        """Tell neighbours that nobody waits for the answers to these requests. State lock held.
+
+        Of each link the last one first: what runs sees it when nothing is left that would be begun after it.
+        """
+        numbers: dict[Any, list[int]] = {}
+        for link, number in reversed(pairs):
+            numbers.setdefault(link, []).append(number)
+        for link, those in numbers.items():
+            self._send_cancel(link, those)
+
+    def _tell_lost(self, pid: str, name: str, mine: list[tuple[Sink, Payload]]) -> None:
+        for sink, payload in mine:
+            tell(sink.came, pid, name, LOST, payload, True)
+
+    def _look_at(self, seconds: float) -> None:
+        """Have the deadlines looked at after so many seconds. State lock held."""
+        self.node.timers.cancel(self)
+        self.node.timers.after(seconds, self, self._look)
+
+    def _look(self) -> None:
+        """End the requests whose time is over. In the supervisor's thread."""
+        due = []
+        with self.node.lock:
+            now = monotonic()
+            while self._deadlines and self._deadlines[0][0] <= now:
+                _, _, sink = heapq.heappop(self._deadlines)
+                if sink.left:
+                    due.append(sink)
+            if self._deadlines:
+                self._look_at(max(0.0, self._deadlines[0][0] - now))
+        for sink in due:
+            tell(sink.expired)
+
+    def end_all(self) -> None:
+        """End all requests of this process with Closed: it stops. State lock not held."""
+        sinks: dict[int, Any] = {}
+        pairs = []
+        with self.node.lock:
+            for link, number, asked in self.requests.each():
+                if asked.back is not None and not asked.back_number:
+                    sinks[id(asked.back)] = asked.back
+                    pairs.append((link, number))
+            self._cancel_all(pairs)
+            for link, number in pairs:
+                self.requests.get(link, number).back = None  # type: ignore[union-attr]  # see above
+            for sink in self.answering.take_own():
+                sinks[id(sink)] = sink
+            for sink in sinks.values():
+                sink.left = 0
+            self._deadlines = []
+        for sink in sinks.values():
+            tell(sink.failed, Closed(f"{self.node.place()} was stopped before the answer came"))
+
+    def renew(self) -> None:
+        """Begin another life. State lock held."""
+        self.requests = Requests()
+        self._deadlines = []
+        self.answering.renew()
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters of requests. State lock held."""
+        own = [asked.back for _, _, asked in self.requests.each() if asked.back and not asked.back_number]
+        return {
+            "requests": self._asked,
+            **self._count,
+            "open": len({id(sink) for sink in own}) + self.answering.count_own(),
+            "carriedOut": self.answering.answered,
+        }
+
+
+def is_remote(link: Link) -> bool:
+    """Return whether the clock at the other end may be another one: it is over TCP, or not known."""
+    if not link.is_public:
+        return False
+    stream = link.connection or link.away
+    return stream is None or stream.seals is not None
+
+
+def _more(status: int, payload: Payload) -> int:
+    """Return how many more answers a SPLIT stands for, 0 for all others. Raises ProtocolError."""
+    if status != SPLIT:
+        return 0
+    rest = without_numbers(payload)
+    if type(rest) is not tuple or len(rest) != 1 or type(rest[0]) is not int:
+        raise ProtocolError("an answer that stands for more, and does not say for how many")
+    return rest[0]

@@ -1,0 +1,30 @@
+"""Who is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core.messages import REQUEST
+
+if TYPE_CHECKING:
+    from .._node.backpressure import Restarting
+    from .._node.outgoing import Route
+
+
+class Target:
+    """Who is asked: a kind of request with its route, see ``Router.plan_here``; or a child."""
+
+    __slots__ = ("child", "kind", "route")
+
+    def __init__(
+        self, kind: int = REQUEST, route: Route | None = None, child: Restarting | None = None
+    ) -> None:
+        self.kind = kind
+        self.route = route
+        self.child = child
+
+    def pid(self) -> str:
+        """Return the pid that is asked; "" for several, or for whichever it is."""
+        if self.child is not None:
+            return self.child.pid
+        return str(self.route[0]) if self.route else ""
