@@ -12,6 +12,8 @@ BLOB = 1 << 20
 BLOB_16K = 1 << 14
 FRAMES = 2 << 20  # bytes; more than gather in a frame of ours
 ARRAY = 80 * MEGABYTE
+WARM_ASKS = 200
+FLOODS = 5
 
 
 class Meter:
@@ -57,6 +59,35 @@ def check_array(array, size):
     assert array.nbytes == size
     assert array[-1] == size // 8 - 1
     array[0] = -1.0
+
+
+# Requests, which are to be answered with the square of their number. Start-up does not count.
+
+
+def asks(n, ask):
+    """The workload ``ask``: one request at a time. ``ask(i)`` returns the answer. Requests per second."""
+    for i in range(WARM_ASKS):
+        assert ask(i) == i * i
+    start = time.perf_counter()
+    for i in range(n):
+        assert ask(i) == i * i
+    return n / (time.perf_counter() - start)
+
+
+def floods(n, submit, result=lambda pending: pending.result()):
+    """The workload ``askflood``: n requests, and then all their answers. Requests per second.
+
+    ``submit(i)`` returns what ``result`` waits for and takes the answer from. It is the median of several
+    floods by one process, after a first one that is not counted.
+    """
+    times = []
+    for _ in range(1 + FLOODS):
+        start = time.perf_counter()
+        pending = [submit(i) for i in range(n)]
+        for i, each in enumerate(pending):
+            assert result(each) == i * i
+        times.append(time.perf_counter() - start)
+    return n / median(times[1:])
 
 
 # Memory of this process, in bytes.

@@ -27,6 +27,10 @@ TINY = {
     "start": [1],
     "online": [3],
     "broadcast200": [20, "children=3"],
+    "ask": [20],
+    "askflood": [20],
+    "ask_by_hand": [20],
+    "askflood_by_hand": [20],
 }
 
 ALIKE = ("chain", "bubble16", "blob", "blob16k")  # they show what others show, with other sizes
@@ -80,6 +84,26 @@ def test_the_others_do_the_same_work(system, workload):
     found = result("others.py", system, workload, 100)
 
     assert (found["peer"], found["workload"], found["n"]) == (system, workload, 100)
+
+
+@pytest.mark.parametrize(
+    ("system", "workload"),
+    diagonal(["Pool", "ProcessPoolExecutor", "loky", "pyzmq", "rpyc"], ["ask", "askflood"]),
+)
+def test_the_others_answer_each_request(system, workload):
+    if system in ("loky", "pyzmq", "rpyc"):
+        pytest.importorskip("zmq" if system == "pyzmq" else system)
+
+    found = result("askers.py", system, workload, 20)
+
+    assert (found["peer"], found["workload"], found["n"]) == (system, workload, 20)
+
+
+def test_asks_compares_those_that_are_asked_for():
+    lines = run("asks.py", "--rounds", 1, "--requests", 20, "--only", "by hand", "Pool").splitlines()
+
+    assert [line.split()[0] for line in lines] == ["workload", "ask", "ask", "askflood", "askflood"]
+    assert [line.endswith("not measured") for line in lines] == [False, True, True, False, True]
 
 
 def test_the_report_compares_and_says_what_is_met(tmp_path):

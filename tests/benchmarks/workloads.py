@@ -9,6 +9,7 @@ many, fails the run. Rates are per second, those of blob and array in MB (10**6 
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import queue
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import Future
 
 import measuring
 from measuring import (
@@ -106,6 +108,18 @@ def arrays(n, size):
     with ipem.expecting("end"):
         ipem.sendToParents("all")
     ipem.sendToParents("memory", one, peak(before))
+
+
+def squares():
+    @ipem.answer("square")
+    def square(message, n):
+        return n * n
+
+
+def squares_by_hand():
+    @ipem.on("ask")
+    def ask(message, number, n):
+        message.reply("answer", number, n * n)
 
 
 def nothing():
@@ -317,6 +331,44 @@ def array(n, size=ARRAY):
     }
 
 
+def ask(n):
+    child = ipem.worker(squares)
+    return measuring.asks(n, lambda i: child.request("square", i))
+
+
+def askflood(n):
+    child = ipem.worker(squares)
+    return measuring.floods(n, lambda i: child.requestAsync("square", i))
+
+
+class AskerByHand:
+    """Requests made of two events, with a Future for each that waits for its answer."""
+
+    def __init__(self):
+        self.numbers = itertools.count()
+        self.waiting = {}
+        self.child = ipem.worker(squares_by_hand)
+        ipem.on("answer", self.answered)
+
+    def requestAsync(self, n):
+        number, future = next(self.numbers), Future()
+        self.waiting[number] = future
+        self.child.send("ask", number, n)
+        return future
+
+    def answered(self, message, number, value):
+        self.waiting.pop(number).set_result(value)
+
+
+def ask_by_hand(n):
+    asker = AskerByHand()
+    return measuring.asks(n, lambda i: asker.requestAsync(i).result())
+
+
+def askflood_by_hand(n):
+    return measuring.floods(n, AskerByHand().requestAsync)
+
+
 def start(n):
     """One child after the other: ``worker()`` to its ``online``; starts per second by the median time."""
     times = []
@@ -347,6 +399,7 @@ WORKLOADS = {
     for function in (
         *(oneway, pingpong, fanout, relay, chain, bubble16, blob, blob16k, array),
         *(start, online, broadcast200, oneway_tcp, oneway_unix),
+        *(ask, askflood, ask_by_hand, askflood_by_hand),
     )
 }
 
