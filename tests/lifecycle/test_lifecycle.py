@@ -60,7 +60,8 @@ def test_no_listener_begins_after_the_stop_although_one_has_kept_its_reader(agai
         assert start.result() is None
         emitter.stop()
     assert heard == [0]
-    assert emitter.stats()["dropped"]["stopped"] > 0
+    stats = emitter.stats()  # how many of them came in the frame of the first one is a matter of chance
+    assert stats["dropped"].get("stopped", 0) == stats["past"]["received"] - 1
 
 
 @pytest.mark.parametrize("step", ["run_notices", "flush", "say_goodbye", "end_notices", "join"])
