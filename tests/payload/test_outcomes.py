@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import pytest
 
@@ -143,7 +144,7 @@ def test_a_text_that_cannot_be_made_is_replaced():
 
 def test_an_exception_whose_class_is_gone_here_is_a_remote_error(monkeypatch):
     payload, _ = of_exception(Kept(1, 2), TRACE, "4711")
-    monkeypatch.delattr(f"{__name__}.Kept")
+    monkeypatch.delattr(sys.modules[__name__], "Kept")
     with pytest.raises(RemoteError, match="Kept"):
         raise_again(payload)
 
