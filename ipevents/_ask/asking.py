@@ -407,17 +407,22 @@ class Asking:
         if back not in node.router.neighbours:
             link.end_here("link-cut", len(payloads))
             return
+        count = 0
         for payload in payloads:
             size = size_of(payload)
             number, _ = numbers_of(payload)
             is_large = back.is_limited and size > back.limit
             if is_large or not back.outbox.has_room(size):
+                if node.outgoing.hangs_up(back):
+                    link.end_here("link-cut", len(payloads) - count)
+                    break
                 why = "is larger than it takes" if is_large else "finds no room in its outbox"
                 payload = numbered(number, REFUSED, (f"the answer for {back.title} {why}",))  # noqa: PLW2901
                 size = size_of(payload)
             back.outbox.put_message(header, event, payload, size)
-        back.forwarded += len(payloads)
-        link.turn_out(FORWARDED, len(payloads))
+            count += 1
+        back.forwarded += count
+        link.turn_out(FORWARDED, count)
         node.outgoing.mark_dirty(back)
 
     # Requests that pass through this process

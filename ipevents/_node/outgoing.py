@@ -437,20 +437,25 @@ class Outgoing:
         return is_done
 
     def put_small_answers(self, link: Link, header: Header, event: str, answers: list[Payload]) -> None:
-        """Put short answers although the outbox is full, and have them written. Lock held.
-
-        An honest asker has no more than MAX_OPEN requests open, so no more than so many answers wait for it.
-        One for which more wait does not read what it asks for, and is hung up on.
-        """
-        if link not in self._node.router.neighbours:
-            return
-        if link.outbox.count > MOST_WAITING:
-            link.disconnect()
+        """Put short answers although the outbox is full, and have them written. Lock held."""
+        if link not in self._node.router.neighbours or self.hangs_up(link):
             return
         for payload in answers:
             link.outbox.put_message(header, event, payload, size_of(payload))
         self.sent += len(answers)
         self.mark_dirty(link)
+
+    def hangs_up(self, link: Link) -> bool:
+        """Hang up on an asker for which too many answers wait, and return whether that was done. Lock held.
+
+        To be called before an answer is put although the outbox is full. An honest asker has no more than
+        MAX_OPEN requests open, so no more than so many answers wait for it. One for which more wait does not
+        read what it asks for.
+        """
+        if link.outbox.count <= MOST_WAITING:
+            return False
+        link.disconnect()
+        return True
 
     def _patience(self) -> Patience:
         """Return how long the calling code may wait for room."""

@@ -34,6 +34,7 @@ from ipevents._exceptions import (
     RequestTimeout,
     WouldDeadlock,
 )
+from ipevents._node import outgoing
 from ipevents._payload.numbered import numbers_of
 
 LAST = (1 << 63) - 1
@@ -515,6 +516,20 @@ def test_an_answer_without_room_on_its_way_becomes_an_error(monkeypatch, places,
     free(place, one.link)
     found = [answered(one)[1] for _ in range(FULL + 2)]
     assert found == [VALUE] * FULL + [REFUSED] * 2
+
+
+def test_one_that_asks_on_through_here_and_never_reads_is_hung_up_on(monkeypatch, places, raw):
+    monkeypatch.setattr("ipevents._core.outbox.OUTBOX_RECORDS", FULL)
+    monkeypatch.setattr("ipevents._core.outbox.FRAME_BYTES", 1)
+    monkeypatch.setattr(outgoing, "MOST_WAITING", 2 * FULL)
+    place = places("me")
+    one, other = raw(place, "one"), raw(place, "other")
+    jam(place, one.link)
+    for number in range(1, 2 * FULL + 3):
+        passed(one, (number, 0))
+        answer(other, asked(other)[0], "value")
+        settled(place, other)
+    assert place.next_closed()[0] == "one"
 
 
 # What waits for the next process of a child
