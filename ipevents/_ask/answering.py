@@ -246,15 +246,18 @@ class Answering:
         if count < len(messages):
             link.end_here("stopped", len(messages) - count)
 
+    def note_own(self, job: Job) -> None:
+        """Note a request of this process itself, for ``take_own``, before ``answer_own``. Lock held."""
+        assert job.sink is not None
+        self._own[job.number] = job.sink
+
     def answer_own(self, job: Job) -> None:
-        """Answer a request of this process itself: in this thread, or in one of the lanes."""
+        """Answer a request of this process itself: in this thread, or in one of the lanes. Lock not held."""
         event = job.envelope.event
         answerer = self._answerers.get(event)
         if answerer is None:
             self._say(job, NO_ANSWERER, (f"{self._node.place()} does not answer {event!r} itself",))
             return
-        assert job.sink is not None
-        self._own[job.number] = job.sink
         if answerer.lanes is not None:
             self._queue(answerer.lanes, job)
         else:

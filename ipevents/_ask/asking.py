@@ -96,8 +96,13 @@ class Request:
             raise OutboxFull(f"request {self._event!r} was not sent: {count} to {link.title} are open")
 
     def goes_down(self, link: Link, *, waits: bool = False) -> Payload:
-        """Note that it goes down this link, just before that, and return its payload there."""
-        sink = self._sink
+        """Note that it goes down this link, just before that, and return its payload there.
+
+        Raises Closed where a stop has begun meanwhile: ``end_all`` may be over, and would not find it.
+        """
+        node, sink = self._asking.node, self._sink
+        if node.stage is not _OPEN:
+            raise node.stage_error()
         number = self._asking.requests.put(link, sink, self._event, waits=waits, reach=self._reach)
         sink.left += 1
         sink.places.append((link, number))
@@ -155,11 +160,14 @@ class Asking:
             raise node.stage_error()
         is_own = route is not None and len(route) == 1 and route[0] in node.router.names
         if is_own or (kind == REQUEST_GRAND_MASTER and node.router.up is Up.NONE):
-            self._asked += 1
-            sink.left = 1
-            self.answering.answer_own(
-                own_job(node, kind, next(self._serials), event, payload, deadline, sink)
-            )
+            job = own_job(node, kind, next(self._serials), event, payload, deadline, sink)
+            with node.lock:
+                if node.stage is not _OPEN:  # a stop has begun just now, and may have called end_all()
+                    raise node.stage_error()
+                self._asked += 1
+                sink.left = 1
+                self.answering.note_own(job)
+            self.answering.answer_own(job)
             return
         is_all = kind == REQUEST_ALL
         sink.left = int(is_all)  # one for this call itself, so it is not over before

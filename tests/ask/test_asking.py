@@ -10,6 +10,7 @@ import pytest
 from places import CEILING, FULL, Raw, free, in_thread, jam, join, settle, watch_waits
 
 from ipevents._ask import asking as module
+from ipevents._ask.answering import own_job
 from ipevents._ask.asking import is_remote
 from ipevents._ask.calls import ask_async
 from ipevents._ask.target import Target
@@ -25,6 +26,7 @@ from ipevents._core.messages import (
 )
 from ipevents._core.outbox import Outbox
 from ipevents._core.requests import CANCELLED, LOST, NO_ANSWERER, REFUSED, SPLIT, VALUE
+from ipevents._core.state import Stage
 from ipevents._exceptions import (
     AnswererLost,
     Closed,
@@ -669,6 +671,23 @@ def test_a_thread_of_the_program_waits_for_room_in_it(full, monkeypatch):
     assert values == [5]
 
 
+@pytest.mark.parametrize("ask", ["ask", "ask_all"])
+def test_a_request_that_waits_for_room_when_the_stop_begins_is_not_sent(full, monkeypatch, ask):
+    parent, _, link = full
+    waits = watch_waits(monkeypatch, link)
+    values = []
+    call = {"ask": lambda: parent.ask(["child"], "x"), "ask_all": lambda: values.extend(parent.ask_all("x"))}
+    result = in_thread(call[ask])
+    assert waits.wait(CEILING)
+    with parent.node.lock:
+        parent.node.stage, parent.node.sends_while_stopping = Stage.STOPPING, True
+    parent.asks.end_all()
+    free(parent, link)
+    error = result()
+    assert (type(error), values) == (Closed, [])
+    assert parent.asks.requests.count(link) == 0
+
+
 # Where one may not ask
 
 
@@ -756,6 +775,25 @@ def test_a_stop_ends_an_own_request_whose_function_does_not_return(own):
     begun.get(timeout=CEILING)
     place.asks.end_all()
     assert type(pending.exception(0)) is Closed
+
+
+def test_an_own_request_that_meets_the_stop_is_not_begun(own, monkeypatch):
+    place, begun, ends = own
+    pid = place.node.router.pid
+
+    def stops(*args):
+        place.node.stage = Stage.STOPPING
+        place.asks.end_all()
+        return own_job(*args)
+
+    monkeypatch.setattr(module, "own_job", stops)
+    ends.set()
+    with pytest.raises(Closed):
+        place.ask([pid], "x", 1)
+    place.node.stage = Stage.OPEN
+    monkeypatch.undo()
+    assert place.ask([pid], "x", 2) == 2
+    assert begun.get(timeout=CEILING) == 2
 
 
 def test_an_own_request_whose_function_ends_the_process_ends_with_the_stop(places):
