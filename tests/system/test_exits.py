@@ -18,7 +18,7 @@ SPARE_SECONDS = 1.0  # for the rest, beyond it
 START_SECONDS = 20.0  # until a script has come as far as it comes by itself, at the very most
 AT_ONCE_SECONDS = 2.0  # on a machine that has other things to do; 0.1 to 0.5 s where it has not
 
-WORKER = """
+HEARS = """
 def work():
     told("never")
     ipem.start()
@@ -26,8 +26,9 @@ def work():
 came = threading.Event()
 ipem.on("online", lambda message: message.from_ == ipem.pid or came.set())
 told("online")
-child = ipem.worker(work)
 """
+BEGINS = "child = ipem.worker(work)\n"
+WORKER = HEARS + BEGINS
 STAYS = "ipem.start()\n"  # the script just ends after it
 RUNS = "ipem.run()\n"
 KNOWN = "came.wait()\n"  # the child is online
@@ -366,13 +367,13 @@ def online(message):
 
 
 def test_stop_in_a_listener_ends_run_which_returns_true():
-    with running(WORKER, STOP_WHEN_UP, "say('run', ipem.run())\n") as script:
+    with running(HEARS, STOP_WHEN_UP, BEGINS, "say('run', ipem.run())\n") as script:
         lines = check(script, 0, within=START_SECONDS)
     assert lines[-2:] == ["asked True", "run True"]
 
 
 def test_stop_in_a_listener_ends_a_script_that_stays():
-    with running(WORKER, STOP_WHEN_UP, STAYS) as script:
+    with running(HEARS, STOP_WHEN_UP, BEGINS, STAYS) as script:
         lines = check(script, 0, within=START_SECONDS)
     assert lines[-1] == "asked True"
 
@@ -658,7 +659,7 @@ def test_a_listener_ends_the_top_process_with_its_code(last, end):
         if message.from_ != ipem.pid:
             sys.exit({code})
     """
-    with running(WORKER, text, last) as script:
+    with running(HEARS, text, BEGINS, last) as script:
         check(script, status, err, within=START_SECONDS)
 
 
