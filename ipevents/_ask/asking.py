@@ -356,47 +356,39 @@ class Asking:
             if link not in node.router.neighbours:
                 link.end_here("link-cut", len(messages))
                 return
-            answered = self.requests.answered
             down = self.requests.down.get(link)
             requests = {} if down is None else down.requests
             forged = None
             for payload in messages:
-                # One plain value, as most often: the same as below, without a call.
-                if type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE:
+                asked, is_last = None, True
+                if type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE:  # as most often
                     asked = requests.get(payload[0])
-                    if asked is not None and asked.left == 1 and not asked.back_number:
-                        del requests[payload[0]]
-                        sink = asked.back
-                        if sink is None:
-                            late += 1
-                            continue
-                        sink.left -= 1
-                        if sink.is_many:
-                            sink.came(pid, name, VALUE, payload, not sink.left)
-                            count += 1
-                        else:
-                            mine.append((sink, VALUE, payload, not sink.left))
+                if asked is not None and asked.left == 1 and not asked.back_number:
+                    status: int = VALUE
+                    del requests[payload[0]]  # as answered() does, without a call
+                else:
+                    try:
+                        number, status = numbers_of(payload)
+                        more = _more(payload) if status == SPLIT else 0
+                        asked, is_last = self.requests.answered(link, number, status, more)
+                    except ProtocolError as exc:  # what came before it is handed over all the same
+                        forged = exc
+                        break
+                    if asked.back_number and asked.back is not None:
+                        rest = numbered(asked.back_number, status, without_numbers(payload))
+                        others.setdefault(asked.back, []).append(rest)
                         continue
-                try:
-                    number, status = numbers_of(payload)
-                    asked, is_last = answered(link, number, status, _more(status, payload) if status else 0)
-                except ProtocolError as exc:  # what came before it is handed over all the same
-                    forged = exc
-                    break
                 sink = asked.back
                 if sink is None:
                     late += 1
-                elif asked.back_number:
-                    rest = numbered(asked.back_number, status, without_numbers(payload))
-                    others.setdefault(sink, []).append(rest)
+                    continue
+                if is_last:
+                    sink.left -= 1
+                if sink.is_many:
+                    sink.came(pid, name, status, payload, not sink.left)
+                    count += 1
                 else:
-                    if is_last:
-                        sink.left -= 1
-                    if sink.is_many:
-                        sink.came(pid, name, status, payload, not sink.left)
-                        count += 1
-                    else:
-                        mine.append((sink, status, payload, not sink.left))
+                    mine.append((sink, status, payload, not sink.left))
             for back, payloads in others.items():
                 self._pass_back(link, back, (ANSWER, pids, None), event, payloads)
             self._count["late"] += late
@@ -652,10 +644,8 @@ def is_remote(link: Link) -> bool:
     return stream is None or stream.seals is not None
 
 
-def _more(status: int, payload: Payload) -> int:
-    """Return how many more answers a SPLIT stands for, 0 for all others. Raises ProtocolError."""
-    if status != SPLIT:
-        return 0
+def _more(payload: Payload) -> int:
+    """Return how many more answers a SPLIT stands for. Raises ProtocolError."""
     rest = without_numbers(payload)
     if type(rest) is not tuple or len(rest) != 1 or type(rest[0]) is not int:
         raise ProtocolError("an answer that stands for more, and does not say for how many")

@@ -189,6 +189,10 @@ FORGED = {
     "that stands for nothing": lambda number: [(ANSWER, ("raw",), "x", None, [(number, SPLIT)])],
     "that stands for too many": lambda number: [(ANSWER, ("raw",), "x", None, [(number, SPLIT, 1 << 40)])],
     "that stands for fewer than none": lambda number: [(ANSWER, ("raw",), "x", None, [(number, SPLIT, -2)])],
+    "whose number is no number": lambda number: [(ANSWER, ("raw",), "x", None, [("7", VALUE, 1)])],
+    "whose path is no path": lambda number: [(ANSWER, ["raw"], "x", None, [(number, VALUE, 1)])],
+    "whose event is no name": lambda number: [(ANSWER, ("raw",), {}, None, [(number, VALUE, 1)])],
+    "whose kind is no number": lambda number: [([ANSWER], ("raw",), "x", None, [(number, VALUE, 1)])],
     "without numbers": lambda number: [(ANSWER, ("raw",), "x", None, [("x",)])],
     "with a route": lambda number: [(ANSWER, ("raw",), "x", ("a", ("b",)), [(number, VALUE, 1)])],
     "from a stranger": lambda number: [(ANSWER, ("stranger",), "x", None, [(number, VALUE, 1)])],
@@ -235,13 +239,14 @@ def test_an_answer_from_above_to_what_was_not_asked_there_is_refused(between):
     assert pending.result(CEILING) == "value"
 
 
-def test_good_answers_before_a_forged_one_in_a_frame_arrive(between):
+@pytest.mark.parametrize("forged", [99, 0, "x", None], ids=repr)
+def test_good_answers_before_a_forged_one_in_a_frame_arrive(between, forged):
     place, _, one, other = between
     pending = place.ask_async(["other"], "x")
     number, _ = asked(other)
     passed(one, (7, 0))
     passed_on = asked(other)[0]
-    payloads = [(number, VALUE, "mine"), (passed_on, VALUE, "of one"), (99, VALUE, "forged")]
+    payloads = [(number, VALUE, "mine"), (passed_on, VALUE, "of one"), (forged, VALUE, "forged")]
     other.send((ANSWER, ("other",), "x", None, payloads))
     assert place.next_closed()[0] == "other"
     assert pending.result(CEILING) == "mine"
