@@ -617,7 +617,7 @@ class Emitter:
     def cancelled(self) -> bool:
         """Return whether nobody waits any more for the answer that this thread works on.
 
-        That is so after a timeout, a ``cancel()`` or an end of the process that has asked. A function that
+        That is so after a timeout, a ``cancel()``, or a stop or an end of whoever has asked. A function that
         takes long should look now and then, and return. At a stop of this process it is ``stopping`` that
         becomes true. Does not block. False in code that answers nothing, and in threads that an answering
         function has started itself.

@@ -257,6 +257,19 @@ def places():
 
 
 @pytest.fixture
+def line(places):
+    """Three places: top, middle and leaf."""
+    from places import join, settle
+
+    top, middle, leaf = places("top"), places("middle"), places("leaf")
+    top.node.announced = True
+    join(top, middle)
+    join(middle, leaf)
+    settle(top, middle, leaf)
+    return top, middle, leaf
+
+
+@pytest.fixture
 def raw(places):
     """Makes children of a place that are only sockets, see places.py."""
     from places import Raw

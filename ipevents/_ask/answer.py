@@ -24,7 +24,7 @@ from .._platform.interruptible import interruptible
 from .._platform.threads import library_threads
 from .asking import Asking
 from .job import tell
-from .outcome import Asked, unanswered, value_of
+from .outcome import Question, unanswered, value_of
 from .target import Target
 
 
@@ -37,7 +37,7 @@ class Answer(Future[Any]):
     ``add_done_callback(function)`` is that of the standard library: ``function(answer)`` is called when this
     is done, in the thread of the library that brings the answer; in the calling thread if it is done already,
     or by ``cancel()``. It must be short, as all else that comes by the same link waits for it. What it
-    raises is logged by ``concurrent.futures``.
+    raises is logged, and keeps no other callback from its turn.
     """
 
     # First values; in the class, because that is faster than to set them for each.
@@ -46,6 +46,7 @@ class Answer(Future[Any]):
     # As a sink, see job.py.
     is_many = False
     cause: BaseException | None = None
+    places: tuple[tuple[Link, int], ...] = ()
     left = 0
 
     def __init__(self, asking: Asking, target: Target, event: str, timeout: float | None) -> None:
@@ -54,7 +55,6 @@ class Answer(Future[Any]):
         self._target = target
         self._event = event
         self._timeout = timeout
-        self.places: list[tuple[Link, int]] = []
 
     @property
     def pid(self) -> str:
@@ -150,7 +150,7 @@ class Answer(Future[Any]):
             self._is_late = status == LOST
             try:
                 value = value_of(self._asked(), pid, name, status, payload, self.cause)
-            except BaseException as exc:  # what the other process has raised, or code of the value's class
+            except BaseException as exc:  # what the answerer has raised, or code of the value's class
                 self._fail(exc)
                 return
         with contextlib.suppress(InvalidStateError):  # cancelled just now
@@ -167,9 +167,9 @@ class Answer(Future[Any]):
             self._is_late = True
             self._fail(RequestTimeout(self._event, self.pid, self._timeout or 0.0))
 
-    def _asked(self) -> Asked:
+    def _asked(self) -> Question:
         """Return what was asked, for the text of an error."""
-        return Asked(self._event, self._target.pid(), self._timeout)
+        return Question(self._event, self._target.pid(), self._timeout)
 
     def _fail(self, exc: BaseException) -> None:
         exc.__traceback__ = None  # its frames have this answer

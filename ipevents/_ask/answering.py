@@ -3,7 +3,9 @@
 A function without threads runs as a listener does: in the reader thread of the link, on the floor, one at a
 time in a process. One with threads has lanes, see lanes.py.
 
-Locks: the state lock guards ``_answerers``, ``_early`` and ``_absent`` where they change.
+Locks: the state lock guards ``_answerers``, ``_early``, ``_absent``, ``_counted``, ``_queued`` and what has
+lanes in the page, where they change. ``_own`` and ``_waiting`` are dicts into which and out of which threads
+take entries in one step each; whoever takes one out has to see that it is answered, and nobody else does.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.decisions import Decision, Plan
 from .._core.messages import ANSWER, REQUEST, REQUEST_ALL, Envelope, Message, Payload
+from .._core.page_layout import DISPATCHER
 from .._core.requests import CANCELLED, LOST, MAX_OPEN, NO_ANSWERER, OVERDUE, REFUSED, SPLIT
+from .._core.state import Stage
 from .._links.link import Link
 from .._node.backpressure import ANY_LIMIT
 from .._payload.forms import size_of
@@ -22,8 +26,10 @@ from .._payload.numbered import numbered, numbers_of
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline
-from .job import Answer, Job, Sink, carry_out, mark_running, running_here, tell
+from .deadlines import here
+from .job import Job, Outcome, Sink, carry_out, mark_running, running_here, tell
 from .lanes import Lanes
+from .sends import Sends
 
 if TYPE_CHECKING:
     from .._node.node import Node
@@ -34,9 +40,7 @@ log = Log("ipevents.life")
 SHORT_SECONDS = 0.001  # answers of jobs that take less are written together (README, Asking)
 MAX_EARLY = 10_000  # cancelled requests that have not come yet
 QUEUED_BYTES = 64 << 20  # of requests that wait for threads, as much as an outbox holds
-_LATEST = (1 << 63) - 1  # deadline that can be written, see numbered.py
 _BATCH = 64  # requests between two looks at the clock
-DISPATCHER = 0  # the lane of all events that are answered without threads, see shared_page.py
 
 
 class Answerer:
@@ -54,8 +58,9 @@ class Answerer:
 class Answering:
     """The answering side of one node. ``page()`` is what this process shares with its parent, or None."""
 
-    def __init__(self, node: Node, page: Callable[[], SharedPage | None]) -> None:
+    def __init__(self, node: Node, sends: Sends, page: Callable[[], SharedPage | None]) -> None:
         self._node = node
+        self._sends = sends
         self._page = page
         self._answerers: dict[str, Answerer] = {}
         self._early: dict[Link, dict[int, None]] = {}  # cancelled before they came, or were begun
@@ -230,7 +235,7 @@ class Answering:
                     dispatcher.failed(exc, Message(envelope, ()), function)
                     continue
                 self.answered += 1
-                if answer[1] > ANY_LIMIT or not outgoing.offer_answer(job, link, plan, *answer):
+                if answer[1] > ANY_LIMIT or not self._sends.offer_answer(job, link, plan, *answer):
                     self._put(job, answer)
                 if monotonic() - unwritten > SHORT_SECONDS:
                     outgoing.write_dirty()
@@ -246,22 +251,28 @@ class Answering:
         if count < len(messages):
             link.end_here("stopped", len(messages) - count)
 
-    def note_own(self, job: Job) -> None:
-        """Note a request of this process itself, for ``take_own``, before ``answer_own``. Lock held."""
-        assert job.sink is not None
-        self._own[job.number] = job.sink
-
     def answer_own(self, job: Job) -> None:
-        """Answer a request of this process itself: in this thread, or in one of the lanes. Lock not held."""
+        """Answer a request of this process itself: in this thread, or in one of the lanes.
+
+        Raises Closed where a stop has begun just now: ``take_own`` may have been called. Lock not held.
+        """
+        node = self._node
+        assert job.sink is not None
+        with node.lock:
+            if node.stage is not Stage.OPEN:
+                raise node.stage_error()
+            self._sends.asked += 1
+            job.sink.left = 1
+            self._own[job.number] = job.sink
         event = job.envelope.event
         answerer = self._answerers.get(event)
         if answerer is None:
-            self._say(job, NO_ANSWERER, (f"{self._node.place()} does not answer {event!r} itself",))
+            self._say(job, NO_ANSWERER, (f"{node.place()} does not answer {event!r} itself",))
             return
         if answerer.lanes is not None:
             self._queue(answerer.lanes, job)
         else:
-            dispatcher = self._node.dispatcher
+            dispatcher = node.dispatcher
             outer = dispatcher.entered()
             try:
                 dispatcher.enter()
@@ -315,7 +326,7 @@ class Answering:
             return True
         return False
 
-    def _put(self, job: Job, answer: Answer) -> None:
+    def _put(self, job: Job, answer: Outcome) -> None:
         """Put an answer for its asker. One that cannot be put becomes an error."""
         link, (payload, size) = job.link, answer
         if link is None:
@@ -325,8 +336,7 @@ class Answering:
             why = f"the answer has {size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
             self._say(job, REFUSED, (why,))
             return
-        header = self._node.router.header(ANSWER)
-        if not self._node.outgoing.put_answer(job, link, header, job.envelope.event, payload, size):
+        if not self._sends.put_answer(job, link, payload, size):
             self._say(job, REFUSED, ("more waits for the asker than its outbox holds",))
 
     def _say(self, job: Job, status: int, args: tuple[Any, ...]) -> None:
@@ -352,7 +362,7 @@ class Answering:
         node = self._node
         with node.lock:
             if job is None or not job.is_gone:
-                node.outgoing.put_small_answers(link, node.router.header(ANSWER), event, answers)
+                self._sends.put_small(link, event, answers)
         if not node.dispatcher.runs_here():
             node.outgoing.write_dirty()
 
@@ -500,15 +510,3 @@ def own_job(
     to = node.router.pid if kind == REQUEST else None
     envelope = Envelope(kind, node.router.path, event, node.reply, to=to)
     return Job(None, number, deadline, envelope, numbered(number, deadline, payload), sink)
-
-
-def here(deadline: int) -> int:
-    """Return a deadline as this process counts: from the time left if it came from another machine."""
-    return deadline if deadline >= 0 else min(int(monotonic() * 1000) - deadline, _LATEST)
-
-
-def there(deadline: int, is_remote: bool) -> int:
-    """Return a deadline as it is sent: the time left, negative, where the clocks may differ."""
-    if deadline and is_remote:
-        return -max(1, deadline - int(monotonic() * 1000))
-    return deadline

@@ -7,7 +7,6 @@ brought the answer: the reader thread of a link, or the supervisor's where a pro
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from .._core.messages import (
     CANCEL,
     MAX_IDS,
     PAYLOADS,
-    REQUEST,
     REQUEST_ALL,
     REQUEST_GRAND_MASTER,
     Header,
@@ -31,13 +29,11 @@ from .._core.requests import (
     BEYOND,
     BOTH,
     LOST,
-    MAX_OPEN,
     NEXT,
     NO_ANSWERER,
     REFUSED,
     SPLIT,
     VALUE,
-    Asked,
     BegunLast,
     Requests,
 )
@@ -53,15 +49,14 @@ from .._exceptions import (
     WouldDeadlock,
 )
 from .._links.link import Link
-from .._node.backpressure import ANY_LIMIT
 from .._node.node import Node
-from .._node.planning import NoProcess
 from .._payload.forms import size_of
-from .._payload.numbered import NUMBERS_BYTES, numbered, numbers_of, without_numbers
+from .._payload.numbered import numbered, numbers_of, without_numbers
 from .._platform.clock import monotonic
-from .._platform.interruptible import runs_deferred
-from .answering import Answering, here, own_job, there
+from .answering import Answering, own_job
+from .deadlines import Deadlines, here, is_remote, there
 from .job import Sink, tell
+from .sends import Request, Sends
 
 if TYPE_CHECKING:
     from .._node.backpressure import Restarting
@@ -69,49 +64,6 @@ if TYPE_CHECKING:
     from .._platform.shared_page import SharedPage
 
 _OPEN = Stage.OPEN  # a plain name: to look the member up in its class takes longer
-_PURGE = 1000  # deadlines of requests that are answered, beside as many as are open
-
-
-class Request:
-    """One request that is being put, see ``Outgoing.put_request``."""
-
-    __slots__ = ("_asking", "_deadline", "_event", "_reach", "_sink", "payload", "size")
-
-    def __init__(
-        self, asking: Asking, event: str, payload: Payload, size: int, deadline: int, sink: Sink, reach: int
-    ) -> None:
-        self._asking = asking
-        self._event = event
-        self.payload = payload
-        self.size = size + NUMBERS_BYTES
-        self._deadline = deadline
-        self._sink = sink
-        self._reach = reach  # as for Requests.put
-
-    def check(self, link: Link) -> None:
-        """Raise OutboxFull where too many are open at this link."""
-        requests = self._asking.requests
-        if requests.is_full(link):
-            count = requests.count(link)
-            raise OutboxFull(f"request {self._event!r} was not sent: {count} to {link.title} are open")
-
-    def goes_down(self, link: Link, *, waits: bool = False) -> Payload:
-        """Note that it goes down this link, just before that, and return its payload there.
-
-        Raises Closed where a stop has begun meanwhile: ``end_all`` may be over, and would not find it.
-        """
-        node, sink = self._asking.node, self._sink
-        if node.stage is not _OPEN:
-            raise node.stage_error()
-        number = self._asking.requests.put(link, sink, self._event, waits=waits, reach=self._reach)
-        sink.left += 1
-        sink.places.append((link, number))
-        deadline = self._deadline and there(self._deadline, is_remote(link))
-        return numbered(number, deadline, self.payload)
-
-    def is_lost(self, link: Link, why: str) -> None:
-        """Let the sink know why it does not go down this link. For a request to all."""
-        self._sink.came(link.name, link.given_name, REFUSED, numbered(0, REFUSED, (why,)), False)
 
 
 class Asking:
@@ -119,12 +71,11 @@ class Asking:
 
     def __init__(self, node: Node, page: Callable[[], SharedPage | None]) -> None:
         self.node = node
-        self.answering = Answering(node, page)
         self.requests = Requests()
-        self._serials = itertools.count(1)
-        self._deadlines: list[tuple[float, int, Sink]] = []  # a heap: when, and in which order they came
-        self._purge_at = _PURGE
-        self._asked = 0  # requests of this process
+        self.deadlines = Deadlines(node)
+        self._sends = Sends(node, self.requests)
+        self.answering = Answering(node, self._sends, page)
+        self._serials = itertools.count(1)  # of own requests to this process itself
         self._count = {"answered": 0, "lost": 0, "late": 0}
 
     # Requests of this process
@@ -150,23 +101,42 @@ class Asking:
         MessageTooLarge, OutboxFull, WouldDeadlock from inside the state lock. What is wrong with the process
         that was asked is for the sink.
         """
-        node = self.node
+        try:
+            if (
+                timeout is None
+                and child is not None
+                and child.alive
+                and self._sends.offer(child.link, event, payload, size, sink)
+            ):
+                return
+            deadline = 0 if timeout is None else max(1, int((monotonic() + timeout) * 1000))
+            self._ask(kind, event, route, payload, size, deadline, sink, child)
+        except BaseException:  # of a signal handler as well: nobody has the sink then
+            self.give_up(sink)
+            raise
+
+    def _ask(
+        self,
+        kind: int,
+        event: str,
+        route: Route | None,
+        payload: Payload,
+        size: int,
+        deadline: int,
+        sink: Sink,
+        child: Restarting | None,
+    ) -> None:
+        """Send a request in whatever way it goes. ``deadline`` is as for a Job."""
+        node, sends = self.node, self._sends
         if node.lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
             raise WouldDeadlock("a request was made by a signal handler in the middle of the library")
         if not node.announced:
             node.on_first_use()
-        deadline = 0 if timeout is None else max(1, int((monotonic() + timeout) * 1000))
-        if node.stage is not Stage.OPEN:
+        if node.stage is not _OPEN:
             raise node.stage_error()
         is_own = route is not None and len(route) == 1 and route[0] in node.router.names
         if is_own or (kind == REQUEST_GRAND_MASTER and node.router.up is Up.NONE):
             job = own_job(node, kind, next(self._serials), event, payload, deadline, sink)
-            with node.lock:
-                if node.stage is not _OPEN:  # a stop has begun just now, and may have called end_all()
-                    raise node.stage_error()
-                self._asked += 1
-                sink.left = 1
-                self.answering.note_own(job)
             self.answering.answer_own(job)
             return
         is_all = kind == REQUEST_ALL
@@ -174,115 +144,23 @@ class Asking:
         hops = len(route) - (route[-1] in node.router.names) if route else 0
         passes_on = hops > 1 or kind == REQUEST_GRAND_MASTER
         reach = BOTH if is_all else BEYOND if passes_on else NEXT
-        request = Request(self, event, payload, size, deadline, sink, reach)
+        request = Request(sends, event, payload, size, deadline, sink, reach)
         try:
             if child is not None:
-                self._put_for(child, event, request)
+                sends.put_for(child, request)
             else:
-                node.outgoing.put_request(kind, event, route, request)
-            self._asked += 1
+                sends.put(kind, route, request)
         except SendError as exc:
             if isinstance(exc, Unpicklable | MessageTooLarge | OutboxFull):
-                self.give_up(sink)
                 raise
-            self._asked += 1
+            with node.lock:
+                sends.asked += 1
             sink.failed(exc)  # there is no such process
-        except BaseException:
-            self.give_up(sink)
-            raise
         if is_all:
             with node.lock:
                 sink.left -= 1
                 if not sink.left:
                     sink.came("", "", SPLIT, numbered(0, SPLIT, (-1,)), True)
-
-    @runs_deferred
-    def offer(self, link: Link, event: str, payload: Payload, size: int, sink: Sink) -> bool:
-        """Put a request for a child's process where nothing stands in the way, as most often.
-
-        Returns False, having done nothing, where the way is not known yet, there may be no room, or an error
-        is to be raised: then the caller calls ``ask``.
-        """
-        node = self.node
-        lock, outgoing = node.lock, node.outgoing
-        if lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
-            return False
-        claimed = None
-        is_put = False
-        try:
-            lock.acquire()
-            plan = node.router.here[REQUEST].get(((link,), event))
-            down = self.requests.down.get(link)
-            if (
-                plan is not None
-                and down is not None
-                and node.stage is _OPEN
-                and node.announced
-                and size < ANY_LIMIT
-                and len(down.requests) < MAX_OPEN
-                and not link.outbox.dropping
-                and link.outbox.has_room(size)
-            ):
-                number = down.last = down.last + 1
-                down.requests[number] = Asked(sink, event)
-                sink.left = 1
-                sink.places = [(link, number)]
-                if type(payload) is tuple:
-                    payload = (number, 0, *payload)
-                else:
-                    payload = numbered(number, 0, payload)
-                is_put = link.outbox.offer(plan, payload, size + NUMBERS_BYTES)
-                if is_put:
-                    outgoing.sent += 1
-                    self._asked += 1
-                    if not link.attended:
-                        claimed = outgoing.claim((link,))
-                else:
-                    del down.requests[number]
-                    sink.left, sink.places = 0, []
-            lock.release()
-            if claimed:
-                for each, records in claimed:
-                    each.write_now(records)
-        except BaseException:  # of a signal handler
-            outgoing.break_off()
-            raise
-        finally:
-            if lock.deferred:
-                lock.run_deferred()
-        return is_put
-
-    def defer(self, call: Callable[..., None], *args: Any) -> None:
-        """Queue a call for the return of ``offer``. Called by a handler that has interrupted it."""
-        self.node.lock.defer(call, *args)
-
-    def _put_for(self, child: Restarting, event: str, request: Request) -> None:
-        """Put a request for the process of a child, or for its next one."""
-        outgoing = self.node.outgoing
-        while True:
-            if child.alive:
-                try:
-                    outgoing.put_request(REQUEST, event, (child.link,), request)
-                    return
-                except NoProcess:  # it ended just now
-                    pass
-            if outgoing.put_request_for_next(child, event, request):
-                return
-
-    def expire(self, sink: Sink, seconds: float) -> None:
-        """Have the sink told after so many seconds, unless the request is answered before."""
-        with self.node.lock:
-            if not sink.left:
-                return
-            at = monotonic() + seconds
-            deadlines = self._deadlines
-            if len(deadlines) >= self._purge_at:  # mostly of requests that are answered
-                deadlines = [entry for entry in deadlines if entry[2].left]
-                heapq.heapify(deadlines)
-                self._deadlines, self._purge_at = deadlines, 2 * len(deadlines) + _PURGE
-            heapq.heappush(deadlines, (at, next(self._serials), sink))
-            if deadlines[0][2] is sink:
-                self._look_at(seconds)
 
     def give_up(self, sink: Sink) -> bool:
         """Wait no more for the answers to a request, and tell those that have it.
@@ -413,7 +291,7 @@ class Asking:
             number, _ = numbers_of(payload)
             is_large = back.is_limited and size > back.limit
             if is_large or not back.outbox.has_room(size):
-                if node.outgoing.hangs_up(back):
+                if self._sends.hangs_up(back):
                     link.end_here("link-cut", len(payloads) - count)
                     break
                 why = "is larger than it takes" if is_large else "finds no room in its outbox"
@@ -442,7 +320,7 @@ class Asking:
             following = self.requests.put(target, link, event, number, reach=reach)
             deadline = deadline and there(here(deadline), remote)  # noqa: PLW2901
             passed.append(numbered(following, deadline, without_numbers(payload)))
-        self._put_small(link, event, refused)
+        self._sends.put_small(link, event, refused)
         return passed
 
     def splits(self, link: Link, record: Record, copies: int) -> None:
@@ -451,12 +329,14 @@ class Asking:
         numbers = [numbers_of(payload)[0] for payload in record[PAYLOADS]]
         more = copies + self.answering.counts_here(link, event, numbers) - 1
         if more:
-            self._put_small(link, event, [numbered(number, SPLIT, (more,)) for number in numbers])
+            self._sends.put_small(link, event, [numbered(number, SPLIT, (more,)) for number in numbers])
 
     def not_passed(self, link: Link, record: Record, cause: str, target: str | None) -> None:
         """Answer requests with an error, because they cannot go on."""
         numbers = [numbers_of(payload)[0] for payload in record[PAYLOADS]]
-        self._put_small(link, record[2], [numbered(number, NO_ANSWERER, (cause,)) for number in numbers])
+        self._sends.put_small(
+            link, record[2], [numbered(number, NO_ANSWERER, (cause,)) for number in numbers]
+        )
 
     def lose(self, link: Link, record: Record) -> None:
         """Handle a request, or an answer, whose large buffers did not fit into memory."""
@@ -470,13 +350,7 @@ class Asking:
             return
         link.turn_out(UNREADABLE, 1)
         with self.node.lock:
-            self._put_small(link, event, [numbered(number, REFUSED, (text,))])
-
-    def _put_small(self, link: Link, event: str, answers: list[Payload]) -> None:
-        """Put short answers of this process, whatever waits there. State lock held."""
-        if answers:
-            node = self.node
-            node.outgoing.put_small_answers(link, node.router.header(ANSWER), event, answers)
+            self._sends.put_small(link, event, [numbered(number, REFUSED, (text,))])
 
     # Ends
 
@@ -549,7 +423,7 @@ class Asking:
                 continue
             if gone.back_number:
                 fewer = [numbered(gone.back_number, SPLIT, (1 - gone.left,))] if gone.left > 1 else []
-                self._put_small(sink, gone.event, [*fewer, numbered(gone.back_number, LOST, rest)])
+                self._sends.put_small(sink, gone.event, [*fewer, numbered(gone.back_number, LOST, rest)])
                 continue
             sink.left -= 1
             sink.cause = cause
@@ -580,25 +454,6 @@ class Asking:
         for sink, payload in mine:
             tell(sink.came, pid, name, LOST, payload, True)
 
-    def _look_at(self, seconds: float) -> None:
-        """Have the deadlines looked at after so many seconds. State lock held."""
-        self.node.timers.cancel(self)
-        self.node.timers.after(seconds, self, self._look)
-
-    def _look(self) -> None:
-        """End the requests whose time is over. In the supervisor's thread."""
-        due = []
-        with self.node.lock:
-            now = monotonic()
-            while self._deadlines and self._deadlines[0][0] <= now:
-                _, _, sink = heapq.heappop(self._deadlines)
-                if sink.left:
-                    due.append(sink)
-            if self._deadlines:
-                self._look_at(max(0.0, self._deadlines[0][0] - now))
-        for sink in due:
-            tell(sink.expired)
-
     def end_all(self) -> None:
         """End all requests of this process with Closed: it stops. State lock not held."""
         sinks: dict[int, Any] = {}
@@ -615,33 +470,25 @@ class Asking:
                 sinks[id(sink)] = sink
             for sink in sinks.values():
                 sink.left = 0
-            self._deadlines = []
+            self.deadlines.clear()
         for sink in sinks.values():
             tell(sink.failed, Closed(f"{self.node.place()} was stopped before the answer came"))
 
     def renew(self) -> None:
         """Begin another life. State lock held."""
-        self.requests = Requests()
-        self._deadlines = []
+        self.requests.clear()
+        self.deadlines.clear()
         self.answering.renew()
 
     def stats(self) -> dict[str, int]:
         """Return the counters of requests. State lock held."""
         own = [asked.back for _, _, asked in self.requests.each() if asked.back and not asked.back_number]
         return {
-            "requests": self._asked,
+            "requests": self._sends.asked,
             **self._count,
             "open": len({id(sink) for sink in own}) + self.answering.count_own(),
             "carriedOut": self.answering.answered,
         }
-
-
-def is_remote(link: Link) -> bool:
-    """Return whether the clock at the other end may be another one: it is over TCP, or not known."""
-    if not link.is_public:
-        return False
-    stream = link.connection or link.away
-    return stream is None or stream.seals is not None
 
 
 def _more(payload: Payload) -> int:

@@ -12,7 +12,7 @@ from .._payload import forms
 from .._payload.pickled import pickle_call
 from .._platform.threads import library_threads
 from .asking import Asking
-from .outcome import Asked
+from .outcome import Question
 from .reply import Reply
 from .target import Target
 
@@ -65,16 +65,9 @@ def ask(
         raise WouldDeadlock("request() waits, and no answer is delivered while a listener runs")
     name = event if type(event) is str and event in _checked else _check(event)
     payload, size = _encoded(args, kwargs)
-    reply = Reply(lambda: Asked(name, target.pid(), timeout))
+    reply = Reply(lambda: Question(name, target.pid(), timeout))
+    asking.ask(target.kind, name, target.route, payload, size, timeout, reply, target.child)
     try:
-        child = target.child
-        if (
-            timeout is not None
-            or child is None
-            or not child.alive
-            or not asking.offer(child.link, name, payload, size, reply)
-        ):
-            asking.ask(target.kind, name, target.route, payload, size, timeout, reply, child)
         if not reply.wait(timeout) and asking.give_up(reply):
             assert timeout is not None
             raise RequestTimeout(name, target.pid(), timeout)
@@ -96,22 +89,12 @@ def ask_async(
 ) -> Answer:
     """Ask, and return the Answer."""
     name = event if type(event) is str and event in _checked else _check(event)
-    size = forms.plain_size(args, kwargs)
-    payload: Payload = args
-    if size is None:
-        payload, size = pickle_call(args, kwargs)
+    payload, size = _encoded(args, kwargs)
     new_answer = _answer_class or _import_answer()
     answer = new_answer(asking, target, name, timeout)
-    child = target.child
-    if (
-        timeout is not None
-        or child is None
-        or not child.alive
-        or not asking.offer(child.link, name, payload, size, answer)
-    ):
-        asking.ask(target.kind, name, target.route, payload, size, timeout, answer, child)
-        if timeout is not None:
-            asking.expire(answer, timeout)
+    asking.ask(target.kind, name, target.route, payload, size, timeout, answer, target.child)
+    if timeout is not None:
+        asking.deadlines.add(answer, timeout)
     return answer
 
 
@@ -128,6 +111,6 @@ def gather(
 
     name = _check(event)
     payload, size = _encoded(args, kwargs)
-    gathering = Gathering(asking, Asked(name, "", timeout))
+    gathering = Gathering(asking, Question(name, "", timeout))
     asking.ask(target.kind, name, target.route, payload, size, timeout, gathering.arrivals)
     return gathering

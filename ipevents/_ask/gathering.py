@@ -15,7 +15,7 @@ from .._platform.guards import foreign
 from .._platform.latches import Latch
 from .._platform.threads import Deadline, library_threads
 from .asking import Asking
-from .outcome import Asked, unanswered, value_of
+from .outcome import Question, unanswered, value_of
 
 
 class Arrivals:
@@ -27,11 +27,11 @@ class Arrivals:
 
     __slots__ = ("_asked", "cause", "changed", "error", "is_many", "is_over", "left", "places", "queue")
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Question) -> None:
         self._asked = asked
         self.is_many = True  # all its answers come under the state lock, so the last one is the last
         self.cause: BaseException | None = None
-        self.places: list[tuple[Link, int]] = []
+        self.places: tuple[tuple[Link, int], ...] = ()
         self.left = 0
         self.queue: queue.SimpleQueue[tuple[str, str, int, Payload]] = queue.SimpleQueue()
         self.changed = Latch()
@@ -62,7 +62,7 @@ class Gathering:
     One thread iterates at a time. Where nobody has it any more, the request is given up.
     """
 
-    def __init__(self, asking: Asking, asked: Asked) -> None:
+    def __init__(self, asking: Asking, asked: Question) -> None:
         self._asking = asking
         self._asked = asked
         self._deadline = Deadline(asked.seconds)

@@ -17,7 +17,7 @@ from .._platform.signal_exceptions import interrupts_main
 
 log = Log("ipevents.life")
 
-Answer = tuple[Payload, int]  # with its numbers, and its size
+Outcome = tuple[Payload, int]  # with its numbers, and its size
 
 
 class Sink(Protocol):
@@ -30,7 +30,7 @@ class Sink(Protocol):
 
     is_many: bool
     cause: BaseException | None  # what was reported of the child that is lost
-    places: list[tuple[Link, int]]
+    places: tuple[tuple[Link, int], ...]
     left: int
 
     def came(self, pid: str, name: str, status: int, payload: Payload, is_last: bool) -> None:
@@ -113,7 +113,7 @@ def mark_running(is_meant: Callable[[Job], bool]) -> list[Job]:
     return found
 
 
-def carry_out(job: Job, function: Callable[..., Any], pid: str) -> Answer:
+def carry_out(job: Job, function: Callable[..., Any], pid: str) -> Outcome:
     """Call the function for a request, and return the answer: what it returned, or what it raised.
 
     Raises SystemExit, and what a signal handler has raised in the main thread: neither is an answer.
@@ -144,7 +144,7 @@ def carry_out(job: Job, function: Callable[..., Any], pid: str) -> Answer:
             _running[ident] = outer
 
 
-def of_value(job: Job, value: object, pid: str) -> Answer:
+def of_value(job: Job, value: object, pid: str) -> Outcome:
     """Return the answer that has this value, or says why that cannot be sent."""
     try:
         payload, size = outcomes.of_value(value)
@@ -155,7 +155,7 @@ def of_value(job: Job, value: object, pid: str) -> Answer:
     return numbered(job.number, VALUE, payload), size + NUMBERS_BYTES
 
 
-def of_exception(job: Job, exc: BaseException, pid: str) -> Answer:
+def of_exception(job: Job, exc: BaseException, pid: str) -> Outcome:
     """Return the answer that tells what was raised."""
     trace = exc.__traceback__
     if trace is not None and trace.tb_frame.f_code is carry_out.__code__ and trace.tb_next is not None:

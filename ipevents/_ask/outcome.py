@@ -22,7 +22,7 @@ from .._platform.guards import told
 from .._platform.signal_exceptions import interrupts_main
 
 
-class Asked:
+class Question:
     """What was asked of whom, for the texts of errors. A NamedTuple would take longer to import."""
 
     __slots__ = ("attempts", "event", "pid", "seconds")
@@ -35,7 +35,7 @@ class Asked:
 
 
 def value_of(
-    asked: Asked, pid: str, name: str, status: int, payload: Payload, cause: BaseException | None = None
+    asked: Question, pid: str, name: str, status: int, payload: Payload, cause: BaseException | None = None
 ) -> Any:
     """Return the value that came as an answer, or raise what it says.
 
@@ -51,9 +51,8 @@ def value_of(
         except BaseException as exc:  # code of the value's classes may raise a SystemExit, for example
             if interrupts_main(exc):
                 raise
-            text = (
-                f"the answer to {asked.event!r} from {pid} cannot be unpickled: {told(exc.__cause__ or exc)}"
-            )
+            why = told(exc.__cause__ or exc)
+            text = f"the answer to {asked.event!r} from {pid} cannot be unpickled: {why}"
             raise UnreadablePayload(text) from exc
         if len(args) != 1:
             raise UnreadablePayload(f"the answer to {asked.event!r} from {pid} came as {shown(args)}")
@@ -65,7 +64,7 @@ def value_of(
     raise error
 
 
-def error_of(asked: Asked, pid: str, status: int, rest: Payload) -> RequestError:
+def error_of(asked: Question, pid: str, status: int, rest: Payload) -> RequestError:
     """Return the error that an answer without a value stands for."""
     event, attempts = asked.event, asked.attempts
     if status == LOST and type(rest) is tuple and len(rest) == 4:
@@ -90,7 +89,7 @@ def error_of(asked: Asked, pid: str, status: int, rest: Payload) -> RequestError
     return RequestError(f"request {event!r} was answered by {pid} in a way that makes no sense")
 
 
-def unanswered(asked: Asked, exc: IPEventsError) -> IPEventsError:
+def unanswered(asked: Question, exc: IPEventsError) -> IPEventsError:
     """Return the error for a request that could not be sent, or that a stop has ended."""
     if not isinstance(exc, SendError):
         return exc

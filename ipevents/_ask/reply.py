@@ -10,7 +10,7 @@ from .._core.requests import VALUE
 from .._exceptions import IPEventsError
 from .._links.link import Link
 from .._platform.latches import BRIEF_SECONDS, Latch
-from .outcome import Asked, unanswered, value_of
+from .outcome import Question, unanswered, value_of
 
 
 class Reply:
@@ -18,11 +18,11 @@ class Reply:
 
     __slots__ = ("_asked", "_came", "_error", "_latch", "cause", "is_many", "left", "places")
 
-    def __init__(self, asked: Callable[[], Asked]) -> None:
+    def __init__(self, asked: Callable[[], Question]) -> None:
         self._asked = asked  # for the text of an error
         self.is_many = False
         self.cause: BaseException | None = None
-        self.places: list[tuple[Link, int]] = []
+        self.places: tuple[tuple[Link, int], ...] = ()
         self.left = 0
         self._latch = Latch()
         self._came: tuple[str, str, int, Payload] | None = None

@@ -9,7 +9,7 @@ belongs to one event, whose jobs begin in a thread of their own.
 | 0 | the key of the job that has begun last in lane 0; 0 before the first one |
 | 2n - 1, for lane n of 1 to 255 | the mark of the event that has this lane, made of its name; 0: no event |
 | 2n | the key of the job that has begun last in lane n; 0 before the first one |
-| 511 | 1 if an event got no lane because all were taken |
+| 511 | 1 if an event has no lane, because all were taken or it lost the one it had |
 
 The child writes and the parent reads, in the middle of anything: the child may be killed at any moment. That
 is safe because each change is one slot, and a lane is found by its mark: before the mark is written, the key
@@ -53,7 +53,7 @@ def begun_last(slots: memoryview, event: str) -> tuple[int, int] | None:
     """Return the lane in which the jobs for an event begin, and the key of the one that has begun last there.
 
     Returns None where that is not known: the event has no lane of its own, and may be one of those that found
-    all lanes taken. For the parent.
+    all lanes taken, or lost theirs. For the parent.
     """
     marks = slots[_mark_slot(1) : _mark_slot(LANES) + 1 : 2].tolist()
     mark = mark_of(event)

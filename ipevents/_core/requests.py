@@ -103,6 +103,11 @@ class Requests:
         # By the link that they came by, and their number there: the links that they went down, with numbers.
         self._by: dict[Hashable, dict[int, list[tuple[Hashable, int]]]] = {}
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.down.clear()
+        self._by.clear()
+
     def is_full(self, link: Hashable, count: int = 1) -> bool:
         """Return whether so many more may not go down this link."""
         down = self.down.get(link)

@@ -105,9 +105,8 @@ class ChildRole:
         self.failed = False  # the link to the parent ended for a fault
         self._launch = launch
         self._left = Latch()  # a stop need not wait for the main thread any more
-        self._asked_to_stop = (
-            Latch()
-        )  # over the link, so all was read that came before; or the link has ended
+        # Over the link, so all was read that came before; or the link has ended.
+        self._asked_to_stop = Latch()
         self._program: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._has_program = False  # it has come; used by the reader of the link only
         self._kind = ""

@@ -46,9 +46,7 @@ class Life:
         self.depth = 0
         self.is_worker = False
         self.role: Role = TopRole(self.wait_over)  # until another process turns out to have started this one
-        self.page: SharedPage | None = (
-            None  # in a child: what it writes for its parent, who reads it at its end
-        )
+        self.page: SharedPage | None = None  # in a child: what its parent reads when it has ended
         # Of this life.
         self.supervisor: Supervisor | None = None
         self.public_socket: PublicSocket | None = None

@@ -220,7 +220,8 @@ def put_for_next(
             if node.stage is not Stage.OPEN:
                 raise node.stage_error()
             if child.is_over:
-                raise UnknownProcess(f"event {event!r} was not sent: {child.title} has ended")
+                what = "event" if kind == TO_CHILD else "request"
+                raise UnknownProcess(f"{what} {event!r} was not sent: {child.title} has ended")
             link = child.link
             if child.alive:
                 return False

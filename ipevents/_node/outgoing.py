@@ -13,40 +13,19 @@ from __future__ import annotations
 from _thread import get_ident
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from .._core.decisions import Plan
-from .._core.messages import (
-    REQUEST,
-    REQUEST_ALL,
-    SEND_TO,
-    TO_CHILD,
-    Header,
-    Payload,
-    Record,
-    check_event,
-)
-from .._core.outbox import OUTBOX_RECORDS, Patience, Verdict
+from .._core.messages import SEND_TO, TO_CHILD, Payload, Record, check_event
+from .._core.outbox import Patience
 from .._core.state import Stage
-from .._exceptions import IPEventsError, NotConnected
+from .._exceptions import IPEventsError
 from .._links.link import Link
 from .._payload import forms
-from .._payload.forms import size_of
 from .._payload.pickled import pickle_call
-from .._platform.clock import monotonic
 from .._platform.interruptible import runs_deferred
 from .._platform.latches import let_go
 from .._platform.threads import library_threads
-from .backpressure import (
-    ANY_LIMIT,
-    LOOK_SECONDS,
-    check_size,
-    outbox_full,
-    put,
-    put_for_next,
-    wait_for_room,
-    wait_to_copy,
-)
+from .backpressure import ANY_LIMIT, put, put_for_next, wait_to_copy
 from .local_events import LocalEvents
 from .node_state import NodeState
 from .planning import NoProcess, plan_message
@@ -55,35 +34,11 @@ from .presence import Presence
 if TYPE_CHECKING:
     from .backpressure import Restarting
 
-    class Ask(Protocol):
-        """One request that is being put. All of it is called with the state lock held."""
-
-        payload: Payload  # without numbers
-        size: int
-
-        def check(self, link: Link) -> None:
-            """Raise OutboxFull where too many are open at this link."""
-
-        def goes_down(self, link: Link, *, waits: bool = False) -> Payload:
-            """Note that it goes down this link, just before that, and return its payload there.
-
-            ``waits``: it is for the next process there, while what the last one wrote is still read.
-            """
-
-        def is_lost(self, link: Link, why: str) -> None:
-            """Let the asker know why a request to all does not go down this link."""
-
-    class Wanted(Protocol):
-        """A request whose answer is put. ``is_gone``: the process that asked is; state lock."""
-
-        is_gone: bool
-
 
 Route = tuple[Any, ...]  # of pids, or the link of a child
-_Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
+Claimed = list[tuple[Link, list[Record]]]  # frames to be written outside the lock
 # A plain name: to look the member up in its class would take longer than the comparison.
 _OPEN = Stage.OPEN
-MOST_WAITING = 5 * OUTBOX_RECORDS // 2  # records for one neighbour: a full outbox, and answers beside it
 
 
 class Outgoing:
@@ -126,7 +81,7 @@ class Outgoing:
         if lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
             lock.defer(self.send, kind, event, args, kwargs, route)
             return
-        claimed: _Claimed | None = None
+        claimed: Claimed | None = None
         try:
             if not node.announced:
                 node.on_first_use()
@@ -203,7 +158,7 @@ class Outgoing:
         """Return the links that a message is about to go to. Lock held."""
         return plan_message(self._node, kind, event, route).forward
 
-    def claim(self, links: tuple[Any, ...]) -> _Claimed:
+    def claim(self, links: tuple[Any, ...]) -> Claimed:
         """Take the right to write for these links, for which a message was put.
 
         Returns the frames to write. Lock held.
@@ -226,6 +181,12 @@ class Outgoing:
             elif listens:
                 self.mark_dirty(link)
         return claimed
+
+    def write_claimed(self, claimed: Claimed) -> None:
+        """Write the frames that ``claim`` has returned. Lock not held."""
+        while claimed:
+            link, records = claimed.pop()
+            link.write_now(records)
 
     def send_route(
         self, route: tuple[str, ...], event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -278,186 +239,7 @@ class Outgoing:
             if lock.deferred:
                 lock.run_deferred()
 
-    # Requests and answers
-
-    @runs_deferred
-    def put_request(self, kind: int, event: str, route: Route | None, ask: Ask) -> None:
-        """Put a request, and write it where the link is idle. Not from inside the state lock.
-
-        The arguments are those of ``Router.plan_here``. Waits for room as an addressed event does. Raises
-        what is wrong with stage, event or route, MessageTooLarge, OutboxFull, and NoProcess for a route that
-        is a link.
-        """
-        lock = self._node.lock
-        claimed: _Claimed = []
-        try:
-            lock.acquire()
-            if kind == REQUEST_ALL:
-                links = self._put_to_all(event, ask)
-            else:
-                links = self._put_to_one(kind, event, route, ask)
-            claimed = self.claim(links)
-            lock.release()
-            while claimed:
-                link, records = claimed.pop()
-                link.write_now(records)
-        except BaseException:  # also of a signal handler
-            self.break_off()
-            raise
-        finally:
-            if lock.deferred:
-                lock.run_deferred()
-
-    def _put_to_one(self, kind: int, event: str, route: Route | None, ask: Ask) -> tuple[Link, ...]:
-        """Put a request for one process. Lock held, released while it waits for room."""
-        node = self._node
-        patience = self._patience()
-        while True:
-            plan = plan_message(node, kind, event, route)
-            if not plan.forward:  # this process has become the top just now
-                raise NotConnected(f"request {event!r} was not sent: {node.place()} has no parent any more")
-            (link,) = plan.forward
-            if ask.size > ANY_LIMIT:
-                check_size(link, event, ask.payload, ask.size)
-            ask.check(link)
-            if wait_for_room(node, link, ask.size, 1, patience, event):
-                payload = ask.goes_down(link)  # the lock was not released since there is room
-                if not link.outbox.offer(plan, payload, ask.size):
-                    link.outbox.put_message(plan.header, event, payload, ask.size)
-                self.sent += 1
-                return (link,)
-
-    def _put_to_all(self, event: str, ask: Ask) -> tuple[Link, ...]:
-        """Put a request to all, as a fan-out is put. Lock held, released while it waits for room.
-
-        A process whose link is gone meanwhile, or takes nothing, stands in the answers with an error.
-        """
-        node = self._node
-        plan = plan_message(node, REQUEST_ALL, event, None)
-        links: tuple[Link, ...] = plan.forward
-        patience = Patience.FANOUT if self._patience() is Patience.APPLICATION else Patience.LISTENER
-        for link in links:
-            check_size(link, event, ask.payload, ask.size)
-            ask.check(link)
-            if patience is Patience.LISTENER and not link.outbox.has_room(ask.size):
-                raise outbox_full(link, event)
-        self.sent += 1
-        self.more -= 1
-        self.filtered += not (links or plan.lost_up)
-        if plan.lost_up:
-            self._presence.lose_up()
-            self.more += 1
-        for link in links:
-            if link not in node.router.neighbours:  # gone while we waited for another one
-                link.drop("link-cut")
-                node.remember(link)
-                ask.is_lost(link, f"{link.title} is gone")
-            elif wait_for_room(node, link, ask.size, 1, patience, event):
-                link.outbox.put_message(plan.header, event, ask.goes_down(link), ask.size)
-                if not link.attended:
-                    link.prompt()
-            else:
-                ask.is_lost(link, f"{link.title} takes nothing")
-            self.more += 1
-        return ()
-
-    def put_request_for_next(self, child: Restarting, event: str, ask: Ask) -> bool:
-        """Keep a request for the next process of a child. Returns as ``put_for_next``, and raises as that."""
-
-        def made(link: Link, waits: bool) -> Payload:
-            ask.check(link)
-            return ask.goes_down(link, waits=waits)
-
-        return put_for_next(self._node, self, child, event, ask.payload, ask.size, kind=REQUEST, made=made)
-
-    def offer_answer(self, job: Wanted, link: Link, plan: Plan, payload: Payload, size: int) -> bool:
-        """Put one answer where there is room for it, while the floor is held, and write it as ``send`` does.
-
-        Returns False where ``put_answers`` is to be called.
-        """
-        lock = self._node.lock
-        claimed = None
-        try:
-            lock.acquire()
-            is_put = job.is_gone
-            if not is_put and link in self._node.router.neighbours and link.outbox.offer(plan, payload, size):
-                is_put = True
-                self.sent += 1
-                if not (link.attended or link.dirty):
-                    claimed = self.claim((link,))
-            lock.release()
-            if claimed:
-                for each, records in claimed:
-                    each.write_now(records)
-        except BaseException:  # of a signal handler
-            self.break_off()
-            raise
-        return is_put
-
-    @runs_deferred
-    def put_answer(
-        self, job: Wanted, link: Link, header: Header, event: str, payload: Payload, size: int
-    ) -> bool:
-        """Put an answer, and have it written. Returns whether it was put, or nobody is there to take it.
-
-        Waits for room as long as the asker makes progress; in a listener, and in a thread of the library, it
-        does not wait. Not from inside the state lock.
-        """
-        node = self._node
-        lock = node.lock
-        claimed: _Claimed = []
-        is_done = False
-        waits = self._patience() is Patience.APPLICATION
-        try:
-            lock.acquire()
-            while True:
-                is_done = job.is_gone or link not in node.router.neighbours
-                if is_done:
-                    break
-                verdict = link.outbox.decide(size, Patience.FANOUT, monotonic(), link.progress)
-                if verdict is Verdict.TAKE:
-                    link.outbox.put_message(header, event, payload, size)
-                    self.sent += 1
-                    is_done = True
-                    claimed = self.claim((link,))
-                    break
-                if verdict is not Verdict.WAIT or not waits:
-                    break
-                link.wait_room(LOOK_SECONDS)
-            lock.release()
-            while claimed:
-                link, records = claimed.pop()
-                link.write_now(records)
-        except BaseException:
-            self.break_off()
-            raise
-        finally:
-            if lock.deferred:
-                lock.run_deferred()
-        return is_done
-
-    def put_small_answers(self, link: Link, header: Header, event: str, answers: list[Payload]) -> None:
-        """Put short answers although the outbox is full, and have them written. Lock held."""
-        if link not in self._node.router.neighbours or self.hangs_up(link):
-            return
-        for payload in answers:
-            link.outbox.put_message(header, event, payload, size_of(payload))
-        self.sent += len(answers)
-        self.mark_dirty(link)
-
-    def hangs_up(self, link: Link) -> bool:
-        """Hang up on an asker for which too many answers wait, and return whether that was done. Lock held.
-
-        To be called before an answer is put although the outbox is full. An honest asker has no more than
-        MAX_OPEN requests open, so no more than so many answers wait for it. One for which more wait does not
-        read what it asks for.
-        """
-        if link.outbox.count <= MOST_WAITING:
-            return False
-        link.disconnect()
-        return True
-
-    def _patience(self) -> Patience:
+    def patience(self) -> Patience:
         """Return how long the calling code may wait for room."""
         if self._node.dispatcher.runs_here() or get_ident() in library_threads:
             return Patience.LISTENER

@@ -24,11 +24,8 @@ __all__ = ["SIZE", "SharedPage"]
 SIZE = 8 * page_layout.SLOTS  # bytes
 
 _NAME = "ipevents-page"  # in /proc, for people
-_NONE_LEFT = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-)  # no descriptor or no memory: a file needs them as well
+# No descriptor or no memory: a file needs them as well.
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class SharedPage:
@@ -136,7 +133,8 @@ class SharedPage:
     def begun_last(self, event: str) -> tuple[int, int] | None:
         """Return the lane in which the jobs for an event begin, and the key of the last that has begun there.
 
-        The key is 0 where none has. Returns None where the child had too many events to tell.
+        The key is 0 where none has. Returns None where the child had too many events to tell, or has begun to
+        answer this one in another way.
         """
         return page_layout.begun_last(self._slots, event)
 

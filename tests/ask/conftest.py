@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from places import FULL, jam, join, settle
+from asked import settled
+from places import FULL, Raw, jam, join, settle
+
+from ipevents._core.messages import ANSWERS, ONLINE
 
 
 @pytest.fixture
@@ -11,17 +14,6 @@ def pair(places):
     parent.node.announced = True
     join(parent, child)
     return parent, child
-
-
-@pytest.fixture
-def line(places):
-    """Three places: top, middle and leaf."""
-    top, middle, leaf = places("top"), places("middle"), places("leaf")
-    top.node.announced = True
-    join(top, middle)
-    join(middle, leaf)
-    settle(top, middle, leaf)
-    return top, middle, leaf
 
 
 @pytest.fixture
@@ -38,3 +30,26 @@ def full(monkeypatch, places):
     for number in range(FULL):
         parent.send_child("child", "old", number)
     return parent, child, link
+
+
+@pytest.fixture
+def between(places, raw):
+    """A place with a parent, "top", and two children that are only sockets; the second answers "x"."""
+    place = places("me")
+    top = Raw(place, "top", above=True)
+    one, other = raw(place, "one"), raw(place, "other")
+    for child in (one, other):
+        child.send((ONLINE, (child.pid,)))
+    other.send((ANSWERS, "x", 1))
+    settled(place, one)
+    settled(place, other)
+    yield place, top, one, other
+    top.socket.close()
+    top._ours.close()
+
+
+@pytest.fixture
+def asker(places, raw):
+    """A place, and its child that is only a socket."""
+    place = places("top")
+    return place, raw(place)

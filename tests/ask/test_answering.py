@@ -7,18 +7,14 @@ import threading
 import time
 
 import pytest
-from places import CEILING, FULL, Raw, free, jam, join, queued, settle
+from asked import answers, request, settled
+from places import CEILING, Raw, join, queued, settle
 
 from ipevents._ask import answering as module
 from ipevents._ask import job
-from ipevents._ask.answering import here, there
-from ipevents._core import requests as core
 from ipevents._core.messages import ANSWER, ANSWERS, CANCEL, REQUEST, REQUEST_ALL
-from ipevents._core.outbox import OUTBOX_RECORDS
 from ipevents._core.requests import CANCELLED, LOST, NO_ANSWERER, OVERDUE, REFUSED, SPLIT, VALUE
 from ipevents._exceptions import AnswererLost, ProtocolError, RequestError
-from ipevents._node import outgoing
-from ipevents._payload.numbered import numbered
 from ipevents._platform.threads import Deadline
 
 FIRST = 1 << 61
@@ -49,24 +45,6 @@ def busy():
     made = Busy()
     yield made
     made.let_go(1000)
-
-
-@pytest.fixture
-def asker(places, raw):
-    """A place, and its child that is only a socket."""
-    place = places("top")
-    return place, raw(place)
-
-
-def request(*payloads, kind=REQUEST, event="x", pid="raw"):
-    return (kind, (pid,), event, None, list(payloads))
-
-
-def answers(child, count):
-    """The next answers: number, status, and the rest."""
-    found = [child.next_payload() for _ in range(count)]
-    assert {kind for kind, _ in found} == {ANSWER}
-    return [(payload[0], payload[1], payload[2:]) for _, payload in found]
 
 
 # The functions
@@ -208,14 +186,6 @@ def test_after_unanswer_what_waits_for_a_thread_has_no_answerer_and_what_runs_go
     assert place.asks.answering._queued == 0
 
 
-def settled(place, child):
-    """Wait until all that the child has sent is handled."""
-    heard = threading.Event()
-    place.on("settled", lambda message: heard.set())
-    child.send((1, (child.pid,), "settled", None, [()]))
-    assert heard.wait(CEILING)
-
-
 # Threads
 
 
@@ -308,29 +278,6 @@ def test_what_is_overdue_is_not_begun(asker, deadline, threads):
     place.answer("x", lambda message: "done", threads)
     child.send(request((1, deadline)))
     assert answers(child, 1) == [(1, OVERDUE, ()) if deadline == 1 else (1, VALUE, ("done",))]
-
-
-def test_a_deadline_of_another_machine_is_the_time_that_was_left():
-    now = time.monotonic() * 1000
-    assert -1 <= here(-5000) - (now + 5000) < 1000
-    assert here(5000) == 5000
-    assert here(0) == 0
-
-
-def test_to_another_machine_goes_the_time_that_is_left_and_never_none():
-    now = int(time.monotonic() * 1000)
-    assert 4000 < -there(now + 5000, True) <= 5000
-    assert there(now - 5000, True) == -1  # over, and still a deadline
-    assert there(now + 5000, False) == now + 5000
-    assert there(0, True) == there(0, False) == 0
-
-
-@pytest.mark.parametrize("deadline", [0, 1, LAST, -1, -LAST, -(1 << 63)])
-@pytest.mark.parametrize("is_remote", [True, False])
-def test_a_deadline_that_is_passed_on_is_one_that_can_be_written(deadline, is_remote):
-    passed = there(here(deadline), is_remote)
-    numbered(1, passed, b"")
-    assert bool(passed) == bool(deadline)
 
 
 # Cancelled requests
@@ -501,69 +448,6 @@ def test_values_of_any_size_arrive(pair, size):
         assert parent.ask(["child"], "echo", value) == value
 
 
-def test_more_answers_than_an_outbox_holds_become_errors(monkeypatch, places):
-    monkeypatch.setattr("ipevents._core.outbox.OUTBOX_RECORDS", FULL)
-    monkeypatch.setattr("ipevents._core.outbox.FRAME_BYTES", 1)
-    done = threading.Event()
-    parent, child = places("parent"), places("child").on("done", lambda message: done.set())
-    join(parent, child)
-    child.answer("x", lambda message, value: value)
-    up = child.link_to(parent)
-    settle(parent, child)
-    jam(child, up)
-    asked = [parent.ask_async(["child"], "x", number) for number in range(FULL + 3)]
-    parent.send_child("child", "done")
-    assert done.wait(CEILING)  # all are answered there
-    free(child, up)
-    errors = [each.exception(CEILING) for each in asked]
-    assert errors[:FULL] == [None] * FULL
-    assert [type(error) for error in errors[FULL:]] == [RequestError] * 3
-    assert "more waits for the asker than its outbox holds" in str(errors[-1])
-
-
-@pytest.fixture
-def unread(places, monkeypatch):
-    """A place and the link to a child that takes nothing, of which no more than three records may wait."""
-    monkeypatch.setattr(outgoing, "MOST_WAITING", 3)
-    place = places("top")
-    link = place.make_child("raw")
-    cut = []
-    link.disconnect = lambda: cut.append(len(queued(place, link)))
-    return place, link, cut
-
-
-def test_one_that_does_not_read_its_short_answers_is_hung_up_on(unread):
-    place, link, cut = unread
-    for number in range(1, 10):
-        with place.node.lock:
-            place.asks.not_passed(link, (REQUEST, ("raw",), "x", None, [(number, 0)]), "why", None)
-    assert cut == [4] * 5
-    assert [record[4][0][0] for record in queued(place, link)] == [1, 2, 3, 4]
-
-
-def test_of_one_that_is_gone_short_answers_are_put_nowhere(unread):
-    place, link, cut = unread
-    with place.node.lock:
-        place.node.presence.child_gone(link, None)
-    for number in range(1, 10):
-        with place.node.lock:
-            place.asks.not_passed(link, (REQUEST, ("raw",), "x", None, [(number, 0)]), "why", None)
-    assert (cut, queued(place, link)) == ([], [])
-
-
-def test_as_many_answers_may_wait_as_an_honest_asker_can_have_asked_for():
-    assert outgoing.MOST_WAITING >= OUTBOX_RECORDS + core.MAX_OPEN
-
-
-def test_an_asker_that_asks_on_and_never_reads_is_hung_up_on(asker, monkeypatch):
-    monkeypatch.setattr(outgoing, "MOST_WAITING", 3)
-    place, child = asker
-    jam(place, child.link)
-    for number in range(1, 10):
-        child.send(request((number, 0)))
-    assert place.next_closed()[0] == "raw"
-
-
 # Requests to all, where they end
 
 
@@ -591,45 +475,41 @@ def test_a_process_that_answers_tells_into_how_many_it_was_split_before_it_passe
     assert other.next_request() == (REQUEST_ALL, "x", None, [(1, 0), (2, 0)])
 
 
-def test_one_that_began_to_answer_after_the_asker_was_told_is_not_in_the_count(places, raw, monkeypatch):
+@pytest.fixture
+def split(places, raw, monkeypatch):
+    """A place, the child that asks, another one that answers "x"; and what sets what follows the count."""
     place = places("top")
     child, other = raw(place, "child"), raw(place, "other")
     other.send((ANSWERS, "x", 1))
     settled(place, other)
     with place.node.lock:
         place.node.router.online(other.link, ("other",))
-    answering = place.asks.answering
-    counts_here = answering.counts_here
+    counts_here = place.asks.answering.counts_here
 
-    def counts_and_begins(*args):
-        counted = counts_here(*args)
-        place.answer("x", lambda message: "too late")
-        return counted
+    def follow(call):
+        def counts(*args):
+            counted = counts_here(*args)
+            call()
+            return counted
 
-    monkeypatch.setattr(answering, "counts_here", counts_and_begins)
+        monkeypatch.setattr(place.asks.answering, "counts_here", counts)
+
+    return place, child, other, follow
+
+
+def test_one_that_began_to_answer_after_the_asker_was_told_is_not_in_the_count(split):
+    place, child, other, follow = split
+    follow(lambda: place.answer("x", lambda message: "too late"))
     child.send(request((1, 0), kind=REQUEST_ALL, pid="child"))
     other.next_request()
     other.send((ANSWER, ("other",), "x", None, [(1, VALUE, "other")]))
     assert answers(child, 1) == [(1, VALUE, ("other",))]
 
 
-def test_one_that_ceased_to_answer_after_the_asker_was_told_says_so(places, raw, monkeypatch):
-    place = places("top")
-    child, other = raw(place, "child"), raw(place, "other")
-    other.send((ANSWERS, "x", 1))
-    settled(place, other)
-    with place.node.lock:
-        place.node.router.online(other.link, ("other",))
-    answering = place.asks.answering
-    counts_here = answering.counts_here
-
-    def counts_and_ceases(*args):
-        counted = counts_here(*args)
-        place.asks.answering.remove("x")
-        return counted
-
+def test_one_that_ceased_to_answer_after_the_asker_was_told_says_so(split):
+    place, child, _, follow = split
     place.answer("x", lambda message: "too early")
-    monkeypatch.setattr(answering, "counts_here", counts_and_ceases)
+    follow(lambda: place.asks.answering.remove("x"))
     child.send(request((1, 0), kind=REQUEST_ALL, pid="child"))
     assert [each[:2] for each in answers(child, 2)] == [(1, SPLIT), (1, NO_ANSWERER)]
 

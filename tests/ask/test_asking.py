@@ -7,11 +7,12 @@ import threading
 import time
 
 import pytest
-from places import CEILING, FULL, Raw, free, in_thread, jam, join, settle, watch_waits
+from asked import answer, answered, asked, passed, settled
+from places import CEILING, FULL, free, jam, join, settle
 
 from ipevents._ask import asking as module
+from ipevents._ask import sends
 from ipevents._ask.answering import own_job
-from ipevents._ask.asking import is_remote
 from ipevents._ask.calls import ask_async
 from ipevents._ask.target import Target
 from ipevents._core import requests as core
@@ -22,7 +23,6 @@ from ipevents._core.messages import (
     ONLINE,
     REQUEST,
     REQUEST_ALL,
-    REQUEST_GRAND_MASTER,
 )
 from ipevents._core.outbox import Outbox
 from ipevents._core.requests import CANCELLED, LOST, NO_ANSWERER, REFUSED, SPLIT, VALUE
@@ -31,57 +31,12 @@ from ipevents._exceptions import (
     AnswererLost,
     Closed,
     NoAnswerer,
-    OutboxFull,
     ProtocolError,
     RequestTimeout,
     WouldDeadlock,
 )
-from ipevents._node import outgoing
-from ipevents._payload.numbered import numbers_of
 
 LAST = (1 << 63) - 1
-
-
-@pytest.fixture
-def between(places, raw):
-    """A place with a parent, "top", and two children that are only sockets; the second answers "x"."""
-    place = places("me")
-    top = Raw(place, "top", above=True)
-    one, other = raw(place, "one"), raw(place, "other")
-    for child in (one, other):
-        child.send((ONLINE, (child.pid,)))
-    other.send((ANSWERS, "x", 1))
-    settled(place, one)
-    settled(place, other)
-    yield place, top, one, other
-    top.socket.close()
-    top._ours.close()
-
-
-def settled(place, child):
-    """Wait until all that the child has sent is handled."""
-    heard = threading.Event()
-    place.on("settled", lambda message: heard.set())
-    child.send((1, (child.pid,), "settled", None, [()]))
-    assert heard.wait(CEILING)
-
-
-def answer(child, number, *args, status=VALUE, event="x", path=None):
-    child.send((ANSWER, path or (child.pid,), event, None, [(number, status, *args)]))
-
-
-def asked(child):
-    """The next request that comes to this socket: its number and deadline."""
-    kind, payload = child.next_payload()
-    assert kind in (REQUEST, REQUEST_GRAND_MASTER, REQUEST_ALL)
-    return numbers_of(payload)
-
-
-def answered(child):
-    """The next answer that comes to this socket: number, status, rest."""
-    kind, payload = child.next_payload()
-    assert kind == ANSWER
-    return payload[0], payload[1], payload[2:]
 
 
 # One answer
@@ -282,11 +237,6 @@ def test_a_request_with_any_deadline_is_passed_on(between, deadline, is_plain):
 
 
 # What passes through
-
-
-def passed(one, *payloads):
-    """Send requests through the process between, for the other child."""
-    one.send((REQUEST, ("one",), "x", ("other", ("other",)), list(payloads)))
 
 
 def test_an_answer_goes_back_where_the_request_came_from(between):
@@ -528,7 +478,7 @@ def test_an_answer_without_room_on_its_way_becomes_an_error(monkeypatch, places,
 def test_one_that_asks_on_through_here_and_never_reads_is_hung_up_on(monkeypatch, places, raw):
     monkeypatch.setattr("ipevents._core.outbox.OUTBOX_RECORDS", FULL)
     monkeypatch.setattr("ipevents._core.outbox.FRAME_BYTES", 1)
-    monkeypatch.setattr(outgoing, "MOST_WAITING", 2 * FULL)
+    monkeypatch.setattr(sends, "MOST_WAITING", 2 * FULL)
     place = places("me")
     one, other = raw(place, "one"), raw(place, "other")
     jam(place, one.link)
@@ -575,7 +525,7 @@ def starts(place, child):
 def cancels_before(place, child, count):
     """The cancelled requests that the child is told of before the next request, which has this number."""
     pending = place.ask_async(["raw"], "x")
-    assert pending.places == [(child.link, count)]
+    assert list(pending.places) == [(child.link, count)]
     records = []
     while not records or records[-1][0] != REQUEST:
         records += child.next_records()
@@ -622,20 +572,6 @@ def test_a_process_that_starts_is_told_nothing_where_nothing_was_cancelled(resta
 # Too many
 
 
-def test_so_many_requests_may_be_open_over_a_link(places, raw, monkeypatch):
-    monkeypatch.setattr(core, "MAX_OPEN", 3)
-    place = places("top")
-    child, _ = raw(place), raw(place, "other")
-    pending = [place.ask_async(["raw"], "x") for _ in range(3)]
-    with pytest.raises(OutboxFull, match="3 to .* are open"):
-        place.ask_async(["raw"], "x")
-    assert place.asks.stats()["open"] == 3
-    assert place.ask_async(["other"], "x")  # another link
-    answer(child, asked(child)[0], "value")
-    assert pending[0].result(CEILING) == "value"
-    assert place.ask_async(["raw"], "x")
-
-
 def test_more_that_pass_through_are_refused(between, monkeypatch):
     monkeypatch.setattr(core, "MAX_OPEN", 2)
     _, _, one, other = between
@@ -646,51 +582,6 @@ def test_more_that_pass_through_are_refused(between, monkeypatch):
     assert answered(one) == (11, VALUE, ("value",))
     passed(one, (15, 0))
     assert asked(other)[0] == 3
-
-
-def test_in_a_listener_a_full_outbox_refuses_the_request(full):
-    parent, _, link = full
-    caught = []
-
-    def listener(message):
-        try:
-            parent.ask_async(["child"], "x", 1)
-        except OutboxFull as exc:
-            caught.append(exc)
-
-    parent.on("go", listener)
-    parent.node.events.emit("go", (), {})
-    assert len(caught) == 1
-    assert parent.asks.stats()["open"] == 0
-    assert parent.asks.requests.count(link) == 0
-
-
-def test_a_thread_of_the_program_waits_for_room_in_it(full, monkeypatch):
-    parent, _, link = full
-    waits = watch_waits(monkeypatch, link)
-    values = []
-    result = in_thread(lambda: values.append(parent.ask(["child"], "x", 5)))
-    assert waits.wait(CEILING)
-    free(parent, link)
-    assert result() is None
-    assert values == [5]
-
-
-@pytest.mark.parametrize("ask", ["ask", "ask_all"])
-def test_a_request_that_waits_for_room_when_the_stop_begins_is_not_sent(full, monkeypatch, ask):
-    parent, _, link = full
-    waits = watch_waits(monkeypatch, link)
-    values = []
-    call = {"ask": lambda: parent.ask(["child"], "x"), "ask_all": lambda: values.extend(parent.ask_all("x"))}
-    result = in_thread(call[ask])
-    assert waits.wait(CEILING)
-    with parent.node.lock:
-        parent.node.stage, parent.node.sends_while_stopping = Stage.STOPPING, True
-    parent.asks.end_all()
-    free(parent, link)
-    error = result()
-    assert (type(error), values) == (Closed, [])
-    assert parent.asks.requests.count(link) == 0
 
 
 # Where one may not ask
@@ -921,55 +812,6 @@ def test_what_one_of_them_raises_is_its_value(line):
     settle(*line)
     values = dict(top.ask_all("x"))
     assert (type(values["middle"]), values["leaf"]) == (LookupError, 1)
-
-
-# Deadlines over a link to another machine
-
-
-def test_a_link_of_a_child_has_our_clock_and_one_over_tcp_may_not(places, raw):
-    link = raw(places("top")).link
-    assert is_remote(link) is False
-    link.role = "client"
-    assert is_remote(link) is False  # over AF_UNIX
-    link.connection.seals = object()
-    assert is_remote(link) is True
-    link.role = ""
-    assert is_remote(link) is False
-    link.connection.seals = None
-
-
-def test_a_deadline_is_a_time_here_and_what_is_left_elsewhere(places, raw, monkeypatch):
-    place = places("top")
-    child = raw(place)
-    now = time.monotonic() * 1000
-    place.ask_async(["raw"], "x", timeout=100)
-    place.ask_async(["raw"], "x")
-    assert 100_000 <= asked(child)[1] - now + 1 < 120_000
-    assert asked(child)[1] == 0
-    monkeypatch.setattr(module, "is_remote", lambda link: True)
-    place.ask_async(["raw"], "x", timeout=100)
-    place.ask_async(["raw"], "x")
-    assert -100_000 <= asked(child)[1] < -80_000
-    assert asked(child)[1] == 0
-
-
-def test_a_deadline_that_comes_from_another_machine_is_a_time_here(between):
-    _, _, one, other = between
-    now = int(time.monotonic() * 1000)
-    passed(one, (5, -50_000), (6, 0))
-    (_, deadline), (_, none) = asked(other), asked(other)
-    assert 0 <= deadline - now - 50_000 < 20_000
-    assert none == 0
-
-
-def test_a_deadline_is_what_is_left_where_it_passes_to_another_machine(between, monkeypatch):
-    monkeypatch.setattr(module, "is_remote", lambda link: True)
-    _, _, one, other = between
-    now = int(time.monotonic() * 1000)
-    passed(one, (5, now + 50_000), (6, -50_000), (7, 0), (8, 1))
-    deadlines = [asked(other)[1] for _ in range(4)]
-    assert all(-50_001 <= deadline < -30_000 for deadline in deadlines[:2])
-    assert deadlines[2:] == [0, -1]
 
 
 # What is counted

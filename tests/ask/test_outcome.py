@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipevents._ask.outcome import Asked, error_of, unanswered, value_of
+from ipevents._ask.outcome import Question, error_of, unanswered, value_of
 from ipevents._core.requests import CANCELLED, LOST, NO_ANSWERER, OVERDUE, RAISED, REFUSED, SPLIT, VALUE
 from ipevents._exceptions import (
     AnswererLost,
@@ -19,7 +19,7 @@ from ipevents._exceptions import (
 from ipevents._payload import forms, outcomes
 from ipevents._payload.numbered import numbered
 
-ASKED = Asked("resize", "4711", 2.5, 3)
+ASKED = Question("resize", "4711", 2.5, 3)
 
 
 def came(status, *args):

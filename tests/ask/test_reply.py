@@ -6,14 +6,14 @@ import threading
 
 import pytest
 
-from ipevents._ask.outcome import Asked
+from ipevents._ask.outcome import Question
 from ipevents._ask.reply import Reply
 from ipevents._core.requests import VALUE
 from ipevents._exceptions import Closed, NoAnswerer, UnknownProcess
 from ipevents._payload.numbered import numbered
 
 CEILING = 20.0  # reached only in a deadlock
-ASKED = Asked("resize", "4711", None)
+ASKED = Question("resize", "4711", None)
 
 
 def test_a_wait_without_an_answer_ends_when_the_time_is_over():

@@ -7,17 +7,6 @@ from ipevents._core import outbox
 
 
 @pytest.fixture
-def line(places):
-    """Three places: top, middle and leaf."""
-    top, middle, leaf = places("top"), places("middle"), places("leaf")
-    top.node.announced = True
-    join(top, middle)
-    join(middle, leaf)
-    settle(top, middle, leaf)
-    return top, middle, leaf
-
-
-@pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(outbox, "OUTBOX_RECORDS", FULL)
     monkeypatch.setattr(outbox, "FRAME_BYTES", 1)
