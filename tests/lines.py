@@ -29,6 +29,12 @@ class Line:
         self.there.close()
 
 
+def started(top, target, *args, **options):
+    """Start a child, and wait for its online."""
+    with top.expecting("online", CEILING, lambda message: message.from_ != top.pid):
+        return top.worker(target, args, **options)
+
+
 def holds(line, threads):
     """A child that answers "held": it notes the argument, and answers what it is told. And "echo", "mark"."""
     from scripts import wait_until

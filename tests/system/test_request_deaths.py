@@ -9,12 +9,11 @@ import signal
 import threading
 
 import pytest
-from lines import CEILING, Line, holds
+from lines import CEILING, holds, started
 from scripts import running, wait_gone, wait_until
 
-from ipevents import AnswererLost, ChildEnded, Emitter, NoAnswerer
+from ipevents import AnswererLost, ChildEnded, NoAnswerer
 from ipevents._core import restarts
-from ipevents._dispatch.floor import Floor
 
 BEGUN_IS_KNOWN = True  # of direct children: by the page of memory that each shares with its parent
 KILLED = -signal.SIGKILL
@@ -22,25 +21,15 @@ WINDOW = 40  # requests that are open at a time, under kills at random moments
 
 
 @pytest.fixture
-def tops():
-    made = []
+def tops(tops):
+    """The same, where children that die are expected."""
 
     def make(**options):
-        defaults = {"useSocket": False, "stopTimeout": 5000, "delayRestart": 20}
-        emitter = Emitter().options({**defaults, **options})
-        emitter._node.dispatcher.floor = Floor()  # it stands for a process
+        emitter = tops(**options)
         emitter.on("error", lambda message, error: None)
-        made.append(emitter)
-        return emitter.start()
+        return emitter
 
-    yield make
-    for emitter in made:
-        emitter.stop()
-
-
-@pytest.fixture
-def top(tops):
-    return tops()
+    return make
 
 
 @pytest.fixture
@@ -48,24 +37,6 @@ def fast_restarts(tops, monkeypatch):
     """A top whose children are started again without a delay that grows from one early death to the next."""
     monkeypatch.setattr(restarts, "YOUNG_SECONDS", 0.0)
     return tops(delayRestart=10)
-
-
-@pytest.fixture
-def lines():
-    made = []
-
-    def make():
-        made.append(Line())
-        return made[-1]
-
-    yield make
-    for line in made:
-        line.close()
-
-
-@pytest.fixture
-def line(lines):
-    return lines()
 
 
 def kill(pid):
@@ -81,12 +52,6 @@ def lost(answer, child, pid, begun, code=KILLED):
     for word in (repr(exc.event), pid, child.name, f"exit code {code}"):
         assert word in str(exc)
     return exc
-
-
-def started(top, target, *args, **options):
-    """Start a child, and wait for its online."""
-    with top.expecting("online", CEILING, lambda message: message.from_ != top.pid):
-        return top.worker(target, args, **options)
 
 
 # One answerer, killed at each stage of a request

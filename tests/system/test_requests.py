@@ -14,67 +14,20 @@ from pathlib import Path
 
 import numpy
 import pytest
-from lines import CEILING, Line, fenced, holds
+from lines import CEILING, fenced, holds, started
 from proxies import Proxy
 from scripts import running, wait_until
 
 from ipevents import (
     AnswererLost,
     Closed,
-    Emitter,
     NoAnswerer,
     RemoteError,
     RequestTimeout,
     WouldDeadlock,
 )
-from ipevents._dispatch.floor import Floor
 
 METHODS = ["forkserver", "spawn"]
-
-
-@pytest.fixture
-def tops():
-    made = []
-
-    def make(**options):
-        defaults = {"useSocket": False, "stopTimeout": 5000, "delayRestart": 20}
-        emitter = Emitter().options({**defaults, **options})
-        emitter._node.dispatcher.floor = Floor()  # it stands for a process
-        made.append(emitter)
-        return emitter.start()
-
-    yield make
-    for emitter in made:
-        emitter.stop()
-
-
-@pytest.fixture
-def top(tops):
-    return tops()
-
-
-@pytest.fixture
-def lines():
-    made = []
-
-    def make():
-        made.append(Line())
-        return made[-1]
-
-    yield make
-    for line in made:
-        line.close()
-
-
-@pytest.fixture
-def line(lines):
-    return lines()
-
-
-def started(top, target, *args, **options):
-    """Start a child, and wait for its online."""
-    with top.expecting("online", CEILING, lambda message: message.from_ != top.pid):
-        return top.worker(target, args, **options)
 
 
 def answers(event="job", threads=0):
