@@ -136,5 +136,6 @@ def test_an_asker_that_asks_on_and_never_reads_is_hung_up_on(asker, monkeypatch)
     monkeypatch.setattr(sends, "MOST_WAITING", 3)
     place, child = asker
     jam(place, child.link)
-    child.send(*[request((number, 0)) for number in range(1, 10)])  # in one frame: the connection may end in the midst
+    # In one frame, because the connection may end in the midst of them.
+    child.send(*[request((number, 0)) for number in range(1, 10)])
     assert place.next_closed()[0] == "raw"
