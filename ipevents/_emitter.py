@@ -19,6 +19,7 @@ from ._core.callable_names import short_name
 from ._core.messages import (
     BROADCAST,
     REQUEST_ALL,
+    REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     TO_CHILDS,
     TO_GRAND_MASTER,
@@ -50,6 +51,8 @@ Pid = str | int | Child
 
 _TOP = Target(REQUEST_GRAND_MASTER)
 _ALL = Target(REQUEST_ALL)
+_ANY = Target(REQUEST_ANY)
+_MAX_RETRIES = 1_000_000
 MAX_THREADS = 1000  # of one answer(): more is a mistake
 MAX_DEPTH = 64  # levels of a tree, so that a script that starts itself without a condition comes to an end
 
@@ -605,6 +608,37 @@ class Emitter:
         """
         return gather(self._life.asks, _ALL, event, args, kwargs, seconds(timeout))
 
+    def requestAny(
+        self, event: str, /, *args: Any, timeout: float | None = None, retry: int = 0, **kwargs: Any
+    ) -> Any:
+        """Ask any one process that answers this event, and return its answer.
+
+        The one with the least to do for what it can do at once gets the request, among the processes below
+        this one; if none of these answers, among all others of the tree. This process itself answers only if
+        no other does. While all have enough to do, the request waits for the first that has room. A child
+        that is starting, or about to be started again, is waited for where nobody else answers.
+
+        A process that dies before it has begun costs nothing: another one gets the request. If it may have
+        begun, another one gets it at most ``retry`` times, so it may be carried out more than once; not the
+        child that was lost with it, unless it is the only one. ``attempts`` of the errors below, and of an
+        Answer, says how often it was given out, as far as that is known here.
+
+        Blocks for at most ``timeout`` seconds (None: no limit) and raises as ``request`` does: NoAnswerer if
+        no process answers; AnswererLost for the last one that was lost; RequestError too where 100,000
+        requests, or 64 MiB, wait already in another process. ValueError or TypeError for a wrong ``retry``.
+        """
+        return ask(self._life.asks, _any_one(retry), event, args, kwargs, seconds(timeout))
+
+    def requestAnyAsync(
+        self, event: str, /, *args: Any, timeout: float | None = None, retry: int = 0, **kwargs: Any
+    ) -> Answer:
+        """Ask any one process as ``requestAny`` does, and return an Answer at once.
+
+        Blocks only where 100,000 requests, or 64 MiB, wait already here; in a listener that is OutboxFull.
+        Otherwise it raises as ``requestAsync``.
+        """
+        return ask_async(self._life.asks, _any_one(retry), event, args, kwargs, seconds(timeout))
+
     def answerersBelow(self, event: str) -> int:
         """Return how many processes below this one answer requests of an event: children, clients, theirs.
 
@@ -844,6 +878,17 @@ def _route(pids: object, what: str = "sendTo()") -> tuple[str, ...]:
     if isinstance(pids, Iterable) and not isinstance(pids, (bytes, bytearray, Mapping, Set)):
         return tuple([_pid(pid) for pid in pids])
     raise TypeError(f"{what} takes a pid, or pids in the order of message.pids, not {shown(pids)}")
+
+
+def _any_one(retry: object) -> Target:
+    """Return who is meant by a request to any. Raises TypeError and ValueError for a wrong ``retry``."""
+    if retry == 0 and type(retry) is int:
+        return _ANY
+    if not isinstance(retry, int) or isinstance(retry, bool):
+        raise TypeError(f"retry is how often a request may be repeated, an int, not {shown(retry)}")
+    if not 0 <= retry <= _MAX_RETRIES:
+        raise ValueError(f"retry is from 0 to {_MAX_RETRIES}, not {shown(retry)}")
+    return Target(REQUEST_ANY, retries=int(retry))
 
 
 def _check_callable(what: str, listener: object) -> None:

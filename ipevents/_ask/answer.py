@@ -14,11 +14,11 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import FINISHED
 from typing import Any
 
+from .._core.crew import Work
 from .._core.messages import Payload
 from .._core.requests import LOST, VALUE
 from .._core.state import Stage
 from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock
-from .._links.link import Link
 from .._platform.guards import told
 from .._platform.interruptible import interruptible
 from .._platform.threads import library_threads
@@ -46,7 +46,8 @@ class Answer(Future[Any]):
     # As a sink, see job.py.
     is_many = False
     cause: BaseException | None = None
-    places: tuple[tuple[Link, int], ...] = ()
+    places: tuple[tuple[Any, int], ...] = ()
+    work: Work | None = None
     left = 0
 
     def __init__(self, asking: Asking, target: Target, event: str, timeout: float | None) -> None:
@@ -71,8 +72,8 @@ class Answer(Future[Any]):
 
     @property
     def attempts(self) -> int:
-        """How often the request was given out: once."""
-        return 1
+        """How often the request was given out: more than once only by ``requestAnyAsync``."""
+        return 1 if self.work is None else self.work.attempts
 
     def cancel(self) -> bool:
         """Want no answer any more. Returns whether this is cancelled now.
@@ -169,7 +170,7 @@ class Answer(Future[Any]):
 
     def _asked(self) -> Question:
         """Return what was asked, for the text of an error."""
-        return Question(self._event, self._target.pid(), self._timeout)
+        return Question(self._event, self._target.pid(), self._timeout, self.attempts)
 
     def _fail(self, exc: BaseException) -> None:
         exc.__traceback__ = None  # its frames have this answer

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core.decisions import Decision, Plan
-from .._core.messages import ANSWER, REQUEST, REQUEST_ALL, Envelope, Message, Payload
+from .._core.messages import ANSWER, REQUEST, REQUEST_ALL, REQUEST_ANY, Envelope, Message, Payload
 from .._core.page_layout import DISPATCHER
 from .._core.requests import CANCELLED, LOST, MAX_OPEN, NO_ANSWERER, OVERDUE, REFUSED, SPLIT
 from .._core.state import Stage
@@ -54,6 +54,11 @@ class Answerer:
         self.lanes: Lanes | None = None
         self.lane = lane  # in the shared page; None where that does not tell
 
+    @property
+    def capacity(self) -> int:
+        """How many requests it works on at once."""
+        return 1 if self.lanes is None else self.lanes.count
+
 
 class Answering:
     """The answering side of one node. ``page()`` is what this process shares with its parent, or None."""
@@ -66,6 +71,11 @@ class Answering:
         self._early: dict[Link, dict[int, None]] = {}  # cancelled before they came, or were begun
         self._absent: set[Link] = set()  # their processes have ended; what they wrote is still read
         self._counted: set[tuple[Link, int]] = set()  # requests to all of which the asker was told to wait
+        # By link: requests to any that were taken back before they were begun, and have not come to that yet;
+        # the last number that has come; the last that has begun in a listener's turn, or has passed.
+        self._taken: dict[Link, set[int]] = {}
+        self._arrived: dict[Link, int] = {}
+        self._begun: dict[Link, int] = {}
         self._own: dict[int, Sink] = {}  # requests of this process that its own threads are to answer
         self._waiting: dict[tuple[Link | None, int], Job] = {}  # for threads
         self._forgotten: set[str] = set()  # events of which the page does not tell what has begun
@@ -75,9 +85,9 @@ class Answering:
 
     # The functions
 
-    def events(self) -> list[str]:
-        """Return the events that are answered here."""
-        return list(self._answerers)
+    def events(self) -> list[tuple[str, int]]:
+        """Return the events that are answered here, each with how many requests are worked on at once."""
+        return [(event, answerer.capacity) for event, answerer in list(self._answerers.items())]
 
     def answers(self, event: str) -> bool:
         """Return whether an event is answered here."""
@@ -93,7 +103,7 @@ class Answering:
                 )
             lane = self._lane_for(event, threads)
             self._answerers[event] = self._answerer(event, function, threads, lane)
-            node.presence.answers_changed(event, True)
+            node.presence.answers_changed(event, max(1, threads))
 
     def _lane_for(self, event: str, threads: int) -> int | None:
         """Return the lane of an event in the shared page. Lock held.
@@ -130,7 +140,7 @@ class Answering:
             answerer = self._answerers.pop(event, None)
             if answerer is None:
                 return False
-            node.presence.answers_changed(event, False)
+            node.presence.answers_changed(event, 0)
         if answerer.lanes is not None:
             for job in answerer.lanes.close():
                 if not self._unqueued(job):
@@ -156,6 +166,8 @@ class Answering:
         event = envelope.event
         numbers = [(number, deadline and here(deadline)) for number, deadline in map(numbers_of, messages)]
         answerer = self._answerers.get(event)
+        if envelope.kind == REQUEST_ANY:
+            numbers, messages = self._without_taken(link, numbers, messages)
         was_counted = self._was_counted(link, numbers) if decision.goes_on else None
         if link.ended or self._node.dispatcher.ended:
             link.end_here("stopped", len(messages))
@@ -214,6 +226,7 @@ class Answering:
             plan = answerer.plan = Plan(header=header, event=envelope.event)
         # Numbers of other askers are unknown to the parent, and would hide those of its own requests.
         page = self._page() if link is node.router.parent else None
+        is_any = envelope.kind == REQUEST_ANY
         count = 0
         dispatcher.enter(gathers=len(messages) > 1)
         try:
@@ -225,6 +238,10 @@ class Answering:
                 number, deadline = numbers[count]
                 count += 1
                 job = Job(link, number, deadline, envelope, payload)
+                if is_any:
+                    self._begun[link] = number  # before the next line: see take_back
+                    if self._taken and self._was_taken(link, number):
+                        continue
                 if (deadline or self._early or self._absent) and self._is_dropped(job):
                     continue
                 if page is not None and answerer.lane is not None:
@@ -282,6 +299,77 @@ class Answering:
                 self._own.pop(job.number, None)
                 dispatcher.leave_to(outer)
                 raise
+
+    # Requests to any that are taken back
+
+    def take_back(self, link: Link, event: str, numbers: list[int]) -> list[int]:
+        """Return those of these requests that are not begun, and never will be. State lock held.
+
+        Where a thread is about to begin one, it notes that first and then looks into ``_taken``; here it is
+        noted there first, and then looked at what has begun. So at least one of both sees the other, and the
+        lock decides.
+        """
+        answerer = self._answerers.get(event)
+        has_lanes = answerer is not None and answerer.lanes is not None
+        reached = self._arrived if has_lanes else self._begun
+        taken = self._taken.setdefault(link, set())
+        found = []
+        for number in numbers:
+            if has_lanes and self._waiting.pop((link, number), None) is not None:
+                found.append(number)
+                continue
+            taken.add(number)
+            if reached.get(link, 0) >= number or len(taken) > MAX_EARLY:
+                taken.discard(number)
+            else:
+                found.append(number)
+        if not taken:
+            del self._taken[link]
+        return found
+
+    def _was_taken(self, link: Link, number: int) -> bool:
+        """Return whether a request that is about to begin was taken back, and forget that. Lock not held."""
+        with self._node.lock:
+            return self._forget_taken(link, number)
+
+    def _forget_taken(self, link: Link, number: int) -> bool:
+        """Do that with the state lock held."""
+        taken = self._taken.get(link)
+        if taken is None or number not in taken:
+            return False
+        taken.discard(number)
+        if not taken:
+            del self._taken[link]
+        return True
+
+    def _without_taken(
+        self, link: Link, numbers: list[tuple[int, int]], messages: list[Payload]
+    ) -> tuple[list[tuple[int, int]], list[Payload]]:
+        """Note that these requests to any have come, and return those that were not taken back before."""
+        self._arrived[link] = numbers[-1][0]  # first: see take_back
+        if link not in self._taken:
+            return numbers, messages
+        with self._node.lock:
+            pairs = zip(numbers, messages, strict=True)
+            left = [pair for pair in pairs if not self._forget_taken(link, pair[0][0])]
+        link.turn_out(0, len(messages) - len(left))
+        return [each for each, _ in left], [payload for _, payload in left]
+
+    def passes(self, event: str, link: Link, number: int) -> bool:
+        """Note that a request to any goes on to a neighbour. Returns whether it was taken back. Lock held.
+
+        To the parent it counts as begun: what becomes of it cannot be seen there.
+        """
+        self._arrived[link] = self._begun[link] = number
+        if self._forget_taken(link, number):
+            return True
+        page = self._page() if link is self._node.router.parent else None
+        if page is not None:
+            answerer = self._answerers.get(event)
+            lane = DISPATCHER if answerer is None else answerer.lane
+            if lane is not None:
+                page.begin(lane, number)
+        return False
 
     # One request
 
@@ -444,6 +532,9 @@ class Answering:
             job.is_gone = True
         self._absent.discard(link)
         self._early.pop(link, None)
+        self._taken.pop(link, None)
+        self._arrived.pop(link, None)
+        self._begun.pop(link, None)
         self._counted = {key for key in self._counted if key[0] is not link}
 
     def is_cancelled(self) -> bool:
@@ -499,6 +590,7 @@ class Answering:
                 count = answerer.lanes.count
                 self._answerers[event] = self._answerer(event, answerer.function, count, answerer.lane)
         self._early, self._absent, self._counted = {}, set(), set()
+        self._taken, self._arrived, self._begun = {}, {}, {}
         self._own, self._waiting = {}, {}
         self._queued = 0
 

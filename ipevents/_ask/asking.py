@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core.books import FORWARDED, UNHEARD, UNREADABLE
+from .._core.crew import Crew, Work
 from .._core.decisions import Decision
 from .._core.messages import (
     ANSWER,
@@ -19,6 +20,7 @@ from .._core.messages import (
     MAX_IDS,
     PAYLOADS,
     REQUEST_ALL,
+    REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     Header,
     Payload,
@@ -28,6 +30,7 @@ from .._core.messages import (
 from .._core.requests import (
     BEYOND,
     BOTH,
+    CANCELLED,
     LOST,
     NEXT,
     NO_ANSWERER,
@@ -35,12 +38,14 @@ from .._core.requests import (
     SPLIT,
     VALUE,
     BegunLast,
+    Given,
     Requests,
 )
 from .._core.state import Stage
 from .._core.topology import Up
 from .._exceptions import (
     Closed,
+    IPEventsError,
     MessageTooLarge,
     OutboxFull,
     ProtocolError,
@@ -51,12 +56,13 @@ from .._exceptions import (
 from .._links.link import Link
 from .._node.node import Node
 from .._payload.forms import size_of
-from .._payload.numbered import numbered, numbers_of, without_numbers
+from .._payload.numbered import NUMBERS_BYTES, numbered, numbers_of, without_numbers
 from .._platform.clock import monotonic
 from .answering import Answering, own_job
 from .deadlines import Deadlines, here, is_remote, there
 from .job import Sink, tell
 from .sends import Request, Sends
+from .sharing import Sharing
 
 if TYPE_CHECKING:
     from .._node.backpressure import Restarting
@@ -75,6 +81,9 @@ class Asking:
         self.deadlines = Deadlines(node)
         self._sends = Sends(node, self.requests)
         self.answering = Answering(node, self._sends, page)
+        self.sharing = Sharing(
+            node, self.requests, self._sends, self.answering.answers, self.answering.passes
+        )
         self._serials = itertools.count(1)  # of own requests to this process itself
         self._count = {"answered": 0, "lost": 0, "late": 0}
 
@@ -90,12 +99,13 @@ class Asking:
         timeout: float | None,
         sink: Sink,
         child: Restarting | None = None,
+        retries: int = 0,
     ) -> None:
         """Send a request, and have the sink called with what comes of it.
 
         ``route`` is as for ``Router.plan_here``; in its place there may be a ``child``, whose next process
         gets the request where none runs. ``timeout`` is in seconds, for the answerer. The sink is told of it
-        only after ``expire``.
+        only after ``expire``. ``retries`` is as for Work.
 
         May wait for room in an outbox. Raises what the caller can be blamed for: NotStarted, Closed,
         MessageTooLarge, OutboxFull, WouldDeadlock from inside the state lock. What is wrong with the process
@@ -110,7 +120,10 @@ class Asking:
             ):
                 return
             deadline = 0 if timeout is None else max(1, int((monotonic() + timeout) * 1000))
-            self._ask(kind, event, route, payload, size, deadline, sink, child)
+            if kind == REQUEST_ANY:
+                self._ask_any(Work(event, payload, size + NUMBERS_BYTES, deadline, retries=retries), sink)
+            else:
+                self._ask(kind, event, route, payload, size, deadline, sink, child)
         except BaseException:  # of a signal handler as well: nobody has the sink then
             self.give_up(sink)
             raise
@@ -128,12 +141,7 @@ class Asking:
     ) -> None:
         """Send a request in whatever way it goes. ``deadline`` is as for a Job."""
         node, sends = self.node, self._sends
-        if node.lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
-            raise WouldDeadlock("a request was made by a signal handler in the middle of the library")
-        if not node.announced:
-            node.on_first_use()
-        if node.stage is not _OPEN:
-            raise node.stage_error()
+        self._check_stage()
         is_own = route is not None and len(route) == 1 and route[0] in node.router.names
         if is_own or (kind == REQUEST_GRAND_MASTER and node.router.up is Up.NONE):
             job = own_job(node, kind, next(self._serials), event, payload, deadline, sink)
@@ -161,6 +169,46 @@ class Asking:
                 sink.left -= 1
                 if not sink.left:
                     sink.came("", "", SPLIT, numbered(0, SPLIT, (-1,)), True)
+
+    def _check_stage(self) -> None:
+        """Raise what does not allow a request at this moment."""
+        node = self.node
+        if node.lock._is_owned():  # type: ignore[attr-defined]  # see StateLock.inside
+            raise WouldDeadlock("a request was made by a signal handler in the middle of the library")
+        if not node.announced:
+            node.on_first_use()
+        if node.stage is not _OPEN:
+            raise node.stage_error()
+
+    def _ask_any(self, work: Work, sink: Sink) -> None:
+        """Have a request answered by any other process, or by this one if no other does."""
+        self._check_stage()
+        sink.work = work
+        try:
+            if self.sharing.ask(work, sink):
+                return
+        except SendError as exc:
+            if isinstance(exc, MessageTooLarge | OutboxFull):
+                raise
+            sink.failed(exc)  # the parent is gone just now
+            return
+        self._answer_any(work, sink)
+
+    def _answer_any(self, work: Work, sink: Sink) -> None:
+        """Answer a request to any here, because no other process does, or say that nobody does."""
+        node = self.node
+        event = work.event
+        number = next(self._serials)
+        if self.answering.answers(event):
+            work.attempts += 1
+            job = own_job(node, REQUEST_ANY, number, event, work.payload, work.deadline, sink)
+            self.answering.answer_own(job)
+            return
+        with node.lock:
+            self._sends.asked += 1
+            sink.left = 0
+        why = (self.sharing.why_nobody(event),)
+        tell(sink.came, node.router.pid, "", NO_ANSWERER, numbered(number, NO_ANSWERER, why), True)
 
     def give_up(self, sink: Sink) -> bool:
         """Wait no more for the answers to a request, and tell those that have it.
@@ -210,8 +258,8 @@ class Asking:
 
     # Answers
 
-    def answered(self) -> Iterable[str]:
-        """Return the events of which this process answers requests."""
+    def answered(self) -> Iterable[tuple[str, int]]:
+        """Return the events of which this process answers requests, each with its capacity."""
         return self.answering.events()
 
     def take(self, link: Link, decision: Decision, messages: list[Payload]) -> None:
@@ -219,8 +267,13 @@ class Asking:
         envelope: Any = decision.envelope
         if envelope.kind == ANSWER:
             self._take_answers(link, decision.pids, envelope.event, messages)
-        else:
+        elif envelope.kind != REQUEST_ANY or not self._shares(link, decision, messages):
             self.answering.take(link, decision, messages)
+
+    def _shares(self, link: Link, decision: Decision, messages: list[Payload]) -> bool:
+        """Return whether requests to any were given to other processes; otherwise this one answers them."""
+        numbers = [(number, deadline and here(deadline)) for number, deadline in map(numbers_of, messages)]
+        return self.sharing.arrive(link, decision, numbers, messages)
 
     def _take_answers(self, link: Link, pids: tuple[str, ...], event: str, messages: list[Payload]) -> None:
         """Hand answers over to what waits for them here, or pass them on to whoever has asked."""
@@ -236,10 +289,13 @@ class Asking:
                 return
             down = self.requests.down.get(link)
             requests = {} if down is None else down.requests
+            crew = self.sharing.crews.get(event)
             forged = None
             for payload in messages:
                 asked, is_last = None, True
-                if type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE:  # as most often
+                if (
+                    crew is None and type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE
+                ):  # as most often
                     asked = requests.get(payload[0])
                 if asked is not None and asked.left == 1 and not asked.back_number:
                     status: int = VALUE
@@ -247,6 +303,9 @@ class Asking:
                 else:
                     try:
                         number, status = numbers_of(payload)
+                        given = requests.get(number)
+                        if type(given) is Given and self.sharing.keeps(link, number, given, status, payload):
+                            continue
                         more = _more(payload) if status == SPLIT else 0
                         asked, is_last = self.requests.answered(link, number, status, more)
                     except ProtocolError as exc:  # what came before it is handed over all the same
@@ -269,15 +328,28 @@ class Asking:
                     mine.append((sink, status, payload, not sink.left))
             for back, payloads in others.items():
                 self._pass_back(link, back, (ANSWER, pids, None), event, payloads)
+            if crew is not None:
+                self.sharing.answered(crew, link)
             self._count["late"] += late
             self._count["answered"] += len(mine) + count
         link.delivered += len(mine) + count
         if late:
             link.turn_out(UNHEARD, late)
         for sink, status, payload, is_over in mine:
-            tell(sink.came, pid, name, status, payload, is_over)
+            if status == NO_ANSWERER and sink.work is not None and self.answering.answers(event):
+                self._answer_after_all(sink)
+            else:
+                tell(sink.came, pid, name, status, payload, is_over)
         if forged is not None:
             raise forged
+
+    def _answer_after_all(self, sink: Sink) -> None:
+        """Answer a request to any here: the parent knows nobody else who does. In the reader of its link."""
+        assert sink.work is not None
+        try:
+            self._answer_any(sink.work, sink)
+        except IPEventsError as exc:  # a stop has begun
+            tell(sink.failed, exc)
 
     def _pass_back(self, link: Link, back: Link, header: Header, event: str, payloads: list[Payload]) -> None:
         """Put answers for whoever has asked. Those that do not fit there become errors. State lock held."""
@@ -378,6 +450,10 @@ class Asking:
             if asked is not None and not asked.is_cancelled:
                 asked.is_cancelled = True
                 fresh.append(number)
+        if isinstance(link, Crew):
+            for number in fresh:
+                self.sharing.drop(link, number)
+            return
         for begin in range(0, len(fresh), MAX_IDS):
             record = control(CANCEL, ids=tuple(fresh[begin : begin + MAX_IDS]))
             if link.channel is not None:
@@ -385,6 +461,25 @@ class Asking:
                 self.node.timers.ring()
             elif link in self.node.router.neighbours:
                 link.tell(record)
+
+    def take_back(self, link: Link, event: str, ids: tuple[int, ...]) -> None:
+        """Give those of these requests back to the parent that have not begun. State lock not held."""
+        node = self.node
+        with node.lock:
+            unknown = self.sharing.take_back(link, event, ids)
+            taken = self.answering.take_back(link, event, unknown)
+            self._sends.put_small(link, event, [numbered(number, CANCELLED, ()) for number in taken])
+        if not node.dispatcher.runs_here():
+            node.outgoing.write_dirty()
+
+    def answerers_changed(self, event: str) -> None:
+        """Give out what waits: more, or fewer, processes of a neighbour's subtree answer an event."""
+        with self.node.lock:
+            self.sharing.fill_all()
+
+    def child_settled(self) -> None:
+        """Note that a child has come online, or has ended for good. State lock held."""
+        self.sharing.fill_all()
 
     def child_started(self, link: Link) -> None:
         """Tell a child whose process has just been started what was cancelled of that which waits for it.
@@ -416,10 +511,13 @@ class Asking:
         The sinks are called when the lock is released.
         """
         mine = []
+        self.sharing.leaves(link)
         for gone in self.requests.gone(link, begun, goes_on=goes_on):
             sink = gone.back
             rest = (link.name, link.given_name, exitcode, gone.begun)
             if sink is None:
+                continue
+            if type(gone.asked) is Given and self.sharing.lost(link, gone, rest):
                 continue
             if gone.back_number:
                 fewer = [numbered(gone.back_number, SPLIT, (1 - gone.left,))] if gone.left > 1 else []
@@ -438,6 +536,8 @@ class Asking:
             self.node.defer(self._tell_lost, link.name, link.given_name, mine)
         self._cancel_all(self.requests.asker_gone(link))
         self.answering.asker_gone(link, is_read=True)
+        if self.sharing.crews:
+            self.sharing.fill_all()
 
     def _cancel_all(self, pairs: list[tuple[Any, int]]) -> None:
         """Tell neighbours that nobody waits for the answers to these requests. State lock held.
@@ -465,7 +565,9 @@ class Asking:
                     pairs.append((link, number))
             self._cancel_all(pairs)
             for link, number in pairs:
-                self.requests.get(link, number).back = None  # type: ignore[union-attr]  # see above
+                asked_still = self.requests.get(link, number)
+                if asked_still is not None:  # it has gone down a link, and does not wait here
+                    asked_still.back = None
             for sink in self.answering.take_own():
                 sinks[id(sink)] = sink
             for sink in sinks.values():
@@ -479,6 +581,7 @@ class Asking:
         self.requests.clear()
         self.deadlines.clear()
         self.answering.renew()
+        self.sharing.renew()
 
     def stats(self) -> dict[str, int]:
         """Return the counters of requests. State lock held."""
@@ -488,6 +591,7 @@ class Asking:
             **self._count,
             "open": len({id(sink) for sink in own}) + self.answering.count_own(),
             "carriedOut": self.answering.answered,
+            "retried": self.sharing.retried,
         }
 
 

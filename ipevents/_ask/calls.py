@@ -65,12 +65,12 @@ def ask(
         raise WouldDeadlock("request() waits, and no answer is delivered while a listener runs")
     name = event if type(event) is str and event in _checked else _check(event)
     payload, size = _encoded(args, kwargs)
-    reply = Reply(lambda: Question(name, target.pid(), timeout))
-    asking.ask(target.kind, name, target.route, payload, size, timeout, reply, target.child)
+    reply = Reply(lambda: Question(name, target.pid(), timeout, reply.attempts))
+    asking.ask(target.kind, name, target.route, payload, size, timeout, reply, target.child, target.retries)
     try:
         if not reply.wait(timeout) and asking.give_up(reply):
             assert timeout is not None
-            raise RequestTimeout(name, target.pid(), timeout)
+            raise RequestTimeout(name, target.pid(), timeout, reply.attempts)
         reply.wait(None)  # it has come just now, where the time was over
     except BaseException as exc:
         if not isinstance(exc, RequestTimeout):  # Ctrl-C, say: nobody waits any more
@@ -92,7 +92,7 @@ def ask_async(
     payload, size = _encoded(args, kwargs)
     new_answer = _answer_class or _import_answer()
     answer = new_answer(asking, target, name, timeout)
-    asking.ask(target.kind, name, target.route, payload, size, timeout, answer, target.child)
+    asking.ask(target.kind, name, target.route, payload, size, timeout, answer, target.child, target.retries)
     if timeout is not None:
         asking.deadlines.add(answer, timeout)
     return answer

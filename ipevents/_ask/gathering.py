@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from .._core.crew import Work
 from .._core.messages import Payload
 from .._core.requests import SPLIT
 from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock
-from .._links.link import Link
 from .._platform.guards import foreign
 from .._platform.latches import Latch
 from .._platform.threads import Deadline, library_threads
@@ -25,13 +25,25 @@ class Arrivals:
     apart from the iterator, because it is known to ``Asking`` as long as the request is open.
     """
 
-    __slots__ = ("_asked", "cause", "changed", "error", "is_many", "is_over", "left", "places", "queue")
+    __slots__ = (
+        "_asked",
+        "cause",
+        "changed",
+        "error",
+        "is_many",
+        "is_over",
+        "left",
+        "places",
+        "queue",
+        "work",
+    )
 
     def __init__(self, asked: Question) -> None:
         self._asked = asked
         self.is_many = True  # all its answers come under the state lock, so the last one is the last
         self.cause: BaseException | None = None
-        self.places: tuple[tuple[Link, int], ...] = ()
+        self.places: tuple[tuple[Any, int], ...] = ()
+        self.work: Work | None = None
         self.left = 0
         self.queue: queue.SimpleQueue[tuple[str, str, int, Payload]] = queue.SimpleQueue()
         self.changed = Latch()

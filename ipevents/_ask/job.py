@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core.messages import Envelope, Message, Payload
 from .._core.requests import RAISED, VALUE
@@ -14,6 +14,9 @@ from .._payload import forms, outcomes
 from .._payload.numbered import NUMBERS_BYTES, numbered, without_numbers
 from .._platform.logs import Log, traceback_of
 from .._platform.signal_exceptions import interrupts_main
+
+if TYPE_CHECKING:
+    from .._core.crew import Work
 
 log = Log("ipevents.life")
 
@@ -30,8 +33,9 @@ class Sink(Protocol):
 
     is_many: bool
     cause: BaseException | None  # what was reported of the child that is lost
-    places: tuple[tuple[Link, int], ...]
+    places: tuple[tuple[Any, int], ...]  # links, or a crew in place of one, with the number there
     left: int
+    work: Work | None  # what is asked of any
 
     def came(self, pid: str, name: str, status: int, payload: Payload, is_last: bool) -> None:
         """Take an answer. The caller holds no lock, see the class."""

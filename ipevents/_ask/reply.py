@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .._core.crew import Work
 from .._core.messages import Payload
 from .._core.requests import VALUE
 from .._exceptions import IPEventsError
-from .._links.link import Link
 from .._platform.latches import BRIEF_SECONDS, Latch
 from .outcome import Question, unanswered, value_of
 
@@ -16,17 +16,23 @@ from .outcome import Question, unanswered, value_of
 class Reply:
     """A sink that one thread waits for. It reads the value in that thread."""
 
-    __slots__ = ("_asked", "_came", "_error", "_latch", "cause", "is_many", "left", "places")
+    __slots__ = ("_asked", "_came", "_error", "_latch", "cause", "is_many", "left", "places", "work")
 
     def __init__(self, asked: Callable[[], Question]) -> None:
         self._asked = asked  # for the text of an error
         self.is_many = False
         self.cause: BaseException | None = None
-        self.places: tuple[tuple[Link, int], ...] = ()
+        self.places: tuple[tuple[Any, int], ...] = ()
+        self.work: Work | None = None
         self.left = 0
         self._latch = Latch()
         self._came: tuple[str, str, int, Payload] | None = None
         self._error: IPEventsError | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How often the request was given out."""
+        return 1 if self.work is None else self.work.attempts
 
     def came(self, pid: str, name: str, status: int, payload: Payload, is_last: bool) -> None:
         """Take the answer, and let the thread go on."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.decisions import Plan
 from .._core.messages import ANSWER, REQUEST, REQUEST_ALL, Payload
 from .._core.outbox import OUTBOX_RECORDS, Patience, Verdict
-from .._core.requests import MAX_OPEN, REFUSED, Asked, Requests
+from .._core.requests import MAX_OPEN, REFUSED, Asked, Given, Requests
 from .._core.state import Stage
 from .._exceptions import NotConnected, OutboxFull
 from .._links.link import Link
@@ -36,6 +36,7 @@ from .deadlines import is_remote, there
 from .job import Job, Sink
 
 if TYPE_CHECKING:
+    from .._core.crew import Work
     from .._node.backpressure import Restarting
     from .._node.outgoing import Claimed, Route
 
@@ -46,7 +47,7 @@ MOST_WAITING = 5 * OUTBOX_RECORDS // 2  # records for one neighbour: a full outb
 class Request:
     """One request that is being put. Its methods are called with the state lock held."""
 
-    __slots__ = ("_deadline", "_node", "_reach", "_requests", "_sink", "event", "payload", "size")
+    __slots__ = ("_deadline", "_node", "_reach", "_requests", "_sink", "_work", "event", "payload", "size")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Request:
         deadline: int,
         sink: Sink,
         reach: int,
+        work: Work | None = None,
     ) -> None:
         self._node = sends.node
         self._requests = sends.requests
@@ -66,6 +68,7 @@ class Request:
         self._deadline = deadline
         self._sink = sink
         self._reach = reach  # as for Requests.put
+        self._work = work  # for a request to any
 
     def check(self, link: Link) -> None:
         """Raise OutboxFull where too many are open at this link."""
@@ -82,7 +85,12 @@ class Request:
         node, sink = self._node, self._sink
         if node.stage is not _OPEN:
             raise node.stage_error()
-        number = self._requests.put(link, sink, self.event, waits=waits, reach=self._reach)
+        if self._work is None:
+            number = self._requests.put(link, sink, self.event, waits=waits, reach=self._reach)
+        else:
+            given = Given(sink, self._work)
+            given.reach = self._reach
+            number = self._requests.add(link, given)
         sink.left += 1
         sink.places += ((link, number),)
         deadline = self._deadline and there(self._deadline, is_remote(link))

@@ -12,13 +12,21 @@ if TYPE_CHECKING:
 
 
 class Target:
-    """Who is asked: a kind of request with its route, see ``Router.plan_here``; or a child."""
+    """Who is asked: a kind of request with its route, see ``Router.plan_here``; or a child.
 
-    __slots__ = ("child", "kind", "route")
+    ``retries`` is how often a request to any is given to another process although it may have begun.
+    """
+
+    __slots__ = ("child", "kind", "retries", "route")
 
     def __init__(
-        self, kind: int = REQUEST, route: Route | None = None, child: Restarting | None = None
+        self,
+        kind: int = REQUEST,
+        route: Route | None = None,
+        child: Restarting | None = None,
+        retries: int = 0,
     ) -> None:
+        self.retries = retries
         self.kind = kind
         self.route = route
         self.child = child

@@ -27,6 +27,7 @@ from .messages import (
     INTERESTS,
     KIND,
     MAX_ANSWERERS,
+    MAX_CAPACITY,
     MAX_CAUSE,
     MAX_IDS,
     MAX_PATH,
@@ -41,6 +42,7 @@ from .messages import (
     RETURNED,
     RUNS,
     STOP,
+    TAKE_BACK,
     WITH_PAYLOAD,
     Record,
     is_name,
@@ -65,12 +67,12 @@ _FROM_BELOW = frozenset(
         ANSWERS,
     }
 )
-_FROM_ABOVE = frozenset({PARENT, STOP, PROGRAM})
+_FROM_ABOVE = frozenset({PARENT, STOP, PROGRAM, TAKE_BACK})
 # About a process and the one that has started it, so never between a client and a server.
 _PRIVATE = frozenset({STOP, PROGRAM, FAILED, FINISHED, FAULT, RETURNED, RAISED})
 _PUBLIC = frozenset({GOODBYE})
 # Over a control channel: from the parent, and from a child.
-_DOWN_CHANNEL = frozenset({PROBE, STOP, CANCEL})
+_DOWN_CHANNEL = frozenset({PROBE, STOP, CANCEL, TAKE_BACK})
 _UP_CHANNEL = frozenset({RUNS, CANCEL})
 
 _MAX_COUNT = 1 << 64  # frames, events, milliseconds
@@ -111,6 +113,7 @@ def _are_ids(value: Any) -> bool:
 _CHECKS: dict[str, Check] = {
     "answerers": lambda value: _is_count(value) and value <= MAX_ANSWERERS,
     "at": is_pid,
+    "capacity": lambda value: _is_count(value) and value <= MAX_CAPACITY,
     "cause": _is_text(MAX_CAUSE),
     "event": is_name,
     "events": _is_names,

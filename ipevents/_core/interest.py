@@ -25,7 +25,7 @@ class Change(NamedTuple):
     advertise: tuple[str, ...] = ()
     withdraw: tuple[str, ...] = ()
     everything: bool | None = None
-    answers: Sums = ()  # events with how many processes answer requests of them now, see answerers.py
+    answers: Sums = ()  # events with how many processes answer them now, and their capacity, see answerers.py
 
 
 class Interest:

@@ -29,7 +29,7 @@ class InterestNews:
 
     def __init__(self) -> None:
         self._wanted: dict[str, bool] = {}
-        self._answers: dict[str, int] = {}
+        self._answers: dict[str, tuple[int, int]] = {}
         self._all: Callable[[], list[Record]] | None = None
 
     @property
@@ -46,10 +46,10 @@ class InterestNews:
         else:
             del self._wanted[event]
 
-    def answers(self, event: str, count: int) -> None:
-        """Note how many processes answer an event now. That was another number before."""
+    def answers(self, event: str, count: int, capacity: int) -> None:
+        """Note how many processes answer an event now, and with which capacity. One of both was another."""
         if self._all is None:
-            self._answers[event] = count
+            self._answers[event] = (count, capacity)
 
     def anew(self, whole: Callable[[], list[Record]]) -> None:
         """Note that all is to be told: ``whole()`` returns the records of what holds when it is called."""
@@ -70,7 +70,10 @@ class InterestNews:
             records.append(control(MORE_INTERESTS, events=more))
         elif more:
             records.append(control(INTEREST, event=more[0], wanted=True))
-        records += [control(ANSWERS, event=event, answerers=count) for event, count in self._answers.items()]
+        records += [
+            control(ANSWERS, event=event, answerers=count, capacity=capacity)
+            for event, (count, capacity) in self._answers.items()
+        ]
         return records
 
 

@@ -28,13 +28,14 @@ BROADCAST = 5
 TO_CHILD = 6
 SEND_TO = 7
 LAST_EVENT = SEND_TO  # a greater kind is that of a request or an answer
-# Requests: to one process, along a route; to the process at the very top; to all that answer. And what comes
-# back. Their payloads begin with a number, see _payload/numbered.py.
+# Requests: to one process, along a route; to the process at the very top; to all that answer; to any one that
+# does. And what comes back. Their payloads begin with a number, see _payload/numbered.py.
 REQUEST = 8
 REQUEST_GRAND_MASTER = 9
 REQUEST_ALL = 10
 ANSWER = 11
-LAST_MESSAGE = ANSWER  # a greater kind is that of a control record: see is_message
+REQUEST_ANY = 12
+LAST_MESSAGE = REQUEST_ANY  # a greater kind is that of a control record: see is_message
 
 # What message.type says for each kind: the original's spelling (README, Message).
 TYPE_NAMES = {
@@ -49,6 +50,7 @@ TYPE_NAMES = {
     REQUEST_GRAND_MASTER: "requestGM",
     REQUEST_ALL: "requestAll",
     ANSWER: "answer",
+    REQUEST_ANY: "requestAny",
 }
 
 # Kinds of control records. Their further items are in CONTROL_ITEMS.
@@ -81,8 +83,12 @@ RUNS = 33
 # What the function of a child came to, as the payload of a record that has the items of a message record.
 RETURNED = 34
 RAISED = 35
-ANSWERS = 36  # so many processes of the peer's subtree answer requests of this event
+# So many processes of the peer's subtree answer requests of this event, and work on so many at once.
+ANSWERS = 36
 CANCEL = 37  # nobody waits for the answers to these requests any more; also over a control channel
+# The process that has given out these requests takes back those that have not begun, because another one is
+# idle; what is taken is answered as cancelled. Also over a control channel.
+TAKE_BACK = 39
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
 CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -101,8 +107,9 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     ACKNOWLEDGED: ("number", "outcomes"),
     RESUMED: ("number", "outcomes"),
     GOODBYE: (),
-    ANSWERS: ("event", "answerers"),
+    ANSWERS: ("event", "answerers", "capacity"),
     CANCEL: ("ids",),
+    TAKE_BACK: ("event", "ids"),
 }
 # The same for those that come over a control channel only.
 CHANNEL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -130,7 +137,8 @@ MAX_ROUTE = 64  # also the greatest depth of a tree
 MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again
 MAX_INTEREST = 4096  # names of events that one neighbour wants; with more it counts as wanting every event
 MAX_ANSWERERS = 1 << 20  # below one neighbour, of one event
-MAX_IDS = 1024  # requests that are cancelled with one record
+MAX_CAPACITY = 1 << 30  # requests that one neighbour's subtree works on at once
+MAX_IDS = 1024  # requests that are cancelled, or taken back, with one record
 MAX_PID = 128  # characters; the handshake allows less
 MAX_CAUSE = 1024  # characters of why an event was lost
 MAX_TEXT = 1 << 20  # characters of what a child reports of its end, a traceback for example

@@ -291,10 +291,10 @@ class Outbox:
         news.change(event, wanted)
         self.news = None if news.is_empty else news
 
-    def put_answers(self, event: str, count: int) -> None:
-        """Announce how many processes answer an event now."""
+    def put_answers(self, event: str, count: int, capacity: int) -> None:
+        """Announce how many processes answer an event now, and how many requests they work on at once."""
         news = self.news or InterestNews()
-        news.answers(event, count)
+        news.answers(event, count, capacity)
         self.news = news
 
     def put_all_interest(self, whole: Callable[[], list[Record]]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from .._exceptions import ProtocolError
+from .crew import Work
 
 MAX_OPEN = 100_000  # requests that went down one link and are not answered (README, Asking)
 
@@ -63,12 +64,25 @@ class Asked:
         self.is_cancelled = False  # the process there was told that nobody waits for the answer
 
 
+class Given(Asked):
+    """One request to any that this process has given to a neighbour, or that waits for one, see crew.py."""
+
+    __slots__ = ("is_taken_above", "is_taken_back", "work")
+
+    def __init__(self, back: Any, work: Work, back_number: int = 0) -> None:
+        super().__init__(back, work.event, back_number)
+        self.work = work
+        self.is_taken_back = False  # the process there was asked to give it back
+        self.is_taken_above = False  # for the process above, which has given it to this one
+
+
 class Gone:
     """A request that nobody will answer any more. ``begun``: whether it was begun; None if not known."""
 
-    __slots__ = ("back", "back_number", "begun", "event", "left", "number")
+    __slots__ = ("asked", "back", "back_number", "begun", "event", "left", "number")
 
     def __init__(self, number: int, asked: Asked, begun: bool | None) -> None:
+        self.asked = asked
         self.number = number
         self.back = asked.back
         self.back_number = asked.back_number
@@ -143,6 +157,25 @@ class Requests:
         if back_number is not None:
             self._by.setdefault(back, {}).setdefault(back_number, []).append((link, number))
         return number
+
+    def add(self, link: Hashable, asked: Asked) -> int:
+        """Note a request, which was taken elsewhere, as one that goes down a link now. Returns its number."""
+        down = self.down.get(link)
+        if down is None:
+            down = self.down[link] = Down()
+        number = down.last = down.last + 1
+        down.requests[number] = asked
+        if asked.back_number:
+            self._by.setdefault(asked.back, {}).setdefault(asked.back_number, []).append((link, number))
+        return number
+
+    def take(self, link: Hashable, number: int) -> Asked | None:
+        """Remove and return a request that has gone down a link, or waits there; None if it is not there."""
+        down = self.down.get(link)
+        asked = None if down is None else down.requests.pop(number, None)
+        if asked is not None:
+            self._forget(asked, link, number)
+        return asked
 
     def answered(self, link: Hashable, number: int, status: int, more: int = 0) -> tuple[Asked, bool]:
         """Note an answer that came by a link. ``more``: how many more come, for SPLIT.

@@ -15,6 +15,7 @@ from .messages import (
     BROADCAST,
     REQUEST,
     REQUEST_ALL,
+    REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     TO_CHILD,
     TO_CHILDS,
@@ -56,7 +57,8 @@ RULES: dict[int, Row] = {
     REQUEST_ALL: Row(True, True, True, True, True, True, True),
 }
 # bubble is a local event and then TO_PARENTS. TO_CHILD, SEND_TO and REQUEST go by their route, see
-# _follow(). An ANSWER goes back to whoever has brought the request.
+# _follow(). A REQUEST_ANY goes from one process to a neighbour, which gives it on or answers it. An ANSWER
+# goes back to whoever has brought the request.
 
 
 class Router(Topology):
@@ -132,7 +134,7 @@ class Router(Topology):
 
     def _follow(self, kind: int, event: str, route: tuple[str, ...]) -> Plan:
         """Return the plan for a message that goes from here to a child, or along a route."""
-        if kind == TO_CHILD or (kind == REQUEST and not isinstance(route[0], str)):
+        if kind == TO_CHILD or (kind in (REQUEST, REQUEST_ANY) and not isinstance(route[0], str)):
             child: Hashable = route[0]
             link = self._links.get(child) if isinstance(child, str) else child
             known = link in self.neighbours

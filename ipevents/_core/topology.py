@@ -377,16 +377,22 @@ class Topology:
 
     # Answerers
 
-    def own_answers(self, event: str, answers: bool) -> Change:
-        """Note whether this process answers requests of an event. Returns what to announce to the parent."""
-        return self._answers_changed(self.answerers.set(_HERE, event, int(answers)))
+    def own_answers(self, event: str, capacity: int) -> Change:
+        """Note how many requests of an event this process works on at once; 0: it answers none.
 
-    def own_answered(self, events: Iterable[str]) -> Change:
-        """Note all events of which this process answers requests. Returns what to announce to the parent."""
+        Returns what to announce to the parent.
+        """
+        return self._answers_changed(self.answerers.set(_HERE, event, int(capacity > 0), capacity))
+
+    def own_answered(self, events: Iterable[tuple[str, int]]) -> Change:
+        """Note all events of which this process answers requests, each with its capacity.
+
+        Returns what to announce to the parent.
+        """
         return self._answers_changed(self.answerers.replace(_HERE, events))
 
-    def peer_answers(self, link: Hashable, event: str, count: int) -> Change:
-        """Note how many processes of a child's subtree answer an event.
+    def peer_answers(self, link: Hashable, event: str, count: int, capacity: int) -> Change:
+        """Note how many processes of a child's subtree answer an event, and their capacity.
 
         Returns what to announce to the parent. Of more events than are kept for a neighbour nothing is noted:
         they are answered, but not counted, and a request to all does not go there.
@@ -394,7 +400,7 @@ class Topology:
         self._below(link)
         if self.answerers.size(link) >= MAX_INTEREST and not self.answerers.of(link, event):
             return Change()
-        return self._answers_changed(self.answerers.set(link, event, count))
+        return self._answers_changed(self.answerers.set(link, event, count, capacity))
 
     def _answers_changed(self, sums: Sums) -> Change:
         if sums:
@@ -404,6 +410,17 @@ class Topology:
     def answerers_below(self, event: str) -> int:
         """Return how many processes below this one answer requests of an event."""
         return self.answerers.sum(event) - self.answerers.of(_HERE, event)
+
+    def answering_links(self, event: str) -> dict[Hashable, int]:
+        """Return the links of all neighbours below that can be given a request of an event now.
+
+        Each has the capacity of what answers it there.
+        """
+        return {
+            link: capacity
+            for link, capacity in self.answerers.sources(event)
+            if link is not _HERE and not self.neighbours[link].is_away
+        }
 
     def answers(self, link: Hashable, event: str) -> bool:
         """Return whether a request to all has to go down this link, as ``wants`` does for an event."""

@@ -15,7 +15,7 @@ from operator import length_hint
 from typing import Any
 
 from .._ask.job import carry_out
-from .._core.messages import CANCEL, MAX_CAUSE, PROBE, RUNS, STOP, control
+from .._core.messages import CANCEL, MAX_CAUSE, PROBE, RUNS, STOP, TAKE_BACK, control
 from .._dispatch.listener_watch import ListenerWatch
 from .._node.incoming import Incoming
 from .._platform.clock import monotonic
@@ -66,6 +66,9 @@ class ParentChannel:
         elif kind == CANCEL:
             parent: Any = self._life.node.router.parent
             self._life.node.asks.cancelled(parent, items["ids"])
+        elif kind == TAKE_BACK:
+            parent = self._life.node.router.parent
+            self._life.node.asks.take_back(parent, items["event"], items["ids"])
         elif kind == PROBE:
             self._answer(items["number"], items["limit"] / 1000)
 

@@ -31,6 +31,7 @@ from .._core.messages import (
     PARENT,
     REPORT,
     RESUMED,
+    TAKE_BACK,
     TO_CHILD,
     TO_PARENTS,
     Envelope,
@@ -93,6 +94,7 @@ class Controls:
             GOODBYE: self._take_goodbye,
             ANSWERS: self._take_answers,
             CANCEL: self._take_cancel,
+            TAKE_BACK: self._take_back,
         }
 
     def take(self, link: Link, record: Record) -> None:
@@ -226,13 +228,18 @@ class Controls:
         for pids in paths:
             self._deliver_lifecycle(TO_PARENTS, pids, "online")
 
-    def _take_answers(self, link: Link, event: str, answerers: int) -> None:
-        """So many processes in a neighbour's subtree answer an event."""
-        self._change_interest(link, Router.peer_answers, event, answerers)
+    def _take_answers(self, link: Link, event: str, answerers: int, capacity: int) -> None:
+        """So many processes in a neighbour's subtree answer an event, so many requests at once."""
+        self._change_interest(link, Router.peer_answers, event, answerers, capacity)
+        self._node.asks.answerers_changed(event)
 
     def _take_cancel(self, link: Link, ids: tuple[int, ...]) -> None:
         """Nobody waits any more for the answers to requests that came by this link."""
         self._node.asks.cancelled(link, ids)
+
+    def _take_back(self, link: Link, event: str, ids: tuple[int, ...]) -> None:
+        """The parent takes those of these requests back that have not begun."""
+        self._node.asks.take_back(link, event, ids)
 
     def _take_goodbye(self, link: Link) -> None:
         """The neighbour ends, and its session with it."""

@@ -20,6 +20,7 @@ from .._core.messages import (
     REPORT,
     REQUEST,
     REQUEST_ALL,
+    REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     SEND_TO,
     TO_CHILD,
@@ -90,7 +91,7 @@ class Forwarder:
             rest = (target, route[:-1]) if len(route) > 1 else None
             return Decision(pids, None, () if next_link is None else (next_link,), rest, report)
         reply = self._node.reply
-        if kind in (SEND_TO, TO_CHILD, REQUEST, ANSWER):
+        if kind in (SEND_TO, TO_CHILD, REQUEST, ANSWER, REQUEST_ANY):
             return Decision(pids, Envelope(kind, pids, event, reply, to=router.pid))
         plan = router.plan(kind, event, link)
         envelope = Envelope(kind, pids, event, reply) if plan.deliver else None

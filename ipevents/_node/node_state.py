@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Asks(Protocol):
     """What the node calls for requests and answers; ``_ask/asking.py`` has it."""
 
-    def answered(self) -> Iterable[str]:
-        """Return the events of which this process answers requests."""
+    def answered(self) -> Iterable[tuple[str, int]]:
+        """Return the events of which this process answers requests, each with its capacity."""
 
     def stats(self) -> dict[str, int]:
         """Return the counters of requests. State lock held."""
@@ -66,6 +66,12 @@ class Asks(Protocol):
 
     def cancelled(self, link: Link, ids: tuple[int, ...]) -> None:
         """Note that nobody waits any more for the answers to requests that came by this link."""
+
+    def take_back(self, link: Link, event: str, ids: tuple[int, ...]) -> None:
+        """Give those of these requests back to the parent that have not begun. State lock not held."""
+
+    def answerers_changed(self, event: str) -> None:
+        """Note that more, or fewer, processes of a neighbour's subtree answer an event. Lock not held."""
 
     def child_started(self, link: Link) -> None:
         """Tell a child whose process was just started what was cancelled of that which waits for it.

@@ -14,6 +14,7 @@ from .._core.messages import (
     EVERYTHING,
     INTERESTS,
     MAX_ANSWERERS,
+    MAX_CAPACITY,
     MAX_INTEREST,
     OFFLINE,
     ONLINE,
@@ -93,10 +94,18 @@ class Presence:
         self._wants_everything = interest.is_everything or len(names) > MAX_INTEREST
         first = control(EVERYTHING) if self._wants_everything else control(INTERESTS, events=names)
         sums = self._node.router.answerers.sums()[:MAX_INTEREST]
-        self._told_answers = {event for event, _ in sums}
+        self._told_answers = {event for event, _, _ in sums}
         return [
             first,
-            *(control(ANSWERS, event=event, answerers=min(count, MAX_ANSWERERS)) for event, count in sums),
+            *(
+                control(
+                    ANSWERS,
+                    event=event,
+                    answerers=min(count, MAX_ANSWERERS),
+                    capacity=min(capacity, MAX_CAPACITY),
+                )
+                for event, count, capacity in sums
+            ),
         ]
 
     def advertise(self, change: Change) -> None:
@@ -109,14 +118,14 @@ class Presence:
         if router.up is not Up.OPEN or change == Change():
             return
         parent: Any = router.parent
-        for event, count in change.answers:
+        for event, count, capacity in change.answers:
             if event not in self._told_answers and len(self._told_answers) >= MAX_INTEREST:
                 continue  # more than the parent would keep, which takes that for a forged record
             if count:
                 self._told_answers.add(event)
             else:
                 self._told_answers.discard(event)
-            parent.outbox.put_answers(event, min(count, MAX_ANSWERERS))
+            parent.outbox.put_answers(event, min(count, MAX_ANSWERERS), min(capacity, MAX_CAPACITY))
             parent.prompt()
         if change.everything is not None:
             self._tell_interest()
@@ -208,13 +217,13 @@ class Presence:
             if node.announced and node.stage is Stage.OPEN:
                 self.advertise(node.router.own_interest(event, listens(event)))
 
-    def answers_changed(self, event: str, answers: bool) -> None:
-        """Advertise that this process answers requests of an event now, or does not any more. Lock held."""
+    def answers_changed(self, event: str, capacity: int) -> None:
+        """Advertise how many requests of an event this process works on at once now; 0: none. Lock held."""
         node = self._node
-        if not answers:
+        if not capacity:
             self._on_unheard()
         if node.announced and node.stage is Stage.OPEN:
-            self.advertise(node.router.own_answers(event, answers))
+            self.advertise(node.router.own_answers(event, capacity))
 
     # Links that are gone
 

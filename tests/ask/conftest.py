@@ -40,7 +40,7 @@ def between(places, raw):
     one, other = raw(place, "one"), raw(place, "other")
     for child in (one, other):
         child.send((ONLINE, (child.pid,)))
-    other.send((ANSWERS, "x", 1))
+    other.send((ANSWERS, "x", 1, 1))
     settled(place, one)
     settled(place, other)
     yield place, top, one, other

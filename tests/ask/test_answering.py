@@ -67,11 +67,11 @@ def test_the_parent_is_told_how_many_answer_while_it_may_know_of_this_process(pl
     place.node.announced = True
     parent = place.make_parent("parent")
     place.answer("x", lambda message: 1)
-    assert queued(place, parent) == [(ANSWERS, "x", 1)]
+    assert queued(place, parent) == [(ANSWERS, "x", 1, 1)]
     with place.node.lock:
         parent.outbox.clear()
     place.asks.answering.remove("x")
-    assert queued(place, parent) == [(ANSWERS, "x", 0)]
+    assert queued(place, parent) == [(ANSWERS, "x", 0, 0)]
 
 
 def test_what_was_answered_before_it_was_announced_is_told_with_it(places):
@@ -462,7 +462,7 @@ def test_a_process_that_answers_tells_into_how_many_it_was_split_before_it_passe
     child, other = raw(place, "child"), raw(place, "other")
     with place.node.lock:
         place.node.router.online(other.link, ("other",))
-    other.send((ANSWERS, "x", 1))
+    other.send((ANSWERS, "x", 1, 1))
     settled(place, other)
     place.answer("x", lambda message: "top")
     child.send(request((1, 0), (2, 0), kind=REQUEST_ALL, pid="child"))
@@ -480,7 +480,7 @@ def split(places, raw, monkeypatch):
     """A place, the child that asks, another one that answers "x"; and what sets what follows the count."""
     place = places("top")
     child, other = raw(place, "child"), raw(place, "other")
-    other.send((ANSWERS, "x", 1))
+    other.send((ANSWERS, "x", 1, 1))
     settled(place, other)
     with place.node.lock:
         place.node.router.online(other.link, ("other",))

@@ -743,7 +743,7 @@ def test_all_that_answer_are_asked_wherever_they_are_but_not_the_asker(places):
 def test_a_process_that_goes_is_lost_and_the_others_answer(line, raw):
     top, middle, leaf = line
     gone = raw(middle, "gone")
-    gone.send((ONLINE, ("gone",)), (ANSWERS, "who", 1))
+    gone.send((ONLINE, ("gone",)), (ANSWERS, "who", 1, 1))
     settled(middle, gone)
     leaf.answer("who", lambda message: "leaf")
     middle.answer("who", lambda message: "middle")
@@ -762,7 +762,7 @@ def test_a_process_between_that_goes_is_lost_together_with_all_below(places, raw
     top = places("top")
     middle, other = raw(top, "middle"), raw(top, "other")
     for child in (middle, other):
-        child.send((ONLINE, (child.pid,)), (ANSWERS, "x", 3))
+        child.send((ONLINE, (child.pid,)), (ANSWERS, "x", 3, 3))
         settled(top, child)
     found = top.ask_all("x")
     number, _ = asked(middle)
@@ -780,7 +780,7 @@ def test_one_that_stands_for_several_is_lost_behind_a_process_and_no_link_ends(p
     top, middle = places("top"), places("middle")
     join(top, middle)
     gone = raw(middle, "gone")
-    gone.send((ONLINE, ("gone",)), (ANSWERS, "x", left))
+    gone.send((ONLINE, ("gone",)), (ANSWERS, "x", left, left))
     settled(middle, gone)
     settle(top, middle)
     found = top.ask_all("x")

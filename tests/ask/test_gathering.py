@@ -30,7 +30,7 @@ def two(places, raw):
         heard = threading.Event()
         place.on(f"settled {child.pid}", lambda message, heard=heard: heard.set())
         child.send(
-            (ONLINE, (child.pid,)), (ANSWERS, "x", 1), (1, (child.pid,), f"settled {child.pid}", None, [()])
+            (ONLINE, (child.pid,)), (ANSWERS, "x", 1, 1), (1, (child.pid,), f"settled {child.pid}", None, [()])
         )
         assert heard.wait(CEILING)
     return place, *children

@@ -89,7 +89,7 @@ def test_requests_are_cancelled_over_a_control_channel_from_both_sides(is_parent
 
 
 @pytest.mark.parametrize("is_parent", [True, False])
-@pytest.mark.parametrize("record", [(ANSWERS, "x", 1), (ONLINE, ("a",)), (GOODBYE,), (8,), (11,)])
+@pytest.mark.parametrize("record", [(ANSWERS, "x", 1, 1), (ONLINE, ("a",)), (GOODBYE,), (8,), (11,)])
 def test_nothing_else_that_goes_over_a_link_has_a_place_on_a_control_channel(is_parent, record):
     with pytest.raises(ProtocolError, match="no place"):
         check_channel(record, is_parent=is_parent)

@@ -35,18 +35,18 @@ def test_what_is_told_anew_is_what_holds_when_it_is_told():
     news.change("y", True)
     news.answers("y", 1)
     assert not news.is_empty
-    assert news.records() == [(INTERESTS, ("x", "y")), (ANSWERS, "x", 2)]
+    assert news.records() == [(INTERESTS, ("x", "y")), (ANSWERS, "x", 2, 2)]
 
 
 def test_only_the_last_number_of_those_that_answer_is_told():
     news = InterestNews()
     news.answers("x", 1)
     assert not news.is_empty
-    assert news.records() == [(ANSWERS, "x", 1)]
+    assert news.records() == [(ANSWERS, "x", 1, 1)]
     news.answers("x", 2)
     news.answers("y", 1)
     news.answers("x", 0)
-    assert news.records() == [(ANSWERS, "x", 0), (ANSWERS, "y", 1)]
+    assert news.records() == [(ANSWERS, "x", 0, 0), (ANSWERS, "y", 1, 1)]
 
 
 def test_numbers_of_those_that_answer_are_told_after_the_interest():
@@ -54,7 +54,7 @@ def test_numbers_of_those_that_answer_are_told_after_the_interest():
     news.answers("x", 1)
     news.change("x", True)
     news.change("y", False)
-    assert news.records() == [(INTEREST, "y", False), (INTEREST, "x", True), (ANSWERS, "x", 1)]
+    assert news.records() == [(INTEREST, "y", False), (INTEREST, "x", True), (ANSWERS, "x", 1, 1)]
 
 
 def test_what_is_told_anew_holds_the_numbers_as_well():
@@ -97,7 +97,7 @@ def test_each_record_has_a_size():
         (INTERESTS, ("a", "b" * 100)),
         (INTERESTS, ()),
         (EVERYTHING,),
-        (ANSWERS, "long name", 7),
+        (ANSWERS, "long name", 7, 7),
     ]
     sizes = [size_of([record]) for record in records]
     assert min(sizes) > 0

@@ -102,7 +102,7 @@ BELOW = {
     "interests": (INTERESTS, ("x",)),
     "more interests": (MORE_INTERESTS, ("x",)),
     "everything": (EVERYTHING,),
-    "answers": (ANSWERS, "x", 2),
+    "answers": (ANSWERS, "x", 2, 2),
     "online": (ONLINE, ("child",)),
     "online of a grandchild": (ONLINE, ("leaf", "child")),
     "offline": (OFFLINE, ("child",), ("leaf",), 0),
@@ -141,19 +141,19 @@ def test_interest_goes_up_when_it_begins_and_when_it_ends_and_not_in_between(rel
 def test_how_many_answer_goes_up_as_a_sum_whenever_it_changes(relay):
     with relay.node.lock:
         relay.node.router.own_answers("x", True)
-    take(relay, relay.child, (ANSWERS, "x", 2))
-    assert queued(relay, relay.parent) == [(ANSWERS, "x", 3)]
+    take(relay, relay.child, (ANSWERS, "x", 2, 2))
+    assert queued(relay, relay.parent) == [(ANSWERS, "x", 3, 3)]
     with relay.node.lock:
         relay.parent.outbox.clear()
-    take(relay, relay.child, (ANSWERS, "x", 2))
+    take(relay, relay.child, (ANSWERS, "x", 2, 2))
     assert queued(relay, relay.parent) == []
-    take(relay, relay.child, (ANSWERS, "x", 0))
-    assert queued(relay, relay.parent) == [(ANSWERS, "x", 1)]
+    take(relay, relay.child, (ANSWERS, "x", 0, 0))
+    assert queued(relay, relay.parent) == [(ANSWERS, "x", 1, 1)]
 
 
 def test_more_answerers_than_there_can_be_are_refused(relay):
-    take(relay, relay.child, (ANSWERS, "x", 1 << 20))
-    refuses(relay, relay.child, (ANSWERS, "x", (1 << 20) + 1))
+    take(relay, relay.child, (ANSWERS, "x", 1 << 20, 1 << 20))
+    refuses(relay, relay.child, (ANSWERS, "x", (1 << 20) + 1, 1))
 
 
 def test_a_cancelled_request_that_is_not_here_is_remembered_until_it_comes(relay):

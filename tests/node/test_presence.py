@@ -91,7 +91,7 @@ def test_after_a_reconnect_a_parent_is_told_the_sums_of_all(relay):
         relay.parent.outbox.clear()
         relay.node.presence._tell_interest()
     told = [tuple(record) for record in queued(relay, relay.parent)]
-    assert [record for record in told if record[0] == ANSWERS] == [(ANSWERS, "x", 2), (ANSWERS, "y", 1)]
+    assert [record for record in told if record[0] == ANSWERS] == [(ANSWERS, "x", 2, 2), (ANSWERS, "y", 1, 1)]
 
 
 @pytest.mark.parametrize("event", [*sorted(RESERVED_EVENTS), "error"])

@@ -1,0 +1,522 @@
+"""Requests to any one that answers: given to a neighbour below, sent up, or kept until somebody has room.
+
+The lowest process that has answering neighbours below it chooses among them, see ``_core/crew.py``. It takes
+a request over: the books of the link that brought it say *delivered*, and it is sent anew. What waits is
+noted in ``Requests`` under its crew, in place of a link.
+
+Everything here is called with the state lock held, but ``arrive``, ``ask`` and ``_look``. Nothing blocks but
+``ask``, which waits for room where too much waits already. What is put here is written when the lock is
+released, or by the reader at the end of its frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._core.crew import Crew, Work
+from .._core.messages import MAX_IDS, REQUEST_ANY, TAKE_BACK, Payload, control
+from .._core.outbox import OUTBOX_BYTES, Patience
+from .._core.requests import (
+    BEYOND,
+    CANCELLED,
+    LOST,
+    MAX_OPEN,
+    NEXT,
+    NO_ANSWERER,
+    OVERDUE,
+    RAISED,
+    REFUSED,
+    VALUE,
+    Given,
+    Gone,
+    Requests,
+)
+from .._core.state import Stage
+from .._core.topology import Up
+from .._exceptions import OutboxFull
+from .._links.link import Link
+from .._node.backpressure import LOOK_SECONDS
+from .._node.node import Node
+from .._payload.forms import size_of
+from .._payload.numbered import NUMBERS_BYTES, numbered, without_numbers
+from .._platform.clock import monotonic
+from .._platform.latches import Latch
+from .deadlines import is_remote, there
+from .job import Sink, tell
+from .sends import Request, Sends
+
+if TYPE_CHECKING:
+    from .._core.decisions import Decision
+
+IDLE_SECONDS = 0.002  # that a neighbour is idle until others give work back for it (README, Sharing work)
+
+
+class Sharing:
+    """The requests to any of one node.
+
+    ``answers_itself(event)`` says whether this process does. ``is_any_coming()`` says whether a child is
+    about to be online, which may answer. ``passes(event, link, number)`` notes that a request goes on to a
+    neighbour, and returns true where it was taken back before it came.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        requests: Requests,
+        sends: Sends,
+        answers_itself: Callable[[str], bool],
+        passes: Callable[[str, Link, int], bool],
+    ) -> None:
+        self._node = node
+        self._requests = requests
+        self._sends = sends
+        self._answers_itself = answers_itself
+        self._passes = passes
+        self.is_any_coming: Callable[[], bool] = lambda: False
+        self.crews: dict[str, Crew] = {}
+        self._waiters: list[Latch] = []  # threads that wait for room
+        self.retried = 0  # requests that were given out again after they may have begun
+
+    # New requests
+
+    def ask(self, work: Work, sink: Sink) -> bool:
+        """Take a request of this process, and find somebody for it. Lock not held.
+
+        Returns False where nobody else answers, so that this process is to answer it itself, or nobody does.
+        Waits for room where too much waits; in a listener it does not. Raises what is wrong with the stage,
+        MessageTooLarge, and OutboxFull.
+        """
+        node = self._node
+        waits = node.outgoing.patience() is Patience.APPLICATION
+        with node.lock:
+            while True:
+                if node.stage is not Stage.OPEN:
+                    raise node.stage_error()
+                crew = self._crew(work.event)
+                if not self._is_full(crew):
+                    break
+                if not waits:
+                    raise OutboxFull(
+                        f"request {work.event!r} was not sent: {len(crew.waiting)} wait for any that "
+                        "answers, and a listener never waits"
+                    )
+                self._wait_room()
+            if self._goes_up(work, crew):
+                parent: Any = node.router.parent
+            elif self._place(Given(sink, work)):
+                self._sends.asked += 1
+                parent = None
+            else:
+                return False
+        if parent is not None:
+            self._ask_above(parent, work, sink)
+        else:
+            self._write()
+        return True
+
+    def _ask_above(self, parent: Link, work: Work, sink: Sink) -> None:
+        """Send a request of this process to its parent. Raises as ``Sends.put``. Lock not held."""
+        request = Request(
+            self._sends,
+            work.event,
+            work.payload,
+            work.size - NUMBERS_BYTES,
+            work.deadline,
+            sink,
+            BEYOND,
+            work,
+        )
+        self._sends.put(REQUEST_ANY, (parent,), request)
+
+    def arrive(
+        self, link: Link, decision: Decision, numbers: list[tuple[int, int]], messages: list[Payload]
+    ) -> bool:
+        """Take requests that came by a link, and find somebody for them. In its reader thread.
+
+        Returns False, having done nothing, where this process is to answer them itself, or nobody does.
+        """
+        node = self._node
+        envelope: Any = decision.envelope
+        event = envelope.event
+        with node.lock:
+            crew = self._crew(event)
+            if not crew.is_answered((link,)) and (
+                self._answers_itself(event) or link not in node.router.neighbours
+            ):
+                self._forget(crew)
+                return False
+            header = (REQUEST_ANY, decision.pids, None)
+            for (number, deadline), payload in zip(numbers, messages, strict=True):
+                if self._passes(event, link, number):
+                    continue
+                work = Work(event, without_numbers(payload), size_of(payload), deadline, header, link)
+                given = Given(link, work, number)
+                if self._is_full(crew):
+                    self._say(given, REFUSED, (f"too much waits for any that answers {event!r}",))
+                elif not self._place(given):
+                    self._refuse(given)
+            self._watch(crew)
+        link.delivered += len(messages)
+        return True
+
+    # Finding somebody
+
+    def _crew(self, event: str) -> Crew:
+        """Return the crew of an event, as it is now."""
+        crew = self.crews.get(event)
+        if crew is None:
+            crew = self.crews[event] = Crew(event)
+        router = self._node.router
+        if crew.version != router.version:
+            crew.update(router.answering_links(event), router.version)
+        return crew
+
+    def _forget(self, crew: Crew) -> None:
+        """Remove a crew that has neither members nor work."""
+        if not (crew.members or crew.waiting or crew.is_open):
+            self.crews.pop(crew.event, None)
+
+    def _is_full(self, crew: Crew) -> bool:
+        """Return whether no more may wait in a crew."""
+        return len(crew.waiting) >= MAX_OPEN or crew.bytes > OUTBOX_BYTES
+
+    def _goes_up(self, work: Work, crew: Crew) -> bool:
+        """Return whether a request is one for the parent: nobody answers below."""
+        router = self._node.router
+        return (
+            not (crew.is_open or crew.is_answered(work.excluded))
+            and router.up is Up.OPEN
+            and router.parent not in work.excluded
+        )
+
+    def _place(self, given: Given, *, first: bool = False) -> bool:
+        """Give a request to a neighbour, or let it wait for one. Returns False where nobody will answer.
+
+        ``first``: it goes before all that waits.
+        """
+        work = given.work
+        crew = self._crew(work.event)
+        if not (crew.is_open or crew.is_answered(work.excluded)):
+            if self._goes_up(work, crew):
+                return self._put_above(given)
+            if not self.is_any_coming():
+                self._forget(crew)
+                return False
+        if first or not crew.waiting:
+            link: Any = crew.choose(work.excluded, work.avoid)
+            if link is not None and self._fits(crew, link, work):
+                self._give(crew, link, given)
+                return True
+        self._keep(crew, given, first=first)
+        return True
+
+    def _fits(self, crew: Crew, link: Link, work: Work) -> bool:
+        """Return whether the outbox of a neighbour has room; for one that has nothing to do it always has."""
+        return link.outbox.has_room(work.size) or not crew.members[link].has
+
+    def _give(self, crew: Crew, link: Link, given: Given) -> None:
+        """Give a request to a neighbour below."""
+        node, work = self._node, given.work
+        now = monotonic()
+        if work.deadline and now * 1000 > work.deadline:
+            self._say(given, OVERDUE, ())
+            return
+        if link.is_limited and work.size > link.limit:
+            why = f"it has {work.size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
+            self._say(given, REFUSED, (why,))
+            return
+        neighbour = node.router.neighbours[link]
+        given.reach = BEYOND if node.router.netmap.has_below((neighbour.pid,)) else NEXT
+        given.is_taken_back = given.is_taken_above = given.is_cancelled = False
+        number = self._requests.add(link, given)
+        crew.gave(link, now)
+        work.attempts += 1
+        if not given.back_number:
+            given.back.left, given.back.places = 1, ((link, number),)
+        if work.code is not None:
+            work.code.send(link)
+        self._put(link, given, number)
+
+    def _put(self, link: Link, given: Given, number: int) -> None:
+        """Put the record of a request, and have it written."""
+        node, work = self._node, given.work
+        header = work.header or node.router.header(REQUEST_ANY)
+        if link is node.router.parent and not node.router.netmap.knows(header[1][:-1]):
+            header = node.router.header(REQUEST_ANY)  # its origin has ended; it is still asked for
+        deadline = work.deadline and there(work.deadline, is_remote(link))
+        link.outbox.put_message(header, work.event, numbered(number, deadline, work.payload), work.size)
+        node.outgoing.sent += 1
+        node.outgoing.mark_dirty(link)
+
+    def _put_above(self, given: Given) -> bool:
+        """Give a request, which is not new here, to the parent. It is refused where that takes no more."""
+        node, work = self._node, given.work
+        parent: Any = node.router.parent
+        if self._requests.is_full(parent) or not parent.outbox.has_room(work.size):
+            self._say(given, REFUSED, (f"too much waits for {parent.title}",))
+            return True
+        if parent.is_limited and work.size > parent.limit:
+            why = f"it has {work.size} bytes, {parent.title} takes at most {parent.limit} (socket.maxMessage)"
+            self._say(given, REFUSED, (why,))
+            return True
+        given.reach = BEYOND
+        given.is_taken_back = given.is_taken_above = given.is_cancelled = False
+        number = self._requests.add(parent, given)
+        if not given.back_number:
+            given.back.left, given.back.places = 1, ((parent, number),)
+        self._put(parent, given, number)
+        return True
+
+    def _write(self) -> None:
+        """Write what was put, unless that is done at the end of the listener that runs. Lock not held."""
+        if not self._node.dispatcher.runs_here():
+            self._node.outgoing.write_dirty()
+
+    # What waits
+
+    def _keep(self, crew: Crew, given: Given, *, first: bool) -> None:
+        """Let a request wait."""
+        number = self._requests.add(crew, given)
+        (crew.waiting.appendleft if first else crew.waiting.append)(number)
+        crew.bytes += given.work.size
+        if not given.back_number:
+            given.back.left, given.back.places = 1, ((crew, number),)
+
+    def _release(self, crew: Crew, number: int) -> Given | None:
+        """Return a request that waits no more; None where it has been cancelled."""
+        given: Given | None = self._requests.take(crew, number)  # type: ignore[assignment]  # see _keep
+        if given is not None:
+            crew.bytes -= given.work.size
+        if self._waiters:
+            self._wake()
+        return given
+
+    def drop(self, crew: Crew, number: int) -> None:
+        """Remove a request that waits, because nobody waits for its answer or its asker takes it back."""
+        given = self._release(crew, number)
+        if given is not None and given.back_number and given.back is not None:
+            self._say(given, CANCELLED, ())
+        if given is not None and len(crew.waiting) > 2 * self._requests.count(crew) + MAX_IDS:
+            requests = self._requests.down[crew].requests  # numbers of requests that are gone pile up
+            crew.waiting = type(crew.waiting)(each for each in crew.waiting if each in requests)
+        self._forget(crew)
+
+    def fill(self, crew: Crew) -> None:
+        """Give what waits to those that have room now, or fail it where nobody will answer any more."""
+        if crew.waiting and not crew.is_open and not crew.is_answered():
+            waiting, crew.waiting = crew.waiting, type(crew.waiting)()
+            for number in waiting:
+                given = self._release(crew, number)
+                if given is not None and not self._place(given):
+                    self._refuse(given)
+            return
+        passed: list[int] = []  # over: those that can only go where no room is
+        while crew.waiting and len(passed) < MAX_IDS:
+            number = crew.waiting.popleft()
+            waiting_one: Any = self._requests.get(crew, number)
+            if waiting_one is None:
+                continue
+            link: Any = crew.choose(waiting_one.work.excluded, waiting_one.work.avoid)
+            if link is None or not self._fits(crew, link, waiting_one.work):
+                passed.append(number)
+                if crew.choose() is None:
+                    break
+                continue
+            given = self._release(crew, number)
+            assert given is not None
+            self._give(crew, link, given)
+        crew.waiting.extendleft(reversed(passed))
+        self._watch(crew)
+        self._forget(crew)
+
+    def fill_all(self) -> None:
+        """Do that for all events: who answers may have changed. It is written when the lock is released."""
+        for crew in [self._crew(event) for event in list(self.crews)]:
+            self.fill(crew)
+        self._node.defer(self._node.outgoing.write_dirty)
+
+    def _wait_room(self) -> None:
+        """Release the lock until something that waits has gone, or a moment has passed."""
+        waiter = Latch()
+        self._waiters.append(waiter)
+        self._node.lock.release()
+        try:
+            waiter.wait(LOOK_SECONDS)
+        finally:
+            self._node.lock.acquire()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            waiter.set()
+        self._waiters.clear()
+
+    # Answers
+
+    def keeps(self, link: Link, number: int, given: Given, status: int, payload: Payload) -> bool:
+        """Return whether a request goes to somebody else, after this answer of a neighbour.
+
+        Otherwise the answer is for its asker.
+        """
+        work = given.work
+        crew = self.crews.get(work.event)
+        if crew is not None:
+            crew.note(link, status in (VALUE, RAISED), given.is_taken_back)
+        if status in (VALUE, RAISED, OVERDUE) or given.back is None or given.is_cancelled:
+            return False
+        if status == CANCELLED:
+            if not given.is_taken_back or given.is_taken_above:
+                return False
+            self._requests.take(link, number)
+            work.attempts -= 1
+            return self._place(given, first=True)
+        if status == NO_ANSWERER:
+            return self._gives_again(link, number, given, (*work.excluded, link))
+        if status == LOST:
+            rest = without_numbers(payload)
+            begun = rest[3] if type(rest) is tuple and len(rest) == 4 else None
+            work.lost = rest
+            return self._may_again(given, begun) and self._gives_again(link, number, given, work.excluded)
+        return False
+
+    def _may_again(self, given: Given, begun: object) -> bool:
+        """Return whether a request that was lost may be given to another process."""
+        if begun is False:
+            return True
+        if given.back_number or given.work.retries <= 0:
+            return False
+        given.work.retries -= 1
+        self.retried += 1
+        return True
+
+    def _gives_again(self, link: Link, number: int, given: Given, excluded: tuple[Any, ...]) -> bool:
+        """Give a request to another neighbour. Returns False, and it stays noted, where there is none."""
+        work = given.work
+        work.excluded = excluded
+        crew = self._crew(work.event)
+        if not (
+            crew.is_open or crew.is_answered(excluded) or self._goes_up(work, crew) or self.is_any_coming()
+        ):
+            return False
+        self._requests.take(link, number)
+        work.avoid += (link,)
+        return self._place(given, first=True)
+
+    def leaves(self, link: Link) -> None:
+        """Give nothing more to a neighbour that is gone."""
+        for crew in self.crews.values():
+            crew.members.pop(link, None)
+
+    def lost(self, link: Link, gone: Gone, rest: tuple[Any, ...]) -> bool:
+        """Return whether a request goes to somebody else, now that the process that had it is gone."""
+        given: Any = gone.asked
+        if given.back is None or given.is_cancelled:
+            return False
+        given.work.lost = rest
+        if not self._may_again(given, gone.begun):
+            return False
+        given.work.avoid += (link,)
+        return self._place(given, first=True)
+
+    def answered(self, crew: Crew, link: Link) -> None:
+        """Note that a neighbour has answered some requests, and give it more."""
+        crew.answered(link, monotonic())
+        self.fill(self._crew(crew.event))
+
+    def _refuse(self, given: Given) -> None:
+        """Answer a request with the reason why nobody answers it."""
+        work = given.work
+        if work.lost is not None:
+            self._say(given, LOST, work.lost)
+        else:
+            self._say(given, NO_ANSWERER, (self.why_nobody(work.event),))
+
+    def why_nobody(self, event: str) -> str:
+        """Return why nobody answers an event, as far as is known here."""
+        node = self._node
+        if node.router.up is Up.AWAY:
+            return f"the server of {node.place()} is away, and nobody below answers {event!r}"
+        return f"no process below {node.place()} answers {event!r}"
+
+    def _say(self, given: Given, status: int, args: tuple[Any, ...]) -> None:
+        """Answer a request, of this process or of a neighbour, with a short answer."""
+        node, back = self._node, given.back
+        if back is None:
+            return
+        if given.back_number:
+            self._sends.put_small(back, given.work.event, [numbered(given.back_number, status, args)])
+            return
+        back.left = 0
+        pid = node.router.pid
+        node.defer(tell, back.came, pid, "", status, numbered(1, status, args), True)
+
+    # Taking back
+
+    def _watch(self, crew: Crew) -> None:
+        """Have work taken back in a moment, where one is idle then and another one has work ahead."""
+        if not crew.is_watched and crew.is_unbalanced():
+            crew.is_watched = True
+            self._node.timers.after(IDLE_SECONDS, crew, partial(self._look, crew))
+
+    def _look(self, crew: Crew) -> None:
+        """Take work back from those that have it ahead, where others are idle. In the supervisor's thread."""
+        with self._node.lock:
+            crew.is_watched = False
+            links: Any = crew.takes_back()
+            for link, count in links:
+                self._take_back(crew, link, count)
+        self._node.outgoing.write_dirty()
+
+    def _take_back(self, crew: Crew, link: Link, count: int) -> None:
+        """Ask a neighbour for so many requests back: those that it was given last."""
+        down = self._requests.down.get(link)
+        found: list[int] = []
+        for number, asked in reversed(down.requests.items()) if down is not None else ():
+            if len(found) >= min(count, MAX_IDS):
+                break
+            if type(asked) is Given and asked.work.event == crew.event and not _is_called_off(asked):
+                asked.is_taken_back = True
+                found.append(number)
+        if found:
+            self.tell_taken_back(link, crew.event, found)
+
+    def tell_taken_back(self, link: Link, event: str, numbers: list[int]) -> None:
+        """Tell a neighbour below that these requests are taken back, past its link if it has a channel."""
+        record = control(TAKE_BACK, event=event, ids=tuple(numbers))
+        if link.channel is not None:
+            link.channel.put(record)
+            self._node.timers.ring()
+        elif link in self._node.router.neighbours:
+            link.tell(record)
+
+    def take_back(self, link: Link, event: str, numbers: Iterable[int]) -> list[int]:
+        """Give requests back to the parent that have not begun here or below.
+
+        Returns those that have not come to this process yet, or are its own to answer.
+        """
+        unknown = []
+        for number in numbers:
+            places: Any = self._requests.of(link, number)
+            if not places:
+                unknown.append(number)
+            for target, its_number in places:
+                given: Any = self._requests.get(target, its_number)
+                if isinstance(target, Crew):
+                    self.drop(target, its_number)
+                elif type(given) is Given and not _is_called_off(given):
+                    given.is_taken_back = given.is_taken_above = True
+                    self.tell_taken_back(target, event, [its_number])
+        return unknown
+
+    def renew(self) -> None:
+        """Begin another life."""
+        self.crews.clear()
+        self._wake()
+
+
+def _is_called_off(given: Given) -> bool:
+    """Return whether the neighbour that has a request was asked already not to begin it."""
+    return given.is_taken_back or given.is_cancelled

@@ -1,0 +1,215 @@
+"""Who gets the next request to any: the neighbours below that answer one event, and the work that waits.
+
+Work goes to the neighbour that has least of it for its capacity. Each gets as much as its processes work on
+at once, and one piece ahead, so that none of them waits for the way from here. While pieces are short it gets
+more ahead: as many as take about 5 ms there. What nobody has room for waits here, in the order in which it
+came.
+
+Where one falls idle while nothing waits here, and another one has work ahead, that is taken back and given to
+the idle one.
+
+Pure: the caller holds the state lock, and says what time it is. How many wait where the requests are noted
+(requests.py), under the crew itself in place of a link, is not known here; only their numbers in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any
+
+from .messages import Header, Payload
+
+AHEAD_SECONDS = 0.005  # as much work as a neighbour gets ahead
+MOST_AHEAD = 256  # pieces that a neighbour gets ahead
+_WEIGHT = 0.25  # of the last time in the mean
+
+
+class Work:
+    """What is asked of any one that answers.
+
+    ``header`` begins the records with it, ``deadline`` is as for a Job. ``retries`` is how often it may be
+    given to another process although it may have begun in one that is lost; ``attempts`` counts how often it
+    was given out.
+    """
+
+    __slots__ = (
+        "attempts",
+        "avoid",
+        "code",
+        "deadline",
+        "event",
+        "excluded",
+        "header",
+        "lost",
+        "payload",
+        "retries",
+        "size",
+    )
+
+    def __init__(
+        self,
+        event: str,
+        payload: Payload,
+        size: int,
+        deadline: int = 0,
+        header: Header | None = None,
+        source: Hashable = None,
+        retries: int = 0,
+    ) -> None:
+        self.event = event
+        self.payload = payload  # without numbers
+        self.size = size
+        self.deadline = deadline
+        self.header = header
+        self.retries = retries
+        self.attempts = 0
+        # Links that it is not given to: the one that it came by, and those at which nobody answers after all.
+        self.excluded: tuple[Hashable, ...] = () if source is None else (source,)
+        self.avoid: tuple[Hashable, ...] = ()  # links of processes that were lost with it
+        self.lost: Any = None  # what was said of the last of these
+        self.code: Any = None  # the function that it calls, where it is the work of a pool
+
+
+class Member:
+    """A neighbour that answers the event: what it has, and how fast it answers."""
+
+    __slots__ = ("ahead", "answered_at", "capacity", "done", "has", "seconds", "taking")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity  # requests that are worked on there at once
+        self.has = 0  # requests that it was given and has not answered
+        self.ahead = 1  # how many more than its capacity it may have
+        self.taking = 0  # of these, how many are being taken back
+        self.done = 0  # requests that were answered since the mean was made
+        self.seconds: float | None = None  # mean time from one answer to the next while it has work
+        self.answered_at = 0.0  # the last time; where it had nothing, since it was given something
+
+    @property
+    def load(self) -> float:
+        """What it has, as a part of its capacity."""
+        return self.has / self.capacity
+
+    @property
+    def room(self) -> int:
+        """How many more it may be given now."""
+        return self.capacity + self.ahead - self.has
+
+    @property
+    def idle(self) -> int:
+        """How many of its processes, or threads, have nothing to do."""
+        return max(0, self.capacity - self.has)
+
+    @property
+    def spare(self) -> int:
+        """How many it has ahead that nobody takes back yet."""
+        return max(0, self.has - self.capacity - self.taking)
+
+
+class Crew:
+    """The neighbours that answer one event, by their links, and the numbers of the requests that wait."""
+
+    page = channel = None  # as of a link without them
+
+    def __init__(self, event: str) -> None:
+        self.event = event
+        self.members: dict[Hashable, Member] = {}
+        self.version = -1  # of the topology that the members are of
+        self.waiting: deque[int] = deque()
+        self.bytes = 0  # of what waits
+        self.is_open = False  # work waits here although nobody answers, and nobody will, see pool.py
+        self.is_watched = False  # it will be looked whether work is to be taken back
+
+    def update(self, capacities: Mapping[Any, int], version: int) -> None:
+        """Note who answers now. One that does not any more keeps its place while it has work."""
+        self.version = version
+        for link, capacity in capacities.items():
+            member = self.members.get(link)
+            if member is None:
+                self.members[link] = Member(capacity)
+            else:
+                member.capacity = capacity
+        for link in [link for link in self.members if link not in capacities]:
+            del self.members[link]
+
+    def choose(
+        self, excluded: Collection[Hashable] = (), avoid: Collection[Hashable] = ()
+    ) -> Hashable | None:
+        """Return the link that gets the next request, None where nobody has room.
+
+        It is none of ``excluded``, and none of ``avoid`` while there is another one.
+        """
+        best = None
+        least = 0.0
+        if avoid and all(link in avoid or link in excluded for link in self.members):
+            avoid = ()
+        for link, member in self.members.items():
+            if member.room <= 0 or link in excluded or link in avoid:
+                continue
+            load = member.load
+            if best is None or load < least:
+                best, least = link, load
+        return best
+
+    def is_answered(self, excluded: Collection[Hashable] = ()) -> bool:
+        """Return whether there is a neighbour that answers and is none of these."""
+        return any(link not in excluded for link in self.members)
+
+    def gave(self, link: Hashable, now: float) -> None:
+        """Note that a neighbour was given one request."""
+        member = self.members[link]
+        if not member.has:
+            member.answered_at = now
+        member.has += 1
+
+    def note(self, link: Hashable, is_done: bool, was_taken_back: bool) -> None:
+        """Note that a neighbour does not have a request any more, and whether it was carried out.
+
+        ``was_taken_back``: it was asked to give it back.
+        """
+        member = self.members.get(link)
+        if member is not None:
+            member.has -= member.has > 0
+            member.taking -= was_taken_back and member.taking > 0
+            member.done += is_done
+
+    def answered(self, link: Hashable, now: float) -> None:
+        """Note that this was all that a neighbour has answered until now, and how long it took."""
+        member = self.members.get(link)
+        if member is not None and member.done:
+            seconds = max(0.0, now - member.answered_at) / member.done
+            member.done = 0
+            mean = member.seconds
+            member.seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+            member.answered_at = now
+            fits = AHEAD_SECONDS / max(member.seconds, AHEAD_SECONDS / MOST_AHEAD)
+            member.ahead = max(1, int(fits))
+
+    def is_unbalanced(self) -> bool:
+        """Return whether one is idle, nothing waits for it here, and another one has work ahead."""
+        if self.waiting:
+            return False
+        members = self.members.values()
+        return any(member.idle for member in members) and any(member.spare for member in members)
+
+    def takes_back(self) -> list[tuple[Hashable, int]]:
+        """Return how many requests are to be taken back from which neighbours, and note that they are.
+
+        From the one with the most work ahead first: what the idle ones can begin at once, or their part of
+        all that is ahead, where that is more.
+        """
+        if not self.is_unbalanced():
+            return []
+        members = self.members.values()
+        idle = sum(member.idle for member in members)
+        ahead = sum(member.has - member.capacity for member in members if member.has > member.capacity)
+        wanted = max(idle, ahead * idle // sum(member.capacity for member in members))
+        wanted -= sum(member.taking for member in members)
+        found = []
+        for link, member in sorted(self.members.items(), key=lambda each: -each[1].spare / each[1].capacity):
+            count = min(wanted, member.spare)
+            if count > 0:
+                member.taking += count
+                wanted -= count
+                found.append((link, count))
+        return found
