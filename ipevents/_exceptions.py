@@ -437,6 +437,13 @@ class RemoteError(RequestError):
         return f"{self.typeName} in {where}{asked}: {self.text}\n{self.traceback}"
 
 
+class PoolFailed(RequestError):
+    """A pool can start no worker: three starts in a row have failed, by its ``initializer`` for example.
+
+    ``__cause__`` is the last of these failures. All jobs that were open have this error.
+    """
+
+
 class Hung(ProcessError):
     """A listener of a child ran for longer than ``hangTimeout``, or the child gave no answer for so long.
 

@@ -34,6 +34,7 @@ from .sends import Sends
 if TYPE_CHECKING:
     from .._node.node import Node
     from .._platform.shared_page import SharedPage
+    from .bench import Bench
 
 log = Log("ipevents.life")
 
@@ -51,7 +52,7 @@ class Answerer:
     def __init__(self, function: Callable[..., Any], lane: int | None) -> None:
         self.function = function
         self.plan = Plan()  # of the answers, as long as this process has the same name
-        self.lanes: Lanes | None = None
+        self.lanes: Lanes | Bench | None = None
         self.lane = lane  # in the shared page; None where that does not tell
 
     @property
@@ -129,6 +130,34 @@ class Answering:
             work, begins = partial(self._work, answerer), partial(self._begins, answerer)
             answerer.lanes = Lanes(event, threads, self._node.lock, work, begins)
         return answerer
+
+    def add_bench(self, event: str) -> Bench:
+        """Have the jobs of a pool done by the main thread, by ``Bench.run``. Returns its place there."""
+        from .bench import Bench  # late: only workers of pools have one
+
+        node = self._node
+        with node.lock:
+            answerer = Answerer(self._not_here, self._lane_for(event, 1))
+            takes, begins = self._unqueued, partial(self._begins, answerer)
+            bench = Bench(node, self._sends, takes, begins)
+            answerer.lanes = bench
+            self._answerers[event] = answerer
+            node.presence.answers_changed(event, 1)
+        return bench
+
+    def _not_here(self, *args: Any) -> None:
+        """Stand where a function stands that answers. A bench has functions of its own."""
+
+    def close_bench(self, event: str) -> None:
+        """Take no more jobs of a pool: this worker ends. What waits goes to another one."""
+        with self._node.lock:
+            self._node.presence.answers_changed(event, 0)
+        answerer = self._answerers.get(event)
+        if answerer is not None and answerer.lanes is not None:
+            for job in answerer.lanes.close():
+                if self._unqueued(job):
+                    self._say(job, LOST, self._stopped())
+        self.remove(event)
 
     def remove(self, event: str) -> bool:
         """Answer requests of an event no more. Returns whether any was answered.
@@ -456,7 +485,7 @@ class Answering:
 
     # Lanes
 
-    def _queue(self, lanes: Lanes, job: Job) -> None:
+    def _queue(self, lanes: Lanes | Bench, job: Job) -> None:
         """Queue a request for threads, or refuse it where too much waits."""
         size = size_of(job.payload)
         if self._queued + size > QUEUED_BYTES or lanes.waiting() >= MAX_OPEN:
@@ -580,7 +609,7 @@ class Answering:
                 place = self._node.place()
                 log.warning("! an answer in %s does not return; its thread is left behind", place)
 
-    def _all_lanes(self) -> list[Lanes]:
+    def _all_lanes(self) -> list[Lanes | Bench]:
         return [answerer.lanes for answerer in list(self._answerers.values()) if answerer.lanes is not None]
 
     def renew(self) -> None:

@@ -292,6 +292,23 @@ class Sends:
         return is_put
 
     @runs_deferred
+    def keep_answer(self, job: Job, link: Link, plan: Plan, payload: Payload, size: int) -> bool:
+        """Put one answer where there is room for it. It is written with others, by ``write_dirty``.
+
+        Returns False where ``put_answer`` is to be called.
+        """
+        node = self.node
+        with node.lock:
+            if job.is_gone:
+                return True
+            if link not in node.router.neighbours or not link.outbox.offer(plan, payload, size):
+                return False
+            node.outgoing.sent += 1
+            if not link.dirty:
+                node.outgoing.mark_dirty(link)
+            return True
+
+    @runs_deferred
     def put_answer(self, job: Job, link: Link, payload: Payload, size: int) -> bool:
         """Put an answer, and have it written. Returns whether it was put, or nobody is there to take it.
 

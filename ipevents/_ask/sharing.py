@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core.crew import Crew, Work
-from .._core.messages import MAX_IDS, REQUEST_ANY, TAKE_BACK, Payload, control
+from .._core.decisions import Plan
+from .._core.messages import MAX_IDS, REQUEST_ANY, TAKE_BACK, Header, Payload, control
 from .._core.outbox import OUTBOX_BYTES, Patience
 from .._core.requests import (
     BEYOND,
@@ -77,6 +78,7 @@ class Sharing:
         self.is_any_coming: Callable[[], bool] = lambda: False
         self.crews: dict[str, Crew] = {}
         self._waiters: list[Latch] = []  # threads that wait for room
+        self._last_plan = Plan()
         self.retried = 0  # requests that were given out again after they may have begun
 
     # New requests
@@ -246,9 +248,18 @@ class Sharing:
         if link is node.router.parent and not node.router.netmap.knows(header[1][:-1]):
             header = node.router.header(REQUEST_ANY)  # its origin has ended; it is still asked for
         deadline = work.deadline and there(work.deadline, is_remote(link))
-        link.outbox.put_message(header, work.event, numbered(number, deadline, work.payload), work.size)
+        payload = numbered(number, deadline, work.payload)
+        if not link.outbox.offer(self._plan(header, work.event), payload, work.size):
+            link.outbox.put_message(header, work.event, payload, work.size)
         node.outgoing.sent += 1
         node.outgoing.mark_dirty(link)
+
+    def _plan(self, header: Header, event: str) -> Plan:
+        """Return the plan that puts requests of one header and event into one record, as long as they come."""
+        plan = self._last_plan
+        if plan.header is not header or plan.event != event:
+            plan = self._last_plan = Plan(header=header, event=event)
+        return plan
 
     def _put_above(self, given: Given) -> bool:
         """Give a request, which is not new here, to the parent. It is refused where that takes no more."""
@@ -374,7 +385,9 @@ class Sharing:
             work.attempts -= 1
             return self._place(given, first=True)
         if status == NO_ANSWERER:
-            return self._gives_again(link, number, given, (*work.excluded, link))
+            is_final = crew is None or not crew.is_open
+            excluded = (*work.excluded, link) if is_final else work.excluded
+            return self._gives_again(link, number, given, excluded)
         if status == LOST:
             rest = without_numbers(payload)
             begun = rest[3] if type(rest) is tuple and len(rest) == 4 else None
@@ -408,7 +421,7 @@ class Sharing:
     def leaves(self, link: Link) -> None:
         """Give nothing more to a neighbour that is gone."""
         for crew in self.crews.values():
-            crew.members.pop(link, None)
+            crew.left(link)
 
     def lost(self, link: Link, gone: Gone, rest: tuple[Any, ...]) -> bool:
         """Return whether a request goes to somebody else, now that the process that had it is gone."""

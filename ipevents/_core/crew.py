@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
+from .known_functions import KnownFunctions
 from .messages import Header, Payload
 
 AHEAD_SECONDS = 0.005  # as much work as a neighbour gets ahead
@@ -118,6 +119,7 @@ class Crew:
         self.waiting: deque[int] = deque()
         self.bytes = 0  # of what waits
         self.is_open = False  # work waits here although nobody answers, and nobody will, see pool.py
+        self.known: dict[Hashable, KnownFunctions] = {}  # what processes of a pool were sent
         self.is_watched = False  # it will be looked whether work is to be taken back
 
     def update(self, capacities: Mapping[Any, int], version: int) -> None:
@@ -154,6 +156,11 @@ class Crew:
     def is_answered(self, excluded: Collection[Hashable] = ()) -> bool:
         """Return whether there is a neighbour that answers and is none of these."""
         return any(link not in excluded for link in self.members)
+
+    def left(self, link: Hashable) -> None:
+        """Note that the process of a neighbour is gone."""
+        self.members.pop(link, None)
+        self.known.pop(link, None)
 
     def gave(self, link: Hashable, now: float) -> None:
         """Note that a neighbour was given one request."""

@@ -1,0 +1,212 @@
+"""The place where a worker of a pool works: its main thread, which carries out one job after the other.
+
+In place of the threads of ``answer(threads=n)`` (lanes.py) it is the main thread that takes what has come: so
+jobs may use signals, and a library that wants the main thread. Functions come as events before the jobs that
+call them (functions.py), and take their place in the same row.
+
+No lock. ``_row`` is a deque: the reader of the link to the parent appends, the main thread takes. A job that
+has come is the main thread's if ``takes(job)`` says so: otherwise it was cancelled or taken back. The main
+thread blocks in ``_wait`` until something has come; ``close``, which a stop calls, ends that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._core.decisions import Plan
+from .._core.messages import ANSWER, Message
+from .._core.requests import RAISED
+from .._exceptions import Unpicklable
+from .._payload import outcomes
+from .._payload.numbered import numbers_of
+from .._platform.clock import monotonic
+from .._platform.latches import Latch
+from .._platform.logs import traceback_of
+from .._platform.signal_exceptions import interrupts_main
+from .functions import KEY_BYTES, ReceivedFunctions
+from .job import Job, Outcome, carry_out, of_value
+
+if TYPE_CHECKING:
+    from .._links.link import Link
+    from .._node.node import Node
+    from .._platform.threads import Deadline
+    from .sends import Sends
+
+MANY = b"*"  # before the key of a function that is called with each of several tuples of arguments
+_WRITE_SECONDS = 0.001  # answers of jobs that take less are written together
+
+
+class Bench:
+    """The jobs of one worker of a pool. It has what Answering uses of ``Lanes``.
+
+    ``takes(job)`` says, once, whether a job is still to be done; ``begins(job)`` notes in the shared page that
+    it begins.
+    """
+
+    count = 1  # jobs at once
+
+    def __init__(
+        self,
+        node: Node,
+        sends: Sends,
+        takes: Callable[[Job], bool],
+        begins: Callable[[Job], None],
+    ) -> None:
+        self._node = node
+        self._sends = sends
+        self._takes = takes
+        self._begins = begins
+        self._row: deque[Any] = deque()
+        self._more = Latch()
+        self._is_idle = False  # the main thread waits, or is about to
+        self._is_closed = False
+        self._functions = ReceivedFunctions()
+        self._plan = Plan()
+        self._unwritten = 0.0  # since when an answer waits to be written
+        self._chunk: tuple[float, list[Any], dict[int, Any]] | None = None  # what a chunk came to
+        self.done = 0  # jobs
+
+    # As Lanes, in other threads
+
+    def waiting(self) -> int:
+        """Return how many jobs wait."""
+        return len(self._row)
+
+    def put(self, job: Job) -> tuple[bool, list[Job]]:
+        """Queue a job that stands in ``waiting``. Returns as ``Lanes.put``."""
+        if self._is_closed:
+            return False, []
+        self._row.append(job)
+        if self._is_idle:
+            self._more.set()
+        return True, []
+
+    def drop(self, is_dropped: Callable[[Job], bool]) -> list[Job]:
+        """Return no job: they are all of the parent, without which this process ends."""
+        return []
+
+    def close(self) -> list[Job]:
+        """Begin nothing more. Returns the jobs that were not begun."""
+        self._is_closed = True
+        self._more.set()
+        return [job for job in list(self._row) if type(job) is Job]
+
+    def join(self, deadline: Deadline) -> bool:
+        """Return that nothing is to be waited for: a stop waits for the main thread by itself."""
+        return True
+
+    def receive(self, message: Message, key: bytes, code: bytes, *forget: bytes) -> None:
+        """Queue a function. A listener, in the reader thread."""
+        self._row.append((key, code, forget))
+
+    # In the main thread
+
+    def run(self, may_go_on: Callable[[int], bool]) -> None:
+        """Carry out jobs until ``close``, or until ``may_go_on(done)`` is false after one."""
+        while True:
+            job = self._next()
+            if job is None:
+                return
+            self._begins(job)
+            self._chunk = None
+            answer = carry_out(job, self._call, self._node.router.pid)
+            if self._chunk is not None and numbers_of(answer[0])[1] == RAISED:
+                self._sort_out(self._chunk[1], self._chunk[2])
+                answer = of_value(job, self._chunk, self._node.router.pid)
+            self._put(job, answer)
+            self.done += 1
+            if not may_go_on(self.done):
+                self._write()
+                return
+
+    def _next(self) -> Job | None:
+        """Return the next job that is to be begun, None after ``close``."""
+        row = self._row
+        while not self._is_closed:
+            if not row:
+                self._wait()
+                continue
+            job = row.popleft()
+            if type(job) is tuple:
+                self._functions.put(*job)
+            elif self._takes(job):
+                return job
+        return None
+
+    def _wait(self) -> None:
+        """Wait until something has come. What was answered is written before."""
+        more = self._more = Latch()
+        self._is_idle = True  # before the next line: whoever appends looks at it afterwards
+        if not self._row and not self._is_closed:
+            self._write()
+            if not self._row and not self._is_closed and not more.wait_briefly():
+                more.wait()
+        self._is_idle = False
+
+    def _put(self, job: Job, answer: Outcome) -> None:
+        """Put an answer, and have it written before the next job unless that comes in a moment."""
+        link: Any = job.link
+        payload, size = answer
+        header = self._node.router.header(ANSWER)
+        plan = self._plan
+        if plan.header is not header:
+            plan = self._plan = Plan(header=header, event=job.envelope.event)
+        if not self._sends.keep_answer(job, link, plan, payload, size):
+            self._write()
+            self._sends.put_answer(job, link, payload, size)
+            return
+        now = monotonic()
+        if not self._unwritten:
+            self._unwritten = now
+        if not self._row or now - self._unwritten > _WRITE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        """Write the answers that were put."""
+        self._unwritten = 0.0
+        self._node.outgoing.write_dirty()
+
+    # What a job does
+
+    def _call(self, message: Message, key: bytes, *args: Any, **kwargs: Any) -> Any:
+        """Call a function once, or with each of several tuples of arguments."""
+        if key[:1] != MANY or len(key) <= KEY_BYTES:
+            return self._functions.get(key)(*args, **kwargs)
+        return self._call_each(self._functions.get(key[1:]), *args)
+
+    def _call_each(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+        """Call a function with each of these tuples of arguments.
+
+        Returns the seconds that it took, the values, and by their places there the payloads of what was
+        raised.
+        """
+        began = monotonic()
+        values: list[Any] = []
+        failures: dict[int, Any] = {}
+        for args in items:
+            try:
+                values.append(function(*args))
+            except BaseException as exc:  # code of the user
+                if interrupts_main(exc) or issubclass(type(exc), SystemExit):
+                    raise
+                failures[len(values)] = self._failure(exc)
+                values.append(None)
+        self._chunk = (monotonic() - began, values, failures)
+        return self._chunk
+
+    def _sort_out(self, values: list[Any], failures: dict[int, Any]) -> None:
+        """Replace each value that cannot be pickled by the reason why not."""
+        for place, value in enumerate(values):
+            try:
+                outcomes.of_value(value)
+            except Unpicklable as exc:
+                why = str(exc).removeprefix("argument 1, ")
+                failures[place] = self._failure(Unpicklable(f"what was returned cannot be sent: {why}"))
+                values[place] = None
+
+    def _failure(self, exc: BaseException) -> Any:
+        """Return the payload of what was raised."""
+        text = "" if exc.__traceback__ is None else traceback_of(exc)
+        return outcomes.of_exception(exc, text, self._node.router.pid)[0]

@@ -1,0 +1,285 @@
+"""``pool.map`` and ``mapAny``: many jobs, made from an input as they can be done, and their results.
+
+The thread that iterates does all the work here: it reads the input, makes jobs, sends them, and opens what has
+come. It reads only as far ahead as the workers can do soon, so the input may be endless. The readers of the
+links only append to ``_arrived`` and wake that thread, without a lock: a deque is appended to and taken from
+in one step each, and ``_is_waiting`` is set before the thread looks a last time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from .._core.chunks import Chunks
+from .._core.crew import Work
+from .._core.messages import Payload
+from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock
+from .._payload import outcomes
+from .._platform.guards import foreign
+from .._platform.latches import Latch
+from .._platform.threads import Deadline, library_threads
+from .asking import Asking
+from .outcome import Question, unanswered, value_of
+
+_UNKNOWN = 64  # jobs at once where it is not known who answers: somewhere above
+
+Items = list[tuple[Any, ...]]
+
+
+class Piece:
+    """One job of a map: the sink of its request."""
+
+    __slots__ = ("_mapping", "cause", "count", "index", "is_many", "left", "places", "work")
+
+    def __init__(self, mapping: Mapping, index: int, count: int) -> None:
+        self._mapping = mapping
+        self.index = index
+        self.count = count  # items in it
+        self.is_many = False
+        self.left = 0
+        self.places: tuple[tuple[Any, int], ...] = ()
+        self.work: Work | None = None
+        self.cause: BaseException | None = None
+
+    def came(self, pid: str, name: str, status: int, payload: Payload, is_last: bool) -> None:
+        """Take the answer."""
+        self._mapping.arrive((self, pid, name, status, payload))
+
+    def failed(self, exc: IPEventsError) -> None:
+        """Take an error in place of it."""
+        self._mapping.arrive((self, "", "", -1, exc))
+
+    def expired(self) -> None:
+        """Never called: the thread that iterates looks at the time itself."""
+
+
+class Mapping:
+    """An iterator over the results of a function, or of requests, for each item of an input.
+
+    ``make(items)`` returns the work for some items. ``describe`` is what texts of errors call it. ``size`` is
+    how many items a job has, None for as many as ``chunks`` says; ``is_chunked`` whether a job returns the
+    results of several. ``capacity()`` says how many jobs may be open. ``on_end()`` is called once, when
+    nothing is open any more.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        items: Iterator[tuple[Any, ...]],
+        make: Callable[[Items], Work],
+        describe: str,
+        *,
+        size: int | None,
+        is_chunked: bool,
+        chunks: Chunks,
+        capacity: Callable[[], int],
+        ordered: bool,
+        buffersize: int | None,
+        timeout: float | None,
+        on_end: Callable[[Mapping], None] | None = None,
+    ) -> None:
+        self._asking = asking
+        self._items = items
+        self._make = make
+        self._describe = describe
+        self._size = size
+        self._is_chunked = is_chunked
+        self._chunks = chunks
+        self._capacity = capacity
+        self._ordered = ordered
+        self._buffersize = buffersize
+        self._timeout = timeout
+        self._deadline = Deadline(timeout)
+        self._on_end = on_end
+        self._is_read = False  # the input is
+        self._made = 0  # jobs
+        self._next = 0  # the job whose results come next, if ordered
+        self._read_ahead = 0  # items whose results were not returned
+        self._open: dict[int, Piece] = {}
+        self._arrived: deque[tuple[Piece, str, str, int, Any]] = deque()
+        self._early: dict[int, tuple[Piece, str, str, int, Any]] = {}  # not their turn yet, by job
+        self._values: deque[tuple[bool, Any]] = deque()  # whether it is a value, and that; or an exception
+        self._more = Latch()
+        self._is_waiting = False
+        self._is_over = False
+        try:
+            self._feed()
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        while True:
+            if self._values:
+                self._read_ahead -= 1
+                is_value, value = self._values.popleft()
+                if is_value:
+                    return value
+                try:
+                    raise value
+                finally:
+                    del value  # its traceback has this frame
+            if self._is_over:
+                raise StopIteration
+            try:
+                self._feed()
+                if self._take():
+                    continue
+                if self._is_read and not self._open and not self._early:
+                    self.close()
+                    raise StopIteration
+                self._wait()
+            except StopIteration:
+                raise
+            except BaseException:  # Ctrl-C, the time is over, or the input has raised: nothing more comes
+                self.close()
+                raise
+
+    # Jobs
+
+    def _feed(self) -> None:
+        """Make and send as many jobs as there is room for."""
+        while not self._is_read and self._has_room():
+            size = self._size or self._chunks.next_size()
+            if self._buffersize is not None:
+                size = max(1, min(size, self._buffersize - self._read_ahead))
+            items = list(islice(self._items, size))
+            if len(items) < size:
+                self._is_read = True
+            if not items:
+                return
+            work = self._make(items)
+            piece = Piece(self, self._made, len(items))
+            self._open[piece.index] = piece
+            self._made += 1
+            self._read_ahead += len(items)
+            self._asking.put(work, piece)
+
+    def _has_room(self) -> bool:
+        """Return whether another job may be made."""
+        if self._buffersize is not None and self._read_ahead >= self._buffersize:
+            return False
+        most = self._capacity()
+        # In order, results may have to wait for an earlier one; they count as well, but less.
+        return len(self._open) < most and len(self._open) + len(self._early) < 2 * most + _UNKNOWN
+
+    def arrive(self, found: tuple[Piece, str, str, int, Any]) -> None:
+        """Take what a job came to. In the thread that brings it."""
+        self._arrived.append(found)
+        if self._is_waiting:
+            self._more.set()
+
+    def _take(self) -> bool:
+        """Open what has come and whose turn it is. Returns whether there is anything to return."""
+        while self._arrived:
+            found = self._arrived.popleft()
+            piece = found[0]
+            if self._open.pop(piece.index, None) is None:
+                continue
+            if self._ordered and piece.index != self._next:
+                self._early[piece.index] = found
+                continue
+            self._next = piece.index + 1
+            self._open_up(found)
+            if self._values:
+                return True
+        while self._ordered and self._next in self._early:
+            found = self._early.pop(self._next)
+            self._next += 1
+            self._open_up(found)
+            if self._values:
+                return True
+        return False
+
+    def _open_up(self, found: tuple[Piece, str, str, int, Any]) -> None:
+        """Add the results of one job to those that are returned next."""
+        piece, pid, name, status, payload = found
+        attempts = 1 if piece.work is None else piece.work.attempts
+        asked = Question(self._describe, pid, self._timeout, attempts)
+        values = self._values
+        try:
+            if status < 0:
+                raise unanswered(asked, payload)
+            value = value_of(asked, pid, name, status, payload, piece.cause)
+            if not self._is_chunked:
+                values.append((True, value))
+                return
+            seconds, results, failures = value
+            if self._size is None:
+                self._chunks.took(len(results), seconds)
+            if not failures:
+                values.extend([(True, result) for result in results])
+                return
+            for place, result in enumerate(results):
+                if place in failures:
+                    values.append((False, self._failure(failures[place], name, attempts)))
+                else:
+                    values.append((True, result))
+        except foreign() as exc:  # what the function has raised, or code of its classes
+            values.extend([(False, exc)] * piece.count)
+
+    def _failure(self, payload: Payload, name: str, attempts: int) -> BaseException:
+        """Return what the function has raised for one of several items."""
+        try:
+            outcomes.raise_again(payload, name, self._describe, attempts)
+        except foreign() as exc:
+            return exc
+
+    def _wait(self) -> None:
+        """Wait for another answer. Raises RequestTimeout when the time is over."""
+        if self._asking.node.dispatcher.runs_here() or threading.get_ident() in library_threads:
+            raise WouldDeadlock("a map waits for its jobs, and no answer is delivered while a listener runs")
+        more = self._more = Latch()
+        self._is_waiting = True
+        try:
+            if not self._arrived and not more.wait_briefly() and not more.wait(self._deadline.left()):
+                raise RequestTimeout(self._describe, "", self._timeout or 0.0)
+        finally:
+            self._is_waiting = False
+
+    # The end
+
+    def close(self) -> None:
+        """Want no further results. Jobs that have not begun never do."""
+        pieces = self._finish()
+        for piece in pieces:
+            self._asking.give_up(piece)
+
+    def _finish(self) -> list[Piece]:
+        """Note the end. Returns the jobs that are open."""
+        if self._is_over:
+            return []
+        self._is_over = True
+        pieces, self._open = list(self._open.values()), {}
+        self._early.clear()
+        self._items = iter(())
+        if self._on_end is not None:
+            self._on_end(self)
+        return pieces
+
+    def end(self, exc: IPEventsError) -> None:
+        """End all jobs that are open with an error. From any thread."""
+        for piece in list(self._open.values()):
+            piece.failed(exc)
+
+    def __del__(self) -> None:
+        if getattr(self, "_is_over", True):
+            return
+        pieces = self._finish()
+        notices = self._asking.node.notices
+        if pieces and notices is not None:
+            notices.put(partial(_give_up, self._asking, pieces))
+
+
+def _give_up(asking: Asking, pieces: list[Piece]) -> None:
+    """Want no answers to these jobs any more. In the notices thread."""
+    for piece in pieces:
+        asking.give_up(piece)

@@ -1,0 +1,361 @@
+"""``Pool``: worker processes that call functions, as an executor of ``concurrent.futures``.
+
+The workers are quiet children. Each answers requests of an event that only this pool uses, and to which it
+sends all its jobs as requests to any: so what waits, who gets it, and what becomes of the jobs of a worker
+that dies is decided as for ``requestAny`` (sharing.py, ``_core/crew.py``). Their end of it is in
+pool_worker.py.
+
+The state lock guards the fields that change. ``_on_failure``, ``_on_online`` and ``_on_end`` run in the
+supervisor's thread, ``_answered`` in the thread that brings an answer; none of them waits.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from itertools import islice
+from typing import Any, Protocol
+
+from .._core.callable_names import short_name
+from .._core.chunks import Chunks
+from .._core.crew import Crew, Work
+from .._core.known_functions import KnownFunctions
+from .._core.messages import REQUEST_ANY, TO_CHILD
+from .._exceptions import Closed, IPEventsError, PoolFailed, StartFailed, TargetFailed, shown
+from .._links.link import Link
+from .._payload import forms
+from .._payload.numbered import NUMBERS_BYTES
+from .._platform.latches import Latch
+from .._platform.threads import library_threads
+from .answer import Answer
+from .asking import Asking
+from .bench import MANY
+from .functions import Functions, SentFunction
+from .mapping import Mapping
+from .target import Target
+
+EVENT = "ipevents.pool."  # what the events of pools begin with
+MOST_WORKERS = 1000
+FAILED_STARTS = 3  # in a row, of all workers together, after which a pool has failed (README, Sharing work)
+
+_TARGET = Target(REQUEST_ANY)
+
+
+class Worker(Protocol):
+    """A child that works for a pool: what this file needs of ``Child``."""
+
+    @property
+    def pid(self) -> str: ...
+    @property
+    def alive(self) -> bool: ...
+
+
+class Staff(Protocol):
+    """What starts and stops the workers; the emitter has it."""
+
+    def start(self, name: str, pool: weakref.ref[Pool]) -> Worker: ...
+    def stop(self, worker: Worker) -> None: ...
+    def ended(self, worker: Worker) -> Latch: ...
+    def is_reliable(self, worker: Worker) -> None: ...
+
+
+class Shipment:
+    """A function on its way to the workers of a pool: each gets it before the first job that calls it."""
+
+    __slots__ = ("_asking", "_crew", "_sent")
+
+    def __init__(self, asking: Asking, crew: Crew, sent: SentFunction) -> None:
+        self._asking = asking
+        self._crew = crew
+        self._sent = sent
+
+    def send(self, link: Link) -> None:
+        """Put the function for a worker that has not got it. State lock held."""
+        key, code = self._sent
+        known = self._crew.known.get(link)
+        if known is None:
+            known = self._crew.known[link] = KnownFunctions()
+        is_needed, forget = known.needs(key, len(code))
+        if is_needed:
+            node = self._asking.node
+            payload, size = forms.encode((key, code, *forget), {})
+            link.outbox.put_message(node.router.header(TO_CHILD), self._crew.event, payload, size)
+            node.outgoing.sent += 1
+
+
+class Pool(Executor):
+    """Worker processes that call functions: an executor as those of ``concurrent.futures``.
+
+    Made by ``Emitter.pool``. It may be used from any thread, in a worker too. As a context manager it waits at
+    the end until all jobs are done, and then ends the workers.
+
+    A worker that dies costs the job that it worked on, which has AnswererLost, and is replaced; with
+    ``retry``, another one does that job. Jobs that it had not begun are done by others.
+    """
+
+    def __init__(self, asking: Asking, staff: Staff, count: int, name: str) -> None:
+        self._asking = asking
+        self._node = asking.node
+        self._staff = staff
+        self._functions = Functions()
+        self._event = EVENT + os.urandom(8).hex()
+        self._crew = Crew(self._event)
+        self._crew.is_open = True
+        self._count = count
+        self._is_shut = False
+        self._are_stopped = False  # the workers were asked to end
+        self._failed: PoolFailed | None = None
+        self._failures = 0  # of starts, in a row
+        self._answers: set[Answer] = set()  # that are open
+        self._mappings: weakref.WeakSet[Mapping] = weakref.WeakSet()
+        self._workers: list[Worker] = []
+        self._ended = 0  # workers that have ended for good
+        with self._node.lock:
+            asking.sharing.crews[self._event] = self._crew
+        try:
+            myself = weakref.ref(self)
+            for number in range(1, count + 1):
+                self._workers.append(staff.start(f"{name}-{number}", myself))
+        except BaseException:
+            self.shutdown(wait=False)
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """The OS pids of the workers that run now. It changes when one is replaced."""
+        return [int(worker.pid.partition(".")[0]) for worker in self._workers if worker.alive and worker.pid]
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
+        """Have a worker call ``fn(*args, **kwargs)``, and return its Answer, a Future, at once.
+
+        The function and its arguments are pickled by this call, by value if necessary. The Answer has the
+        value, or what the function raised, with a RemoteError as its cause; AnswererLost if the worker died;
+        PoolFailed; Closed when the emitter stops. Its ``cancel()`` works as for ``requestAsync``.
+
+        Blocks only where 100,000 jobs, or 64 MiB, wait already; in a listener that is OutboxFull. Raises
+        Unpicklable, MessageTooLarge, TypeError for what cannot be called, PoolFailed, RuntimeError after
+        ``shutdown``, Closed.
+        """
+        sent = self._functions.of(fn)
+        payload, size = forms.encode((sent.key, *args), kwargs)
+        answer = Answer(self._asking, _TARGET, short_name(fn), None)
+        with self._node.lock:
+            self._check_open()
+            self._answers.add(answer)
+        work = Work(self._event, payload, size + NUMBERS_BYTES)
+        work.code = Shipment(self._asking, self._crew, sent)
+        try:
+            self._asking.put(work, answer)
+        except BaseException:
+            self._forget(answer)
+            raise
+        answer.add_done_callback(self._forget)
+        return answer
+
+    def map(  # type: ignore[override]  # it has more arguments
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        retry: int = 0,
+    ) -> Mapping:
+        """Have workers call ``fn`` with each item, and return an iterator over the results.
+
+        Several iterables give one argument each, until the shortest ends. They are read only as far ahead as
+        the workers can do soon, by this call and by the iterator; ``buffersize`` is the most items of which
+        the results were not taken yet. So they may be endless, and what is not iterated over is not done.
+        ``ordered=False`` gives results as they come.
+
+        A job has ``chunksize`` items; None makes jobs of about 5 ms, by what was measured. What the function
+        raises for an item is raised in place of its result, and the iterator can go on after it; to leave it
+        gives up the rest. A worker that dies costs the items of its job: each has AnswererLost, unless
+        another worker does that job; that happens at most ``retry`` times to one that may have begun, whose
+        items may then be done more than once.
+
+        The iterator blocks until the next result is there, for at most ``timeout`` seconds since the call in
+        all (None: no limit), then raises RequestTimeout, and ends. Raises as ``submit``; ValueError for a
+        wrong number; WouldDeadlock in a listener where it would wait.
+        """
+        size = _number(chunksize, "chunksize")
+        most = _number(buffersize, "buffersize")
+        sent = self._functions.of(fn)
+        self._check()
+        shipment = Shipment(self._asking, self._crew, sent)
+        is_chunked = size != 1
+        many = MANY + sent.key
+
+        def make(items: list[tuple[Any, ...]]) -> Work:
+            args = (many, items) if is_chunked else (sent.key, *items[0])
+            payload, length = forms.encode(args, {})
+            work = Work(self._event, payload, length + NUMBERS_BYTES, retries=retry)
+            work.code = shipment
+            return work
+
+        mapping = Mapping(
+            self._asking,
+            zip(*iterables, strict=False),
+            make,
+            short_name(fn),
+            size=size,
+            is_chunked=is_chunked,
+            chunks=Chunks(self._count, _length(iterables)),
+            capacity=self._capacity,
+            ordered=ordered,
+            buffersize=most,
+            timeout=timeout,
+            on_end=self._map_ended,
+        )
+        with self._node.lock:
+            if not mapping.is_over:
+                self._mappings.add(mapping)
+        return mapping
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more jobs; end the workers when all are done. May be called again.
+
+        With ``cancel_futures`` jobs that have not begun are cancelled. Blocks until the workers have ended,
+        unless ``wait`` is false, or in a listener.
+        """
+        with self._node.lock:
+            self._is_shut = True
+            answers = list(self._answers)
+        if cancel_futures:
+            for answer in answers:
+                answer.cancel()
+        self._stop_if_done()
+        may_wait = not (self._node.dispatcher.runs_here() or _is_library_thread())
+        if wait and may_wait:
+            for worker in self._workers:
+                self._staff.ended(worker).wait()
+
+    # Jobs
+
+    def _check(self) -> None:
+        """Raise why no job is taken any more."""
+        with self._node.lock:
+            self._check_open()
+
+    def _check_open(self) -> None:
+        """Do that with the state lock held."""
+        if self._failed is not None:
+            raise _copy(self._failed)
+        if self._is_shut:
+            raise RuntimeError("the pool was shut down, and takes no more jobs")
+        if self._asking.sharing.crews.get(self._event) is not self._crew:
+            raise Closed(f"the pool has ended when {self._node.place()} was stopped")
+
+    def _capacity(self) -> int:
+        """Return how many jobs of a map may be open: what the workers have room for, and one more for each."""
+        members = list(self._crew.members.values())
+        return max(2 * self._count, sum(member.capacity + member.ahead + 1 for member in members))
+
+    def _forget(self, answer: Any) -> None:
+        """Note that a job is over."""
+        with self._node.lock:
+            self._answers.discard(answer)
+        if self._is_shut:
+            self._stop_if_done()
+
+    def _map_ended(self, mapping: Mapping) -> None:
+        """Note that a map is over. Perhaps in a finalizer, at any place."""
+        if self._is_shut:
+            notices = self._node.notices
+            if notices is not None:
+                notices.put(self._stop_if_done)
+
+    # Workers
+
+    def _stop_if_done(self) -> None:
+        """End the workers if there is nothing to do any more, and nothing will come."""
+        with self._node.lock:
+            is_open = any(not mapping.is_over for mapping in list(self._mappings))
+            if not self._is_shut or self._answers or is_open or self._are_stopped:
+                return
+            self._are_stopped = True
+        for worker in self._workers:
+            self._staff.stop(worker)
+
+    def on_online(self, worker: Worker) -> None:
+        """Note that a worker is ready. In the supervisor's thread."""
+        self._failures = 0
+        self._staff.is_reliable(worker)
+
+    def on_failure(self, error: IPEventsError) -> None:
+        """Note that a worker has failed. In the supervisor's thread."""
+        if not isinstance(error, StartFailed | TargetFailed):
+            return
+        self._failures += 1
+        if self._failures >= FAILED_STARTS:
+            self._fail(error)
+
+    def on_end(self) -> None:
+        """Note that a worker has ended for good. In the supervisor's thread."""
+        self._ended += 1
+        if self._ended < self._count:
+            return
+        if not self._is_shut:
+            self._fail(None)
+        with self._node.lock:
+            self._crew.is_open = False
+            self._asking.sharing.crews.pop(self._event, None)
+
+    def _fail(self, cause: IPEventsError | None) -> None:
+        """End all jobs: no worker can be started."""
+        failed = PoolFailed("the pool has failed: its workers do not start, or do not stay")
+        failed.__cause__ = cause
+        with self._node.lock:
+            if self._failed is not None:
+                return
+            self._failed = failed
+            self._is_shut = True
+        self._asking.fail_all(self._event, lambda: _copy(failed))
+        self._stop_if_done()
+
+    def __del__(self) -> None:
+        if getattr(self, "_are_stopped", True) or self._node.notices is None:
+            return
+        staff, workers = self._staff, self._workers
+        self._node.notices.put(lambda: [staff.stop(worker) for worker in workers])
+
+    def __repr__(self) -> str:
+        state = "failed" if self._failed is not None else "shut down" if self._is_shut else "open"
+        return f"<Pool of {self._count} workers, {state}>"
+
+
+def _copy(failed: PoolFailed) -> PoolFailed:
+    """Return the same error once more, to be raised by itself."""
+    error = PoolFailed(*failed.args)
+    error.__cause__ = failed.__cause__
+    return error
+
+
+def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """Return how many items these have in common, None if they do not all say so."""
+    lengths = []
+    for iterable in iterables:
+        if not hasattr(iterable, "__len__"):
+            return None
+        lengths.append(len(iterable))
+    return min(lengths, default=None)
+
+
+def _number(value: object, name: str) -> int | None:
+    """Return a number of items as it was given. Raises TypeError and ValueError for what is none."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a number of items, an int, not {shown(value)}")
+    if value < 1:
+        raise ValueError(f"{name} is at least 1, not {shown(value)}")
+    return int(value)
+
+
+def _is_library_thread() -> bool:
+    from _thread import get_ident
+
+    return get_ident() in library_threads
