@@ -83,6 +83,9 @@ RETURNED = 34
 RAISED = 35
 ANSWERS = 36  # so many processes of the peer's subtree answer requests of this event
 CANCEL = 37  # nobody waits for the answers to these requests any more; also over a control channel
+# No listener is told of the process with this path, whose ONLINE follows, nor of its end. Its parent says so:
+# in a process above that, this comes directly before the ONLINE.
+QUIET = 38
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
 CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -103,6 +106,7 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     GOODBYE: (),
     ANSWERS: ("event", "answerers"),
     CANCEL: ("ids",),
+    QUIET: ("path",),
 }
 # The same for those that come over a control channel only.
 CHANNEL_ITEMS: dict[int, tuple[str, ...]] = {
