@@ -471,7 +471,9 @@ class Children:
         """Deliver an error about a child: to its owner if it is quiet, otherwise as an ``error`` event."""
         if not child.is_quiet:
             self._node.error(error, child=child.handle)
-        elif child.on_failure is not None:
+            return
+        self._tell_owner(child)  # what was before it
+        if child.on_failure is not None:
             self._call(child, partial(child.on_failure, error))
 
     def _tell_owner(self, child: ChildState) -> None:

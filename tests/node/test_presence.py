@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 
 import pytest
 from places import CEILING, Raw, free, inside, jam, join, queued, settle, watch_waits
@@ -406,6 +407,9 @@ def test_the_end_of_a_quiet_process_is_heard_of_those_below_it_only(hushed):
     middle.link_to(quiet).disconnect()
     for place in (top, middle):
         assert place.next()[:2] == ("offline", ("leaf",))
+    told = threading.Event()
+    middle.node.events.notify(told.set)
+    assert told.wait(CEILING)
     settle(top, middle)
     assert top.node.router.netmap.as_dict() == {"middle": {}}
     assert heard(top) == heard(middle) == []
