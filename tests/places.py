@@ -137,11 +137,11 @@ class Place:
         self.links.append(link)
         return link
 
-    def make_child(self, pid):
+    def make_child(self, pid, *, is_quiet=False):
         """A link without a connection to a child that has yet to say ``online``."""
         link = self.make_link(pid)
         with self.node.lock:
-            self.node.router.add_child(link, pid)
+            self.node.router.add_child(link, pid, is_quiet=is_quiet)
         return link
 
     def make_parent(self, pid, up=Up.OPEN):
@@ -187,12 +187,12 @@ def attach(link, sock, limit=None):
         link.attach(Stream(Connection(sock.detach()), limit))
 
 
-def join(parent, child, limit=None, online=True):
+def join(parent, child, limit=None, online=True, is_quiet=False):
     """Make ``child`` a child of ``parent``; with ``online`` returns when that is known."""
     ours, theirs = socket.socketpair()
     down, up = parent.make_link(child.pid), child.make_link(parent.pid)
     with parent.node.lock:
-        parent.node.router.add_child(down, child.pid)
+        parent.node.router.add_child(down, child.pid, is_quiet=is_quiet)
     with child.node.lock:
         child.node.router.set_parent(up, parent.pid, Up.OPEN)
     parent_said = threading.Event()

@@ -493,6 +493,13 @@ class Asking:
                 down.requests[number].is_cancelled = False
             self._send_cancel(link, numbers)
 
+    def child_settled(self) -> None:
+        """Note that a child has come online, or has ended for good; or that one is not to be started again.
+
+        So the children that are coming may have become fewer, see ``Children.is_any_coming``. State lock
+        held.
+        """
+
     def asker_ended(self, link: Link) -> None:
         """Begin nothing more for a child whose process has ended. What it wrote is still read. Lock held."""
         self.answering.asker_gone(link, is_read=False)

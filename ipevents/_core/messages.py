@@ -89,6 +89,9 @@ CANCEL = 37  # nobody waits for the answers to these requests any more; also ove
 # The process that has given out these requests takes back those that have not begun, because another one is
 # idle; what is taken is answered as cancelled. Also over a control channel.
 TAKE_BACK = 39
+# No listener is told of the process with this path, whose ONLINE follows, nor of its end. Its parent says so:
+# in a process above that, this comes directly before the ONLINE.
+QUIET = 38
 
 # The items of a control record after its kind: their names, in this order. See control() and items_of().
 CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
@@ -110,6 +113,7 @@ CONTROL_ITEMS: dict[int, tuple[str, ...]] = {
     ANSWERS: ("event", "answerers", "capacity"),
     CANCEL: ("ids",),
     TAKE_BACK: ("event", "ids"),
+    QUIET: ("path",),
 }
 # The same for those that come over a control channel only.
 CHANNEL_ITEMS: dict[int, tuple[str, ...]] = {

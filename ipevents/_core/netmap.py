@@ -14,10 +14,11 @@ from typing import Any
 class _Node:
     """One process below, with its children by pid."""
 
-    __slots__ = ("children", "online")
+    __slots__ = ("children", "is_quiet", "online")
 
     def __init__(self) -> None:
         self.online = False
+        self.is_quiet = False  # no listener is told that it is online, or gone
         self.children: dict[str, _Node] = {}
 
 
@@ -33,12 +34,13 @@ class Netmap:
         for pid in reversed(path):
             node = node.children.setdefault(pid, _Node())
 
-    def online(self, path: tuple[str, ...]) -> None:
-        """Note that ``path[0]`` has announced that it is online."""
+    def online(self, path: tuple[str, ...], *, is_quiet: bool = False) -> None:
+        """Note that ``path[0]`` has announced that it is online. Of a quiet one no listener is told."""
         self.add(path)
         node = self._find(path)
         assert node is not None
         node.online = True
+        node.is_quiet = is_quiet
 
     def knows(self, path: tuple[str, ...]) -> bool:
         """Return whether a process with this path is known, online or not."""
@@ -48,6 +50,11 @@ class Netmap:
         """Return whether the process with this path has announced that it is online."""
         node = self._find(path)
         return node is not None and node.online
+
+    def is_quiet(self, path: tuple[str, ...]) -> bool:
+        """Return whether the process with this path is online and a quiet one."""
+        node = self._find(path)
+        return node is not None and node.is_quiet
 
     def has_below(self, path: tuple[str, ...]) -> bool:
         """Return whether processes are known below the one with this path."""

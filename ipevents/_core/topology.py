@@ -35,13 +35,28 @@ class Neighbour:
     ``pid`` is its name here. ``online`` is False for a child until its ``online`` comes. ``paths`` keeps what
     ``Topology.accept`` has accepted: the path as received, and the same with this process at its end.
     ``below`` counts the processes that are online below it.
+
+    Of a quiet process no listener is told that it is online, or gone: it is a part of the library, such as a
+    worker of a pool. Its parent knows that from the start; the processes above it are told by the parent.
     """
 
-    __slots__ = ("below", "is_away", "is_flooded", "is_parent", "online", "paths", "pid")
+    __slots__ = (
+        "below",
+        "is_away",
+        "is_flooded",
+        "is_parent",
+        "is_quiet",
+        "next_quiet",
+        "online",
+        "paths",
+        "pid",
+    )
 
-    def __init__(self, pid: str, *, is_parent: bool) -> None:
+    def __init__(self, pid: str, *, is_parent: bool, is_quiet: bool = False) -> None:
         self.pid = pid
         self.is_parent = is_parent
+        self.is_quiet = is_quiet
+        self.next_quiet: tuple[str, ...] | None = None  # the next one below that is online has this path
         self.below = 0
         self.is_flooded = False  # that it wants too many events to be told apart was said
         self.is_away = False  # its connection was cut, and its session may go on
@@ -97,9 +112,9 @@ class Topology:
             neighbour.paths.clear()
         self.changed()
 
-    def add_child(self, link: Hashable, pid: str) -> None:
+    def add_child(self, link: Hashable, pid: str, *, is_quiet: bool = False) -> None:
         """Add a child that was started, or a client that has connected. It is not online yet."""
-        self.neighbours[link] = Neighbour(pid, is_parent=False)
+        self.neighbours[link] = Neighbour(pid, is_parent=False, is_quiet=is_quiet)
         self._links[pid] = link
         self.netmap.add((pid,))
         self.changed()
@@ -206,8 +221,9 @@ class Topology:
         return self._links.get(pid)
 
     def child_pids(self) -> list[str]:
-        """Return the names of all children and clients that are there."""
-        return [pid for pid, link in self._links.items() if not self.neighbours[link].is_away]
+        """Return the names of all children and clients that are there, without quiet ones."""
+        neighbours = [(pid, self.neighbours[link]) for pid, link in self._links.items()]
+        return [pid for pid, neighbour in neighbours if not (neighbour.is_away or neighbour.is_quiet)]
 
     def is_online(self, link: Hashable) -> bool:
         """Return whether there is a neighbour at this link that has said ``online``."""
@@ -234,16 +250,28 @@ class Topology:
 
     # Who is below
 
+    def quiet(self, link: Hashable, path: tuple[str, ...]) -> None:
+        """Note that the next process below this neighbour that is online is ``path[0]``, a quiet one.
+
+        Raises Forged if the path cannot be true.
+        """
+        neighbour = self._below(link)
+        self._check_new(neighbour, path)
+        if len(path) == 1:
+            raise Forged("it says of itself that it is quiet, which only its parent can say of a child")
+        if neighbour.next_quiet is not None:
+            raise Forged(f"it announces {shown(path)} as quiet, and the one before that is not online")
+        neighbour.next_quiet = path
+
     def online(self, link: Hashable, path: tuple[str, ...]) -> tuple[str, ...]:
         """Note that ``path[0]``, which is the neighbour at this link or below it, is online.
 
         Returns the path with this process at its end. Raises Forged if the path cannot be true.
         """
         neighbour = self._below(link)
-        if not is_pids(path, MAX_PATH) or path[-1] != neighbour.pid or not self.netmap.knows(path[1:]):
-            raise Forged(f"it announces a process that is not below it, by the path {shown(path)}")
-        if neighbour.online if len(path) == 1 else self.netmap.is_online(path):
-            raise Forged(f"it announces {shown(path)} as online, which it is already")
+        self._check_new(neighbour, path)
+        if neighbour.next_quiet not in (None, path):
+            raise Forged(f"it announces {shown(path)}, and not the quiet one of which it has spoken before")
         if len(path) == 1:
             neighbour.online = True
             self.changed()
@@ -251,8 +279,22 @@ class Topology:
             raise Forged(f"it announces more than {MAX_BELOW} processes below it")
         else:
             neighbour.below += 1
-        self.netmap.online(path)
+        is_quiet = neighbour.is_quiet if len(path) == 1 else neighbour.next_quiet is not None
+        neighbour.next_quiet = None
+        self.netmap.online(path, is_quiet=is_quiet)
         return (*path, self.pid)
+
+    def _check_new(self, neighbour: Neighbour, path: tuple[str, ...]) -> None:
+        """Raise Forged if no process with this path, at this neighbour or below it, can be online now."""
+        if not is_pids(path, MAX_PATH) or path[-1] != neighbour.pid or not self.netmap.knows(path[1:]):
+            raise Forged(f"it announces a process that is not below it, by the path {shown(path)}")
+        if neighbour.online if len(path) == 1 else self.netmap.is_online(path):
+            raise Forged(f"it announces {shown(path)} as online, which it is already")
+
+    def quiet_at(self, link: Hashable) -> set[tuple[str, ...]]:
+        """Return the paths of the quiet processes that are online at this link or below it."""
+        paths = self.netmap.announced((self.neighbours[link].pid,))
+        return {path for path in paths if self.netmap.is_quiet(path)}
 
     def offline(self, link: Hashable, path: tuple[str, ...], gone: tuple[str, ...]) -> tuple[str, ...]:
         """Note that ``gone[0]`` is gone, as ``path[0]`` has noticed; ``gone`` is its path as known there.

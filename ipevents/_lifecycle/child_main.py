@@ -76,7 +76,7 @@ def run(life: Lifecycle, launch: Launch, descriptors: list[int] | None) -> None:
     inheritance.receive(descriptors or [])
     role = ChildRole(life, launch)
     life.page = launch.page
-    life.become_child(role, depth=launch.depth, is_worker=launch.is_worker)
+    life.become_child(role, depth=launch.depth, is_worker=launch.is_worker, is_quiet=launch.is_quiet)
     program = role.connect()
     try:
         role.run(program)
@@ -157,7 +157,7 @@ class ChildRole:
             node.router.set_parent(link, welcomed.server.pid, Up.OPEN)
             link.attach(Stream(connection, None))
         hooks.serve_child(self)  # before begin(): a stop looks at the handler
-        life.supervisor.begin()
+        life.supervisor.begin(warns=not launch.is_quiet)
         record = self._program.get()
         if record is None:  # the parent is gone
             self._end()

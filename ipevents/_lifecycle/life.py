@@ -45,6 +45,7 @@ class Life:
         self.incarnation = new_incarnation()
         self.depth = 0
         self.is_worker = False
+        self.is_quiet = False  # no listener is told of this process, see Neighbour
         self.role: Role = TopRole(self.wait_over)  # until another process turns out to have started this one
         self.page: SharedPage | None = None  # in a child: what its parent reads when it has ended
         # Of this life.

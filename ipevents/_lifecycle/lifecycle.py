@@ -116,7 +116,7 @@ class Lifecycle(Life):
 
     # As somebody's child
 
-    def become_child(self, role: Role, *, depth: int, is_worker: bool) -> None:
+    def become_child(self, role: Role, *, depth: int, is_worker: bool, is_quiet: bool = False) -> None:
         """Take over the role of a child: another process has started this one.
 
         Called once, before anything else.
@@ -124,6 +124,7 @@ class Lifecycle(Life):
         self.role = role
         self.depth = depth
         self.is_worker = is_worker
+        self.is_quiet = is_quiet
 
     def _look_again(self) -> None:
         """Let the role check again whether anything keeps this process."""

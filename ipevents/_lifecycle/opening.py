@@ -465,5 +465,6 @@ class Opening:
                 client.attach(arrival.stream)
             elif not node.announced:
                 node.presence.announce()
-        node.events.deliver("online")
+        if not life.is_quiet:
+            node.events.deliver("online")
         node.incoming.held.online_said.set()

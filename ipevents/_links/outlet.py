@@ -108,6 +108,7 @@ class Outlet:
         "dropped",
         "ended",
         "given_name",
+        "is_quiet",
         "lost",
         "lost_as",
         "name",
@@ -125,6 +126,7 @@ class Outlet:
         self.name = name  # the peer's pid
         self.role = ""  # what the peer is to this process, and what a child is called: see title
         self.given_name = ""
+        self.is_quiet = False  # the peer is a child of which no listener is told, see Neighbour
         self.outbox = Outbox()
         self.stream: Stream | None = None
         # The connection before, whose session the next one may go on with. Its end is told already.

@@ -29,6 +29,7 @@ from .._core.messages import (
     OFFLINE,
     ONLINE,
     PARENT,
+    QUIET,
     REPORT,
     RESUMED,
     TAKE_BACK,
@@ -86,6 +87,7 @@ class Controls:
             MORE_INTERESTS: self._take_more_interests,
             EVERYTHING: self._take_everything,
             ONLINE: self._take_online,
+            QUIET: self._take_quiet,
             OFFLINE: self._take_offline,
             PARENT: self._take_parent,
             REPORT: self._take_report,
@@ -151,7 +153,8 @@ class Controls:
     def _take_online(self, link: Link, path: tuple[str, ...]) -> None:
         """A process below announces its ``online``: note it, pass it on, and deliver it here.
 
-        A direct child gets our pid as the answer, which is its event ``parent``.
+        A direct child gets our pid as the answer, which is its event ``parent``. That a quiet process is
+        online is delivered nowhere.
         """
         node = self._node
         with node.lock:
@@ -159,25 +162,38 @@ class Controls:
             if link not in node.router.neighbours:
                 return
             pids = node.router.online(link, path)
+            is_quiet = node.router.netmap.is_quiet(path)
             if len(path) == 1:
                 link.tell(control(PARENT, pid=node.router.pid))
-            self._presence.tell_up(control(ONLINE, path=pids), link)
+            self._presence.tell_online(path, link)
+            if len(path) == 1:
+                node.asks.child_settled()
         if len(path) == 1:
             link.on_control(control(ONLINE, path=path))
-        self._deliver_lifecycle(TO_PARENTS, pids, "online")
+        if not is_quiet:
+            self._deliver_lifecycle(TO_PARENTS, pids, "online")
+
+    def _take_quiet(self, link: Link, path: tuple[str, ...]) -> None:
+        """No listener is told of the process below whose ``online`` follows. Passed on with that."""
+        node = self._node
+        with node.lock:
+            if link in node.router.neighbours:
+                node.router.quiet(link, path)
 
     def _take_offline(
         self, link: Link, path: tuple[str, ...], gone: tuple[str, ...], exitcode: int | None
     ) -> None:
-        """A process below has ended: note it, pass it on, and deliver ``offline`` here."""
+        """A process below has ended: note it, pass it on, and deliver ``offline`` here if it is not quiet."""
         node = self._node
         with node.lock:
             self._presence.wait_to_tell(link)
             if link not in node.router.neighbours:
                 return
+            is_quiet = node.router.netmap.is_quiet((*gone, *path))
             pids = node.router.offline(link, path, gone)
             self._presence.tell_up(control(OFFLINE, path=pids, gone=gone, exitcode=exitcode), link)
-        self._deliver_lifecycle(TO_PARENTS, pids, "offline", (gone[0],), exitcode)
+        if not is_quiet:
+            self._deliver_lifecycle(TO_PARENTS, pids, "offline", (gone[0],), exitcode)
 
     def _take_parent(self, link: Link, pid: str) -> None:
         """The parent sends its pid: the answer to our ``online``, or a new name.

@@ -79,6 +79,13 @@ class Asks(Protocol):
         State lock held.
         """
 
+    def child_settled(self) -> None:
+        """Note that a child has come online, or has ended for good; or that one is not to be started again.
+
+        So the children that are coming may have become fewer, see ``Children.is_any_coming``. State lock
+        held.
+        """
+
     def asker_ended(self, link: Link) -> None:
         """Begin nothing more for a child whose process has ended. What it wrote is still read.
 

@@ -19,6 +19,7 @@ from .._core.messages import (
     OFFLINE,
     ONLINE,
     PARENT,
+    QUIET,
     RESERVED_EVENTS,
     Record,
     control,
@@ -75,7 +76,7 @@ class Presence:
         self.announce()
         router = self._node.router
         for path in router.announced():
-            self.tell_up(control(ONLINE, path=(*path, router.pid)))
+            self.tell_online(path)
 
     def _tell_interest(self) -> None:
         """Let the parent be told all that is wanted here and below."""
@@ -144,17 +145,32 @@ class Presence:
 
         ``source`` is the neighbour that it is from, or about; None for what is announced at a connect.
         """
+        self._tell_all_up([record], source)
+
+    def tell_online(self, path: tuple[str, ...], source: Link | None = None) -> None:
+        """Queue an ONLINE for the parent, and before it that the process is quiet where it is so.
+
+        ``path`` is the one by which it is known here. ``source`` is as for ``tell_up``.
+        """
+        router = self._node.router
+        pids = (*path, router.pid)
+        quiet = [control(QUIET, path=pids)] if router.netmap.is_quiet(path) else []
+        self._tell_all_up([*quiet, control(ONLINE, path=pids)], source)
+
+    def _tell_all_up(self, records: list[Record], source: Link | None) -> None:
+        """Queue all of these records for the parent, or none of them."""
         router = self._node.router
         if router.up is not Up.OPEN:
             return
         parent: Any = router.parent
         if source is not None and not self._is_reached(parent) and self._is_used_up(source, parent):
             return  # with its first connection it is told all that holds then
-        size = size_of(*[item for item in record[1:] if type(item) is tuple])
-        parent.outbox.put(record, size)
+        for record in records:
+            size = size_of(*[item for item in record[1:] if type(item) is tuple])
+            parent.outbox.put(record, size)
+            if source is not None:
+                self._shares_in(parent).add(source, parent.outbox.controls_put, size)
         parent.prompt()
-        if source is not None:
-            self._shares_in(parent).add(source, parent.outbox.controls_put, size)
 
     def wait_to_tell(self, source: Link) -> None:
         """Wait until this neighbour may bring an ONLINE or OFFLINE. Lock held, released meanwhile.
@@ -233,13 +249,14 @@ class Presence:
         """Remove a child that has ended and whose link is read to the end.
 
         Returns whether it was online, and the notices of ``offline`` to run in order, for it and for all
-        below it. What was not written yet is counted as lost by ``cause``.
+        below it, but for quiet ones. What was not written yet is counted as lost by ``cause``.
         """
         router = self._node.router
         neighbour = router.neighbours.get(link)
         if neighbour is None:
             return False, []
         online = neighbour.online
+        quiet = router.quiet_at(link)
         gone, change = router.remove_child(link)
         link.drop_waiting(cause)
         self._node.remember(link)
@@ -249,7 +266,8 @@ class Presence:
         for path in gone:
             code = exitcode if len(path) == 1 else None
             self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=code), link)
-            notices.append(self._offline_notice(path[0], code))
+            if path not in quiet:
+                notices.append(self._offline_notice(path[0], code))
         return online, notices
 
     def child_away(self, link: Link) -> list[Callable[[], None]]:
@@ -264,22 +282,23 @@ class Presence:
         notices = []
         for path in sorted(router.set_away(link, True), key=len, reverse=True):
             self.tell_up(control(OFFLINE, path=router.path, gone=path, exitcode=None))
-            notices.append(self._offline_notice(path[0], None))
+            if not router.netmap.is_quiet(path):
+                notices.append(self._offline_notice(path[0], None))
         return notices
 
     def child_back(self, link: Link) -> list[tuple[str, ...]]:
         """Note that the session of a client, or with the server, goes on.
 
-        Returns the paths of those that are online again, top down, with this process at their ends: none
-        where it is the server.
+        Returns the paths of those that are online again and not quiet, top down, with this process at their
+        ends: none where it is the server.
         """
         router = self._node.router
-        paths = [(*path, router.pid) for path in router.set_away(link, False)]
+        paths = router.set_away(link, False)
         for path in paths:
-            self.tell_up(control(ONLINE, path=path))
+            self.tell_online(path)
         if paths:
             link.tell(control(PARENT, pid=router.pid))
-        return paths
+        return [(*path, router.pid) for path in paths if not router.netmap.is_quiet(path)]
 
     def give_up(self, link: Link, cause: str) -> None:
         """Remove a client whose session will not go on: its ``offline`` was told when it was cut."""

@@ -110,7 +110,7 @@ class ChildSocket:
             child.is_named = True
             incarnation = int.from_bytes(child.key_id, "big")
             child.pid = link.name = self._node.given.give(pid, incarnation, router.is_taken)
-            router.add_child(link, child.pid)
+            router.add_child(link, child.pid, is_quiet=link.is_quiet)
 
     def forget(self, child: ChildState) -> None:
         """Expect no connection from this start any more, and close one that has no link yet.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core.child_states import Contact, ContactEvent, Phase, PhaseEvent, next_contact, next_phase
@@ -37,6 +39,7 @@ from .._core.vigil import Vigil
 from .._exceptions import (
     ChildEnded,
     GaveUp,
+    LinkError,
     ProcessError,
     StartFailed,
     TargetFailed,
@@ -73,6 +76,17 @@ class ChildState:
 
     The methods change the state and return what follows. They start no process and call no listener; Children
     does that.
+
+    With ``is_quiet`` no listener of the tree is told that it is online, or gone, and no error about it is an
+    ``error`` event. Instead its owner, a part of the library, gives what is to be called, each in the
+    supervisor's thread, without the state lock:
+
+    - ``on_online()``: a process of it has come online;
+    - ``on_failure(error)``: an error that would be an ``error`` event about another child;
+    - ``on_end()``, once: it has ended for good, and nothing else is called any more. Not where ``add`` has
+      raised before there was a process.
+
+    They must not block. What they raise is a fault of the library, and logged.
     """
 
     link: Link  # one for all its processes; set by Children.add()
@@ -90,8 +104,18 @@ class ChildState:
         stop_grace: float = 1.0,
         leave_timeout: float | None = None,
         hang_timeout: float | None = None,
+        is_quiet: bool = False,
+        on_online: Callable[[], None] | None = None,
+        on_failure: Callable[[ProcessError | LinkError], None] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
+        self.is_quiet = is_quiet
+        self.on_online = on_online
+        self.on_failure = on_failure
+        self.on_end = on_end
+        # Calls for the owner that other threads have noticed the reason for; see Children._tell_owner.
+        self.news: list[Callable[[], None]] = []
         self.inherited = inherited or Inheritance()  # kept with the child, for all starts
         self.is_worker = is_worker
         self.is_function = program.kind == FUNCTION  # otherwise it runs a script
@@ -167,6 +191,15 @@ class ChildState:
     def is_over(self) -> bool:
         """Whether no other process will be started; the last one may still run. State lock held."""
         return self.wanted or self.phase is Phase.ENDED
+
+    def is_coming(self, online: bool) -> bool:
+        """Return whether it is about to be online, for the first time or again. State lock held.
+
+        ``online``: its present process has said that. A quiet child does not count.
+        """
+        if self.is_quiet or self.is_over:
+            return False
+        return self.phase is not Phase.RUNNING or not online
 
     # The phases
 
@@ -419,6 +452,8 @@ class ChildState:
         if kind == ONLINE:
             self.contact = next_contact(self.contact, ContactEvent.ONLINE)
             self.warn_at = None
+            if self.on_online is not None:
+                self.news.append(self.on_online)
         elif kind == FAILED:
             self.failure, self.refused = str(items["text"]), bool(items["refused"])
         elif kind == FAULT:
@@ -426,6 +461,16 @@ class ChildState:
         elif kind == FINISHED:
             self.finished = True
             self.goes_on = bool(items["goes_on"])
+
+    def link_failed(self, error: LinkError) -> None:
+        """Note, for the owner of a quiet child, an error that has ended its connection. State lock held."""
+        if self.on_failure is not None:
+            self.news.append(partial(self.on_failure, error))
+
+    def take_news(self) -> list[Callable[[], None]]:
+        """Return the calls that are due for its owner, once. State lock held."""
+        news, self.news = self.news, []
+        return news
 
     def ends_waits(self) -> None:
         """End all waits for the child itself, after its final end."""

@@ -86,6 +86,15 @@ class Children:
         """Return how many events wait for next processes of children. State lock held."""
         return sum(child.waiting() for child in self._states)
 
+    def is_any_coming(self) -> bool:
+        """Return whether a child that is not quiet is about to be online, the first time or again.
+
+        State lock held. Whenever that may have ceased to be true, ``child_settled`` of the node's asks is
+        called.
+        """
+        is_online = self._node.router.is_online
+        return any(child.is_coming(is_online(child.link)) for child in self._states)
+
     # Starts
 
     def add(self, child: ChildState) -> None:
@@ -122,6 +131,7 @@ class Children:
             child.link = link  # first: what follows may be broken off, and taken back
             link.on_control = partial(self._reported, child)
             link.role, link.given_name, link.child = "child", child.name, child.handle
+            link.is_quiet = child.is_quiet
             with node.lock:
                 if node.stage is not Stage.OPEN:  # a stop was faster; it does not know of this link
                     raise node.stage_error()
@@ -151,6 +161,7 @@ class Children:
             if child in self._states:
                 self._states.remove(child)
                 child.ends()
+                self._node.asks.child_settled()
             self._socket.forget(child)
         self._give_back(link)
 
@@ -183,6 +194,7 @@ class Children:
                 child.stop_grace,
                 theirs,
                 page,
+                child.is_quiet,
             )
             inherited = child.inherited.passed(child.start_method)
             process = ChildProcess(self._child_main, launch, child.name, inherited)
@@ -215,7 +227,7 @@ class Children:
             self._node.asks.child_started(child.link)
             child.link.wake_waiters()
             self._socket.name(child, str(process.pid))
-            child.warn_at = monotonic() + SILENT_SECONDS
+            child.warn_at = None if child.is_quiet else monotonic() + SILENT_SECONDS
             child.link.progress = monotonic()
             child.attach_early()
             stopping = self._node.stage is not Stage.OPEN
@@ -238,7 +250,7 @@ class Children:
         """
         text = f"{child.title} sent what makes no sense, and the connection ends: {error}"
         error.args = (one_line(text),)
-        self._node.error(error, child=child.handle)
+        self._tell_error(child, error)
         child.link.disconnect()
 
     def _reported(self, child: ChildState, record: Record) -> None:
@@ -246,6 +258,9 @@ class Children:
         with self._node.lock:
             if child in self._states:
                 child.heard(record)
+            has_news = bool(child.news)
+        if has_news:
+            self._ring()
 
     def _child_of(self, link: Link) -> ChildState | None:
         """Return the child that has this link, None where it has ended. Takes the state lock."""
@@ -258,11 +273,13 @@ class Children:
         In the reader of its link.
         """
         child = self._child_of(link)
-        if isinstance(error, LinkError):
+        if isinstance(error, LinkError) and not link.is_quiet:
             self._node.error(error, child=link.child)
         if child is None:
             return
         with self._node.lock:
+            if isinstance(error, LinkError) and child.is_quiet:
+                child.link_failed(error)
             child.leaves(monotonic())
         self._ring()
 
@@ -273,12 +290,14 @@ class Children:
         with self._node.lock:
             child.wanted = True
             child.send_stop(Deadline(seconds))
+            self._node.asks.child_settled()
         self._ring()
 
     def kill_child(self, child: ChildState) -> None:
         """Have one child killed at once, in the supervisor's thread. It is not started again."""
         with self._node.lock:
             child.kill()
+            self._node.asks.child_settled()
         self._ring()
 
     def stop(self, deadline: Deadline) -> None:
@@ -319,6 +338,7 @@ class Children:
             child.close_page()
             child.ends_waits()
             self._node.events.notify(child.ends_expectations)
+            self._end_told(child)
         self.close()
 
     # The socket
@@ -382,6 +402,8 @@ class Children:
 
     def _due(self, child: ChildState, now: float, deadline: Deadline | None) -> None:
         """Do what is due for one child: finish its last process, restart it, or send its signals."""
+        if child.news:
+            self._tell_owner(child)
         if child.phase is Phase.EXITED:
             # A listener that never returns keeps the link from being read: a stop does not wait for it.
             overdue = deadline is not None and deadline.passed()
@@ -431,8 +453,9 @@ class Children:
                 self._end(child)
         if process is not None:
             process.close()
+        self._tell_owner(child)  # of this process, whose link is read to its end: nothing more comes
         # What was sent to it waited in its process for its online. An end that nobody wanted is an error.
-        if lost and not online and cause == "stopped":
+        if lost and not online and cause == "stopped" and not child.is_quiet:
             log.warning("! %d events for %s are lost: it was stopped before its online", lost, child.title)
         for error in errors:
             self._report(child, error)
@@ -442,7 +465,35 @@ class Children:
     def _report(self, child: ChildState, error: ProcessError) -> None:
         """Report an error about a child, and keep it as the cause of what waits for this child in vain."""
         child.error = error
-        self._node.error(error, child=child.handle)
+        self._tell_error(child, error)
+
+    def _tell_error(self, child: ChildState, error: ProcessError | LinkError) -> None:
+        """Deliver an error about a child: to its owner if it is quiet, otherwise as an ``error`` event."""
+        if not child.is_quiet:
+            self._node.error(error, child=child.handle)
+            return
+        self._tell_owner(child)  # what was before it
+        if child.on_failure is not None:
+            self._call(child, partial(child.on_failure, error))
+
+    def _tell_owner(self, child: ChildState) -> None:
+        """Tell the owner of a quiet child what other threads have noticed."""
+        with self._node.lock:
+            news = child.take_news()
+        for call in news:
+            self._call(child, call)
+
+    def _end_told(self, child: ChildState) -> None:
+        """Tell the owner of a quiet child that it has ended for good, as the last thing of all."""
+        if child.on_end is not None:
+            self._call(child, child.on_end)
+
+    def _call(self, child: ChildState, call: Callable[[], None]) -> None:
+        """Call what the owner of a quiet child has given. State lock not held."""
+        try:
+            call()
+        except BaseException:  # a fault of the library, or of the system: the supervisor goes on
+            log.exception("! what was to be told of %s failed", child.title)
 
     def _end(self, child: ChildState) -> None:
         """Remove a child that will not be started again, and retire its link. State lock held."""
@@ -452,6 +503,7 @@ class Children:
         child.link.drop("link-cut", child.ends())
         child.link.drop_waiting("link-cut")
         self._node.presence.retire(child.link)
+        self._node.asks.child_settled()
 
     def _announce_end(self, child: ChildState) -> None:
         """Let the threads go on that wait for the child's end.
@@ -463,6 +515,7 @@ class Children:
         child.ends_waits()
         self._node.events.notify(child.ends_expectations)
         self._on_empty()
+        self._end_told(child)
 
     def _restart(self, child: ChildState, *, stopping: bool) -> None:
         """Start a child's next process, or end the child where it was stopped meanwhile.

@@ -45,6 +45,7 @@ class Launch(NamedTuple):
     stop_grace: float = 1.0  # seconds that a stop leaves the program to notice it
     channel: socket.socket | None = None  # the child's end of the control channel
     page: SharedPage | None = None  # what the child writes for its parent to read after its end
+    is_quiet: bool = False  # no listener is told of it, not even its own
 
     def __repr__(self) -> str:
         return f"<Launch depth {self.depth} of {self.parent_pid}>"

@@ -80,9 +80,9 @@ class Supervisor:
             self.sentinels.close()
             raise
 
-    def begin(self) -> None:
-        """Start the thread."""
-        if self._node.incoming.holding:
+    def begin(self, *, warns: bool = True) -> None:
+        """Start the thread. ``warns``: it may say that events wait for this process's ``online``."""
+        if warns and self._node.incoming.holding:
             self._warn_held_at = monotonic() + SILENT_SECONDS
         self._thread = start_thread(f"supervisor-{self._node.router.pid}", self._run)
 

@@ -18,6 +18,7 @@ from ipevents._core.messages import (
     PARENT,
     PROBE,
     PROGRAM,
+    QUIET,
     RAISED,
     REPORT,
     RETURNED,
@@ -57,7 +58,12 @@ def test_the_items_are_returned_by_their_names():
 
 @pytest.mark.parametrize(
     ("record", "is_parent", "error"),
-    [((ONLINE, ("a",)), True, Forged), ((PARENT, "a"), False, Forged), ((STOP, 1), False, Forged)],
+    [
+        ((ONLINE, ("a",)), True, Forged),
+        ((QUIET, ("b", "a")), True, Forged),
+        ((PARENT, "a"), False, Forged),
+        ((STOP, 1), False, Forged),
+    ],
 )
 def test_what_only_the_other_side_may_say_is_forged(record, is_parent, error):
     with pytest.raises(error):
@@ -89,7 +95,9 @@ def test_requests_are_cancelled_over_a_control_channel_from_both_sides(is_parent
 
 
 @pytest.mark.parametrize("is_parent", [True, False])
-@pytest.mark.parametrize("record", [(ANSWERS, "x", 1, 1), (ONLINE, ("a",)), (GOODBYE,), (8,), (11,)])
+@pytest.mark.parametrize(
+    "record", [(ANSWERS, "x", 1, 1), (ONLINE, ("a",)), (QUIET, ("b", "a")), (GOODBYE,), (8,), (11,)]
+)
 def test_nothing_else_that_goes_over_a_link_has_a_place_on_a_control_channel(is_parent, record):
     with pytest.raises(ProtocolError, match="no place"):
         check_channel(record, is_parent=is_parent)

@@ -63,6 +63,7 @@ CONTROLS = st.one_of(
     st.just((30,)),
     st.tuples(st.just(36), TEXTS, NUMBERS),
     st.tuples(st.just(37), st.lists(NUMBERS, min_size=1, max_size=9).map(tuple)),
+    st.tuples(st.just(38), PATHS),
 )
 
 

@@ -65,6 +65,25 @@ def test_who_goes_before_it_was_online_is_not_told():
     assert netmap.remove(("a",)) == [("b", "a")]
 
 
+def test_who_is_quiet_is_announced_and_goes_as_all_others():
+    netmap = tree("a", "cba")
+    netmap.online(("b", "a"), is_quiet=True)
+    paths = [("a",), ("b", "a"), ("c", "b", "a"), ("x",), ()]
+    assert [netmap.is_quiet(path) for path in paths] == [False, True, False, False, False]
+    assert ("b", "a") in netmap.announced()
+    assert netmap.as_dict() == {"a": {"b": {"c": {}}}}
+    assert ("b", "a") in netmap.remove(("a",))
+    assert not netmap.is_quiet(("b", "a"))
+
+
+def test_who_is_back_is_as_quiet_as_it_says_now():
+    netmap = tree("a")
+    for is_quiet in (True, False):
+        netmap.online(("b", "a"), is_quiet=is_quiet)
+        assert netmap.is_quiet(("b", "a")) == is_quiet
+        netmap.remove(("b", "a"))
+
+
 def test_removing_what_is_not_known_changes_nothing():
     netmap = tree("a")
     assert netmap.remove(("b",)) == []

@@ -191,6 +191,91 @@ def test_of_two_that_have_the_same_pid_the_one_that_is_meant_is_gone():
     assert topology.netmap.as_dict()["a"] == {"x": {}, "deep": {}}
 
 
+# Quiet processes
+
+
+def test_a_quiet_child_is_known_and_not_counted():
+    topology = middle()
+    topology.add_child("quiet link", "quiet", is_quiet=True)
+    assert "quiet" not in topology.child_pids()
+    assert topology.quiet_at("quiet link") == set()  # it is not online
+    assert topology.online("quiet link", ("quiet",)) == ("quiet", "me")
+    assert "quiet" not in topology.child_pids()
+    assert topology.child_link("quiet") == "quiet link"
+    assert topology.accept("quiet link", ("quiet",)) == ("quiet", "me")
+    assert ("quiet",) in topology.announced()
+    assert topology.quiet_at("quiet link") == {("quiet",)}
+    assert topology.remove_child("quiet link")[0] == [("quiet",)]
+
+
+def test_what_is_below_a_quiet_process_is_not_quiet():
+    topology = middle()
+    topology.add_child("quiet link", "quiet", is_quiet=True)
+    topology.online("quiet link", ("quiet",))
+    topology.online("quiet link", ("deep", "quiet"))
+    topology.quiet("a link", ("hush", "a"))
+    topology.online("a link", ("hush", "a"))
+    topology.online("a link", ("deep", "hush", "a"))
+    assert topology.quiet_at("quiet link") == {("quiet",)}
+    assert topology.quiet_at("a link") == {("hush", "a")}
+    assert topology.quiet_at("b link") == set()
+
+
+def test_only_the_one_of_which_it_was_said_is_quiet_and_only_once():
+    topology = middle()
+    topology.quiet("a link", ("deep", "a"))
+    topology.online("b link", ("deep", "b"))
+    topology.online("a link", ("deep", "a"))
+    topology.online("a link", ("other", "a"))
+    assert topology.quiet_at("a link") == {("deep", "a")}
+    assert topology.quiet_at("b link") == set()
+    topology.offline("a link", ("a",), ("deep",))
+    topology.online("a link", ("deep", "a"))  # another process, perhaps, of the same pid
+    assert topology.quiet_at("a link") == set()
+
+
+@pytest.mark.parametrize(
+    ("link", "path"),
+    [
+        ("a link", ("a",)),  # of itself
+        ("a link", ("b",)),
+        ("a link", ("deep",)),
+        ("a link", ("new", "b")),
+        ("a link", ("new", "unknown", "a")),
+        ("a link", ("deep", "a")),  # it is online
+        ("a link", ()),
+        ("a link", None),
+        ("a link", ["new", "a"]),
+        ("a link", (1, "a")),
+        ("a link", ("new", *["deep"] * MAX_PATH, "a")),
+        ("new link", ("new",)),
+        ("parent link", ("parent",)),
+        ("parent link", ("far", "parent")),
+    ],
+)
+def test_a_quiet_process_that_cannot_be_is_forged_and_changes_nothing(link, path):
+    topology = middle()
+    topology.add_child("new link", "new")
+    topology.online("a link", ("deep", "a"))
+    with pytest.raises(Forged):
+        topology.quiet(link, path)
+    assert topology.neighbours[link].next_quiet is None
+
+
+def test_after_a_quiet_one_nothing_but_its_online_is_true():
+    topology = middle()
+    topology.quiet("a link", ("deep", "a"))
+    before = topology.netmap.as_dict()
+    for path in [("deep", "a"), ("other", "a")]:
+        with pytest.raises(Forged, match="before that is not online"):
+            topology.quiet("a link", path)
+    with pytest.raises(Forged, match="not the quiet one"):
+        topology.online("a link", ("other", "a"))
+    assert topology.netmap.as_dict() == before
+    topology.online("a link", ("deep", "a"))
+    assert topology.quiet_at("a link") == {("deep", "a")}
+
+
 def test_only_so_many_processes_are_below_a_link_and_room_is_given_back(monkeypatch):
     monkeypatch.setattr("ipevents._core.topology.MAX_BELOW", 3)
     topology = middle()

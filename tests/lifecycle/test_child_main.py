@@ -6,6 +6,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from quiet import quiet_worker
 
 from ipevents import Emitter
 from ipevents._core.messages import FAILED, MAX_TEXT, PROGRAM, STOP
@@ -199,3 +200,22 @@ def test_the_parent_sends_the_program_and_the_stop_and_nothing_else_is_listened_
         role._control(record)
     assert (role._program.get_nowait(), role._program.empty()) == (program, True)
     assert asked == [1.5, module.LEAST_STEP_SECONDS / 2]
+
+
+def tells_what_it_hears():
+    from ipevents import ipem
+
+    heard = []
+    for event in ("ready", "online", "parent"):
+        ipem.on(event, lambda message, *_: heard.append(message.event))
+    ipem.start()
+    ipem.waitFor("go")
+    ipem.sendToParents("heard", ipem._life.is_quiet, *heard)
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+def test_a_quiet_child_does_not_hear_of_its_own_online(emitter, is_quiet):
+    with emitter.expecting("heard", CEILING_SECONDS) as got:
+        quiet_worker(emitter, tells_what_it_hears, is_quiet=is_quiet).send("go")
+    expected = ["ready", "parent"] if is_quiet else ["ready", "online", "parent"]
+    assert got.message.args == (is_quiet, *expected)

@@ -227,7 +227,7 @@ def test_a_stop_by_its_user_tells_the_role_whether_it_waits(life, monkeypatch):
         ("before_stop", False),
         ("before_stop", True),
     ]
-    assert (life.depth, life.is_worker, life.is_child) == (2, True, True)
+    assert (life.depth, life.is_worker, life.is_child, life.is_quiet) == (2, True, True, False)
 
 
 # Waits that could never end

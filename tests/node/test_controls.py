@@ -33,6 +33,7 @@ from ipevents._core.messages import (
     ONLINE,
     PARENT,
     PROGRAM,
+    QUIET,
     REPORT,
     RESUMED,
     STOP,
@@ -105,6 +106,7 @@ BELOW = {
     "answers": (ANSWERS, "x", 2, 2),
     "online": (ONLINE, ("child",)),
     "online of a grandchild": (ONLINE, ("leaf", "child")),
+    "a quiet grandchild": (QUIET, ("new", "child")),
     "offline": (OFFLINE, ("child",), ("leaf",), 0),
 }
 
@@ -189,6 +191,52 @@ def test_an_offline_is_passed_on_and_delivered_with_its_exit_code(relay):
     assert queued(relay, relay.parent) == [(OFFLINE, ("child", "relay"), ("leaf",), -9)]
     assert got.get_nowait() == ("leaf", -9, ("child", "relay"))
     assert relay.node.router.netmap.as_dict() == {"child": {}}
+
+
+def test_of_a_quiet_process_only_those_above_are_told_and_no_listener(relay):
+    relay.listen("online", "offline")
+    take(relay, relay.child, (QUIET, ("new", "child")))
+    assert queued(relay, relay.parent) == [], "it is told together with the online"
+    take(relay, relay.child, (ONLINE, ("new", "child")))
+    told = [(QUIET, ("new", "child", "relay")), (ONLINE, ("new", "child", "relay"))]
+    assert queued(relay, relay.parent) == told
+    assert relay.node.router.netmap.as_dict() == {"child": {"leaf": {}, "new": {}}}
+    take(relay, relay.child, (ONLINE, ("below", "new", "child")))
+    assert relay.next() == ("online", (), ("below", "new", "child", "relay"))
+    take(relay, relay.child, (OFFLINE, ("new", "child"), ("below",), 0))
+    take(relay, relay.child, (OFFLINE, ("child",), ("new",), 0))
+    assert relay.next() == ("offline", ("below",), ("new", "child", "relay"))
+    assert queued(relay, relay.parent)[-1] == (OFFLINE, ("child", "relay"), ("new",), 0)
+    assert relay.heard.empty()
+
+
+def test_a_quiet_child_of_this_process_is_answered_and_heard_by_no_listener(relay):
+    relay.listen("online")
+    second = relay.make_child("second", is_quiet=True)
+    take(relay, second, (ONLINE, ("second",)))
+    assert queued(relay, second) == [(PARENT, "relay")]
+    assert queued(relay, relay.parent) == [(QUIET, ("second", "relay")), (ONLINE, ("second", "relay"))]
+    assert relay.controls == [(ONLINE, ("second",))]
+    assert relay.heard.empty()
+
+
+def test_who_says_that_one_is_quiet_and_brings_another_one_is_hung_up(places, raw):
+    top = places("top").listen("online")
+    child = raw(top)
+    child.send((ONLINE, ("raw",)), (QUIET, ("one", "raw")), (ONLINE, ("other", "raw")))
+    assert isinstance(top.next_closed()[1], Forged)
+    assert top.next()[2] == ("raw", "top")
+    assert top.heard.empty()
+
+
+def test_the_asks_are_told_when_a_child_comes_online_and_hold_the_lock(relay, monkeypatch):
+    settled = []
+    monkeypatch.setattr(relay.node.asks, "child_settled", lambda: settled.append(relay.node.inside()))
+    take(relay, relay.child, (ONLINE, ("new", "child")))
+    assert settled == [], "it is somebody else's"
+    for pid, is_quiet in [("second", False), ("third", True)]:
+        take(relay, relay.make_child(pid, is_quiet=is_quiet), (ONLINE, (pid,)))
+    assert settled == [True, True]
 
 
 def test_the_parents_answer_is_delivered_and_only_a_new_name_is_not(relay):
@@ -304,6 +352,7 @@ GOOD = {
     GOODBYE: ("child", (), {}),
     ANSWERS: ("child", ("x", 1), {"event": {*TEXTS}, "answerers": {"zero", "one"}}),
     CANCEL: ("child", ((1, 2),), {"ids": {"a tuple of a number"}}),
+    QUIET: ("child", (("new", "child"),), {"path": set()}),
 }
 WRONG_ITEMS = [
     pytest.param(kind, name, wrong, id=f"{kind}-{name}-{wrong}")
@@ -326,7 +375,10 @@ def tables(place):
             router.interest.is_everything,
             router.answerers.sums(),
             list(place.node.asks.answering._early),
-            {link: (each.pid, each.online, each.below) for link, each in router.neighbours.items()},
+            {
+                link: (each.pid, each.online, each.below, each.next_quiet)
+                for link, each in router.neighbours.items()
+            },
             router.names.copy(),
             router.parent_names.copy(),
             [list(link.outbox._all()) for link in place.links],
@@ -442,6 +494,12 @@ def test_a_goodbye_is_said_over_the_public_socket_only(wired):
         (ONLINE, ("leaf", "child")),
         (ONLINE, ("new", "nobody", "child")),
         (ONLINE, ("relay",)),
+        (QUIET, ("child",)),
+        (QUIET, ("leaf", "child")),
+        (QUIET, ("new", "nobody", "child")),
+        (QUIET, ("new", "brother")),
+        (QUIET, ("brother",)),
+        (QUIET, ("relay",)),
         (OFFLINE, ("child",), ("child",), 0),
         (OFFLINE, ("child",), ("nobody",), 0),
         (OFFLINE, ("leaf", "child"), ("leaf",), 0),

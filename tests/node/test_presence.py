@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 
 import pytest
 from places import CEILING, Raw, free, inside, jam, join, queued, settle, watch_waits
@@ -19,6 +20,7 @@ from ipevents._core.messages import (
     OFFLINE,
     ONLINE,
     PARENT,
+    QUIET,
     RESERVED_EVENTS,
     TO_CHILDS,
     TO_GRAND_MASTER,
@@ -348,6 +350,138 @@ def test_who_looks_after_a_child_is_told_that_an_event_has_no_listener_any_more(
         presence.interest_changed(event)
         assert unheard == [1]
         unheard.clear()
+
+
+# Quiet processes
+
+
+@pytest.fixture
+def hushed(places):
+    """A top, a middle with a quiet child, and a leaf below that; all listen to who comes and goes."""
+    line = [places(pid).listen("online", "offline") for pid in ("top", "middle", "quiet", "leaf")]
+    top, middle, quiet, leaf = line
+    top.node.announced = True
+    join(top, middle)
+    join(middle, quiet, is_quiet=True)
+    join(quiet, leaf)
+    settle(*line)
+    return line
+
+
+def heard(place):
+    """What was heard so far of who came and went, by whom: the events, and the pids of the processes."""
+    found = []
+    while not place.heard.empty():
+        event, args, pids = place.heard.get_nowait()
+        found.append((event, args[0] if args else pids[0]))
+    return found
+
+
+def test_a_quiet_process_is_heard_by_no_listener_above_and_what_is_below_it_is(hushed):
+    top, middle, quiet, leaf = hushed
+    assert heard(top) == [("online", "middle"), ("online", "leaf")]
+    assert heard(middle) == heard(quiet) == [("online", "leaf")]
+    assert top.node.router.netmap.as_dict() == {"middle": {"quiet": {"leaf": {}}}}
+    assert middle.node.router.child_pids() == []
+    assert top.node.router.quiet_at(top.link_to(middle)) == {("quiet", "middle")}
+
+
+def test_messages_from_and_to_a_quiet_process_arrive_at_all_levels(hushed):
+    top, _, quiet, leaf = hushed
+    for place in hushed:
+        place.listen("x")
+        heard(place)
+    settle(*hushed)
+    quiet.send(TO_PARENTS, "x")
+    assert top.next() == ("x", (), ("quiet", "middle", "top"))
+    top.send_to(["quiet", "middle"], "x")
+    assert quiet.next() == ("x", (), ("top", "middle", "quiet"))
+    top.send_to(["leaf", "quiet", "middle"], "x")
+    assert leaf.next() == ("x", (), ("top", "middle", "quiet", "leaf"))
+
+
+def test_the_end_of_a_quiet_process_is_heard_of_those_below_it_only(hushed):
+    top, middle, quiet, _ = hushed
+    for place in (top, middle):
+        heard(place)
+    middle.link_to(quiet).disconnect()
+    for place in (top, middle):
+        assert place.next()[:2] == ("offline", ("leaf",))
+    told = threading.Event()
+    middle.node.events.notify(told.set)
+    assert told.wait(CEILING)
+    settle(top, middle)
+    assert top.node.router.netmap.as_dict() == {"middle": {}}
+    assert heard(top) == heard(middle) == []
+
+
+def test_where_the_parent_of_a_quiet_process_goes_nothing_is_heard_of_that(hushed):
+    top, middle, _, _ = hushed
+    heard(top)
+    top.link_to(middle).disconnect()
+    assert [top.next()[1] for _ in range(2)] == [("leaf",), ("middle",)]
+    assert top.node.router.netmap.as_dict() == {}
+    assert heard(top) == []
+
+
+@pytest.fixture
+def quiet_relay(relay):
+    """The relay with a quiet leaf below its child, and a quiet child of its own."""
+    online(relay, "leaf", "child")
+    relay.own = relay.make_child("own", is_quiet=True)
+    online(relay, "own")
+    take = relay.node.incoming.controls.take
+    take(relay.child, (QUIET, ("hush", "child")))
+    take(relay.child, (ONLINE, ("hush", "child")))
+    up(relay)
+    return relay
+
+
+HUSH = [(kind, ("hush", "child", "relay")) for kind in (QUIET, ONLINE)]
+
+
+def test_after_a_reconnect_the_parent_is_told_who_is_quiet(quiet_relay):
+    with quiet_relay.node.lock:
+        quiet_relay.node.presence.announce_again()
+    told = up(quiet_relay)
+    assert told[:3] == [(INTERESTS, ()), (ONLINE, ("relay",)), (ONLINE, ("child", "relay"))]
+    for quiet in (HUSH, [(QUIET, ("own", "relay")), (ONLINE, ("own", "relay"))]):
+        at = told.index(quiet[0])
+        assert told[at : at + 2] == quiet
+    assert len(told) == 8
+
+
+def test_of_a_quiet_process_behind_a_cut_only_those_above_are_told(quiet_relay):
+    relay = quiet_relay
+    with relay.node.lock:
+        notices = relay.node.presence.child_away(relay.child)
+    gone = [record[2] for record in up(relay)]
+    assert (sorted(gone[:2]), gone[2]) == ([("hush", "child"), ("leaf", "child")], ("child",))
+    relay.listen("offline")
+    for notice in notices:
+        notice()
+    assert heard(relay) == [("offline", "leaf"), ("offline", "child")]
+    with relay.node.lock:
+        back = relay.node.presence.child_back(relay.child)
+    assert sorted(back) == [("child", "relay"), ("leaf", "child", "relay")]
+    told = up(relay)
+    assert told[0] == (ONLINE, ("child", "relay"))
+    assert told[told.index(HUSH[0]) :][:2] == HUSH
+    assert len(told) == 4
+
+
+def test_before_the_first_connection_a_quiet_process_is_told_as_a_whole_or_not_at_all(relay, monkeypatch):
+    monkeypatch.setattr("ipevents._core.shares.SHARE_BYTES", 2000)
+    take = relay.node.incoming.controls.take
+    for number in range(COMES_AND_GOES):
+        take(relay.child, (QUIET, (str(number), "child")))
+        take(relay.child, (ONLINE, (str(number), "child")))
+    told = up(relay)
+    assert 0 < len(told) < COMES_AND_GOES
+    assert [kind for kind, _ in told] == [QUIET, ONLINE] * (len(told) // 2)
+    with relay.node.lock:
+        relay.node.presence.announce_again()
+    assert len(up(relay)) == 2 * COMES_AND_GOES + 3
 
 
 # A parent that does not read

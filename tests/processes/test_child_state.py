@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipevents import OptionsError, StartFailed, TargetFailed, WorkerRefused
+from ipevents import LinkError, OptionsError, StartFailed, TargetFailed, WorkerRefused
 from ipevents._core.child_states import Contact, Phase
 from ipevents._core.messages import FAILED, FINISHED, ONLINE, PROGRAM, STOP, TO_CHILD
 from ipevents._core.outbox import Outbox
@@ -23,7 +23,7 @@ from ipevents._processes.child_state import ADMITTED_SECONDS, SETTLE_SECONDS, Ch
 from ipevents._transport.stream import Stream
 
 
-def child(**options: float) -> ChildState:
+def child(**options: object) -> ChildState:
     program = programs.function(print, (), {})
     return ChildState("name", program, True, RestartPolicy(True, 1.0, None), False, "spawn", **options)
 
@@ -62,20 +62,20 @@ class Told:
         stream.socket.close()
 
 
-def starting(**options: float) -> ChildState:
+def starting(**options: object) -> ChildState:
     one = child(**options)
     one.link = Told()
     one.starts_now(0.0)
     return one
 
 
-def running(**options: float) -> ChildState:
+def running(**options: object) -> ChildState:
     one = starting(**options)
     one.started(Signalled())
     return one
 
 
-def connected(**options: float) -> ChildState:
+def connected(**options: object) -> ChildState:
     one = running(**options)
     one.admitted(0.0)
     one.connected(connection())
@@ -411,3 +411,71 @@ def test_what_is_given_up_is_told_after_the_failure_that_was_one_too_many():
     first, last = one.failures(False, False, GiveUp(5))
     assert (type(first), first.name, first.pid, first.exitcode) == (StartFailed, "name", "4711", 3)
     assert str(last) == "child name (4711) died young 5 times in a row"
+
+
+# Quiet children
+
+
+def test_what_other_threads_notice_of_a_quiet_child_is_taken_once_and_in_order():
+    told = []
+    one = running(is_quiet=True, on_online=lambda: told.append("online"), on_failure=told.append)
+    one.admitted(0.0)
+    one.connected(connection())
+    one.heard((ONLINE, ("child",)))
+    one.link_failed(error := LinkError("broken"))
+    for call in one.take_news():
+        call()
+    assert told == ["online", error]
+    assert one.take_news() == []
+
+
+def test_where_nobody_wants_to_know_nothing_is_kept():
+    one = connected()
+    one.heard((ONLINE, ("child",)))
+    one.link_failed(LinkError("broken"))
+    assert one.take_news() == []
+
+
+def waiting(**options: bool) -> ChildState:
+    one = exited(**options)
+    one.goes_next(Restart(1.0), 0.0)
+    return one
+
+
+def exited(**options: bool) -> ChildState:
+    one = running(**options)
+    one.exited(0, 0.0)
+    return one
+
+
+def killed(**options: bool) -> ChildState:
+    one = running(**options)
+    one.kill()
+    return one
+
+
+def ended(**options: bool) -> ChildState:
+    one = exited(**options)
+    one.goes_next(NoRestart(), 0.0)
+    one.ends()
+    return one
+
+
+@pytest.mark.parametrize(
+    ("make", "online", "is_coming"),
+    [
+        (child, False, True),
+        (starting, False, True),
+        (running, False, True),
+        (running, True, False),
+        (exited, True, True),  # it may be started again, which is not decided yet
+        (exited, False, True),
+        (waiting, False, True),
+        (killed, False, False),
+        (killed, True, False),
+        (ended, False, False),
+    ],
+)
+def test_a_child_is_coming_until_its_online_or_until_no_other_process_follows(make, online, is_coming):
+    assert make().is_coming(online) is is_coming
+    assert not make(is_quiet=True).is_coming(online)

@@ -158,8 +158,8 @@ def test_a_parent_that_is_gone_already_is_noticed(watched):
     watched.supervisor.begin()
 
 
-@pytest.mark.parametrize("waiting", [0, 3])
-def test_what_waits_in_a_child_for_its_own_online_is_named(watched, monkeypatch, waiting):
+@pytest.mark.parametrize(("waiting", "warns"), [(0, True), (3, True), (3, False)])
+def test_what_waits_in_a_child_for_its_own_online_is_named(watched, monkeypatch, waiting, warns):
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     handler = logging.Handler()
     monkeypatch.setattr(handler, "emit", lambda record: said.put(record.getMessage()))
@@ -169,8 +169,8 @@ def test_what_waits_in_a_child_for_its_own_online_is_named(watched, monkeypatch,
     logger = logging.getLogger("ipevents")
     logger.addHandler(handler)
     try:
-        watched.supervisor.begin()
-        if waiting:
+        watched.supervisor.begin(warns=warns)
+        if waiting and warns:
             line = said.get(timeout=CEILING_SECONDS)
             here = watched.node.place()
             assert line.startswith(f"! 3 events wait for {here} to say online: call ipem.start()")
