@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from blinker import Signal
 
     from ._ask.answer import Answer
+    from ._ask.pool import Pool
     from ._processes.process import Launch
     from ._processes.programs import Program
 
@@ -70,6 +71,15 @@ def run_child(launch: Launch, descriptors: list[int] | None = None) -> None:
     if _default is None:
         raise RuntimeError("ipevents was not imported as a whole")
     child_main.run(_default, launch, descriptors)
+
+
+def run_pool_worker(*given: Any) -> None:
+    """Be a worker of a pool. The target of each."""
+    from ._ask import pool_worker  # late, as only these need it
+
+    if _default is None:
+        raise RuntimeError("ipevents was not imported as a whole")
+    pool_worker.work(_default.asks, *given)
 
 
 class _ThisScript:
@@ -743,6 +753,49 @@ class Emitter:
         name = programs.name(name, os.path.basename(program.argv[0]))
         return self._begin(program, False, name, restart, delayRestart, stopGrace, hangTimeout)
 
+    def pool(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        name: str | None = None,
+        maxJobs: int | None = None,
+        maxMemory: int | None = None,
+    ) -> Pool:
+        """Start worker processes that call functions, and return them as a ``concurrent.futures.Executor``.
+
+        ``workers`` is how many; None for one for each processor that this process may use. Each first calls
+        ``initializer(*initargs)``, then does one job after the other in its main thread. After ``maxJobs``
+        jobs, or when it takes more than ``maxMemory`` bytes after one, it is replaced by a new one; None for
+        no limit. ``name`` is for texts: the workers are ``name-1``, ``name-2`` and so on.
+
+        The workers are children of this process, which nobody is told of by ``online`` and ``offline``. They
+        end with ``shutdown()``, at the end of a ``with`` block, with the last reference to the pool, and when
+        this emitter stops. An initializer that fails in three starts in a row ends the pool: all jobs have
+        PoolFailed.
+
+        Opens only what children need, never the socket for clients. Blocks as ``worker``, for each. Raises as
+        ``worker``; TypeError and ValueError for a wrong number.
+        """
+        # Late: a program without pools does without.
+        from ._ask.pool import EVENT, MOST_WORKERS, Pool
+        from ._lifecycle.staff import PoolStaff
+
+        count = _count(workers, "workers", MOST_WORKERS) or _processors()
+        max_jobs, max_memory = _count(maxJobs, "maxJobs"), _count(maxMemory, "maxMemory")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer is a function, not {shown(initializer)}")
+        arguments, inherited = programs.arguments(initargs), Inheritance()
+        event = EVENT + os.urandom(8).hex()
+        given = (event, initializer, arguments, max_jobs, max_memory)
+        program = programs.function(run_pool_worker, given, None, inherited)
+        staff = PoolStaff(self._life, program, inherited)
+        self._life.open()
+        pool = Pool(self._life.asks, staff, event, count, programs.name(name, "pool"))
+        self._life.pools.add(pool)
+        return pool
+
     def _begin(
         self,
         program: Program,
@@ -889,6 +942,25 @@ def _any_one(retry: object) -> Target:
     if not 0 <= retry <= _MAX_RETRIES:
         raise ValueError(f"retry is from 0 to {_MAX_RETRIES}, not {shown(retry)}")
     return Target(REQUEST_ANY, retries=int(retry))
+
+
+def _count(value: object, name: str, most: int | None = None) -> int | None:
+    """Return a positive number as it was given, or None. Raises TypeError and ValueError for what is none."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a number, an int, not {shown(value)}")
+    if value < 1 or (most is not None and value > most):
+        limit = "at least 1" if most is None else f"from 1 to {most}"
+        raise ValueError(f"{name} is {limit}, not {shown(value)}")
+    return int(value)
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
 
 
 def _check_callable(what: str, listener: object) -> None:

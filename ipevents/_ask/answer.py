@@ -68,7 +68,9 @@ class Answer(Future[Any]):
         if self._by is not None:
             return self._by[1]
         child = self._target.child
-        return "" if child is None else child.name
+        if child is not None:
+            return child.name
+        return getattr(self.places[0][0], "given_name", "") if self.work and self.places else ""
 
     @property
     def attempts(self) -> int:

@@ -180,6 +180,27 @@ class Asking:
         if node.stage is not _OPEN:
             raise node.stage_error()
 
+    def put(self, work: Work, sink: Sink) -> None:
+        """Send a request to any, of a pool or a map. Raises as ``ask``."""
+        try:
+            self._ask_any(work, sink)
+        except BaseException:  # of a signal handler as well: nobody has the sink then
+            self.give_up(sink)
+            raise
+
+    def fail_all(self, event: str, make: Callable[[], IPEventsError]) -> None:
+        """End all requests to any of an event that start here, each with an error of its own."""
+        sinks = []
+        with self.node.lock:
+            for link, number, asked in self.requests.each():
+                if type(asked) is Given and asked.event == event and asked.back and not asked.back_number:
+                    sinks.append(asked.back)
+                    asked.back.left = 0
+                    self._send_cancel(link, [number])
+                    asked.back = None
+        for sink in sinks:
+            tell(sink.failed, make())
+
     def _ask_any(self, work: Work, sink: Sink) -> None:
         """Have a request answered by any other process, or by this one if no other does."""
         self._check_stage()
@@ -474,12 +495,9 @@ class Asking:
 
     def answerers_changed(self, event: str) -> None:
         """Give out what waits: more, or fewer, processes of a neighbour's subtree answer an event."""
-        with self.node.lock:
-            self.sharing.fill_all()
-
-    def child_settled(self) -> None:
-        """Note that a child has come online, or has ended for good. State lock held."""
-        self.sharing.fill_all()
+        if self.sharing.crews:
+            with self.node.lock:
+                self.sharing.fill_all()
 
     def child_started(self, link: Link) -> None:
         """Tell a child whose process has just been started what was cancelled of that which waits for it.
@@ -499,6 +517,8 @@ class Asking:
         So the children that are coming may have become fewer, see ``Children.is_any_coming``. State lock
         held.
         """
+        if self.sharing.crews:
+            self.sharing.fill_all()
 
     def asker_ended(self, link: Link) -> None:
         """Begin nothing more for a child whose process has ended. What it wrote is still read. Lock held."""

@@ -29,20 +29,20 @@ from .functions import KEY_BYTES, ReceivedFunctions
 from .job import Job, Outcome, carry_out, of_value
 
 if TYPE_CHECKING:
-    from .._links.link import Link
     from .._node.node import Node
     from .._platform.threads import Deadline
     from .sends import Sends
 
 MANY = b"*"  # before the key of a function that is called with each of several tuples of arguments
+Chunk = tuple[float, list[Any], dict[int, Any]]
 _WRITE_SECONDS = 0.001  # answers of jobs that take less are written together
 
 
 class Bench:
     """The jobs of one worker of a pool. It has what Answering uses of ``Lanes``.
 
-    ``takes(job)`` says, once, whether a job is still to be done; ``begins(job)`` notes in the shared page that
-    it begins.
+    ``takes(job)`` says, once, whether a job is still to be done; ``begins(job)`` notes in the shared page
+    that it begins.
     """
 
     count = 1  # jobs at once
@@ -65,13 +65,13 @@ class Bench:
         self._functions = ReceivedFunctions()
         self._plan = Plan()
         self._unwritten = 0.0  # since when an answer waits to be written
-        self._chunk: tuple[float, list[Any], dict[int, Any]] | None = None  # what a chunk came to
+        self._chunks: list[Chunk] = []  # what the job came to, if that is a chunk
         self.done = 0  # jobs
 
     # As Lanes, in other threads
 
     def waiting(self) -> int:
-        """Return how many jobs wait."""
+        """Return how many jobs wait, and functions."""
         return len(self._row)
 
     def put(self, job: Job) -> tuple[bool, list[Job]]:
@@ -91,7 +91,7 @@ class Bench:
         """Begin nothing more. Returns the jobs that were not begun."""
         self._is_closed = True
         self._more.set()
-        return [job for job in list(self._row) if type(job) is Job]
+        return [job for job in list(self._row) if isinstance(job, Job)]
 
     def join(self, deadline: Deadline) -> bool:
         """Return that nothing is to be waited for: a stop waits for the main thread by itself."""
@@ -110,16 +110,22 @@ class Bench:
             if job is None:
                 return
             self._begins(job)
-            self._chunk = None
-            answer = carry_out(job, self._call, self._node.router.pid)
-            if self._chunk is not None and numbers_of(answer[0])[1] == RAISED:
-                self._sort_out(self._chunk[1], self._chunk[2])
-                answer = of_value(job, self._chunk, self._node.router.pid)
-            self._put(job, answer)
+            self._put(job, self._answer(job))
             self.done += 1
             if not may_go_on(self.done):
                 self._write()
                 return
+
+    def _answer(self, job: Job) -> Outcome:
+        """Do one job, and return its answer."""
+        pid = self._node.router.pid
+        self._chunks.clear()
+        answer = carry_out(job, self._call, pid)
+        if self._chunks and numbers_of(answer[0])[1] == RAISED:  # one of the values cannot be sent
+            chunk = self._chunks.pop()
+            self._sort_out(chunk[1], chunk[2])
+            answer = of_value(job, chunk, pid)
+        return answer
 
     def _next(self) -> Job | None:
         """Return the next job that is to be begun, None after ``close``."""
@@ -128,22 +134,27 @@ class Bench:
             if not row:
                 self._wait()
                 continue
-            job = row.popleft()
-            if type(job) is tuple:
-                self._functions.put(*job)
-            elif self._takes(job):
-                return job
+            first = row.popleft()
+            if isinstance(first, Job):
+                if self._takes(first):
+                    return first
+            else:
+                self._functions.put(*first)
         return None
 
     def _wait(self) -> None:
         """Wait until something has come. What was answered is written before."""
         more = self._more = Latch()
         self._is_idle = True  # before the next line: whoever appends looks at it afterwards
-        if not self._row and not self._is_closed:
+        if not self._has_come():
             self._write()
-            if not self._row and not self._is_closed and not more.wait_briefly():
+            if not self._has_come() and not more.wait_briefly():
                 more.wait()
         self._is_idle = False
+
+    def _has_come(self) -> bool:
+        """Return whether there is something to do: jobs, or to end."""
+        return bool(self._row) or self._is_closed
 
     def _put(self, job: Job, answer: Outcome) -> None:
         """Put an answer, and have it written before the next job unless that comes in a moment."""
@@ -176,7 +187,7 @@ class Bench:
             return self._functions.get(key)(*args, **kwargs)
         return self._call_each(self._functions.get(key[1:]), *args)
 
-    def _call_each(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    def _call_each(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> Chunk:
         """Call a function with each of these tuples of arguments.
 
         Returns the seconds that it took, the values, and by their places there the payloads of what was
@@ -193,8 +204,9 @@ class Bench:
                     raise
                 failures[len(values)] = self._failure(exc)
                 values.append(None)
-        self._chunk = (monotonic() - began, values, failures)
-        return self._chunk
+        chunk = (monotonic() - began, values, failures)
+        self._chunks.append(chunk)
+        return chunk
 
     def _sort_out(self, values: list[Any], failures: dict[int, Any]) -> None:
         """Replace each value that cannot be pickled by the reason why not."""

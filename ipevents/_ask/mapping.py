@@ -1,9 +1,10 @@
 """``pool.map`` and ``mapAny``: many jobs, made from an input as they can be done, and their results.
 
-The thread that iterates does all the work here: it reads the input, makes jobs, sends them, and opens what has
-come. It reads only as far ahead as the workers can do soon, so the input may be endless. The readers of the
-links only append to ``_arrived`` and wake that thread, without a lock: a deque is appended to and taken from
-in one step each, and ``_is_waiting`` is set before the thread looks a last time.
+The thread that iterates does all the work here: it reads the input, makes jobs, sends them, and opens what
+has come. It reads only as far ahead as the workers can do soon, so the input may be endless. The readers of
+the links only put what comes into an ``Inbox``, which wakes that thread.
+
+The jobs know their inbox and not the iterator: where nobody has that any more, it ends, and so do they.
 """
 
 from __future__ import annotations
@@ -29,15 +30,48 @@ from .outcome import Question, unanswered, value_of
 _UNKNOWN = 64  # jobs at once where it is not known who answers: somewhere above
 
 Items = list[tuple[Any, ...]]
+Found = tuple["Piece", str, str, int, Any]  # a job, and what came() or failed() of it was told
+
+
+class Inbox:
+    """What jobs have come to, in the order in which it came, for one thread that takes it.
+
+    No lock: a deque is appended to and taken from in one step each, and the thread says that it waits before
+    it looks a last time.
+    """
+
+    __slots__ = ("_is_waiting", "_more", "found")
+
+    def __init__(self) -> None:
+        self.found: deque[Found] = deque()
+        self._more = Latch()
+        self._is_waiting = False
+
+    def put(self, found: Found) -> None:
+        """Take what a job came to. In the thread that brings it."""
+        self.found.append(found)
+        if self._is_waiting:
+            self._more.set()
+
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until there is something, at most so long. Returns whether there is."""
+        more = self._more = Latch()
+        self._is_waiting = True
+        try:
+            if not self.found:
+                return more.wait_briefly() or more.wait(seconds)
+            return True
+        finally:
+            self._is_waiting = False
 
 
 class Piece:
     """One job of a map: the sink of its request."""
 
-    __slots__ = ("_mapping", "cause", "count", "index", "is_many", "left", "places", "work")
+    __slots__ = ("_inbox", "cause", "count", "index", "is_many", "left", "places", "work")
 
-    def __init__(self, mapping: Mapping, index: int, count: int) -> None:
-        self._mapping = mapping
+    def __init__(self, inbox: Inbox, index: int, count: int) -> None:
+        self._inbox = inbox
         self.index = index
         self.count = count  # items in it
         self.is_many = False
@@ -48,11 +82,11 @@ class Piece:
 
     def came(self, pid: str, name: str, status: int, payload: Payload, is_last: bool) -> None:
         """Take the answer."""
-        self._mapping.arrive((self, pid, name, status, payload))
+        self._inbox.put((self, pid, name, status, payload))
 
     def failed(self, exc: IPEventsError) -> None:
         """Take an error in place of it."""
-        self._mapping.arrive((self, "", "", -1, exc))
+        self._inbox.put((self, "", "", -1, exc))
 
     def expired(self) -> None:
         """Never called: the thread that iterates looks at the time itself."""
@@ -101,17 +135,20 @@ class Mapping:
         self._next = 0  # the job whose results come next, if ordered
         self._read_ahead = 0  # items whose results were not returned
         self._open: dict[int, Piece] = {}
-        self._arrived: deque[tuple[Piece, str, str, int, Any]] = deque()
-        self._early: dict[int, tuple[Piece, str, str, int, Any]] = {}  # not their turn yet, by job
+        self._inbox = Inbox()
+        self._early: dict[int, Found] = {}  # not their turn yet, by job
         self._values: deque[tuple[bool, Any]] = deque()  # whether it is a value, and that; or an exception
-        self._more = Latch()
-        self._is_waiting = False
         self._is_over = False
         try:
             self._feed()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to come."""
+        return self._is_over
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -157,7 +194,7 @@ class Mapping:
             if not items:
                 return
             work = self._make(items)
-            piece = Piece(self, self._made, len(items))
+            piece = Piece(self._inbox, self._made, len(items))
             self._open[piece.index] = piece
             self._made += 1
             self._read_ahead += len(items)
@@ -171,16 +208,10 @@ class Mapping:
         # In order, results may have to wait for an earlier one; they count as well, but less.
         return len(self._open) < most and len(self._open) + len(self._early) < 2 * most + _UNKNOWN
 
-    def arrive(self, found: tuple[Piece, str, str, int, Any]) -> None:
-        """Take what a job came to. In the thread that brings it."""
-        self._arrived.append(found)
-        if self._is_waiting:
-            self._more.set()
-
     def _take(self) -> bool:
         """Open what has come and whose turn it is. Returns whether there is anything to return."""
-        while self._arrived:
-            found = self._arrived.popleft()
+        while self._inbox.found:
+            found = self._inbox.found.popleft()
             piece = found[0]
             if self._open.pop(piece.index, None) is None:
                 continue
@@ -199,7 +230,7 @@ class Mapping:
                 return True
         return False
 
-    def _open_up(self, found: tuple[Piece, str, str, int, Any]) -> None:
+    def _open_up(self, found: Found) -> None:
         """Add the results of one job to those that are returned next."""
         piece, pid, name, status, payload = found
         attempts = 1 if piece.work is None else piece.work.attempts
@@ -237,13 +268,8 @@ class Mapping:
         """Wait for another answer. Raises RequestTimeout when the time is over."""
         if self._asking.node.dispatcher.runs_here() or threading.get_ident() in library_threads:
             raise WouldDeadlock("a map waits for its jobs, and no answer is delivered while a listener runs")
-        more = self._more = Latch()
-        self._is_waiting = True
-        try:
-            if not self._arrived and not more.wait_briefly() and not more.wait(self._deadline.left()):
-                raise RequestTimeout(self._describe, "", self._timeout or 0.0)
-        finally:
-            self._is_waiting = False
+        if not self._inbox.wait(self._deadline.left()):
+            raise RequestTimeout(self._describe, "", self._timeout or 0.0)
 
     # The end
 
@@ -264,11 +290,6 @@ class Mapping:
         if self._on_end is not None:
             self._on_end(self)
         return pieces
-
-    def end(self, exc: IPEventsError) -> None:
-        """End all jobs that are open with an error. From any thread."""
-        for piece in list(self._open.values()):
-            piece.failed(exc)
 
     def __del__(self) -> None:
         if getattr(self, "_is_over", True):

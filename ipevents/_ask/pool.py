@@ -11,11 +11,11 @@ supervisor's thread, ``_answered`` in the thread that brings an answer; none of 
 
 from __future__ import annotations
 
-import os
 import weakref
-from collections.abc import Callable, Iterable
+from _thread import get_ident
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Executor
-from itertools import islice
+from functools import partial
 from typing import Any, Protocol
 
 from .._core.callable_names import short_name
@@ -55,10 +55,10 @@ class Worker(Protocol):
 class Staff(Protocol):
     """What starts and stops the workers; the emitter has it."""
 
-    def start(self, name: str, pool: weakref.ref[Pool]) -> Worker: ...
-    def stop(self, worker: Worker) -> None: ...
-    def ended(self, worker: Worker) -> Latch: ...
-    def is_reliable(self, worker: Worker) -> None: ...
+    def start(self, name: str, pool: weakref.ref[Pool]) -> Any: ...
+    def stop(self, worker: Any) -> None: ...
+    def ended(self, worker: Any) -> Latch: ...
+    def is_reliable(self, worker: Any) -> None: ...
 
 
 class Shipment:
@@ -88,19 +88,19 @@ class Shipment:
 class Pool(Executor):
     """Worker processes that call functions: an executor as those of ``concurrent.futures``.
 
-    Made by ``Emitter.pool``. It may be used from any thread, in a worker too. As a context manager it waits at
-    the end until all jobs are done, and then ends the workers.
+    Made by ``Emitter.pool``. It may be used from any thread, in a worker too. As a context manager it waits
+    at the end until all jobs are done, and then ends the workers.
 
     A worker that dies costs the job that it worked on, which has AnswererLost, and is replaced; with
     ``retry``, another one does that job. Jobs that it had not begun are done by others.
     """
 
-    def __init__(self, asking: Asking, staff: Staff, count: int, name: str) -> None:
+    def __init__(self, asking: Asking, staff: Staff, event: str, count: int, name: str) -> None:
         self._asking = asking
         self._node = asking.node
         self._staff = staff
         self._functions = Functions()
-        self._event = EVENT + os.urandom(8).hex()
+        self._event = event
         self._crew = Crew(self._event)
         self._crew.is_open = True
         self._count = count
@@ -154,7 +154,7 @@ class Pool(Executor):
         answer.add_done_callback(self._forget)
         return answer
 
-    def map(  # type: ignore[override]  # it has more arguments
+    def map(
         self,
         fn: Callable[..., Any],
         *iterables: Iterable[Any],
@@ -250,7 +250,7 @@ class Pool(Executor):
             raise Closed(f"the pool has ended when {self._node.place()} was stopped")
 
     def _capacity(self) -> int:
-        """Return how many jobs of a map may be open: what the workers have room for, and one more for each."""
+        """Return how many jobs of a map may be open: what the workers may have, and one more for each."""
         members = list(self._crew.members.values())
         return max(2 * self._count, sum(member.capacity + member.ahead + 1 for member in members))
 
@@ -319,12 +319,17 @@ class Pool(Executor):
     def __del__(self) -> None:
         if getattr(self, "_are_stopped", True) or self._node.notices is None:
             return
-        staff, workers = self._staff, self._workers
-        self._node.notices.put(lambda: [staff.stop(worker) for worker in workers])
+        self._node.notices.put(partial(_stop, self._staff, self._workers))
 
     def __repr__(self) -> str:
         state = "failed" if self._failed is not None else "shut down" if self._is_shut else "open"
         return f"<Pool of {self._count} workers, {state}>"
+
+
+def _stop(staff: Staff, workers: list[Worker]) -> None:
+    """End the workers of a pool that is gone. In the notices thread."""
+    for worker in workers:
+        staff.stop(worker)
 
 
 def _copy(failed: PoolFailed) -> PoolFailed:
@@ -336,12 +341,8 @@ def _copy(failed: PoolFailed) -> PoolFailed:
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
     """Return how many items these have in common, None if they do not all say so."""
-    lengths = []
-    for iterable in iterables:
-        if not hasattr(iterable, "__len__"):
-            return None
-        lengths.append(len(iterable))
-    return min(lengths, default=None)
+    lengths = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
+    return min(lengths) if lengths and len(lengths) == len(iterables) else None
 
 
 def _number(value: object, name: str) -> int | None:
@@ -356,6 +357,4 @@ def _number(value: object, name: str) -> int | None:
 
 
 def _is_library_thread() -> bool:
-    from _thread import get_ident
-
     return get_ident() in library_threads

@@ -255,7 +255,7 @@ class Sharing:
         node.outgoing.mark_dirty(link)
 
     def _plan(self, header: Header, event: str) -> Plan:
-        """Return the plan that puts requests of one header and event into one record, as long as they come."""
+        """Return the plan that puts requests of one header and event into one record while they come."""
         plan = self._last_plan
         if plan.header is not header or plan.event != event:
             plan = self._last_plan = Plan(header=header, event=event)

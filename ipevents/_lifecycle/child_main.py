@@ -237,9 +237,12 @@ class ChildRole:
                 life.was_started_by_user
                 or life.node.dispatcher.wanted()
                 or life.asks.answered()
-                or life.supervisor.children
+                or life.has_ordinary_children()
             )
-            if not kept and not self._wait_for_threads():
+            if not kept and life.supervisor.children:  # of pools, which end when their jobs are done
+                for pool in list(life.pools):
+                    pool.shutdown(wait=False)
+            elif not kept and not self._wait_for_threads():
                 if self._kind == programs.FUNCTION:
                     self.report(control(FINISHED, goes_on=False))
                 return

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 from .._ask.asking import Asking
@@ -27,6 +28,7 @@ from .._platform.threads import Deadline, library_threads
 from .._processes.role import Role, TopRole
 
 if TYPE_CHECKING:
+    from .._ask.pool import Pool
     from .._network.public_socket import PublicSocket
     from .._platform.shared_page import SharedPage
     from .._processes.supervisor import Supervisor
@@ -41,6 +43,7 @@ class Life:
         self.node = node
         self.asks = Asking(node, lambda: self.page)
         node.asks = self.asks
+        self.asks.sharing.is_any_coming = self._is_any_coming
         self.options = Options()
         self.incarnation = new_incarnation()
         self.depth = 0
@@ -61,6 +64,7 @@ class Life:
         self.exit: SystemExit | None = None  # what a listener ended this process with
         self.was_started_by_user = False
         self.ready_said = False
+        self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
     # What Lifecycle does
 
@@ -91,6 +95,10 @@ class Life:
         """
         return self.node.state.state in (State.JOINING, State.STARTING, State.STARTED, State.STOPPING)
 
+    def _is_any_coming(self) -> bool:
+        """Return whether a child is about to be online. State lock held."""
+        return self.supervisor is not None and self.supervisor.children.is_any_coming()
+
     def say_ready(self) -> None:
         """Deliver ``ready``, once in a life, whatever happens to the connection."""
         if not self.ready_said:
@@ -111,6 +119,19 @@ class Life:
     def cannot_serve(self) -> bool:
         """Return whether new clients are lost: this Python starts no threads after the script's body."""
         return self.public_socket is not None and self.public_socket.cannot_serve()
+
+    def has_ordinary_children(self) -> bool:
+        """Return whether there is a child that is no worker of a pool."""
+        return self.supervisor is not None and self.supervisor.children.has_ordinary()
+
+    def finish_pools(self) -> None:
+        """Wait for the jobs of all pools, and ask for the stop, where only these keep the emitter open."""
+        if self.was_started_by_user or not self.pools or self.has_ordinary_children():
+            return
+        for pool in list(self.pools):
+            pool.shutdown()
+        if not self.has_ordinary_children():  # a job may have started one
+            self.request_stop(None)
 
     # Waits for the end
 

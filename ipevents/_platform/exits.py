@@ -112,6 +112,8 @@ def _at_exit() -> None:
             log.warning(
                 "! this Python cannot start threads after the script's body: end the script with ipem.run()"
             )
+        if stays:
+            emitter.finish_pools()
         emitter.stopped.wait()
         if emitter.exit is not None:
             exits.append(emitter.exit)

@@ -35,6 +35,12 @@ class Emitter(Protocol):
     def cannot_serve(self) -> bool:
         """Whether new clients are lost, because this Python starts no threads after the script's body."""
 
+    def finish_pools(self) -> None:
+        """In the exit hook: where only pools keep it open, wait for their jobs, then ask for the stop.
+
+        Unlike the others this may block.
+        """
+
     def abandon(self) -> None:
         """In a process made by os.fork(): let go of what is open, which belongs to the parent."""
 

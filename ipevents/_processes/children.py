@@ -95,6 +95,10 @@ class Children:
         is_online = self._node.router.is_online
         return any(child.is_coming(is_online(child.link)) for child in self._states)
 
+    def has_ordinary(self) -> bool:
+        """Return whether there is a child that is not quiet."""
+        return any(not child.is_quiet for child in list(self._states))
+
     # Starts
 
     def add(self, child: ChildState) -> None:

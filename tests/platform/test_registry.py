@@ -29,6 +29,9 @@ class Emitter:
     def cannot_serve(self) -> bool:
         return False
 
+    def finish_pools(self) -> None:
+        self.asked.append("finish pools")
+
     def abandon(self) -> None:
         self.asked.append("abandon")
 
