@@ -180,13 +180,20 @@ class Asking:
         if node.stage is not _OPEN:
             raise node.stage_error()
 
-    def put(self, work: Work, sink: Sink) -> None:
-        """Send a request to any, of a pool or a map. Raises as ``ask``."""
+    def put(self, work: Work, sink: Sink, *, writes: bool = True) -> None:
+        """Send a request to any, of a pool or a map. Raises as ``ask``.
+
+        With ``writes`` false the caller puts more, and calls ``write`` then.
+        """
         try:
-            self._ask_any(work, sink)
+            self._ask_any(work, sink, writes)
         except BaseException:  # of a signal handler as well: nobody has the sink then
             self.give_up(sink)
             raise
+
+    def write(self) -> None:
+        """Write what was put, unless that is done at the end of the listener that runs. Lock not held."""
+        self.sharing.write()
 
     def fail_all(self, event: str, make: Callable[[], IPEventsError]) -> None:
         """End all requests to any of an event that start here, each with an error of its own."""
@@ -201,12 +208,12 @@ class Asking:
         for sink in sinks:
             tell(sink.failed, make())
 
-    def _ask_any(self, work: Work, sink: Sink) -> None:
+    def _ask_any(self, work: Work, sink: Sink, writes: bool = True) -> None:
         """Have a request answered by any other process, or by this one if no other does."""
         self._check_stage()
         sink.work = work
         try:
-            if self.sharing.ask(work, sink):
+            if self.sharing.ask(work, sink, writes):
                 return
         except SendError as exc:
             if isinstance(exc, MessageTooLarge | OutboxFull):

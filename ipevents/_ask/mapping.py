@@ -19,6 +19,7 @@ from typing import Any
 from .._core.chunks import Chunks
 from .._core.crew import Work
 from .._core.messages import Payload
+from .._core.requests import VALUE
 from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock
 from .._payload import outcomes
 from .._platform.guards import foreign
@@ -183,30 +184,37 @@ class Mapping:
     # Jobs
 
     def _feed(self) -> None:
-        """Make and send as many jobs as there is room for."""
-        while not self._is_read and self._has_room():
-            size = self._size or self._chunks.next_size()
-            if self._buffersize is not None:
-                size = max(1, min(size, self._buffersize - self._read_ahead))
-            items = list(islice(self._items, size))
-            if len(items) < size:
-                self._is_read = True
-            if not items:
-                return
-            work = self._make(items)
-            piece = Piece(self._inbox, self._made, len(items))
-            self._open[piece.index] = piece
-            self._made += 1
-            self._read_ahead += len(items)
-            self._asking.put(work, piece)
-
-    def _has_room(self) -> bool:
-        """Return whether another job may be made."""
-        if self._buffersize is not None and self._read_ahead >= self._buffersize:
-            return False
-        most = self._capacity()
+        """Make and send as many jobs as there is room for. They are written together, but the first."""
+        most = 0 if self._is_read else self._capacity()
         # In order, results may have to wait for an earlier one; they count as well, but less.
-        return len(self._open) < most and len(self._open) + len(self._early) < 2 * most + _UNKNOWN
+        room = min(most - len(self._open), 2 * most + _UNKNOWN - len(self._open) - len(self._early))
+        if room < max(1, most // 4) and self._open:
+            return  # not one by one, each with a write of its own
+        try:
+            for _ in range(room):
+                if self._is_read or not self._send_next():
+                    return
+        finally:
+            self._asking.write()
+
+    def _send_next(self) -> bool:
+        """Make and send one job. Returns whether that was possible."""
+        size = self._size or self._chunks.next_size()
+        if self._buffersize is not None:
+            size = min(size, self._buffersize - self._read_ahead)
+        if size < 1:
+            return False
+        items = list(islice(self._items, size))
+        self._is_read = len(items) < size
+        if not items:
+            return False
+        work = self._make(items)
+        piece = Piece(self._inbox, self._made, len(items))
+        self._open[piece.index] = piece
+        self._made += 1
+        self._read_ahead += len(items)
+        self._asking.put(work, piece, writes=False)
+        return True
 
     def _take(self) -> bool:
         """Open what has come and whose turn it is. Returns whether there is anything to return."""
@@ -233,6 +241,9 @@ class Mapping:
     def _open_up(self, found: Found) -> None:
         """Add the results of one job to those that are returned next."""
         piece, pid, name, status, payload = found
+        if status == VALUE and not self._is_chunked and type(payload) is tuple and len(payload) == 3:
+            self._values.append((True, payload[2]))
+            return
         attempts = 1 if piece.work is None else piece.work.attempts
         asked = Question(self._describe, pid, self._timeout, attempts)
         values = self._values

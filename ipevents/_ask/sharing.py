@@ -83,12 +83,12 @@ class Sharing:
 
     # New requests
 
-    def ask(self, work: Work, sink: Sink) -> bool:
+    def ask(self, work: Work, sink: Sink, writes: bool = True) -> bool:
         """Take a request of this process, and find somebody for it. Lock not held.
 
         Returns False where nobody else answers, so that this process is to answer it itself, or nobody does.
-        Waits for room where too much waits; in a listener it does not. Raises what is wrong with the stage,
-        MessageTooLarge, and OutboxFull.
+        Waits for room where too much waits; in a listener it does not. With ``writes`` false the caller calls
+        ``write`` soon. Raises what is wrong with the stage, MessageTooLarge, and OutboxFull.
         """
         node = self._node
         waits = node.outgoing.patience() is Patience.APPLICATION
@@ -114,8 +114,8 @@ class Sharing:
                 return False
         if parent is not None:
             self._ask_above(parent, work, sink)
-        else:
-            self._write()
+        elif writes:
+            self.write()
         return True
 
     def _ask_above(self, parent: Link, work: Work, sink: Sink) -> None:
@@ -280,7 +280,7 @@ class Sharing:
         self._put(parent, given, number)
         return True
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Write what was put, unless that is done at the end of the listener that runs. Lock not held."""
         if not self._node.dispatcher.runs_here():
             self._node.outgoing.write_dirty()
