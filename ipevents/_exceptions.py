@@ -219,7 +219,10 @@ class Undeliverable(DeliveryError):
 
 
 class UnreadablePayload(DeliveryError):
-    """The arguments of an event could not be unpickled in this process. Only this event is lost."""
+    """The arguments of an event, or the function of a job, could not be unpickled in this process.
+
+    Only this event or job is lost.
+    """
 
 
 class SlowPeer(DeliveryError):

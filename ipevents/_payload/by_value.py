@@ -25,6 +25,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
+from .._core.mac import blake2b
 from . import inheritance
 from .inheritance import Inheritance, Reducer
 from .main_names import Names, annotations_of
@@ -42,6 +43,7 @@ from .rebuilt import (
     make_function,
     make_parameters,
     set_function,
+    set_main_function,
 )
 
 _Reduced = tuple[Any, ...]
@@ -73,6 +75,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def __init__(self, file: io.BytesIO, protocol: int, buffer_callback: Any, names: Names | None) -> None:
         super().__init__(file, protocol=protocol, buffer_callback=buffer_callback)
         self._names = names
+        self._marks: dict[int, tuple[bytes | None, Any]] = {}  # by id; holds the values, so no id is reused
 
     def reducer_override(self, value: Any) -> Any:
         """How one value is pickled; called for each by pickle, which goes on by itself at NotImplemented.
@@ -96,11 +99,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if not is_class and not is_function and by_name is None:
             return NotImplemented  # as cloudpickle's own method returns for all other values
         names = self._names
+        is_of_main = False
         if names is not None:
             name = names.sent_as(value)
             if name is not None:
                 return from_main, (name,)
-            if is_function and names.claim(value.__globals__):
+            is_of_main = is_function and names.claim(value.__globals__)
+            if is_of_main:
                 self.globals_ref.setdefault(id(value.__globals__), _MainGlobals())
         if by_name is not None:
             if value.__module__ != "__main__":
@@ -108,6 +113,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             reduced = by_name(value)
         else:
             reduced = self._reduced(value)
+            if is_of_main:
+                reduced = self._with_marks(reduced)
         if names is not None and type(reduced) is tuple and len(reduced) > 2:
             names.note(value)
         if is_class and _is_by_value(reduced) and "__slots__" in value.__dict__:
@@ -120,8 +127,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             value = _with_annotations_that_have_values(value)
         try:
             reduced = super().reducer_override(value)
-            if sys.version_info >= (3, 14) and _is_by_value(reduced) and isinstance(value, type):
-                return _with_annotations(value, reduced)
+            if _is_by_value(reduced) and isinstance(value, type):
+                _forget_caches(reduced[2][0])
+                return _with_annotations(value, reduced) if sys.version_info >= (3, 14) else reduced
             return _light(reduced)
         except KeyError as exc:
             slots = getattr(value, "__slots__", None)
@@ -130,6 +138,22 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
                     f"a private slot is written in a tuple, __slots__ = ({slots!r},), in {value.__qualname__}"
                 ) from exc
             raise
+
+    def _with_marks(self, reduced: Any) -> Any:
+        """Have a function of the script rebuilt with marks beside its globals, see brought.py."""
+        if not _is_by_value(reduced) or reduced[-1] is not set_function:
+            return reduced
+        *rest, _, _, _ = reduced
+        more = rest[-1][1]
+        more["__globals__"] = {name: (self._mark(each), each) for name, each in more["__globals__"].items()}
+        return *rest, None, None, set_main_function
+
+    def _mark(self, value: Any) -> bytes | None:
+        """The mark of a global, worked out once for all functions that refer to it."""
+        marked = self._marks.get(id(value))
+        if marked is None:
+            marked = self._marks[id(value)] = _mark_of(value), value
+        return marked[0]
 
     def _with_file(self, code: types.CodeType) -> _Reduced:
         """Pickle a code object with its file name, which the newest cloudpickle replaces."""
@@ -176,7 +200,31 @@ class _Brought:
         found, sources = self._names.take()
         if not found and not sources:
             return dict, ()
-        return adopt, (found, sources, _Brought(self._names))
+        marked = {name: (_mark_of(value), value) for name, value in found.items()}
+        return adopt, (marked, sources, _Brought(self._names))
+
+
+_CODE = (types.FunctionType, types.ModuleType, type)
+_MARK_BYTES = 16
+
+
+def _mark_of(value: Any) -> bytes | None:
+    """The mark of a value that is brought into a ``__main__``: the same if its pickle is the same.
+
+    None for code, of which a new pickle is sent to be used, and for what cannot be pickled alone.
+    """
+    if issubclass(type(value), _CODE):
+        return None
+    try:
+        data = pickle.dumps(value, 5)
+    except Exception:  # whatever the classes' own code raises
+        data = b"__main__"
+    if b"__main__" in data:
+        try:
+            data = dumps(value)
+        except Exception:  # the pickle of which it is a part will fail as well, or a child inherits it
+            return None
+    return data if len(data) <= _MARK_BYTES else blake2b(data, digest_size=_MARK_BYTES).digest()
 
 
 # What is rebuilt without cloudpickle
@@ -251,6 +299,14 @@ if sys.version_info >= (3, 12):
     _BY_NAME[typing.TypeAliasType] = _reduce_alias
 
 
+def _forget_caches(attributes: dict[str, Any]) -> None:
+    """Remove what a class has only once it was used, so that its pickle is the same before and after."""
+    attributes.pop("__slotnames__", None)  # since the first object was pickled
+    attributes.pop("__annotations_cache__", None)  # since the annotations were read, from Python 3.14 on
+    if not attributes.get("__annotations__", True):  # before that
+        del attributes["__annotations__"]
+
+
 # Annotations: since Python 3.14 they are computed when they are first read.
 
 
@@ -283,7 +339,7 @@ def _with_annotations(cls: Any, reduced: _Reduced) -> _Reduced:
     """Add the annotations of a class to its reduced form, because cloudpickle leaves them out."""
     annotations = annotations_of(cls)
     make, arguments, (attributes, other), *rest = reduced
-    if not annotations or "__annotations_cache__" in attributes:
+    if not annotations:
         return reduced
     return make, arguments, ({**attributes, "__annotations__": annotations}, other), *rest
 

@@ -234,7 +234,8 @@ def refuse(value: Any) -> Any:
     for base in type(value).__mro__:
         if base.__name__ in _BOUND.get(base.__module__, ()):
             raise TypeError(
-                f"{shown(value)} can be given to a process only at its start: pass it to worker(args=...)"
+                f"{shown(value)} can be given to a process only at its start: pass it to worker(args=...) or "
+                "pool(initargs=...)"
             )
     return NotImplemented
 

@@ -15,6 +15,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from .brought import Found, bring
+
 
 def make_code(parts: tuple[Any, ...], filename: str) -> types.CodeType:
     """Rebuild a code object and give it its file name again."""
@@ -55,12 +57,12 @@ def first(value: object, brought: object) -> object:
     return value
 
 
-def adopt(found: dict[str, Any], sources: dict[str, Any], brought: object) -> None:
+def adopt(found: Found, sources: dict[str, Any], brought: object) -> None:
     """Make functions and classes of the script attributes of ``__main__``.
 
     ``sources`` are lines of files that are on no disk; linecache gets them, for tracebacks.
     """
-    main_globals().update(found)
+    bring(found)
     if sources:
         import linecache
 
@@ -94,6 +96,13 @@ def make_function(
     """Rebuild a function. What may refer to it follows with ``set_function``."""
     namespace["__builtins__"] = builtins.__dict__
     return types.FunctionType(code, namespace, name, defaults, closure)
+
+
+def set_main_function(function: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """As ``set_function``, for a function of the script, whose globals come with their marks."""
+    bring(state[1]["__globals__"])
+    state[1]["__globals__"] = {}
+    set_function(function, state)
 
 
 def set_function(function: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ import inspect
 import linecache
 import pickle
 import sys
+import threading
 import traceback
 import types
 import typing
@@ -14,7 +15,7 @@ import pytest
 
 from ipevents._exceptions import Unpicklable
 from ipevents._payload import pickled
-from ipevents._payload.by_value import dumps
+from ipevents._payload.by_value import _mark_of, dumps
 from ipevents._payload.main_names import Names
 
 SCRIPT = """
@@ -353,6 +354,62 @@ def test_lines_that_are_on_no_disk_travel_too(script, monkeypatch):
     data = dumps(script.typed_in, None, names)
     del linecache.cache["<cell 7>"]
     assert inspect.getsource(elsewhere(data, monkeypatch)) == text
+
+
+@pytest.mark.parametrize("name", [*SLOTTED, "Colour", "Pair", "Point", "Open", "outer", "fib", "uses"])
+def test_a_pickle_is_the_same_each_time(script, name):
+    """By it is known whether a worker has a function, and whether a global has changed."""
+    value = getattr(script, name)
+    first = dumps(value)
+    if isinstance(value, type) and name not in ("Abstract", "Colour", "Pair", "Point", "Data", "Frozen"):
+        dumps(value())
+        getattr(value, "__annotations__", None)
+    assert dumps(value) == first
+    assert dumps(value, None, Names()) == dumps(value, None, Names())
+
+
+def test_the_mark_of_a_global_is_that_of_its_pickle(script):
+    values = [
+        5,
+        "text",
+        "text" * 100,
+        [1],
+        [2],
+        script.Data(1),
+        script.Data(2),
+        script.fib,
+        {"f": script.outer},
+    ]
+    marks = [_mark_of(value) for value in values]
+    assert len(set(marks)) == len(values)
+    assert marks == [_mark_of(value) for value in values]
+    assert all(mark is not None and len(mark) <= 16 for mark in marks)
+    values[3].append(3)
+    assert _mark_of(values[3]) != marks[3]
+
+
+@pytest.mark.parametrize("name", ["outer", "Plain", "Made", "typing"])
+def test_code_has_no_mark(script, name):
+    assert _mark_of(getattr(script, name)) is None
+
+
+def test_what_cannot_be_pickled_alone_has_no_mark():
+    assert _mark_of(threading.Lock()) is None
+    assert _mark_of([sys._getframe()]) is None
+
+
+def test_a_global_that_several_functions_refer_to_is_marked_once(script, monkeypatch):
+    class Counted:
+        times = 0
+
+        def __reduce__(self):
+            Counted.times += 1
+            return list, ()
+
+    script.counted = Counted()
+    exec("def one(): return counted\ndef two(): return counted, one", script.__dict__)
+    dumps(script.two, None, Names())
+    assert Counted.times == 2, "for the mark, and for the pickle"
 
 
 def test_an_event_changes_nothing_in_main(script, monkeypatch):
