@@ -46,10 +46,10 @@ class SentFunction(NamedTuple):
 class _Named(NamedTuple):
     """A function that workers import: where it is found, and its pickle."""
 
-    function: Any  # kept alive, so that its id is not that of another one
     module: str
     path: list[str]
     sent: SentFunction
+    function: Any  # kept alive, so that its id is not that of another one
 
 
 class Functions:
@@ -67,8 +67,8 @@ class Functions:
         cannot be called, and Unpicklable, which names the function and why.
         """
         named = self._named.get(id(function))
-        if named is not None and named[0] is function and _found(named[1], named[2]) is function:
-            return named[3]
+        if named is not None and _found(named[0], named[1]) is function:
+            return named[2]
         if not callable(function):
             raise TypeError(f"a pool calls functions, and {shown(function)} cannot be called")
         code = _pickled(function)
@@ -78,12 +78,11 @@ class Functions:
         return sent
 
     def _keep(self, function: Any, sent: SentFunction) -> None:
-        """Keep the pickle of a function as long as its name leads to this very object."""
-        module, path = function.__module__, function.__qualname__
-        if type(module) is str and type(path) is str and _found(module, path.split(".")) is function:
-            if len(self._named) >= MOST_NAMED:
-                self._named.clear()
-            self._named[id(function)] = _Named(function, module, path.split("."), sent)
+        """Keep the pickle of a function. It is used as long as its name leads to this very object."""
+        if len(self._named) >= MOST_NAMED:
+            self._named.clear()
+        path = str(function.__qualname__).split(".")
+        self._named[id(function)] = _Named(function.__module__, path, sent, function)
 
 
 def _found(module: str, path: list[str]) -> Any:

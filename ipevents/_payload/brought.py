@@ -84,12 +84,11 @@ def bring(found: Found) -> None:
 
 def _main() -> dict[str, Any]:
     """Return the globals of ``__main__``. Another ``__main__`` than before has nothing that was brought."""
-    global _namespace, _changes
+    global _namespace
     namespace = sys.modules["__main__"].__dict__
     if namespace is not _namespace:
         _namespace = namespace
         _holding.clear()
-        _changes += 1
     return namespace
 
 

@@ -300,7 +300,7 @@ if sys.version_info >= (3, 12):
 
 
 def _forget_caches(attributes: dict[str, Any]) -> None:
-    """Remove what a class has only after it was used, so that its pickle is the same before and after that."""
+    """Remove what a class has only once it was used, so that its pickle is the same before and after."""
     attributes.pop("__slotnames__", None)  # since the first object was pickled
     attributes.pop("__annotations_cache__", None)  # since the annotations were read, from Python 3.14 on
     if not attributes.get("__annotations__", True):  # before that
