@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._ask.calls import ask, ask_async, gather
-from ._ask.target import Target
+from ._ask.target import Target, retries_of
 from ._child import Child
 from ._core.callable_names import short_name
 from ._core.messages import (
@@ -53,7 +53,6 @@ Pid = str | int | Child
 _TOP = Target(REQUEST_GRAND_MASTER)
 _ALL = Target(REQUEST_ALL)
 _ANY = Target(REQUEST_ANY)
-_MAX_RETRIES = 1_000_000
 MAX_THREADS = 1000  # of one answer(): more is a mistake
 MAX_DEPTH = 64  # levels of a tree, so that a script that starts itself without a condition comes to an end
 
@@ -649,6 +648,41 @@ class Emitter:
         """
         return ask_async(self._life.asks, _any_one(retry), event, args, kwargs, seconds(timeout))
 
+    def mapAny(
+        self,
+        event: str,
+        iterable: Iterable[Any],
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        retry: int = 0,
+        timeout: float | None = None,
+    ) -> Iterator[Any]:
+        """Ask any one process with each item, as ``requestAny(event, item)``, and return an iterator.
+
+        It gives the answers in the order of the items, or as they come with ``ordered=False``. The input is
+        read, by this call and by the iterator, only as far ahead as those that answer can take soon; so it
+        may be endless, and what is not iterated over is not asked. ``buffersize`` is the most items of which
+        the answers were not taken yet; None for no such limit.
+
+        What ``requestAny`` would raise for an item is raised in place of its answer, and the iterator can go
+        on after it. To leave it, or its ``close()``, gives up the rest: what has not begun never does. It
+        blocks until the next answer is there, for at most ``timeout`` seconds since the call in all (None: no
+        limit), then raises RequestTimeout, and ends. The call raises as ``requestAnyAsync``; TypeError and
+        ValueError for wrong arguments; the iterator raises WouldDeadlock in a listener where it would wait.
+        """
+        from ._ask.mapping import map_any, number_of_items  # late, as it is rarely used
+
+        return map_any(
+            self._life.asks,
+            check_event(event, sending=True),
+            iterable,
+            ordered=bool(ordered),
+            buffersize=number_of_items(buffersize, "buffersize"),
+            timeout=seconds(timeout),
+            retries=retries_of(retry),
+        )
+
     def answerersBelow(self, event: str) -> int:
         """Return how many processes below this one answer requests of an event: children, clients, theirs.
 
@@ -789,10 +823,12 @@ class Emitter:
         arguments, inherited = programs.arguments(initargs), Inheritance()
         event = EVENT + os.urandom(8).hex()
         given = (event, initializer, arguments, max_jobs, max_memory)
-        program = programs.function(run_pool_worker, given, None, inherited)
+        program = programs.function(run_pool_worker, given, None, inherited, needs_main=True)
         staff = PoolStaff(self._life, program, inherited)
         self._life.open()
-        pool = Pool(self._life.asks, staff, event, count, programs.name(name, "pool"))
+        name = programs.name(name, "pool")
+        has_initializer = initializer is not None
+        pool = Pool(self._life.asks, staff, event, count, name, has_initializer=has_initializer)
         self._life.pools.add(pool)
         return pool
 
@@ -937,11 +973,7 @@ def _any_one(retry: object) -> Target:
     """Return who is meant by a request to any. Raises TypeError and ValueError for a wrong ``retry``."""
     if retry == 0 and type(retry) is int:
         return _ANY
-    if not isinstance(retry, int) or isinstance(retry, bool):
-        raise TypeError(f"retry is how often a request may be repeated, an int, not {shown(retry)}")
-    if not 0 <= retry <= _MAX_RETRIES:
-        raise ValueError(f"retry is from 0 to {_MAX_RETRIES}, not {shown(retry)}")
-    return Target(REQUEST_ANY, retries=int(retry))
+    return Target(REQUEST_ANY, retries=retries_of(retry))
 
 
 def _count(value: object, name: str, most: int | None = None) -> int | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -20,8 +20,9 @@ from .._core.chunks import Chunks
 from .._core.crew import Work
 from .._core.messages import Payload
 from .._core.requests import VALUE
-from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock
-from .._payload import outcomes
+from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock, shown
+from .._payload import forms, outcomes
+from .._payload.numbered import NUMBERS_BYTES
 from .._platform.guards import foreign
 from .._platform.latches import Latch
 from .._platform.threads import Deadline, library_threads
@@ -309,6 +310,54 @@ class Mapping:
         notices = self._asking.node.notices
         if pieces and notices is not None:
             notices.put(partial(_give_up, self._asking, pieces))
+
+
+def map_any(
+    asking: Asking,
+    event: str,
+    iterable: Iterable[Any],
+    *,
+    ordered: bool,
+    buffersize: int | None,
+    timeout: float | None,
+    retries: int,
+) -> Mapping:
+    """Return the answers to requests to any, one for each item. ``event`` is a checked name."""
+    crews = asking.sharing.crews
+
+    def make(items: Items) -> Work:
+        payload, size = forms.encode(items[0], {})
+        return Work(event, payload, size + NUMBERS_BYTES, retries=retries)
+
+    def capacity() -> int:
+        crew = crews.get(event)
+        members = [] if crew is None else list(crew.members.values())
+        return sum(member.capacity + member.ahead + 1 for member in members) or _UNKNOWN
+
+    return Mapping(
+        asking,
+        zip(iterable, strict=False),
+        make,
+        event,
+        size=1,
+        is_chunked=False,
+        chunks=Chunks(),
+        capacity=capacity,
+        ordered=ordered,
+        buffersize=buffersize,
+        timeout=timeout,
+    )
+
+
+def number_of_items(value: object, name: str) -> int | None:
+    """Return a number of items as it was given. Raises TypeError and ValueError for what is none."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a number of items, an int, not {shown(value)}")
+    if value < 1:
+        raise ValueError(f"{name} is at least 1, not {shown(value)}")
+    return int(value)
 
 
 def _give_up(asking: Asking, pieces: list[Piece]) -> None:

@@ -22,25 +22,28 @@ from .._core.callable_names import short_name
 from .._core.chunks import Chunks
 from .._core.crew import Crew, Work
 from .._core.known_functions import KnownFunctions
-from .._core.messages import REQUEST_ANY, TO_CHILD
-from .._exceptions import Closed, IPEventsError, PoolFailed, StartFailed, TargetFailed, shown
+from .._core.messages import REQUEST_ANY, TO_CHILD, Payload
+from .._exceptions import Closed, IPEventsError, PoolFailed, StartFailed, TargetFailed
 from .._links.link import Link
 from .._payload import forms
+from .._payload.main_names import Names
 from .._payload.numbered import NUMBERS_BYTES
+from .._payload.pickled import pickle_call
 from .._platform.latches import Latch
 from .._platform.threads import library_threads
 from .answer import Answer
 from .asking import Asking
 from .bench import MANY
 from .functions import Functions, SentFunction
-from .mapping import Mapping
-from .target import Target
+from .mapping import Mapping, number_of_items
+from .target import Target, retries_of
 
 EVENT = "ipevents.pool."  # what the events of pools begin with
 MOST_WORKERS = 1000
 FAILED_STARTS = 3  # in a row, of all workers together, after which a pool has failed (README, Sharing work)
 
 _TARGET = Target(REQUEST_ANY)
+_NO_KWARGS: dict[str, Any] = {}
 
 
 class Worker(Protocol):
@@ -95,7 +98,10 @@ class Pool(Executor):
     ``retry``, another one does that job. Jobs that it had not begun are done by others.
     """
 
-    def __init__(self, asking: Asking, staff: Staff, event: str, count: int, name: str) -> None:
+    def __init__(
+        self, asking: Asking, staff: Staff, event: str, count: int, name: str, *, has_initializer: bool
+    ) -> None:
+        self._has_initializer = has_initializer
         self._asking = asking
         self._node = asking.node
         self._staff = staff
@@ -124,8 +130,10 @@ class Pool(Executor):
 
     @property
     def pids(self) -> list[int]:
-        """The OS pids of the workers that run now. It changes when one is replaced."""
-        return [int(worker.pid.partition(".")[0]) for worker in self._workers if worker.alive and worker.pid]
+        """The OS pids of the workers that can take jobs now: one that is starting is not among them."""
+        with self._node.lock:
+            links: list[Any] = list(self._asking.sharing.members(self._event))
+            return [int(link.name.partition(".")[0]) for link in links]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
         """Have a worker call ``fn(*args, **kwargs)``, and return its Answer, a Future, at once.
@@ -139,7 +147,7 @@ class Pool(Executor):
         ``shutdown``, Closed.
         """
         sent = self._functions.of(fn)
-        payload, size = forms.encode((sent.key, *args), kwargs)
+        payload, size = _encoded((sent.key, *args), kwargs)
         answer = Answer(self._asking, _TARGET, short_name(fn), None)
         with self._node.lock:
             self._check_open()
@@ -181,18 +189,19 @@ class Pool(Executor):
         all (None: no limit), then raises RequestTimeout, and ends. Raises as ``submit``; ValueError for a
         wrong number; WouldDeadlock in a listener where it would wait.
         """
-        size = _number(chunksize, "chunksize")
-        most = _number(buffersize, "buffersize")
+        size = number_of_items(chunksize, "chunksize")
+        most = number_of_items(buffersize, "buffersize")
         sent = self._functions.of(fn)
         self._check()
         shipment = Shipment(self._asking, self._crew, sent)
         is_chunked = size != 1
         many = MANY + sent.key
+        retries = retries_of(retry)
 
         def make(items: list[tuple[Any, ...]]) -> Work:
             args = (many, items) if is_chunked else (sent.key, *items[0])
-            payload, length = forms.encode(args, {})
-            work = Work(self._event, payload, length + NUMBERS_BYTES, retries=retry)
+            payload, length = _encoded(args, _NO_KWARGS)
+            work = Work(self._event, payload, length + NUMBERS_BYTES, retries=retries)
             work.code = shipment
             return work
 
@@ -287,7 +296,9 @@ class Pool(Executor):
 
     def on_failure(self, error: IPEventsError) -> None:
         """Note that a worker has failed. In the supervisor's thread."""
-        if not isinstance(error, StartFailed | TargetFailed):
+        # One that is killed while it starts says nothing of the next one, unless there is an initializer.
+        was_started = isinstance(error, StartFailed) and error.exitcode is not None
+        if not isinstance(error, StartFailed | TargetFailed) or (was_started and not self._has_initializer):
             return
         self._failures += 1
         if self._failures >= FAILED_STARTS:
@@ -326,6 +337,12 @@ class Pool(Executor):
         return f"<Pool of {self._count} workers, {state}>"
 
 
+def _encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Payload, int]:
+    """Return the payload of a job, which may refer to what the script defines, and its size."""
+    size = forms.plain_size(args, kwargs)
+    return pickle_call(args, kwargs, None, Names()) if size is None else (args, size)
+
+
 def _stop(staff: Staff, workers: list[Worker]) -> None:
     """End the workers of a pool that is gone. In the notices thread."""
     for worker in workers:
@@ -343,17 +360,6 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
     """Return how many items these have in common, None if they do not all say so."""
     lengths = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
     return min(lengths) if lengths and len(lengths) == len(iterables) else None
-
-
-def _number(value: object, name: str) -> int | None:
-    """Return a number of items as it was given. Raises TypeError and ValueError for what is none."""
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is a number of items, an int, not {shown(value)}")
-    if value < 1:
-        raise ValueError(f"{name} is at least 1, not {shown(value)}")
-    return int(value)
 
 
 def _is_library_thread() -> bool:

@@ -11,7 +11,7 @@ released, or by the reader at the end of its frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +174,10 @@ class Sharing:
         if crew.version != router.version:
             crew.update(router.answering_links(event), router.version)
         return crew
+
+    def members(self, event: str) -> Collection[Hashable]:
+        """Return the links of the neighbours below that answer an event."""
+        return self._crew(event).members if event in self.crews else ()
 
     def _forget(self, crew: Crew) -> None:
         """Remove a crew that has neither members nor work."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.messages import REQUEST
+from .._exceptions import shown
 
 if TYPE_CHECKING:
     from .._node.backpressure import Restarting
     from .._node.outgoing import Route
+
+MAX_RETRIES = 1_000_000
 
 
 class Target:
@@ -36,3 +39,12 @@ class Target:
         if self.child is not None:
             return self.child.pid
         return str(self.route[0]) if self.route else ""
+
+
+def retries_of(retry: object) -> int:
+    """Return how often a request may be repeated, as it was given. Raises TypeError and ValueError."""
+    if not isinstance(retry, int) or isinstance(retry, bool):
+        raise TypeError(f"retry is how often a request may be repeated, an int, not {shown(retry)}")
+    if not 0 <= retry <= MAX_RETRIES:
+        raise ValueError(f"retry is from 0 to {MAX_RETRIES}, not {shown(retry)}")
+    return int(retry)

@@ -55,10 +55,16 @@ def name(given: object, default: object) -> str:
 
 
 def function(
-    target: Any, args: tuple[Any, ...], kwargs: object = None, inherited: Inheritance | None = None
+    target: Any,
+    args: tuple[Any, ...],
+    kwargs: object = None,
+    inherited: Inheritance | None = None,
+    *,
+    needs_main: bool = False,
 ) -> Program:
     """Return the call of a function as a program. Target and arguments are pickled now.
 
+    With ``needs_main`` its process has the script's ``__main__`` although nothing here refers to that.
     ``inherited`` collects what a process has to inherit at its start. Raises Unpicklable, which names the
     culprit, and TypeError for what could not be called so.
     """
@@ -77,7 +83,7 @@ def function(
     names.seal()
     call, _ = forms.encode(args, dict(kwargs), names, inherited)
     inherited.keep(target, args, kwargs)
-    main = scripts.describe(names.namespace) if names.used else None
+    main = scripts.describe(names.namespace) if names.used or needs_main else None
     return Program(FUNCTION, (data, call, main), ())
 
 
