@@ -59,6 +59,12 @@ LINES = {
         r"AnswererLost: request 'crash' is not answered, it was begun: child one \((?P=pid)\) is gone, .*",
         r"the next process answers: 4\.0",
     ],
+    "job_farm.py": [
+        r"\[ {40}\] 1 of 200",
+        r"\[#{20} {20}\] 100 of 200",
+        r"\[#{40}\] 200 of 200",
+        r"all are right, and \d+ workers were killed",
+    ],
     "ping_pong.py": [
         r"bubble +17 pongs, median [\d.]+ ms",
         r"sendToParents +10 pongs, median [\d.]+ ms",

@@ -11,11 +11,10 @@ the ratios of all rounds. Systems that are not installed are left out. The exit 
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
 
-from running import HERE, OURS, call, environment, has, number, progress, table
+import comparing
+from running import HERE, OURS
 
 WORKLOADS = ("ask", "askflood")
 BY_HAND = "by hand"  # a Future that a listener sets, on the public API
@@ -34,30 +33,18 @@ TARGETS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = comparing.parser(__doc__, SYSTEMS)
     parser.add_argument("--requests", type=int, default=3_000)
-    parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
     given = parser.parse_args()
     if given.rounds < 1 or given.requests < 1:
         parser.error("there must be a round and a request")
-    rates = measure(installed(given.only), given.rounds, given.requests)
-    head = ["workload", "system", "median", "min", "max", "ipevents is", "target", ""]
-    table([row(rates, workload, system) for workload, system in rates], head)
-    if failed := [" of ".join(key) for key, found in rates.items() if None in found]:
-        sys.exit(f"No result in every round: {', '.join(failed)}")
-
-
-def installed(systems):
-    """Those of the systems that can run here, after saying which cannot."""
-    found = []
-    for system in systems:
-        module = MODULES.get(system)
-        if module is None or has(module):
-            found.append(system)
-        else:
-            print(f"Without {system}: it is not installed (pip install -e '.[bench]').")
-    return found
+    systems = comparing.installed(given.only, MODULES)
+    commands = {
+        (workload, system): [*command(workload, system), given.requests]
+        for workload in WORKLOADS
+        for system in systems
+    }
+    comparing.show(comparing.measure(commands, given.rounds), TARGETS)
 
 
 def command(workload, system):
@@ -66,40 +53,6 @@ def command(workload, system):
     if system == BY_HAND:
         return [sys.executable, HERE / "workloads.py", f"{workload}_by_hand"]
     return [sys.executable, HERE / "askers.py", system, workload]
-
-
-def measure(systems, rounds, requests):
-    """For each workload and system its rates, one a round; None for a round in which it failed."""
-    rates = {(workload, system): [] for workload in WORKLOADS for system in systems}
-    with environment() as env:
-        for turn in range(rounds):
-            for (workload, system), found in rates.items():
-                progress(f"round {turn + 1} of {rounds}: {workload} {system}")
-                result = call([*command(workload, system), requests], env)
-                found.append(None if result is None else result["rate"])
-    progress("")
-    return rates
-
-
-def row(rates, workload, system):
-    found = [rate for rate in rates[workload, system] if rate is not None]
-    spread = (statistics.median(found), min(found), max(found)) if found else (None, None, None)
-    cells = [workload, system, *map(number, spread)]
-    if system == OURS:
-        return [*cells, "", "", ""]
-    ratio, target = our_ratio(rates, workload, system), TARGETS.get((workload, system))
-    cells.append("-" if ratio is None else f"{ratio:.2f}x")
-    if target is None:
-        return [*cells, "", ""]
-    verdict = "not measured" if ratio is None else "met" if ratio >= target else "missed"
-    return [*cells, f"at least {target:g}x", verdict]
-
-
-def our_ratio(rates, workload, system):
-    """The median of the ratios in the rounds that both have finished; None without such a round."""
-    pairs = zip(rates.get((workload, OURS), ()), rates[workload, system], strict=False)
-    ratios = [ours / theirs for ours, theirs in pairs if ours and theirs]
-    return statistics.median(ratios) if ratios else None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ FRAMES = 2 << 20  # bytes; more than gather in a frame of ours
 ARRAY = 80 * MEGABYTE
 WARM_ASKS = 200
 FLOODS = 5
+MAPS = 3
 
 
 class Meter:
@@ -88,6 +89,29 @@ def floods(n, submit, result=lambda pending: pending.result()):
             assert result(each) == i * i
         times.append(time.perf_counter() - start)
     return n / median(times[1:])
+
+
+# Jobs, each of which is to return its number and one more. Start-up does not count, unless it is measured.
+
+
+def maps(n, run, order=lambda found: found):
+    """n jobs in one ``run()``, which returns the list of their results. Jobs per second.
+
+    It is the median of several maps by one process, after a first one that is not counted. ``order`` brings
+    results into order that have none, outside of the time.
+    """
+    times = []
+    for _ in range(1 + MAPS):
+        start = time.perf_counter()
+        found = run()
+        times.append(time.perf_counter() - start)
+        assert order(found) == list(range(1, n + 1))
+    return n / median(times[1:])
+
+
+def took(seconds):
+    """The result of a workload of which the time is told, and not the rate."""
+    return {"rate": 1 / seconds, "seconds": round(seconds, 4)}
 
 
 # Memory of this process, in bytes.

@@ -32,6 +32,7 @@ TINY = {
     "ask_by_hand": [20],
     "askflood_by_hand": [20],
 }
+WORK = {"map1": 20, "mapauto": 100, "mapwork": 20, "poolready": 2, "poolagain": 2}
 
 ALIKE = ("chain", "bubble16", "blob", "blob16k")  # they show what others show, with other sizes
 
@@ -99,11 +100,36 @@ def test_the_others_answer_each_request(system, workload):
     assert (found["peer"], found["workload"], found["n"]) == (system, workload, 20)
 
 
+@pytest.mark.parametrize(
+    ("system", "workload"),
+    [
+        *(("ipevents", workload) for workload in WORK),
+        *diagonal(["ProcessPoolExecutor", "Pool", "loky"], list(WORK)),
+        *diagonal(["joblib"], ["map1", "mapauto", "mapwork"]),
+        ("pyzmq", "map1"),
+    ],
+)
+def test_all_do_the_same_jobs(system, workload):
+    if system in ("joblib", "loky", "pyzmq"):
+        pytest.importorskip("zmq" if system == "pyzmq" else system)
+
+    found = result("workers.py", system, workload, WORK[workload])
+
+    assert (found["peer"], found["workload"], found["n"]) == (system, workload, WORK[workload])
+
+
 def test_asks_compares_those_that_are_asked_for():
     lines = run("asks.py", "--rounds", 1, "--requests", 20, "--only", "by hand", "Pool").splitlines()
 
     assert [line.split()[0] for line in lines] == ["workload", "ask", "ask", "askflood", "askflood"]
     assert [line.endswith("not measured") for line in lines] == [False, True, True, False, True]
+
+
+def test_works_compares_those_that_are_asked_for():
+    lines = run("works.py", "--rounds", 1, "--scale", 0.001, "--only", "Pool").splitlines()
+
+    assert [line.split()[0] for line in lines] == ["workload", *WORK]
+    assert [line.endswith("not measured") for line in lines] == [False, True, True, True, False, False]
 
 
 def test_the_report_compares_and_says_what_is_met(tmp_path):
@@ -122,7 +148,7 @@ def test_a_point_of_growing_work_counts_each_event_once(grown):
 
 
 def test_the_workloads_use_nothing_private():
-    for name in ("workloads.py", "scaling.py"):
+    for name in ("workloads.py", "workers.py", "scaling.py"):
         tree = ast.parse((HERE / name).read_text())
         names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
