@@ -39,6 +39,7 @@ from .._core.requests import (
     VALUE,
     BegunLast,
     Given,
+    Gone,
     Requests,
 )
 from .._core.state import Stage
@@ -309,7 +310,7 @@ class Asking:
         mine: list[tuple[Sink, int, Payload, bool]] = []
         others: dict[Link, list[Payload]] = {}
         sink: Any
-        late = count = 0
+        late = count = again = 0
         pid, name = pids[0], link.given_name if len(pids) == 2 else ""
         with node.lock:
             if link not in node.router.neighbours:
@@ -333,6 +334,7 @@ class Asking:
                         number, status = numbers_of(payload)
                         given = requests.get(number)
                         if type(given) is Given and self.sharing.keeps(link, number, given, status, payload):
+                            again += 1
                             continue
                         more = _more(payload) if status == SPLIT else 0
                         asked, is_last = self.requests.answered(link, number, status, more)
@@ -360,7 +362,7 @@ class Asking:
                 self.sharing.answered(crew, link)
             self._count["late"] += late
             self._count["answered"] += len(mine) + count
-        link.delivered += len(mine) + count
+        link.delivered += len(mine) + count + again
         if late:
             link.turn_out(UNHEARD, late)
         for sink, status, payload, is_over in mine:
@@ -546,12 +548,10 @@ class Asking:
         """
         mine = []
         self.sharing.leaves(link)
-        for gone in self.requests.gone(link, begun, goes_on=goes_on):
+        for gone in self._without_shared(link, exitcode, self.requests.gone(link, begun, goes_on=goes_on)):
             sink = gone.back
             rest = (link.name, link.given_name, exitcode, gone.begun)
             if sink is None:
-                continue
-            if type(gone.asked) is Given and self.sharing.lost(link, gone, rest):
                 continue
             if gone.back_number:
                 fewer = [numbered(gone.back_number, SPLIT, (1 - gone.left,))] if gone.left > 1 else []
@@ -572,6 +572,15 @@ class Asking:
         self.answering.asker_gone(link, is_read=True)
         if self.sharing.crews:
             self.sharing.fill_all()
+
+    def _without_shared(self, link: Link, exitcode: int | None, all_gone: list[Gone]) -> list[Gone]:
+        """Give requests to any to other processes. Returns those that are lost. State lock held."""
+        lost = []
+        for gone in reversed(all_gone):  # each goes before all that waits, so they are in order then
+            rest = (link.name, link.given_name, exitcode, gone.begun)
+            if type(gone.asked) is not Given or not self.sharing.lost(link, gone, rest):
+                lost.append(gone)
+        return lost[::-1]
 
     def _cancel_all(self, pairs: list[tuple[Any, int]]) -> None:
         """Tell neighbours that nobody waits for the answers to these requests. State lock held.

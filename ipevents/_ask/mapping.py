@@ -25,6 +25,7 @@ from .._payload import forms, outcomes
 from .._payload.numbered import NUMBERS_BYTES
 from .._platform.guards import foreign
 from .._platform.latches import Latch
+from .._platform.signal_exceptions import interrupts_main
 from .._platform.threads import Deadline, library_threads
 from .asking import Asking
 from .outcome import Question, unanswered, value_of
@@ -42,10 +43,11 @@ class Inbox:
     it looks a last time.
     """
 
-    __slots__ = ("_is_waiting", "_more", "found")
+    __slots__ = ("_is_waiting", "_more", "found", "on_put")
 
     def __init__(self) -> None:
         self.found: deque[Found] = deque()
+        self.on_put: Callable[[], None] | None = None  # called after each
         self._more = Latch()
         self._is_waiting = False
 
@@ -54,6 +56,8 @@ class Inbox:
         self.found.append(found)
         if self._is_waiting:
             self._more.set()
+        if self.on_put is not None:
+            self.on_put()
 
     def wait(self, seconds: float | None) -> bool:
         """Wait until there is something, at most so long. Returns whether there is."""
@@ -137,7 +141,8 @@ class Mapping:
         self._next = 0  # the job whose results come next, if ordered
         self._read_ahead = 0  # items whose results were not returned
         self._open: dict[int, Piece] = {}
-        self._inbox = Inbox()
+        self.inbox = Inbox()
+        self._broken: BaseException | None = None  # what the input has raised; what was read comes before
         self._early: dict[int, Found] = {}  # not their turn yet, by job
         self._values: deque[tuple[bool, Any]] = deque()  # whether it is a value, and that; or an exception
         self._is_over = False
@@ -169,20 +174,32 @@ class Mapping:
             if self._is_over:
                 raise StopIteration
             try:
-                self._feed()
+                self._try_feed()
                 if self._take():
                     continue
-                if self._is_read and not self._open and not self._early:
-                    self.close()
-                    raise StopIteration
-                self._wait()
-            except StopIteration:
-                raise
-            except BaseException:  # Ctrl-C, the time is over, or the input has raised: nothing more comes
+                if not self._is_read or self._open or self._early:
+                    self._wait()
+                    continue
+            except BaseException:  # Ctrl-C, or the time is over: nothing more comes
                 self.close()
                 raise
+            self.close()
+            failure, self._broken = self._broken, None
+            if failure is None:
+                raise StopIteration
+            raise failure
 
     # Jobs
+
+    def _try_feed(self) -> None:
+        """Make and send jobs. What the input raises is raised when the results before it were returned."""
+        try:
+            self._feed()
+        except BaseException as exc:
+            if interrupts_main(exc):
+                raise
+            self._broken = exc
+            self._is_read = True
 
     def _feed(self) -> None:
         """Make and send as many jobs as there is room for. They are written together, but the first."""
@@ -210,7 +227,7 @@ class Mapping:
         if not items:
             return False
         work = self._make(items)
-        piece = Piece(self._inbox, self._made, len(items))
+        piece = Piece(self.inbox, self._made, len(items))
         self._open[piece.index] = piece
         self._made += 1
         self._read_ahead += len(items)
@@ -219,8 +236,8 @@ class Mapping:
 
     def _take(self) -> bool:
         """Open what has come and whose turn it is. Returns whether there is anything to return."""
-        while self._inbox.found:
-            found = self._inbox.found.popleft()
+        while self.inbox.found:
+            found = self.inbox.found.popleft()
             piece = found[0]
             if self._open.pop(piece.index, None) is None:
                 continue
@@ -280,7 +297,7 @@ class Mapping:
         """Wait for another answer. Raises RequestTimeout when the time is over."""
         if self._asking.node.dispatcher.runs_here() or threading.get_ident() in library_threads:
             raise WouldDeadlock("a map waits for its jobs, and no answer is delivered while a listener runs")
-        if not self._inbox.wait(self._deadline.left()):
+        if not self.inbox.wait(self._deadline.left()):
             raise RequestTimeout(self._describe, "", self._timeout or 0.0)
 
     # The end

@@ -199,6 +199,7 @@ class Pool(Executor):
         retries = retries_of(retry)
 
         def make(items: list[tuple[Any, ...]]) -> Work:
+            self._check()
             args = (many, items) if is_chunked else (sent.key, *items[0])
             payload, length = _encoded(args, _NO_KWARGS)
             work = Work(self._event, payload, length + NUMBERS_BYTES, retries=retries)
@@ -227,12 +228,15 @@ class Pool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs; end the workers when all are done. May be called again.
 
-        With ``cancel_futures`` jobs that have not begun are cancelled. Blocks until the workers have ended,
-        unless ``wait`` is false, or in a listener.
+        A map that has not read all of its input reads no more: its iterator gives what was begun, and then
+        raises RuntimeError. With ``cancel_futures`` jobs that have not begun are cancelled. Blocks until the
+        workers have ended, unless ``wait`` is false, or in a listener.
         """
         with self._node.lock:
             self._is_shut = True
             answers = list(self._answers)
+            for mapping in list(self._mappings):
+                mapping.inbox.on_put = self._stop_if_done
         if cancel_futures:
             for answer in answers:
                 answer.cancel()
@@ -282,8 +286,9 @@ class Pool(Executor):
     def _stop_if_done(self) -> None:
         """End the workers if there is nothing to do any more, and nothing will come."""
         with self._node.lock:
-            is_open = any(not mapping.is_over for mapping in list(self._mappings))
-            if not self._is_shut or self._answers or is_open or self._are_stopped:
+            if not self._is_shut or self._answers or self._are_stopped:
+                return
+            if any(asked.event == self._event for _, _, asked in self._asking.requests.each() if asked.back):
                 return
             self._are_stopped = True
         for worker in self._workers:
