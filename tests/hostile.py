@@ -78,10 +78,12 @@ def records_of_all_kinds():
                 [(1, 0, 5), bytes(16) + b"a pickle", (2, 3, "5", "", None, True)], ["x", "y", "x"], kind=11
             )
         ],
-        [(36, "event", 3)],
-        [(36, "event", 0), (37, (1 << 62, 1))],
+        [message([(1, 0, "x"), (2, -5, None)], kind=12)],
+        [(36, "event", 3, 8)],
+        [(36, "event", 0, 0), (37, (1 << 62, 1))],
         [(37, tuple(range(1, 1025)))],
         [(38, ("4711", "1")), (18, ("4711", "1"))],
+        [(39, "event", (1 << 62, 1))],
         [[28, 3, (1, 2, 3, 4)], message([(1, 2)]), [16, "event", False], (18, ("1",)), message([(1,)] * 600)],
     ]
 
@@ -219,8 +221,10 @@ ATTACKS = {
         to=b"X\x01\0\0\0a" + NESTED + b"\x86", payloads=b"]K\1K\0\x86a", kind=b"K\x08"
     ),
     "an answer of a million levels": in_message(payloads=b"]K\1K\0" + NESTED + b"\x87a", kind=b"K\x0b"),
-    "answerers of a million levels": framed(b"K\x24X\x01\0\0\0a" + NESTED + b"\x87"),
+    "answerers of a million levels": framed(b"(K\x24X\x01\0\0\0a" + NESTED + b"K\1t"),
+    "capacity of a million levels": framed(b"(K\x24X\x01\0\0\0aK\1" + NESTED + b"t"),
     "cancelled requests of a million levels": framed(b"K\x25" + NESTED + b"\x86"),
+    "requests taken back of a million levels": framed(b"K\x27X\x01\0\0\0a" + NESTED + b"\x87"),
     # B4: a large index of the memo
     "LONG_BINPUT": framed(b"Nr" + HUGE + b"\x85"),
     "LONG_BINPUT in a payload": in_message(payloads=b"](" + b"N\x85" * 300 + b"Nr" + HUGE + b"\x85e"),

@@ -55,7 +55,7 @@ def test_one_function_answers_an_event(places):
     with pytest.raises(ValueError, match="'x' are answered here already"):
         place.answer("x", lambda message: 2)
     assert place.ask(["top"], "x") == 1
-    assert (place.asks.answering.events(), place.asks.answering.answers("x")) == (["x"], True)
+    assert (place.asks.answering.events(), place.asks.answering.answers("x")) == ([("x", 1)], True)
     assert place.asks.answering.remove("x") is True
     assert place.asks.answering.remove("x") is False
     place.answer("x", lambda message: 3)

@@ -830,6 +830,7 @@ def test_what_became_of_requests_is_counted(pair):
         "late": 0,
         "open": 0,
         "carriedOut": 0,
+        "retried": 0,
     }
     assert child.asks.stats()["carriedOut"] == 1
 

@@ -29,9 +29,8 @@ def two(places, raw):
     for child in children:
         heard = threading.Event()
         place.on(f"settled {child.pid}", lambda message, heard=heard: heard.set())
-        child.send(
-            (ONLINE, (child.pid,)), (ANSWERS, "x", 1, 1), (1, (child.pid,), f"settled {child.pid}", None, [()])
-        )
+        child.send((ONLINE, (child.pid,)), (ANSWERS, "x", 1, 1))
+        child.send((1, (child.pid,), f"settled {child.pid}", None, [()]))
         assert heard.wait(CEILING)
     return place, *children
 

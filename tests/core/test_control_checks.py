@@ -24,6 +24,7 @@ from ipevents._core.messages import (
     RETURNED,
     RUNS,
     STOP,
+    TAKE_BACK,
     control,
 )
 from ipevents._exceptions import Forged, ProtocolError
@@ -92,6 +93,16 @@ def test_requests_are_cancelled_over_a_control_channel_from_both_sides(is_parent
     for ids in [(), [1], (-1,), (True,), ("1",), (1 << 64,), tuple(range(MAX_IDS + 1)), None]:
         with pytest.raises(ProtocolError):
             check_channel((CANCEL, ids), is_parent=is_parent)
+
+
+def test_only_a_parent_takes_requests_back_over_a_link_or_a_control_channel():
+    record = (TAKE_BACK, "x", (1, 2))
+    assert check_channel(record, is_parent=True) == {"event": "x", "ids": (1, 2)}
+    assert check_control(record, is_parent=True, is_public=True) == {"event": "x", "ids": (1, 2)}
+    with pytest.raises(ProtocolError, match="no place"):
+        check_channel(record, is_parent=False)
+    with pytest.raises(Forged):
+        check_control(record, is_parent=False, is_public=True)
 
 
 @pytest.mark.parametrize("is_parent", [True, False])

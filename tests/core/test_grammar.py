@@ -61,9 +61,10 @@ CONTROLS = st.one_of(
     st.tuples(st.just(24), TEXTS, st.booleans()),
     st.tuples(st.just(28), NUMBERS, st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS)).map(list),
     st.just((30,)),
-    st.tuples(st.just(36), TEXTS, NUMBERS),
+    st.tuples(st.just(36), TEXTS, NUMBERS, NUMBERS),
     st.tuples(st.just(37), st.lists(NUMBERS, min_size=1, max_size=9).map(tuple)),
     st.tuples(st.just(38), PATHS),
+    st.tuples(st.just(39), TEXTS, st.lists(NUMBERS, min_size=1, max_size=9).map(tuple)),
 )
 
 
@@ -79,7 +80,7 @@ def test_a_record_of_each_kind_arrives_as_it_is(records):
 
 def test_there_is_such_a_record_for_each_kind():
     kinds = {record[0] for records in hostile.records_of_all_kinds() for record in records}
-    assert kinds >= {*CONTROL_ITEMS, 1, 7, 8, 9, 10, 11, 23}
+    assert kinds >= {*CONTROL_ITEMS, 1, 7, 8, 9, 10, 11, 12, 23}
 
 
 @pytest.mark.parametrize("frame", HONEST, ids=range(len(HONEST)))

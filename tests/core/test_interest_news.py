@@ -29,29 +29,32 @@ def test_what_is_told_anew_is_what_holds_when_it_is_told():
     news, names = InterestNews(), ["x"]
     news.change("x", True)
     news.anew(
-        lambda: [control(INTERESTS, events=tuple(names)), control(ANSWERS, event=names[0], answerers=2)]
+        lambda: [
+            control(INTERESTS, events=tuple(names)),
+            control(ANSWERS, event=names[0], answerers=2, capacity=2),
+        ]
     )
     names.append("y")
     news.change("y", True)
-    news.answers("y", 1)
+    news.answers("y", 1, 1)
     assert not news.is_empty
     assert news.records() == [(INTERESTS, ("x", "y")), (ANSWERS, "x", 2, 2)]
 
 
 def test_only_the_last_number_of_those_that_answer_is_told():
     news = InterestNews()
-    news.answers("x", 1)
+    news.answers("x", 1, 1)
     assert not news.is_empty
     assert news.records() == [(ANSWERS, "x", 1, 1)]
-    news.answers("x", 2)
-    news.answers("y", 1)
-    news.answers("x", 0)
+    news.answers("x", 2, 5)
+    news.answers("y", 1, 1)
+    news.answers("x", 0, 0)
     assert news.records() == [(ANSWERS, "x", 0, 0), (ANSWERS, "y", 1, 1)]
 
 
 def test_numbers_of_those_that_answer_are_told_after_the_interest():
     news = InterestNews()
-    news.answers("x", 1)
+    news.answers("x", 1, 1)
     news.change("x", True)
     news.change("y", False)
     assert news.records() == [(INTEREST, "y", False), (INTEREST, "x", True), (ANSWERS, "x", 1, 1)]
@@ -59,7 +62,7 @@ def test_numbers_of_those_that_answer_are_told_after_the_interest():
 
 def test_what_is_told_anew_holds_the_numbers_as_well():
     news = InterestNews()
-    news.answers("x", 1)
+    news.answers("x", 1, 1)
     news.anew(lambda: [control(EVERYTHING)])
     assert news.records() == [(EVERYTHING,)]
 

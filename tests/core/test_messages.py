@@ -21,6 +21,7 @@ from ipevents._core.messages import (
     OFFLINE,
     REQUEST,
     REQUEST_ALL,
+    REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     SEND_TO,
     TO_CHILD,
@@ -119,7 +120,7 @@ def test_a_received_record_of_each_kind_passes(kind):
     [
         (0, "hello", None),
         (-1, "hello", None),
-        (12, "hello", None),
+        (13, "hello", None),
         (OFFLINE, "hello", None),
         (True, "hello", None),
         (1.0, "hello", None),
@@ -142,6 +143,7 @@ def test_a_received_record_of_each_kind_passes(kind):
         (REQUEST_GRAND_MASTER, "hello", ("a", ("b",))),
         (REQUEST_ALL, "hello", ("a", ("b",))),
         (ANSWER, "hello", ("a", ("b",))),
+        (REQUEST_ANY, "hello", ("a", ("b",))),
         (SEND_TO, "hello", ()),
         (SEND_TO, "hello", ("a",)),
         (SEND_TO, "hello", ("a", ())),
@@ -328,7 +330,7 @@ KINDS = {
 
 
 def test_no_two_kinds_of_records_share_a_number():
-    assert len(KINDS) == len(set(KINDS.values())) == 34
+    assert len(KINDS) == len(set(KINDS.values())) == 36
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -340,7 +342,7 @@ def test_a_record_is_a_message_if_its_kind_has_a_name_for_users(name):
 
 
 def test_the_kinds_of_events_come_first_and_those_of_requests_and_answers_next():
-    requests = {REQUEST, REQUEST_GRAND_MASTER, REQUEST_ALL, ANSWER}
+    requests = {REQUEST, REQUEST_GRAND_MASTER, REQUEST_ALL, ANSWER, REQUEST_ANY}
     assert {kind for kind in TYPE_NAMES if kind > LAST_EVENT} == requests
     assert max(TYPE_NAMES) == LAST_MESSAGE
 

@@ -28,8 +28,8 @@ AWAY = Report("the server parent is away", None, connected=False)
 
 def middle(up: Up = Up.OPEN) -> Router:
     router = middle_of(Router("me"), up)
-    router.peer_answers("a link", "x", 1)
-    router.peer_answers("deaf link", "x", 2)
+    router.peer_answers("a link", "x", 1, 1)
+    router.peer_answers("deaf link", "x", 2, 2)
     return router
 
 
@@ -151,22 +151,22 @@ def test_a_request_to_all_goes_down_where_it_is_answered_and_not_where_the_event
     assert router.plan_here(REQUEST_ALL, "y").forward == ("new link",)
     router.online("new link", ("new",))
     assert router.plan_here(REQUEST_ALL, "y").forward == ()
-    router.peer_answers("b link", "y", 1)
+    router.peer_answers("b link", "y", 1, 1)
     assert router.plan_here(REQUEST_ALL, "y").forward == ("b link",)
 
 
 def test_of_more_events_than_are_kept_the_further_ones_are_answered_and_not_counted(monkeypatch):
     monkeypatch.setattr(topology, "MAX_INTEREST", 2)
     router = middle(Up.NONE)
-    router.peer_answers("b link", "y", 1)
-    router.peer_answers("b link", "z", 1)
+    router.peer_answers("b link", "y", 1, 1)
+    router.peer_answers("b link", "z", 1, 1)
 
-    assert router.peer_answers("b link", "too many", 1) == Change()
+    assert router.peer_answers("b link", "too many", 1, 1) == Change()
     assert router.answerers_below("too many") == 0
-    router.peer_answers("b link", "z", 3)
+    router.peer_answers("b link", "z", 3, 3)
     assert router.answerers_below("z") == 3
-    router.peer_answers("b link", "y", 0)
-    router.peer_answers("b link", "one more", 1)
+    router.peer_answers("b link", "y", 0, 0)
+    router.peer_answers("b link", "one more", 1, 1)
     assert router.answerers_below("one more") == 1
 
 
@@ -187,9 +187,9 @@ CHANGES = {
     "a child wants more": lambda router: router.peer_interest("deaf link", "x", True),
     "a child wants less": lambda router: router.peer_interest("a link", "x", False),
     "a child wants something else": lambda router: router.peer_interests("a link", ("z",)),
-    "a child answers": lambda router: router.peer_answers("b link", "x", 1),
-    "a child answers no more": lambda router: router.peer_answers("a link", "x", 0),
-    "this process answers": lambda router: router.own_answers("x", True),
+    "a child answers": lambda router: router.peer_answers("b link", "x", 1, 1),
+    "a child answers no more": lambda router: router.peer_answers("a link", "x", 0, 0),
+    "this process answers": lambda router: router.own_answers("x", 1),
     "the server goes": lambda router: router.set_up(Up.AWAY),
     "this process has another name": lambda router: router.rename("new"),
 }

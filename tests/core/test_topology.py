@@ -408,26 +408,27 @@ def test_the_parent_has_a_name_only_while_it_is_there():
 
 def test_those_that_answer_are_counted_below_without_this_process():
     topology = middle()
-    assert topology.own_answers("x", True) == Change(answers=(("x", 1),))
-    assert topology.peer_answers("a link", "x", 2) == Change(answers=(("x", 3),))
+    assert topology.own_answers("x", 4) == Change(answers=(("x", 1, 4),))
+    assert topology.peer_answers("a link", "x", 2, 5) == Change(answers=(("x", 3, 9),))
     assert topology.answerers_below("x") == 2
-    assert topology.own_answers("x", True) == Change()
-    assert topology.own_answered(["y"]) == Change(answers=(("x", 2), ("y", 1)))
+    assert topology.own_answers("x", 4) == Change()
+    assert topology.own_answers("x", 3) == Change(answers=(("x", 3, 8),))
+    assert topology.own_answered([("y", 2)]) == Change(answers=(("x", 2, 5), ("y", 1, 2)))
     assert (topology.answerers_below("x"), topology.answerers_below("y")) == (2, 0)
 
 
 def test_with_a_child_go_all_that_answered_there():
     topology = middle()
-    topology.peer_answers("a link", "x", 2)
-    topology.peer_answers("b link", "x", 1)
+    topology.peer_answers("a link", "x", 2, 2)
+    topology.peer_answers("b link", "x", 1, 4)
     _, change = topology.remove_child("a link")
-    assert change.answers == (("x", 1),)
+    assert change.answers == (("x", 1, 4),)
     assert topology.answerers_below("x") == 1
 
 
 def test_a_parent_has_no_say_in_how_many_answer_below():
     with pytest.raises(Forged):
-        middle().peer_answers("parent link", "x", 1)
+        middle().peer_answers("parent link", "x", 1, 1)
 
 
 def test_a_child_that_is_not_online_yet_gets_each_request_to_all():
@@ -436,5 +437,5 @@ def test_a_child_that_is_not_online_yet_gets_each_request_to_all():
     assert topology.answers("new link", "x")
     topology.online("new link", ("new",))
     assert not topology.answers("new link", "x")
-    topology.peer_answers("new link", "x", 1)
+    topology.peer_answers("new link", "x", 1, 1)
     assert topology.answers("new link", "x")

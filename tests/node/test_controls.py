@@ -37,6 +37,7 @@ from ipevents._core.messages import (
     REPORT,
     RESUMED,
     STOP,
+    TAKE_BACK,
     TO_CHILDS,
     TO_PARENTS,
 )
@@ -142,7 +143,7 @@ def test_interest_goes_up_when_it_begins_and_when_it_ends_and_not_in_between(rel
 
 def test_how_many_answer_goes_up_as_a_sum_whenever_it_changes(relay):
     with relay.node.lock:
-        relay.node.router.own_answers("x", True)
+        relay.node.router.own_answers("x", 1)
     take(relay, relay.child, (ANSWERS, "x", 2, 2))
     assert queued(relay, relay.parent) == [(ANSWERS, "x", 3, 3)]
     with relay.node.lock:
@@ -156,6 +157,8 @@ def test_how_many_answer_goes_up_as_a_sum_whenever_it_changes(relay):
 def test_more_answerers_than_there_can_be_are_refused(relay):
     take(relay, relay.child, (ANSWERS, "x", 1 << 20, 1 << 20))
     refuses(relay, relay.child, (ANSWERS, "x", (1 << 20) + 1, 1))
+    take(relay, relay.child, (ANSWERS, "x", 1, 1 << 30))
+    refuses(relay, relay.child, (ANSWERS, "x", 1, (1 << 30) + 1))
 
 
 def test_a_cancelled_request_that_is_not_here_is_remembered_until_it_comes(relay):
@@ -350,9 +353,14 @@ GOOD = {
     ACKNOWLEDGED: ("child", (0, (0, 0, 0, 0)), {"number": {"zero"}, "outcomes": set()}),
     RESUMED: ("child", (0, (0, 0, 0, 0)), {"number": set(), "outcomes": set()}),
     GOODBYE: ("child", (), {}),
-    ANSWERS: ("child", ("x", 1), {"event": {*TEXTS}, "answerers": {"zero", "one"}}),
+    ANSWERS: (
+        "child",
+        ("x", 1, 1),
+        {"event": {*TEXTS}, "answerers": {"zero", "one"}, "capacity": {"zero", "one"}},
+    ),
     CANCEL: ("child", ((1, 2),), {"ids": {"a tuple of a number"}}),
     QUIET: ("child", (("new", "child"),), {"path": set()}),
+    TAKE_BACK: ("parent", ("x", (1, 2)), {"event": {*TEXTS}, "ids": {"a tuple of a number"}}),
 }
 WRONG_ITEMS = [
     pytest.param(kind, name, wrong, id=f"{kind}-{name}-{wrong}")
@@ -375,6 +383,7 @@ def tables(place):
             router.interest.is_everything,
             router.answerers.sums(),
             list(place.node.asks.answering._early),
+            list(place.node.asks.answering._taken),
             {
                 link: (each.pid, each.online, each.below, each.next_quiet)
                 for link, each in router.neighbours.items()
@@ -441,7 +450,7 @@ def test_nobody_says_what_only_the_other_side_may_say(wired, kind):
     refuses(wired, wired.parent if sender == "child" else wired.child, (kind, *values))
 
 
-@pytest.mark.parametrize("kind", [12, 15, 16.0, float(ONLINE), 999, float("inf"), HUGE], ids=range(7))
+@pytest.mark.parametrize("kind", [13, 15, 16.0, float(ONLINE), 999, float("inf"), HUGE], ids=range(7))
 def test_a_kind_that_there_is_not_is_refused(wired, kind):
     refuses(wired, wired.child, (kind, ("new", "child")))
 

@@ -88,8 +88,8 @@ def test_of_more_events_than_the_parent_keeps_the_rest_is_not_told_and_the_link_
 
 def test_after_a_reconnect_a_parent_is_told_the_sums_of_all(relay):
     with relay.node.lock:
-        relay.node.router.peer_answers(relay.child, "x", 2)
-        relay.node.router.own_answers("y", True)
+        relay.node.router.peer_answers(relay.child, "x", 2, 2)
+        relay.node.router.own_answers("y", 1)
         relay.parent.outbox.clear()
         relay.node.presence._tell_interest()
     told = [tuple(record) for record in queued(relay, relay.parent)]
