@@ -18,6 +18,7 @@ from ._child import Child
 from ._core.callable_names import short_name
 from ._core.messages import (
     BROADCAST,
+    POOL_EVENT,
     REQUEST_ALL,
     REQUEST_ANY,
     REQUEST_GRAND_MASTER,
@@ -813,7 +814,7 @@ class Emitter:
         ``worker``; TypeError and ValueError for a wrong number.
         """
         # Late: a program without pools does without.
-        from ._ask.pool import EVENT, MOST_WORKERS, Pool
+        from ._ask.pool import MOST_WORKERS, Pool
         from ._lifecycle.staff import PoolStaff
 
         count = _count(workers, "workers", MOST_WORKERS) or _processors()
@@ -821,7 +822,7 @@ class Emitter:
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer is a function, not {shown(initializer)}")
         arguments, inherited = programs.arguments(initargs), Inheritance()
-        event = EVENT + os.urandom(8).hex()
+        event = POOL_EVENT + os.urandom(8).hex()
         given = (event, initializer, arguments, max_jobs, max_memory)
         program = programs.function(run_pool_worker, given, None, inherited, needs_main=True)
         staff = PoolStaff(self._life, program, inherited)

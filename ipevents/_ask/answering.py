@@ -47,18 +47,24 @@ _BATCH = 64  # requests between two looks at the clock
 class Answerer:
     """A function that answers one event, and its threads if it has any."""
 
-    __slots__ = ("function", "lane", "lanes", "plan")
+    __slots__ = ("bench", "function", "lane", "lanes", "plan")
 
     def __init__(self, function: Callable[..., Any], lane: int | None) -> None:
         self.function = function
         self.plan = Plan()  # of the answers, as long as this process has the same name
-        self.lanes: Lanes | Bench | None = None
+        self.lanes: Lanes | None = None
+        self.bench: Bench | None = None
         self.lane = lane  # in the shared page; None where that does not tell
 
     @property
     def capacity(self) -> int:
         """How many requests it works on at once."""
         return 1 if self.lanes is None else self.lanes.count
+
+    @property
+    def is_in_turn(self) -> bool:
+        """Whether it answers in the turn of a listener, and not in a thread of its own."""
+        return self.lanes is None and self.bench is None
 
 
 class Answering:
@@ -138,9 +144,8 @@ class Answering:
         node = self._node
         with node.lock:
             answerer = Answerer(self._not_here, self._lane_for(event, 1))
-            takes, begins = self._unqueued, partial(self._begins, answerer)
-            bench = Bench(node, self._sends, takes, begins)
-            answerer.lanes = bench
+            bench = Bench(node, self._sends, self._claims, partial(self._begins, answerer))
+            answerer.bench = bench
             self._answerers[event] = answerer
             node.presence.answers_changed(event, 1)
         return bench
@@ -152,12 +157,15 @@ class Answering:
         """Take no more jobs of a pool: this worker ends. What waits goes to another one."""
         with self._node.lock:
             self._node.presence.answers_changed(event, 0)
-        answerer = self._answerers.get(event)
-        if answerer is not None and answerer.lanes is not None:
-            for job in answerer.lanes.close():
-                if self._unqueued(job):
-                    self._say(job, LOST, self._stopped())
+        self._close_bench(self._answerers[event])
         self.remove(event)
+
+    def _close_bench(self, answerer: Answerer) -> None:
+        """Let another worker do the jobs that the main thread has not begun. Lock not held."""
+        if answerer.bench is not None:
+            for job in answerer.bench.close():
+                if self._claims(job):
+                    self._say(job, LOST, self._stopped())
 
     def remove(self, event: str) -> bool:
         """Answer requests of an event no more. Returns whether any was answered.
@@ -204,6 +212,17 @@ class Answering:
             self._unanswered(link, envelope, [number for number, _ in numbers], was_counted)
         elif envelope.kind == REQUEST_ALL and was_counted is False:  # only since the asker was told
             link.turn_out(0, len(messages))
+        elif answerer.bench is not None:
+            jobs = [
+                Job(link, number, deadline, envelope, payload)
+                for (number, deadline), payload in zip(numbers, messages, strict=True)
+            ]
+            link.delivered += len(messages)
+            self._waiting.update({(link, job.number): job for job in jobs})
+            if not answerer.bench.put_all(jobs):  # this worker ends
+                for job in jobs:
+                    if self._claims(job):
+                        self._say(job, LOST, self._stopped())
         elif answerer.lanes is not None:
             for (number, deadline), payload in zip(numbers, messages, strict=True):
                 self._queue(answerer.lanes, Job(link, number, deadline, envelope, payload))
@@ -339,7 +358,7 @@ class Answering:
         lock decides.
         """
         answerer = self._answerers.get(event)
-        has_lanes = answerer is not None and answerer.lanes is not None
+        has_lanes = answerer is not None and not answerer.is_in_turn
         reached = self._arrived if has_lanes else self._begun
         taken = self._taken.setdefault(link, set())
         found = []
@@ -485,7 +504,7 @@ class Answering:
 
     # Lanes
 
-    def _queue(self, lanes: Lanes | Bench, job: Job) -> None:
+    def _queue(self, lanes: Lanes, job: Job) -> None:
         """Queue a request for threads, or refuse it where too much waits."""
         size = size_of(job.payload)
         if self._queued + size > QUEUED_BYTES or lanes.waiting() >= MAX_OPEN:
@@ -514,6 +533,10 @@ class Answering:
         """Note that a request does not wait any more. Returns False where it was cancelled meanwhile."""
         with self._node.lock:
             self._queued -= size_of(job.payload)
+        return self._claims(job)
+
+    def _claims(self, job: Job) -> bool:
+        """Return whether a request that waits is the caller's to answer: nobody else has taken it out."""
         return self._waiting.pop((job.link, job.number), None) is not None
 
     def _work(self, answerer: Answerer, job: Job) -> None:
@@ -601,6 +624,8 @@ class Answering:
                 if not self._unqueued(job):
                     continue
                 self._say(job, LOST, self._stopped())
+        for answerer in list(self._answerers.values()):
+            self._close_bench(answerer)
 
     def finish(self, deadline: Deadline) -> None:
         """Wait until the threads have ended, after ``begin_stop``."""
@@ -609,7 +634,7 @@ class Answering:
                 place = self._node.place()
                 log.warning("! an answer in %s does not return; its thread is left behind", place)
 
-    def _all_lanes(self) -> list[Lanes | Bench]:
+    def _all_lanes(self) -> list[Lanes]:
         return [answerer.lanes for answerer in list(self._answerers.values()) if answerer.lanes is not None]
 
     def renew(self) -> None:

@@ -192,6 +192,17 @@ class Asking:
             self.give_up(sink)
             raise
 
+    def put_all(self, event: str, pairs: list[tuple[Work, Sink]]) -> None:
+        """Send requests to any of one event, each with its sink, and write them. Raises as ``ask``.
+
+        What was sent before an error stays so; the caller gives it up.
+        """
+        self._check_stage()
+        if not self.sharing.ask_all(event, pairs):
+            for work, sink in pairs:
+                self._ask_any(work, sink, False)
+        self.sharing.write()
+
     def write(self) -> None:
         """Write what was put, unless that is done at the end of the listener that runs. Lock not held."""
         self.sharing.write()
@@ -301,6 +312,9 @@ class Asking:
 
     def _shares(self, link: Link, decision: Decision, messages: list[Payload]) -> bool:
         """Return whether requests to any were given to other processes; otherwise this one answers them."""
+        event = decision.envelope.event  # type: ignore[union-attr]  # they are for this process
+        if self.answering.answers(event) and not self.node.router.answerers_below(event):
+            return False  # looked at without the lock: those that come just now get the next one
         numbers = [(number, deadline and here(deadline)) for number, deadline in map(numbers_of, messages)]
         return self.sharing.arrive(link, decision, numbers, messages)
 

@@ -30,7 +30,6 @@ from .job import Job, Outcome, carry_out, of_value
 
 if TYPE_CHECKING:
     from .._node.node import Node
-    from .._platform.threads import Deadline
     from .sends import Sends
 
 MANY = b"*"  # before the key of a function that is called with each of several tuples of arguments
@@ -39,13 +38,11 @@ _WRITE_SECONDS = 0.001  # answers of jobs that take less are written together
 
 
 class Bench:
-    """The jobs of one worker of a pool. It has what Answering uses of ``Lanes``.
+    """The jobs of one worker of a pool.
 
     ``takes(job)`` says, once, whether a job is still to be done; ``begins(job)`` notes in the shared page
     that it begins.
     """
-
-    count = 1  # jobs at once
 
     def __init__(
         self,
@@ -68,34 +65,20 @@ class Bench:
         self._chunks: list[Chunk] = []  # what the job came to, if that is a chunk
         self.done = 0  # jobs
 
-    # As Lanes, in other threads
+    # In other threads
 
-    def waiting(self) -> int:
-        """Return how many jobs wait, and functions."""
-        return len(self._row)
-
-    def put(self, job: Job) -> tuple[bool, list[Job]]:
-        """Queue a job that stands in ``waiting``. Returns as ``Lanes.put``."""
-        if self._is_closed:
-            return False, []
-        self._row.append(job)
+    def put_all(self, jobs: list[Job]) -> bool:
+        """Queue jobs. Returns False after ``close``. In the reader of the link."""
+        self._row.extend(jobs)
         if self._is_idle:
             self._more.set()
-        return True, []
-
-    def drop(self, is_dropped: Callable[[Job], bool]) -> list[Job]:
-        """Return no job: they are all of the parent, without which this process ends."""
-        return []
+        return not self._is_closed  # looked at last: ``close`` takes what it finds
 
     def close(self) -> list[Job]:
-        """Begin nothing more. Returns the jobs that were not begun."""
+        """Begin nothing more. Returns the jobs that were not begun, and that perhaps others have taken."""
         self._is_closed = True
         self._more.set()
         return [job for job in list(self._row) if isinstance(job, Job)]
-
-    def join(self, deadline: Deadline) -> bool:
-        """Return that nothing is to be waited for: a stop waits for the main thread by itself."""
-        return True
 
     def receive(self, message: Message, key: bytes, code: bytes, *forget: bytes) -> None:
         """Queue a function. A listener, in the reader thread."""

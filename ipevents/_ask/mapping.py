@@ -23,13 +23,16 @@ from .._core.requests import VALUE
 from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock, shown
 from .._payload import forms, outcomes
 from .._payload.numbered import NUMBERS_BYTES
+from .._platform.clock import monotonic
 from .._platform.guards import foreign
 from .._platform.latches import Latch
 from .._platform.signal_exceptions import interrupts_main
 from .._platform.threads import Deadline, library_threads
 from .asking import Asking
+from .job import Sink
 from .outcome import Question, unanswered, value_of
 
+_SEND_SECONDS = 0.001  # for which jobs are made before they are sent
 _UNKNOWN = 64  # jobs at once where it is not known who answers: somewhere above
 
 Items = list[tuple[Any, ...]]
@@ -101,7 +104,8 @@ class Piece:
 class Mapping:
     """An iterator over the results of a function, or of requests, for each item of an input.
 
-    ``make(items)`` returns the work for some items. ``describe`` is what texts of errors call it. ``size`` is
+    ``make(items)`` returns the work for some items: requests of ``event``. ``check()`` raises why none may be
+    sent any more. ``describe`` is what texts of errors call it. ``size`` is
     how many items a job has, None for as many as ``chunks`` says; ``is_chunked`` whether a job returns the
     results of several. ``capacity()`` says how many jobs may be open. ``on_end()`` is called once, when
     nothing is open any more.
@@ -111,9 +115,11 @@ class Mapping:
         self,
         asking: Asking,
         items: Iterator[tuple[Any, ...]],
+        event: str,
         make: Callable[[Items], Work],
         describe: str,
         *,
+        check: Callable[[], None] = lambda: None,
         size: int | None,
         is_chunked: bool,
         chunks: Chunks,
@@ -125,7 +131,9 @@ class Mapping:
     ) -> None:
         self._asking = asking
         self._items = items
+        self._event = event
         self._make = make
+        self._check = check
         self._describe = describe
         self._size = size
         self._is_chunked = is_chunked
@@ -208,15 +216,25 @@ class Mapping:
         room = min(most - len(self._open), 2 * most + _UNKNOWN - len(self._open) - len(self._early))
         if room < max(1, most // 4) and self._open:
             return  # not one by one, each with a write of its own
+        if room > 0 and not self._is_read:
+            self._check()
+        pairs: list[tuple[Work, Sink]] = []
+        began = monotonic()
         try:
-            for _ in range(room):
-                if self._is_read or not self._send_next():
-                    return
-        finally:
-            self._asking.write()
+            while len(pairs) < room and not self._is_read and self._make_next(pairs):
+                if monotonic() - began > _SEND_SECONDS:  # the input takes its time
+                    self._send(pairs)
+                    pairs, room, began = [], room - len(pairs), monotonic()
+        finally:  # also what was read before the input has raised
+            self._send(pairs)
 
-    def _send_next(self) -> bool:
-        """Make and send one job. Returns whether that was possible."""
+    def _send(self, pairs: list[tuple[Work, Sink]]) -> None:
+        """Send jobs that were made."""
+        if pairs:
+            self._asking.put_all(self._event, pairs)
+
+    def _make_next(self, pairs: list[tuple[Work, Sink]]) -> bool:
+        """Make one job, and add it to those to be sent. Returns whether that was possible."""
         size = self._size or self._chunks.next_size()
         if self._buffersize is not None:
             size = min(size, self._buffersize - self._read_ahead)
@@ -231,7 +249,7 @@ class Mapping:
         self._open[piece.index] = piece
         self._made += 1
         self._read_ahead += len(items)
-        self._asking.put(work, piece, writes=False)
+        pairs.append((work, piece))
         return True
 
     def _take(self) -> bool:
@@ -354,6 +372,7 @@ def map_any(
     return Mapping(
         asking,
         zip(iterable, strict=False),
+        event,
         make,
         event,
         size=1,

@@ -38,7 +38,6 @@ from .functions import Functions, SentFunction
 from .mapping import Mapping, number_of_items
 from .target import Target, retries_of
 
-EVENT = "ipevents.pool."  # what the events of pools begin with
 MOST_WORKERS = 1000
 FAILED_STARTS = 3  # in a row, of all workers together, after which a pool has failed (README, Sharing work)
 
@@ -192,14 +191,12 @@ class Pool(Executor):
         size = number_of_items(chunksize, "chunksize")
         most = number_of_items(buffersize, "buffersize")
         sent = self._functions.of(fn)
-        self._check()
         shipment = Shipment(self._asking, self._crew, sent)
         is_chunked = size != 1
         many = MANY + sent.key
         retries = retries_of(retry)
 
         def make(items: list[tuple[Any, ...]]) -> Work:
-            self._check()
             args = (many, items) if is_chunked else (sent.key, *items[0])
             payload, length = _encoded(args, _NO_KWARGS)
             work = Work(self._event, payload, length + NUMBERS_BYTES, retries=retries)
@@ -209,8 +206,10 @@ class Pool(Executor):
         mapping = Mapping(
             self._asking,
             zip(*iterables, strict=False),
+            self._event,
             make,
             short_name(fn),
+            check=self._check,
             size=size,
             is_chunked=is_chunked,
             chunks=Chunks(self._count, _length(iterables)),
@@ -302,8 +301,8 @@ class Pool(Executor):
     def on_failure(self, error: IPEventsError) -> None:
         """Note that a worker has failed. In the supervisor's thread."""
         # One that is killed while it starts says nothing of the next one, unless there is an initializer.
-        was_started = isinstance(error, StartFailed) and error.exitcode is not None
-        if not isinstance(error, StartFailed | TargetFailed) or (was_started and not self._has_initializer):
+        was_killed = isinstance(error, StartFailed) and error.exitcode is not None and not error.traceback
+        if not isinstance(error, StartFailed | TargetFailed) or (was_killed and not self._has_initializer):
             return
         self._failures += 1
         if self._failures >= FAILED_STARTS:

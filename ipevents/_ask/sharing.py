@@ -118,6 +118,30 @@ class Sharing:
             self.write()
         return True
 
+    def ask_all(self, event: str, pairs: list[tuple[Work, Sink]]) -> bool:
+        """Take many requests of this process for one event, where somebody below answers. Lock not held.
+
+        Returns False, having done nothing, where that is not so, or too much waits. The caller calls
+        ``write``. Raises what is wrong with the stage.
+        """
+        node = self._node
+        with node.lock:
+            if node.stage is not Stage.OPEN:
+                raise node.stage_error()
+            crew = self._crew(event)
+            if not (crew.is_open or crew.is_answered()) or self._is_full(crew):
+                return False
+            for work, sink in pairs:
+                sink.work = work
+                given = Given(sink, work)
+                link: Any = None if crew.waiting else crew.choose()
+                if link is not None and self._fits(crew, link, work):
+                    self._give(crew, link, given)
+                else:
+                    self._keep(crew, given, first=False)
+            self._sends.asked += len(pairs)
+        return True
+
     def _ask_above(self, parent: Link, work: Work, sink: Sink) -> None:
         """Send a request of this process to its parent. Raises as ``Sends.put``. Lock not held."""
         request = Request(

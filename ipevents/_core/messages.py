@@ -136,6 +136,7 @@ Payload = Any  # tuple | bytes | list; see _payload/forms.py
 
 RESERVED_EVENTS = frozenset({"ready", "online", "offline", "parent", "stopping"})
 _NEVER_SENT = RESERVED_EVENTS | {"error"}
+POOL_EVENT = "ipevents.pool."  # what the event begins with to which a pool sends its jobs
 MAX_EVENT_BYTES = 256  # so that tables of names stay small
 MAX_ROUTE = 64  # also the greatest depth of a tree
 MAX_PATH = 2 * MAX_ROUTE  # up to the top and down again

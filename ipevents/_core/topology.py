@@ -13,7 +13,7 @@ from .._exceptions import Forged, ProtocolError, shown
 from .answerers import Answerers, Sums
 from .bounded import Bounded, size_of
 from .interest import Change, Interest
-from .messages import MAX_INTEREST, MAX_PATH, check_names, is_pids
+from .messages import MAX_INTEREST, MAX_PATH, POOL_EVENT, check_names, is_pids
 from .netmap import Netmap
 
 _PATHS_BYTES = 2 << 20  # of accepted paths that are kept for each link
@@ -131,7 +131,7 @@ class Topology:
         if self._links.get(neighbour.pid) == link:  # a newer link may have taken over this name and subtree
             del self._links[neighbour.pid]
             gone = self.netmap.remove((neighbour.pid,))
-        change = self.interest.forget(link)._replace(answers=self.answerers.forget(link))
+        change = self.interest.forget(link)._replace(answers=self._told(self.answerers.forget(link)))
         self.changed()
         return gone, change
 
@@ -442,12 +442,21 @@ class Topology:
         self._below(link)
         if self.answerers.size(link) >= MAX_INTEREST and not self.answerers.of(link, event):
             return Change()
-        return self._answers_changed(self.answerers.set(link, event, count, capacity))
+        return self._answers_changed(self._told(self.answerers.set(link, event, count, capacity)))
 
     def _answers_changed(self, sums: Sums) -> Change:
-        if sums:
-            self.changed()
+        self.changed()
         return Change(answers=sums)
+
+    def _told(self, sums: Sums) -> Sums:
+        """Return what of these the parent is told: of a pool only what this process does as its worker."""
+        return tuple(
+            [each for each in sums if not each[0].startswith(POOL_EVENT) or self.answerers.of(_HERE, each[0])]
+        )
+
+    def told_answers(self) -> Sums:
+        """Return all that a new parent is told of answers, here and below."""
+        return self._told(self.answerers.sums())
 
     def answerers_below(self, event: str) -> int:
         """Return how many processes below this one answer requests of an event."""

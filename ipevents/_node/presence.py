@@ -94,7 +94,7 @@ class Presence:
         names = interest.all()
         self._wants_everything = interest.is_everything or len(names) > MAX_INTEREST
         first = control(EVERYTHING) if self._wants_everything else control(INTERESTS, events=names)
-        sums = self._node.router.answerers.sums()[:MAX_INTEREST]
+        sums = self._node.router.told_answers()[:MAX_INTEREST]
         self._told_answers = {event for event, _, _ in sums}
         return [
             first,
