@@ -85,6 +85,7 @@ class Asking:
         self.sharing = Sharing(
             node, self.requests, self._sends, self.answering.answers, self.answering.passes
         )
+        self.sharing.answer_itself = self._answer_after_all
         self._serials = itertools.count(1)  # of own requests to this process itself
         self._count = {"answered": 0, "lost": 0, "late": 0}
 
@@ -388,7 +389,7 @@ class Asking:
             raise forged
 
     def _answer_after_all(self, sink: Sink) -> None:
-        """Answer a request to any here: the parent knows nobody else who does. In the reader of its link."""
+        """Answer a request to any here: nobody else does. In a reader, or the notices thread."""
         assert sink.work is not None
         try:
             self._answer_any(sink.work, sink)

@@ -334,7 +334,7 @@ class Pool(Executor):
     def __del__(self) -> None:
         if getattr(self, "_are_stopped", True) or self._node.notices is None:
             return
-        self._node.notices.put(partial(_stop, self._staff, self._workers))
+        self._node.notices.put(partial(_stop, self._asking, self._crew, self._staff, self._workers))
 
     def __repr__(self) -> str:
         state = "failed" if self._failed is not None else "shut down" if self._is_shut else "open"
@@ -347,8 +347,11 @@ def _encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Payload, in
     return pickle_call(args, kwargs, None, Names()) if size is None else (args, size)
 
 
-def _stop(staff: Staff, workers: list[Worker]) -> None:
+def _stop(asking: Asking, crew: Crew, staff: Staff, workers: list[Worker]) -> None:
     """End the workers of a pool that is gone. In the notices thread."""
+    with asking.node.lock:
+        crew.is_open = False
+        asking.sharing.crews.pop(crew.event, None)
     for worker in workers:
         staff.stop(worker)
 

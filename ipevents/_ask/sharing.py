@@ -51,6 +51,7 @@ from .sends import Request, Sends
 if TYPE_CHECKING:
     from .._core.decisions import Decision
 
+_MOST_GIVEN = 10_000  # times: somebody takes a request each time, and says that it has not begun with it
 IDLE_SECONDS = 0.002  # that a neighbour is idle until others give work back for it (README, Sharing work)
 
 
@@ -58,7 +59,7 @@ class Sharing:
     """The requests to any of one node.
 
     ``answers_itself(event)`` says whether this process does. ``is_any_coming()`` says whether a child is
-    about to be online, which may answer. ``passes(event, link, number)`` notes that a request goes on to a
+    about to be online, which may answer; ``answer_itself(sink)`` has this process answer its own request. ``passes(event, link, number)`` notes that a request goes on to a
     neighbour, and returns true where it was taken back before it came.
     """
 
@@ -76,6 +77,7 @@ class Sharing:
         self._answers_itself = answers_itself
         self._passes = passes
         self.is_any_coming: Callable[[], bool] = lambda: False
+        self.answer_itself: Callable[[Sink], None] = lambda sink: None
         self.crews: dict[str, Crew] = {}
         self._waiters: list[Latch] = []  # threads that wait for room
         self._last_plan = Plan()
@@ -302,6 +304,7 @@ class Sharing:
             return True
         given.reach = BEYOND
         given.is_taken_back = given.is_taken_above = given.is_cancelled = False
+        work.attempts += 1
         number = self._requests.add(parent, given)
         if not given.back_number:
             given.back.left, given.back.places = 1, ((parent, number),)
@@ -411,7 +414,9 @@ class Sharing:
                 return False
             self._requests.take(link, number)
             work.attempts -= 1
-            return self._place(given, first=True)
+            if not self._place(given, first=True):
+                self._refuse(given)
+            return True
         if status == NO_ANSWERER:
             is_final = crew is None or not crew.is_open
             excluded = (*work.excluded, link) if is_final else work.excluded
@@ -426,7 +431,7 @@ class Sharing:
     def _may_again(self, given: Given, begun: object) -> bool:
         """Return whether a request that was lost may be given to another process."""
         if begun is False:
-            return True
+            return given.work.attempts < _MOST_GIVEN
         if given.back_number or given.work.retries <= 0:
             return False
         given.work.retries -= 1
@@ -443,8 +448,13 @@ class Sharing:
         ):
             return False
         self._requests.take(link, number)
-        work.avoid += (link,)
+        self._avoid(work, link)
         return self._place(given, first=True)
+
+    def _avoid(self, work: Work, link: Link) -> None:
+        """Give a request to this neighbour again only if there is no other one."""
+        if link not in work.avoid:
+            work.avoid += (link,)
 
     def leaves(self, link: Link) -> None:
         """Give nothing more to a neighbour that is gone."""
@@ -459,7 +469,7 @@ class Sharing:
         given.work.lost = rest
         if not self._may_again(given, gone.begun):
             return False
-        given.work.avoid += (link,)
+        self._avoid(given.work, link)
         return self._place(given, first=True)
 
     def answered(self, crew: Crew, link: Link) -> None:
@@ -470,7 +480,10 @@ class Sharing:
     def _refuse(self, given: Given) -> None:
         """Answer a request with the reason why nobody answers it."""
         work = given.work
-        if work.lost is not None:
+        if not given.back_number and given.back is not None and self._answers_itself(work.event):
+            if self._node.notices is not None:
+                self._node.notices.put(partial(self.answer_itself, given.back))
+        elif work.lost is not None:
             self._say(given, LOST, work.lost)
         else:
             self._say(given, NO_ANSWERER, (self.why_nobody(work.event),))
