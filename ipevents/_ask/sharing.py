@@ -58,9 +58,10 @@ IDLE_SECONDS = 0.002  # that a neighbour is idle until others give work back for
 class Sharing:
     """The requests to any of one node.
 
-    ``answers_itself(event)`` says whether this process does. ``is_any_coming()`` says whether a child is
-    about to be online, which may answer; ``answer_itself(sink)`` has this process answer its own request. ``passes(event, link, number)`` notes that a request goes on to a
-    neighbour, and returns true where it was taken back before it came.
+    ``answers_itself(event)`` says whether this process does; ``answer_itself(sink)`` has it answer its own
+    request. ``is_any_coming()`` says whether a child is about to be online, which may answer.
+    ``passes(event, link, number)`` notes that a request goes on to a neighbour, and returns true where it was
+    taken back before it came.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from quiet import Owner, quiet_worker
+from scripts import wait_until
 
 from ipevents import Emitter, GaveUp, ProtocolError, StartFailed, TargetFailed
 from ipevents._core.child_states import Phase
@@ -191,7 +192,8 @@ def test_without_a_page_there_is_no_child(either, monkeypatch):
 
 
 def test_a_start_that_fails_keeps_no_page_and_no_descriptor(emitter, monkeypatch):
-    emitter.worker(signal.pause)
+    first = emitter.worker(signal.pause)
+    wait_until(lambda: first._state.link.connection is not None)  # its link opens no descriptor any more
     pages, create = [], module.SharedPage.create
 
     def noted():

@@ -20,7 +20,7 @@ from ipevents._core.addresses import Address
 from ipevents._core.handshake import Identity
 from ipevents._core.messages import ONLINE
 from ipevents._core.seal import Seals
-from ipevents._core.wire import decode, frame_header
+from ipevents._core.wire import decode, frame_header, is_large
 from ipevents._exceptions import ProtocolError
 from ipevents._transport.dial import dial
 from ipevents._transport.keys import CLIENT, derive
@@ -70,9 +70,11 @@ class Peer:
 def is_refused(frames):
     for frame in frames:
         try:
-            decode(frame)
+            records = decode(frame)
         except ProtocolError:
             return True
+        if records and is_large(records[0]):
+            return False  # what follows is read as its buffers
     return False
 
 
