@@ -3,9 +3,10 @@
 A function without threads runs as a listener does: in the reader thread of the link, on the floor, one at a
 time in a process. One with threads has lanes, see lanes.py.
 
-Locks: the state lock guards ``_answerers``, ``_early``, ``_absent``, ``_counted``, ``_queued`` and what has
-lanes in the page, where they change. ``_own`` and ``_waiting`` are dicts into which and out of which threads
-take entries in one step each; whoever takes one out has to see that it is answered, and nobody else does.
+Locks: the state lock guards ``_answerers``, ``_early``, ``_absent``, ``_counted``, ``_taken``, ``_late``,
+``_queued`` and what has lanes in the page, where they change. ``_begun`` is written by the reader thread of
+each link, see ``take_back``. ``_own`` and ``_waiting`` are dicts into which and out of which threads take
+entries in one step each; whoever takes one out has to see that it is answered, and nobody else does.
 """
 
 from __future__ import annotations

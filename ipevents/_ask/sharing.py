@@ -4,9 +4,12 @@ The lowest process that has answering neighbours below it chooses among them, se
 a request over: the books of the link that brought it say *delivered*, and it is sent anew. What waits is
 noted in ``Requests`` under its crew, in place of a link.
 
-Everything here is called with the state lock held, but ``arrive``, ``ask`` and ``_look``. Nothing blocks but
-``ask``, which waits for room where too much waits already. What is put here is written when the lock is
-released, or by the reader at the end of its frame.
+Everything here is called with the state lock held, but ``arrive``, ``ask``, ``_look`` and ``_fill_now``.
+Nothing blocks but ``ask``, which waits for room where too much waits already. What is put here is written
+when the lock is released, or by the reader at the end of its frame.
+
+Whatever makes room has what waits looked at again: an answer, a change of who answers, and where an outbox
+was full, a record that leaves it. So nothing waits that somebody could begin.
 """
 
 from __future__ import annotations
@@ -490,8 +493,7 @@ class Sharing:
 
     def left(self) -> None:
         """Give out what waits, after ``leaves`` and after ``lost`` for all that the neighbour had."""
-        if self.crews:
-            self.fill_all()
+        self.fill_all()
         self._leaving = None
 
     def lost(self, link: Link, gone: Gone, rest: tuple[Any, ...]) -> bool:

@@ -520,6 +520,57 @@ def test_what_waits_while_this_process_gets_another_name_still_arrives(top, work
     assert b.paths[b.number("three")] == ("a", "renamed")
 
 
+# While somebody is coming
+
+
+def test_while_a_child_is_about_to_be_there_a_request_waits_for_it(top, raw, worker):
+    top.asks.sharing.is_any_coming = lambda: True
+    pending = ask(top, 1, 2)
+    assert waiting(top) == 2
+    a = worker("a")
+    assert a.read() == [1, 2]
+    a.answer(1)
+    a.answer(2)
+    assert [each.result(CEILING) for each in pending] == [1, 2]
+    nothing_is_left(top)
+
+
+def test_when_nobody_is_coming_any_more_what_has_waited_ends(top, worker):
+    coming = [True]
+    top.asks.sharing.is_any_coming = lambda: coming[0]
+    asker = worker("asker")  # which answers, but not itself
+    asker.asks((21, 0, "one"))
+    b = worker("b", capacity=0)
+    b.asks((31, 0, "two"))
+    assert (asker.read(), waiting(top)) == (["two"], 1)
+    coming.clear()
+    coming.append(False)
+    with top.node.lock:
+        top.asks.child_settled()
+    assert asker.answered(1)[0][:2] == (21, NO_ANSWERER)
+    assert waiting(top) == 0
+    assert_balanced(top, asker, b)
+
+
+def test_what_waits_for_a_pool_waits_although_nobody_answers_and_does_not_go_up(top, above, worker):
+    with top.node.lock:
+        crew = top.asks.sharing._crew("x")
+        crew.is_open = True
+    pending = ask(top, 1, 2)
+    assert waiting(top) == 2
+    assert queued(top, above.link) == []
+    a = worker("a")
+    assert a.read() == [1, 2]
+    a.lost(1, False)
+    assert (a.read(), waiting(top)) == ([], 1)
+    a.dies(begun=2)
+    assert not pending[0].done()
+    assert type(error_of(pending[1])) is AnswererLost
+    again = worker("again")
+    assert again.read() == [1]
+    assert top.asks.sharing.crews == {"x": crew}
+
+
 # One that ends
 
 
