@@ -1180,6 +1180,54 @@ def test_what_is_gone_already_or_never_came_is_not_given_back_twice(top, above, 
     assert answers(above, 1) == [(13, VALUE, (3,))]
 
 
+class Held:
+    """An answering function that waits until it is let go."""
+
+    def __init__(self):
+        self.begun = queue.SimpleQueue()
+        self._may_end = threading.Semaphore(0)
+
+    def __call__(self, message, value):
+        self.begun.put(value)
+        assert self._may_end.acquire(timeout=CEILING)
+        return value
+
+    def let_go(self, count=1):
+        self._may_end.release(count)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_work_is_taken_back_through_a_process_between(places, threads):
+    top, left, right, leaf = (places(pid) for pid in ("top", "left", "right", "leaf"))
+    slow, fast = Held(), Held()
+    leaf.answer("x", slow, threads)
+    right.answer("x", fast)
+    join(top, left)
+    join(left, leaf)
+    settle(top, left, leaf)
+    join(top, right)
+    settle(top, right)
+    pending = ask(top, 1, 2, 3)
+    assert (slow.begun.get(timeout=CEILING), fast.begun.get(timeout=CEILING)) == (1, 2)
+    fast.let_go()
+    assert pending[1].result(CEILING) == 2
+    settle(top, left)
+    takes_back(top)
+    if threads:  # otherwise the reader of the leaf, which hears of that, is in the function
+        assert fast.begun.get(timeout=CEILING) == 3
+        fast.let_go()
+        assert pending[2].result(CEILING) == 3
+        assert pending[2].attempts == 1
+    slow.let_go(2)
+    fast.let_go(2)
+    assert [each.result(CEILING) for each in pending] == [1, 2, 3]
+    settle(top, left, leaf)
+    settle(top, right)
+    for place in (top, left, right, leaf):
+        nothing_is_left(place)
+        assert_balanced(place)
+
+
 # A stop
 
 
