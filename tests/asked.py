@@ -6,7 +6,7 @@ import threading
 
 from places import CEILING
 
-from ipevents._core.messages import ANSWER, REQUEST, REQUEST_ALL, REQUEST_GRAND_MASTER
+from ipevents._core.messages import ANSWER, REQUEST, REQUEST_ALL, REQUEST_ANY, REQUEST_GRAND_MASTER
 from ipevents._core.requests import VALUE
 from ipevents._payload.numbered import numbers_of
 
@@ -26,7 +26,7 @@ def answer(child, number, *args, status=VALUE, event="x", path=None):
 def asked(child):
     """The next request that comes to this socket: its number and deadline."""
     kind, payload = child.next_payload()
-    assert kind in (REQUEST, REQUEST_GRAND_MASTER, REQUEST_ALL)
+    assert kind in (REQUEST, REQUEST_GRAND_MASTER, REQUEST_ALL, REQUEST_ANY)
     return numbers_of(payload)
 
 

@@ -22,6 +22,7 @@ from ipevents._core.messages import (
     LAST_EVENT,
     LAST_MESSAGE,
     REQUEST_ALL,
+    REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     SEND_TO,
 )
@@ -117,6 +118,14 @@ class Place:
 
     def ask_all(self, event, *args, timeout=None):
         return gather(self.asks, Target(REQUEST_ALL), event, args, {}, timeout)
+
+    def ask_any(self, event, *args, timeout=None, retry=0, **kwargs):
+        target = Target(REQUEST_ANY, retries=retry)
+        return ask(self.asks, target, event, args, kwargs, timeout)
+
+    def ask_any_async(self, event, *args, timeout=None, retry=0, **kwargs):
+        target = Target(REQUEST_ANY, retries=retry)
+        return ask_async(self.asks, target, event, args, kwargs, timeout)
 
     def look_at_deadlines(self):
         """As the supervisor does when it wakes."""

@@ -168,7 +168,7 @@ class Answer(Future[Any]):
         """End the wait: the time is over. In the supervisor's thread."""
         if self._asking.give_up(self):
             self._is_late = True
-            self._fail(RequestTimeout(self._event, self.pid, self._timeout or 0.0))
+            self._fail(RequestTimeout(self._event, self.pid, self._timeout or 0.0, self.attempts))
 
     def _asked(self) -> Question:
         """Return what was asked, for the text of an error."""

@@ -3,9 +3,10 @@
 A function without threads runs as a listener does: in the reader thread of the link, on the floor, one at a
 time in a process. One with threads has lanes, see lanes.py.
 
-Locks: the state lock guards ``_answerers``, ``_early``, ``_absent``, ``_counted``, ``_queued`` and what has
-lanes in the page, where they change. ``_own`` and ``_waiting`` are dicts into which and out of which threads
-take entries in one step each; whoever takes one out has to see that it is answered, and nobody else does.
+Locks: the state lock guards ``_answerers``, ``_early``, ``_absent``, ``_counted``, ``_taken``, ``_late``,
+``_queued`` and what has lanes in the page, where they change. ``_begun`` is written by the reader thread of
+each link, see ``take_back``. ``_own`` and ``_waiting`` are dicts into which and out of which threads take
+entries in one step each; whoever takes one out has to see that it is answered, and nobody else does.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ class Answering:
         self._absent: set[Link] = set()  # their processes have ended; what they wrote is still read
         self._counted: set[tuple[Link, int]] = set()  # requests to all of which the asker was told to wait
         # By link: requests to any that were taken back before they were begun, and have not come to that yet;
-        # the last number that has come; the last that has begun in a listener's turn, or has passed.
+        # and the number of the last one that has: that was begun in a listener's turn, queued for threads,
+        # given to somebody else, or refused. Numbers of a link come to that in their order.
         self._taken: dict[Link, set[int]] = {}
-        self._arrived: dict[Link, int] = {}
         self._begun: dict[Link, int] = {}
+        self._late: dict[Job, None] = {}  # that are answered here although others had them, see answer_later
         self._own: dict[int, Sink] = {}  # requests of this process that its own threads are to answer
         self._waiting: dict[tuple[Link | None, int], Job] = {}  # for threads
         self._forgotten: set[str] = set()  # events of which the page does not tell what has begun
@@ -157,7 +159,9 @@ class Answering:
         """Take no more jobs of a pool: this worker ends. What waits goes to another one."""
         with self._node.lock:
             self._node.presence.answers_changed(event, 0)
-        self._close_bench(self._answerers[event])
+        answerer = self._answerers.get(event)
+        if answerer is not None:
+            self._close_bench(answerer)
         self.remove(event)
 
     def _close_bench(self, answerer: Answerer) -> None:
@@ -203,9 +207,9 @@ class Answering:
         event = envelope.event
         numbers = [(number, deadline and here(deadline)) for number, deadline in map(numbers_of, messages)]
         answerer = self._answerers.get(event)
-        if envelope.kind == REQUEST_ANY:
-            numbers, messages = self._without_taken(link, numbers, messages)
         was_counted = self._was_counted(link, numbers) if decision.goes_on else None
+        if envelope.kind == REQUEST_ANY and (answerer is None or not answerer.is_in_turn):
+            numbers, messages = self._without_taken(link, numbers, messages)
         if link.ended or self._node.dispatcher.ended:
             link.end_here("stopped", len(messages))
         elif answerer is None:
@@ -348,26 +352,54 @@ class Answering:
                 dispatcher.leave_to(outer)
                 raise
 
+    def answer_later(self, job: Job) -> None:
+        """Answer a request to any, which others had before, in the notices thread. Lock held.
+
+        Not in this thread, which has more to do than to wait for code of the user.
+        """
+        if job.sink is not None:
+            job.sink.left, job.sink.places = 1, ()
+            self._own[job.number] = job.sink
+        self._late[job] = None
+        self._node.events.notify(partial(self._answer_late, job))
+
+    def _answer_late(self, job: Job) -> None:
+        """Do that. In the notices thread."""
+        event, dispatcher = job.envelope.event, self._node.dispatcher
+        answerer = self._answerers.get(event)
+        try:
+            if answerer is None:
+                why = f"{event!r} is not answered any more by {self._node.place()}"
+                self._say(job, NO_ANSWERER, (why,))
+            elif answerer.lanes is not None:
+                self._queue(answerer.lanes, job)
+            else:
+                dispatcher.enter()
+                try:
+                    self._carry_out(job, answerer.function)
+                finally:
+                    dispatcher.leave()
+        finally:
+            with self._node.lock:
+                self._late.pop(job, None)
+
     # Requests to any that are taken back
 
     def take_back(self, link: Link, event: str, numbers: list[int]) -> list[int]:
         """Return those of these requests that are not begun, and never will be. State lock held.
 
-        Where a thread is about to begin one, it notes that first and then looks into ``_taken``; here it is
+        Where the reader is about to begin one, it notes that first and then looks into ``_taken``; here it is
         noted there first, and then looked at what has begun. So at least one of both sees the other, and the
-        lock decides.
+        lock decides. What waits for a thread is answered by whoever takes it out of ``_waiting``.
         """
-        answerer = self._answerers.get(event)
-        has_lanes = answerer is not None and not answerer.is_in_turn
-        reached = self._arrived if has_lanes else self._begun
         taken = self._taken.setdefault(link, set())
         found = []
         for number in numbers:
-            if has_lanes and self._waiting.pop((link, number), None) is not None:
+            if self._waiting.pop((link, number), None) is not None:
                 found.append(number)
                 continue
             taken.add(number)
-            if reached.get(link, 0) >= number or len(taken) > MAX_EARLY:
+            if self._begun.get(link, 0) >= number or len(taken) > MAX_EARLY:
                 taken.discard(number)
             else:
                 found.append(number)
@@ -394,7 +426,7 @@ class Answering:
         self, link: Link, numbers: list[tuple[int, int]], messages: list[Payload]
     ) -> tuple[list[tuple[int, int]], list[Payload]]:
         """Note that these requests to any have come, and return those that were not taken back before."""
-        self._arrived[link] = numbers[-1][0]  # first: see take_back
+        self._begun[link] = numbers[-1][0]  # first: see take_back
         if link not in self._taken:
             return numbers, messages
         with self._node.lock:
@@ -408,7 +440,7 @@ class Answering:
 
         To the parent it counts as begun: what becomes of it cannot be seen there.
         """
-        self._arrived[link] = self._begun[link] = number
+        self._begun[link] = number
         if self._forget_taken(link, number):
             return True
         page = self._page() if link is self._node.router.parent else None
@@ -517,8 +549,7 @@ class Answering:
         for each in refused:
             if self._unqueued(each):
                 self._say(each, REFUSED, ("no thread can be started for it",))
-        if not is_put:  # closed just now
-            self._unqueued(job)
+        if not is_put and self._unqueued(job):  # closed just now, and neither cancelled nor taken back
             answerer = self._answerers.get(job.envelope.event)
             if answerer is not None and answerer.lanes is lanes:
                 self._say(job, LOST, self._stopped())
@@ -580,12 +611,14 @@ class Answering:
         if not is_read:
             self._absent.add(link)
             return
-        for job in dropped:
+        late = [job for job in self._late if job.link is link]
+        for job in late:
+            job.is_cancelled = True  # also where it is queued for a thread just now
+        for job in (*dropped, *late):
             job.is_gone = True
         self._absent.discard(link)
         self._early.pop(link, None)
         self._taken.pop(link, None)
-        self._arrived.pop(link, None)
         self._begun.pop(link, None)
         self._counted = {key for key in self._counted if key[0] is not link}
 
@@ -644,7 +677,7 @@ class Answering:
                 count = answerer.lanes.count
                 self._answerers[event] = self._answerer(event, answerer.function, count, answerer.lane)
         self._early, self._absent, self._counted = {}, set(), set()
-        self._taken, self._arrived, self._begun = {}, {}, {}
+        self._taken, self._begun, self._late = {}, {}, {}
         self._own, self._waiting = {}, {}
         self._queued = 0
 

@@ -22,6 +22,7 @@ from .._core.messages import (
     REQUEST_ALL,
     REQUEST_ANY,
     REQUEST_GRAND_MASTER,
+    Envelope,
     Header,
     Payload,
     Record,
@@ -56,12 +57,13 @@ from .._exceptions import (
 )
 from .._links.link import Link
 from .._node.node import Node
+from .._node.planning import NoProcess
 from .._payload.forms import size_of
 from .._payload.numbered import NUMBERS_BYTES, numbered, numbers_of, without_numbers
 from .._platform.clock import monotonic
 from .answering import Answering, own_job
 from .deadlines import Deadlines, here, is_remote, there
-from .job import Sink, tell
+from .job import Job, Sink, tell
 from .sends import Request, Sends
 from .sharing import Sharing
 
@@ -83,9 +85,13 @@ class Asking:
         self._sends = Sends(node, self.requests)
         self.answering = Answering(node, self._sends, page)
         self.sharing = Sharing(
-            node, self.requests, self._sends, self.answering.answers, self.answering.passes
+            node,
+            self.requests,
+            self._sends,
+            self.answering.answers,
+            self.answering.passes,
+            self._answer_later,
         )
-        self.sharing.answer_itself = self._answer_after_all
         self._serials = itertools.count(1)  # of own requests to this process itself
         self._count = {"answered": 0, "lost": 0, "late": 0}
 
@@ -228,11 +234,10 @@ class Asking:
         try:
             if self.sharing.ask(work, sink, writes):
                 return
-        except SendError as exc:
-            if isinstance(exc, MessageTooLarge | OutboxFull):
-                raise
-            sink.failed(exc)  # the parent is gone just now
-            return
+        except (MessageTooLarge, OutboxFull):
+            raise
+        except (SendError, NoProcess):  # the parent is gone just now
+            pass
         self._answer_any(work, sink)
 
     def _answer_any(self, work: Work, sink: Sink) -> None:
@@ -325,7 +330,7 @@ class Asking:
         mine: list[tuple[Sink, int, Payload, bool]] = []
         others: dict[Link, list[Payload]] = {}
         sink: Any
-        late = count = again = 0
+        late = count = kept = 0
         pid, name = pids[0], link.given_name if len(pids) == 2 else ""
         with node.lock:
             if link not in node.router.neighbours:
@@ -337,11 +342,11 @@ class Asking:
             forged = None
             for payload in messages:
                 asked, is_last = None, True
-                if (
-                    crew is None and type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE
-                ):  # as most often
+                if type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE:  # as most often
                     asked = requests.get(payload[0])
                 if asked is not None and asked.left == 1 and not asked.back_number:
+                    if crew is not None and type(asked) is Given:
+                        crew.note(link, True, asked.is_taken_back)
                     status: int = VALUE
                     del requests[payload[0]]  # as answered() does, without a call
                 else:
@@ -349,7 +354,7 @@ class Asking:
                         number, status = numbers_of(payload)
                         given = requests.get(number)
                         if type(given) is Given and self.sharing.keeps(link, number, given, status, payload):
-                            again += 1
+                            kept += 1
                             continue
                         more = _more(payload) if status == SPLIT else 0
                         asked, is_last = self.requests.answered(link, number, status, more)
@@ -377,7 +382,7 @@ class Asking:
                 self.sharing.answered(crew, link)
             self._count["late"] += late
             self._count["answered"] += len(mine) + count
-        link.delivered += len(mine) + count + again
+        link.delivered += len(mine) + count + kept
         if late:
             link.turn_out(UNHEARD, late)
         for sink, status, payload, is_over in mine:
@@ -389,12 +394,34 @@ class Asking:
             raise forged
 
     def _answer_after_all(self, sink: Sink) -> None:
-        """Answer a request to any here: nobody else does. In a reader, or the notices thread."""
+        """Answer a request to any here: nobody else does. In the reader of the link to the parent."""
         assert sink.work is not None
+        with self.node.lock:
+            self._sends.asked -= 1  # it was counted when it was put
         try:
             self._answer_any(sink.work, sink)
         except IPEventsError as exc:  # a stop has begun
             tell(sink.failed, exc)
+
+    def _answer_later(self, given: Given) -> bool:
+        """Answer a request to any here after all, in the notices thread, if this process does. Lock held.
+
+        For one that those who had it, or were to get it, will not answer.
+        """
+        node, work = self.node, given.work
+        if node.notices is None or not self.answering.answers(work.event):
+            return False
+        if given.back_number:
+            assert work.header is not None
+            envelope = Envelope(REQUEST_ANY, work.header[1], work.event, node.reply, to=node.router.pid)
+            payload = numbered(given.back_number, work.deadline, work.payload)
+            job = Job(given.back, given.back_number, work.deadline, envelope, payload)
+        else:
+            number = next(self._serials)
+            job = own_job(node, REQUEST_ANY, number, work.event, work.payload, work.deadline, given.back)
+        work.attempts += 1
+        self.answering.answer_later(job)
+        return True
 
     def _pass_back(self, link: Link, back: Link, header: Header, event: str, payloads: list[Payload]) -> None:
         """Put answers for whoever has asked. Those that do not fit there become errors. State lock held."""
@@ -467,6 +494,8 @@ class Asking:
             return
         link.turn_out(UNREADABLE, 1)
         with self.node.lock:
+            if kind == REQUEST_ANY and self.answering.passes(event, link, number):
+                return  # taken back, and answered by that
             self._sends.put_small(link, event, [numbered(number, REFUSED, (text,))])
 
     # Ends
@@ -483,8 +512,8 @@ class Asking:
                 if not places:
                     self.answering.cancel_early(link, back_number)
 
-    def _send_cancel(self, link: Link, numbers: list[int]) -> None:
-        """Tell the neighbour that nobody waits for these answers, each once. State lock held.
+    def _send_cancel(self, link: Any, numbers: list[int]) -> None:
+        """Tell the neighbour, or a crew, that nobody waits for these answers, each once. State lock held.
 
         Over the control channel if there is one, which waits for no listener. A child that is about to be
         started again is told when it has one, see ``child_started``.
@@ -517,8 +546,8 @@ class Asking:
         if not node.dispatcher.runs_here():
             node.outgoing.write_dirty()
 
-    def answerers_changed(self, event: str) -> None:
-        """Give out what waits: more, or fewer, processes of a neighbour's subtree answer an event."""
+    def answerers_changed(self) -> None:
+        """Give out what waits: more, or fewer, processes of a neighbour's subtree answer requests now."""
         if self.sharing.crews:
             with self.node.lock:
                 self.sharing.fill_all()
@@ -585,8 +614,7 @@ class Asking:
             self.node.defer(self._tell_lost, link.name, link.given_name, mine)
         self._cancel_all(self.requests.asker_gone(link))
         self.answering.asker_gone(link, is_read=True)
-        if self.sharing.crews:
-            self.sharing.fill_all()
+        self.sharing.left()
 
     def _without_shared(self, link: Link, exitcode: int | None, all_gone: list[Gone]) -> list[Gone]:
         """Give requests to any to other processes. Returns those that are lost. State lock held."""
@@ -621,6 +649,8 @@ class Asking:
                 if asked.back is not None and not asked.back_number:
                     sinks[id(asked.back)] = asked.back
                     pairs.append((link, number))
+            for sink in sinks.values():
+                sink.left = 0  # first: what waits here is told nothing else
             self._cancel_all(pairs)
             for link, number in pairs:
                 asked_still = self.requests.get(link, number)

@@ -263,7 +263,7 @@ class Pool(Executor):
 
     def _capacity(self) -> int:
         """Return how many jobs of a map may be open: what the workers may have, and one more for each."""
-        members = list(self._crew.members.values())
+        members = [member for member in list(self._crew.members.values()) if member.capacity]
         return max(2 * self._count, sum(member.capacity + member.ahead + 1 for member in members))
 
     def _forget(self, answer: Any) -> None:

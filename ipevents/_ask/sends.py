@@ -91,6 +91,7 @@ class Request:
             self._work.attempts += 1
             given = Given(sink, self._work)
             given.reach = self._reach
+            self._work.attempts += 1
             number = self._requests.add(link, given)
         sink.left += 1
         sink.places += ((link, number),)

@@ -4,14 +4,17 @@ The lowest process that has answering neighbours below it chooses among them, se
 a request over: the books of the link that brought it say *delivered*, and it is sent anew. What waits is
 noted in ``Requests`` under its crew, in place of a link.
 
-Everything here is called with the state lock held, but ``arrive``, ``ask`` and ``_look``. Nothing blocks but
-``ask``, which waits for room where too much waits already. What is put here is written when the lock is
-released, or by the reader at the end of its frame.
+Everything here is called with the state lock held, but ``arrive``, ``ask``, ``_look`` and ``_fill_now``.
+Nothing blocks but ``ask``, which waits for room where too much waits already. What is put here is written
+when the lock is released, or by the reader at the end of its frame.
+
+Whatever makes room has what waits looked at again: an answer, a change of who answers, and where an outbox
+was full, a record that leaves it. So nothing waits that somebody could begin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,7 @@ from .._core.requests import (
     OVERDUE,
     RAISED,
     REFUSED,
+    SPLIT,
     VALUE,
     Given,
     Gone,
@@ -36,7 +40,7 @@ from .._core.requests import (
 )
 from .._core.state import Stage
 from .._core.topology import Up
-from .._exceptions import OutboxFull
+from .._exceptions import MessageTooLarge, OutboxFull, ProtocolError
 from .._links.link import Link
 from .._node.backpressure import LOOK_SECONDS
 from .._node.node import Node
@@ -51,17 +55,16 @@ from .sends import Request, Sends
 if TYPE_CHECKING:
     from .._core.decisions import Decision
 
-_MOST_GIVEN = 10_000  # times: somebody takes a request each time, and says that it has not begun with it
 IDLE_SECONDS = 0.002  # that a neighbour is idle until others give work back for it (README, Sharing work)
 
 
 class Sharing:
     """The requests to any of one node.
 
-    ``answers_itself(event)`` says whether this process does; ``answer_itself(sink)`` has it answer its own
-    request. ``is_any_coming()`` says whether a child is about to be online, which may answer.
-    ``passes(event, link, number)`` notes that a request goes on to a neighbour, and returns true where it was
-    taken back before it came.
+    ``answers_itself(event)`` says whether this process does. ``is_any_coming()`` says whether a child is
+    about to be online, which may answer. ``passes(event, link, number)`` notes that a request goes on to a
+    neighbour, and returns true where it was taken back before it came. ``answer_later(given)`` has this
+    process answer a request after all, in another thread; where it does not, it returns false.
     """
 
     def __init__(
@@ -71,16 +74,19 @@ class Sharing:
         sends: Sends,
         answers_itself: Callable[[str], bool],
         passes: Callable[[str, Link, int], bool],
+        answer_later: Callable[[Given], bool],
     ) -> None:
         self._node = node
         self._requests = requests
         self._sends = sends
         self._answers_itself = answers_itself
         self._passes = passes
+        self._answer_later = answer_later
         self.is_any_coming: Callable[[], bool] = lambda: False
-        self.answer_itself: Callable[[Sink], None] = lambda sink: None
         self.crews: dict[str, Crew] = {}
         self._waiters: list[Latch] = []  # threads that wait for room
+        self._full: set[Link] = set()  # that have work, and no room in their outboxes for what waits
+        self._leaving: Link | None = None  # the router may still have it as a neighbour, see ``leaves``
         self._last_plan = Plan()
         self.retried = 0  # requests that were given out again after they may have begun
 
@@ -91,7 +97,8 @@ class Sharing:
 
         Returns False where nobody else answers, so that this process is to answer it itself, or nobody does.
         Waits for room where too much waits; in a listener it does not. With ``writes`` false the caller calls
-        ``write`` soon. Raises what is wrong with the stage, MessageTooLarge, and OutboxFull.
+        ``write`` soon. Raises what is wrong with the stage, MessageTooLarge where all that answer take less,
+        and OutboxFull.
         """
         node = self._node
         waits = node.outgoing.patience() is Patience.APPLICATION
@@ -104,15 +111,18 @@ class Sharing:
                     break
                 if not waits:
                     raise OutboxFull(
-                        f"request {work.event!r} was not sent: {len(crew.waiting)} wait for any that "
+                        f"request {work.event!r} was not sent: {crew.count} wait for any that "
                         "answers, and a listener never waits"
                     )
                 self._wait_room()
             if self._goes_up(work, crew):
                 parent: Any = node.router.parent
+                self._forget(crew)
             elif self._place(Given(sink, work)):
                 self._sends.asked += 1
                 parent = None
+            elif work.too_large is not None and not self._answers_itself(work.event):
+                raise MessageTooLarge(work.too_large)
             else:
                 return False
         if parent is not None:
@@ -133,15 +143,16 @@ class Sharing:
                 raise node.stage_error()
             crew = self._crew(event)
             if not (crew.is_open or crew.is_answered()) or self._is_full(crew):
+                self._forget(crew)
                 return False
             for work, sink in pairs:
                 sink.work = work
                 given = Given(sink, work)
-                link: Any = None if crew.waiting else crew.choose()
-                if link is not None and self._fits(crew, link, work):
-                    self._give(crew, link, given)
-                else:
-                    self._keep(crew, given, first=False)
+                link: Any = None if crew.count else crew.choose()
+                if link is not None and self._fits(crew, link, work) and self._give(crew, link, given):
+                    continue
+                if not self._place(given):
+                    self._refuse(given)
             self._sends.asked += len(pairs)
         return True
 
@@ -181,12 +192,14 @@ class Sharing:
                 if self._passes(event, link, number):
                     continue
                 work = Work(event, without_numbers(payload), size_of(payload), deadline, header, link)
+                work.stays_below = link is node.router.parent
                 given = Given(link, work, number)
-                if self._is_full(crew):
+                if self._is_full(self._crew(event)):
                     self._say(given, REFUSED, (f"too much waits for any that answers {event!r}",))
                 elif not self._place(given):
                     self._refuse(given)
-            self._watch(crew)
+            self._watch(self._crew(event))
+            self._forget(self._crew(event))
         link.delivered += len(messages)
         return True
 
@@ -199,30 +212,50 @@ class Sharing:
             crew = self.crews[event] = Crew(event)
         router = self._node.router
         if crew.version != router.version:
-            crew.update(router.answering_links(event), router.version)
+            links = router.answering_links(event)
+            links.pop(self._leaving, None)
+            crew.update(links, router.version)
         return crew
 
-    def members(self, event: str) -> Collection[Hashable]:
-        """Return the links of the neighbours below that answer an event."""
-        return self._crew(event).members if event in self.crews else ()
+    def members(self, event: str) -> list[Hashable]:
+        """Return the links of the neighbours below that answer an event now."""
+        crew = self._crew(event) if event in self.crews else None
+        return [] if crew is None else [link for link, member in crew.members.items() if member.capacity]
 
     def _forget(self, crew: Crew) -> None:
         """Remove a crew that has neither members nor work."""
-        if not (crew.members or crew.waiting or crew.is_open):
-            self.crews.pop(crew.event, None)
+        if crew.members or crew.is_open or self._requests.count(crew):
+            return
+        self._requests.gone(crew)
+        if self.crews.get(crew.event) is crew:
+            del self.crews[crew.event]
 
     def _is_full(self, crew: Crew) -> bool:
         """Return whether no more may wait in a crew."""
-        return len(crew.waiting) >= MAX_OPEN or crew.bytes > OUTBOX_BYTES
+        return crew.count >= MAX_OPEN or crew.bytes > OUTBOX_BYTES
 
     def _goes_up(self, work: Work, crew: Crew) -> bool:
         """Return whether a request is one for the parent: nobody answers below."""
         router = self._node.router
         return (
-            not (crew.is_open or crew.is_answered(work.excluded))
+            not (work.stays_below or crew.is_open or crew.is_answered(work.excluded))
             and router.up is Up.OPEN
-            and router.parent not in work.excluded
+            and router.parent is not self._leaving
         )
+
+    def _is_for_anybody(self, given: Given) -> bool:
+        """Return whether there is anybody, or will be, to whom a request that is not new can be given."""
+        work = given.work
+        crew = self._crew(work.event)
+        found = (
+            crew.is_open
+            or crew.is_answered(work.excluded)
+            or self._goes_up(work, crew)
+            or self.is_any_coming()
+            or self._answers_itself(work.event)
+        )
+        self._forget(crew)
+        return found
 
     def _place(self, given: Given, *, first: bool = False) -> bool:
         """Give a request to a neighbour, or let it wait for one. Returns False where nobody will answer.
@@ -231,35 +264,64 @@ class Sharing:
         """
         work = given.work
         crew = self._crew(work.event)
+        # Where some that wait cannot go to each neighbour, there may be one with room that they cannot go to.
+        while first or crew.choosy or not crew.count:
+            link: Any = crew.choose(work.excluded, work.avoid)
+            if link is None or not self._fits(crew, link, work):
+                break
+            if self._give(crew, link, given):
+                return True
         if not (crew.is_open or crew.is_answered(work.excluded)):
+            if given.back_number and self._answer_later(given):  # nobody below does, so it is this one's turn
+                self._forget(crew)
+                return True
             if self._goes_up(work, crew):
+                self._forget(crew)
                 return self._put_above(given)
             if not self.is_any_coming():
                 self._forget(crew)
                 return False
-        if first or not crew.waiting:
-            link: Any = crew.choose(work.excluded, work.avoid)
-            if link is not None and self._fits(crew, link, work):
-                self._give(crew, link, given)
-                return True
         self._keep(crew, given, first=first)
         return True
 
     def _fits(self, crew: Crew, link: Link, work: Work) -> bool:
-        """Return whether the outbox of a neighbour has room; for one that has nothing to do it always has."""
-        return link.outbox.has_room(work.size) or not crew.members[link].has
+        """Return whether a neighbour has room for one more: in its outbox, and among what is open there.
 
-    def _give(self, crew: Crew, link: Link, given: Given) -> None:
-        """Give a request to a neighbour below."""
+        One that has nothing to do always has: no answer of it would have what waits looked at again.
+        """
+        if not crew.members[link].has:
+            return True
+        if not link.outbox.has_room(work.size):
+            if link not in self._full:
+                self._full.add(link)
+                link.call_on_room(partial(self._has_room, link))
+            return False
+        return not self._requests.is_full(link)
+
+    def _has_room(self, link: Link) -> None:
+        """Have what waits looked at again: something has left the outbox of a neighbour."""
+        self._full.discard(link)
+        self._node.timers.after(0.0, self, self._fill_now)
+
+    def _fill_now(self) -> None:
+        """Give out what waits. In the supervisor's thread."""
+        with self._node.lock:
+            self.fill_all()
+
+    def _give(self, crew: Crew, link: Link, given: Given) -> bool:
+        """Give a request to a neighbour below, or say that its time is over.
+
+        Returns False, having done neither, where it is larger than that takes: it is for the others then.
+        """
         node, work = self._node, given.work
         now = monotonic()
         if work.deadline and now * 1000 > work.deadline:
             self._say(given, OVERDUE, ())
-            return
-        if link.is_limited and work.size > link.limit:
-            why = f"it has {work.size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
-            self._say(given, REFUSED, (why,))
-            return
+            return True
+        if work.size > link.limit and link.is_limited:
+            work.too_large = _too_large(link, work)
+            work.excluded += (crew.members[link],)
+            return False
         neighbour = node.router.neighbours[link]
         given.reach = BEYOND if node.router.netmap.has_below((neighbour.pid,)) else NEXT
         given.is_taken_back = given.is_taken_above = given.is_cancelled = False
@@ -271,13 +333,17 @@ class Sharing:
         if work.code is not None:
             work.code.send(link)
         self._put(link, given, number)
+        return True
 
     def _put(self, link: Link, given: Given, number: int) -> None:
         """Put the record of a request, and have it written."""
         node, work = self._node, given.work
-        header = work.header or node.router.header(REQUEST_ANY)
-        if link is node.router.parent and not node.router.netmap.knows(header[1][:-1]):
-            header = node.router.header(REQUEST_ANY)  # its origin has ended; it is still asked for
+        router = node.router
+        header = work.header or router.header(REQUEST_ANY)
+        if header[1][-1] != router.pid:  # this process has got another name while it has waited
+            header = work.header = (REQUEST_ANY, (*header[1][:-1], router.pid), None)
+        if link is router.parent and not router.netmap.knows(header[1][:-1]):
+            header = router.header(REQUEST_ANY)  # its origin has ended; it is still asked for
         deadline = work.deadline and there(work.deadline, is_remote(link))
         payload = numbered(number, deadline, work.payload)
         if not link.outbox.offer(self._plan(header, work.event), payload, work.size):
@@ -300,13 +366,12 @@ class Sharing:
             self._say(given, REFUSED, (f"too much waits for {parent.title}",))
             return True
         if parent.is_limited and work.size > parent.limit:
-            why = f"it has {work.size} bytes, {parent.title} takes at most {parent.limit} (socket.maxMessage)"
-            self._say(given, REFUSED, (why,))
+            self._say(given, REFUSED, (_too_large(parent, work),))
             return True
         given.reach = BEYOND
         given.is_taken_back = given.is_taken_above = given.is_cancelled = False
-        work.attempts += 1
         number = self._requests.add(parent, given)
+        work.attempts += 1
         if not given.back_number:
             given.back.left, given.back.places = 1, ((parent, number),)
         self._put(parent, given, number)
@@ -322,8 +387,7 @@ class Sharing:
     def _keep(self, crew: Crew, given: Given, *, first: bool) -> None:
         """Let a request wait."""
         number = self._requests.add(crew, given)
-        (crew.waiting.appendleft if first else crew.waiting.append)(number)
-        crew.bytes += given.work.size
+        crew.keep(number, given.work, first=first)
         if not given.back_number:
             given.back.left, given.back.places = 1, ((crew, number),)
 
@@ -331,7 +395,7 @@ class Sharing:
         """Return a request that waits no more; None where it has been cancelled."""
         given: Given | None = self._requests.take(crew, number)  # type: ignore[assignment]  # see _keep
         if given is not None:
-            crew.bytes -= given.work.size
+            crew.release(given.work)
         if self._waiters:
             self._wake()
         return given
@@ -339,22 +403,21 @@ class Sharing:
     def drop(self, crew: Crew, number: int) -> None:
         """Remove a request that waits, because nobody waits for its answer or its asker takes it back."""
         given = self._release(crew, number)
-        if given is not None and given.back_number and given.back is not None:
+        if given is not None and given.back is not None and (given.back_number or given.back.left):
             self._say(given, CANCELLED, ())
-        if given is not None and len(crew.waiting) > 2 * self._requests.count(crew) + MAX_IDS:
+        if given is not None and len(crew.waiting) > 2 * crew.count + MAX_IDS:
             requests = self._requests.down[crew].requests  # numbers of requests that are gone pile up
             crew.waiting = type(crew.waiting)(each for each in crew.waiting if each in requests)
         self._forget(crew)
 
     def fill(self, crew: Crew) -> None:
         """Give what waits to those that have room now, or fail it where nobody will answer any more."""
-        if crew.waiting and not crew.is_open and not crew.is_answered():
+        if crew.is_hopeless():
             waiting, crew.waiting = crew.waiting, type(crew.waiting)()
             for number in waiting:
                 given = self._release(crew, number)
                 if given is not None and not self._place(given):
                     self._refuse(given)
-            return
         passed: list[int] = []  # over: those that can only go where no room is
         while crew.waiting and len(passed) < MAX_IDS:
             number = crew.waiting.popleft()
@@ -369,7 +432,8 @@ class Sharing:
                 continue
             given = self._release(crew, number)
             assert given is not None
-            self._give(crew, link, given)
+            if not self._give(crew, link, given) and not self._place(given, first=True):
+                self._refuse(given)
         crew.waiting.extendleft(reversed(passed))
         self._watch(crew)
         self._forget(crew)
@@ -378,7 +442,8 @@ class Sharing:
         """Do that for all events: who answers may have changed. It is written when the lock is released."""
         for crew in [self._crew(event) for event in list(self.crews)]:
             self.fill(crew)
-        self._node.defer(self._node.outgoing.write_dirty)
+        if self._node.outgoing.dirty:
+            self._node.defer(self._node.outgoing.write_dirty)
 
     def _wait_room(self) -> None:
         """Release the lock until something that waits has gone, or a moment has passed."""
@@ -404,8 +469,11 @@ class Sharing:
 
         Otherwise the answer is for its asker.
         """
+        if not VALUE <= status < SPLIT:
+            raise ProtocolError(f"an answer of the sort {status} to a request to any")
         work = given.work
         crew = self.crews.get(work.event)
+        member = None if crew is None else crew.members.get(link)
         if crew is not None:
             crew.note(link, status in (VALUE, RAISED), given.is_taken_back)
         if status in (VALUE, RAISED, OVERDUE) or given.back is None or given.is_cancelled:
@@ -413,54 +481,62 @@ class Sharing:
         if status == CANCELLED:
             if not given.is_taken_back or given.is_taken_above:
                 return False
-            self._requests.take(link, number)
             work.attempts -= 1
-            if not self._place(given, first=True):
-                self._refuse(given)
+            self._place_again(link, number, given)
             return True
-        if status == NO_ANSWERER:
-            is_final = crew is None or not crew.is_open
-            excluded = (*work.excluded, link) if is_final else work.excluded
-            return self._gives_again(link, number, given, excluded)
+        begun: object = False
         if status == LOST:
             rest = without_numbers(payload)
             begun = rest[3] if type(rest) is tuple and len(rest) == 4 else None
             work.lost = rest
-            return self._may_again(given, begun) and self._gives_again(link, number, given, work.excluded)
-        return False
+        if status not in (NO_ANSWERER, LOST) or not self._may_again(given, begun):
+            return False
+        _avoid(work, link)
+        if begun is False:  # it does not begin this one, now or later: nobody answers there, or it stops
+            if link is self._node.router.parent:
+                work.stays_below = True
+            else:
+                work.excluded += (member or link,)
+            if status == NO_ANSWERER and not given.back_number and self._answers_itself(work.event):
+                crew = self._crew(work.event)
+                if not (crew.is_open or crew.is_answered(work.excluded) or self._goes_up(work, crew)):
+                    self._forget(crew)
+                    return False  # the caller has it answered here, in this thread
+        if not self._is_for_anybody(given):
+            return False
+        self._count_retry(work, begun)
+        self._place_again(link, number, given)
+        return True
 
     def _may_again(self, given: Given, begun: object) -> bool:
         """Return whether a request that was lost may be given to another process."""
-        if begun is False:
-            return given.work.attempts < _MOST_GIVEN
-        if given.back_number or given.work.retries <= 0:
-            return False
-        given.work.retries -= 1
-        self.retried += 1
-        return True
+        return begun is False or (given.work.retries > 0 and not given.back_number)
 
-    def _gives_again(self, link: Link, number: int, given: Given, excluded: tuple[Any, ...]) -> bool:
-        """Give a request to another neighbour. Returns False, and it stays noted, where there is none."""
-        work = given.work
-        work.excluded = excluded
-        crew = self._crew(work.event)
-        if not (
-            crew.is_open or crew.is_answered(excluded) or self._goes_up(work, crew) or self.is_any_coming()
-        ):
-            return False
+    def _count_retry(self, work: Work, begun: object) -> None:
+        """Note that a request that was lost is given to another process."""
+        if begun is not False:
+            work.retries -= 1
+            self.retried += 1
+
+    def _place_again(self, link: Link, number: int, given: Given) -> None:
+        """Give a request that a neighbour had to another one, or say that nobody will answer it."""
         self._requests.take(link, number)
-        self._avoid(work, link)
-        return self._place(given, first=True)
-
-    def _avoid(self, work: Work, link: Link) -> None:
-        """Give a request to this neighbour again only if there is no other one."""
-        if link not in work.avoid:
-            work.avoid += (link,)
+        if not self._place(given, first=True):
+            self._refuse(given)
 
     def leaves(self, link: Link) -> None:
-        """Give nothing more to a neighbour that is gone."""
-        for crew in self.crews.values():
-            crew.left(link)
+        """Give nothing more to a neighbour that is gone. ``left`` is to be called with the lock still held.
+
+        The router may have it as a neighbour for a moment longer.
+        """
+        self._leaving = link
+        for event in list(self.crews):
+            self._crew(event).left(link)
+
+    def left(self) -> None:
+        """Give out what waits, after ``leaves`` and after ``lost`` for all that the neighbour had."""
+        self.fill_all()
+        self._leaving = None
 
     def lost(self, link: Link, gone: Gone, rest: tuple[Any, ...]) -> bool:
         """Return whether a request goes to somebody else, now that the process that had it is gone."""
@@ -470,8 +546,11 @@ class Sharing:
         given.work.lost = rest
         if not self._may_again(given, gone.begun):
             return False
-        self._avoid(given.work, link)
-        return self._place(given, first=True)
+        _avoid(given.work, link)
+        if not (self._place(given, first=True) or self._answer_later(given)):
+            return False
+        self._count_retry(given.work, gone.begun)
+        return True
 
     def answered(self, crew: Crew, link: Link) -> None:
         """Note that a neighbour has answered some requests, and give it more."""
@@ -479,13 +558,14 @@ class Sharing:
         self.fill(self._crew(crew.event))
 
     def _refuse(self, given: Given) -> None:
-        """Answer a request with the reason why nobody answers it."""
+        """Answer a request with the reason why nobody answers it, unless this process does."""
         work = given.work
-        if not given.back_number and given.back is not None and self._answers_itself(work.event):
-            if self._node.notices is not None:
-                self._node.notices.put(partial(self.answer_itself, given.back))
-        elif work.lost is not None:
+        if self._answer_later(given):
+            return
+        if work.lost is not None:
             self._say(given, LOST, work.lost)
+        elif work.too_large is not None:
+            self._say(given, REFUSED, (work.too_large,))
         else:
             self._say(given, NO_ANSWERER, (self.why_nobody(work.event),))
 
@@ -520,23 +600,33 @@ class Sharing:
         """Take work back from those that have it ahead, where others are idle. In the supervisor's thread."""
         with self._node.lock:
             crew.is_watched = False
-            links: Any = crew.takes_back()
+            wanted, links = crew.takes_back()
             for link, count in links:
-                self._take_back(crew, link, count)
+                wanted -= self._take_back(crew, link, min(wanted, count))
         self._node.outgoing.write_dirty()
 
-    def _take_back(self, crew: Crew, link: Link, count: int) -> None:
-        """Ask a neighbour for so many requests back: those that it was given last."""
+    def _take_back(self, crew: Crew, link: Any, count: int) -> int:
+        """Ask a neighbour for at most so many requests back, those that it was given last.
+
+        Returns how many these are: none of those that the idle ones could not get, and none of the first,
+        which it works on.
+        """
         down = self._requests.down.get(link)
+        member = crew.members[link]
+        ahead = member.has - member.capacity
         found: list[int] = []
         for number, asked in reversed(down.requests.items()) if down is not None else ():
-            if len(found) >= min(count, MAX_IDS):
+            if len(found) >= min(count, MAX_IDS) or ahead <= 0:
                 break
-            if type(asked) is Given and asked.work.event == crew.event and not _is_called_off(asked):
-                asked.is_taken_back = True
-                found.append(number)
+            if type(asked) is Given and asked.work.event == crew.event:
+                ahead -= 1
+                if not _is_called_off(asked) and crew.is_wanted(asked.work):
+                    asked.is_taken_back = True
+                    found.append(number)
         if found:
+            crew.takes(link, len(found))
             self.tell_taken_back(link, crew.event, found)
+        return len(found)
 
     def tell_taken_back(self, link: Link, event: str, numbers: list[int]) -> None:
         """Tell a neighbour below that these requests are taken back, past its link if it has a channel."""
@@ -561,15 +651,31 @@ class Sharing:
                 given: Any = self._requests.get(target, its_number)
                 if isinstance(target, Crew):
                     self.drop(target, its_number)
-                elif type(given) is Given and not _is_called_off(given):
-                    given.is_taken_back = given.is_taken_above = True
-                    self.tell_taken_back(target, event, [its_number])
+                elif type(given) is Given and not given.is_cancelled:
+                    given.is_taken_above = True
+                    if not given.is_taken_back:
+                        given.is_taken_back = True
+                        self._crew(given.work.event).takes(target, 1)
+                        self.tell_taken_back(target, event, [its_number])
         return unknown
 
     def renew(self) -> None:
         """Begin another life."""
         self.crews.clear()
+        self._full.clear()
+        self._leaving = None
         self._wake()
+
+
+def _avoid(work: Work, link: Link) -> None:
+    """Note that a request is not to be given to this link while there is another one."""
+    if link not in work.avoid:
+        work.avoid += (link,)
+
+
+def _too_large(link: Link, work: Work) -> str:
+    """Return why a neighbour does not take a request."""
+    return f"it has {work.size} bytes, {link.title} takes at most {link.limit} (socket.maxMessage)"
 
 
 def _is_called_off(given: Given) -> bool:

@@ -137,8 +137,11 @@ class Router(Topology):
         if kind == TO_CHILD or (kind in (REQUEST, REQUEST_ANY) and not isinstance(route[0], str)):
             child: Hashable = route[0]
             link = self._links.get(child) if isinstance(child, str) else child
-            known = link in self.neighbours
-            report = None if known else Report(f"{self.pid} has no child with the pid {child!r}")
+            report = None
+            if link not in self.neighbours:
+                report = Report(f"{self.pid} has no child with the pid {child!r}")
+            elif link is self.parent and self.up is not Up.OPEN:
+                report = self._away()
             to = None
         else:
             if route[-1] in self.names:
@@ -148,6 +151,10 @@ class Router(Topology):
         if report is not None:
             return Plan(report=report)
         return Plan(forward=(link,), header=self.header(kind, to), event=event, only=link)
+
+    def _away(self) -> Report:
+        """Return the report of what can only go to the server, which is away."""
+        return Report(f"the server {self.neighbours[self.parent].pid} is away", None, connected=False)
 
     def hop(self, route: tuple[str, ...]) -> tuple[Hashable | None, Report | None]:
         """Return the link to the next hop, ``route[-1]``, and None; or None and the report of why not."""
@@ -183,9 +190,7 @@ class Router(Topology):
             forward.append(self.parent)
         elif up and self.up is Up.AWAY:
             if kind in (TO_GRAND_MASTER, REQUEST_GRAND_MASTER):
-                report = Report(
-                    f"the server {self.neighbours[self.parent].pid} is away", None, connected=False
-                )
+                report = self._away()
             else:
                 lost_up = True
         if down:

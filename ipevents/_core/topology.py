@@ -238,6 +238,7 @@ class Topology:
         """
         neighbour = self.neighbours[link]
         neighbour.is_away = away
+        self.changed()  # who is away gets no request to any
         return [] if neighbour.is_parent else self.netmap.announced((neighbour.pid,))
 
     def announced(self) -> list[tuple[str, ...]]:

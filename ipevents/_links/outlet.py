@@ -30,6 +30,7 @@ import errno
 import socket
 from _thread import allocate_lock, get_ident
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from .._core.books import NONE, plus
@@ -74,6 +75,13 @@ _NOTHING: list[Any] = []  # never changed; a list, so that the types are plain
 # Plain names: to look a member up in its class would be the slowest step of a claim.
 _FREE, _CLAIMED, _WRITING, _LEFT = Right.FREE, Right.CLAIMED, Right.WRITING, Right.LEFT
 _ASLEEP, _LINGERS, _CALLED, _PROMPTED = Summons.ASLEEP, Summons.LINGERS, Summons.CALLED, Summons.PROMPTED
+
+
+class _Call:
+    """A call in place of a latch among those that wait for room."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.set = call
 
 
 class Outlet:
@@ -163,7 +171,7 @@ class Outlet:
         self._deferred_at = 0.0  # when the first of what waits was put by a listener, 0.0 for nothing
         self._last_write = 0.0
         self._received_then = -1  # what had been received when a frame was taken last
-        self._waiters: list[Latch] = []
+        self._waiters: list[Latch | _Call] = []
         self._wakeup = allocate_lock()  # released exactly while the summons is CALLED or PROMPTED
         self._wakeup.acquire()
 
@@ -430,6 +438,13 @@ class Outlet:
             self._lock.acquire()
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+
+    def call_on_room(self, call: Callable[[], None]) -> None:
+        """Have this called once, where ``wait_room`` would return. State lock held, then as well.
+
+        It must neither block nor raise, and put nothing.
+        """
+        self._waiters.append(_Call(call))
 
     def _take_out(self) -> list[Record]:
         """Take the next frame out of the outbox together with the right to write it. Returns its records.

@@ -239,6 +239,7 @@ class Controls:
                 return
             paths = self._presence.child_back(link)
             is_parent = link is router.parent
+        node.asks.answerers_changed()
         if is_parent:
             self._deliver_lifecycle(0, router.path, "online")
         for pids in paths:
@@ -247,7 +248,7 @@ class Controls:
     def _take_answers(self, link: Link, event: str, answerers: int, capacity: int) -> None:
         """So many processes in a neighbour's subtree answer an event, so many requests at once."""
         self._change_interest(link, Router.peer_answers, event, answerers, capacity)
-        self._node.asks.answerers_changed(event)
+        self._node.asks.answerers_changed()
 
     def _take_cancel(self, link: Link, ids: tuple[int, ...]) -> None:
         """Nobody waits any more for the answers to requests that came by this link."""

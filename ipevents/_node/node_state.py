@@ -70,8 +70,8 @@ class Asks(Protocol):
     def take_back(self, link: Link, event: str, ids: tuple[int, ...]) -> None:
         """Give those of these requests back to the parent that have not begun. State lock not held."""
 
-    def answerers_changed(self, event: str) -> None:
-        """Note that more, or fewer, processes of a neighbour's subtree answer an event. Lock not held."""
+    def answerers_changed(self) -> None:
+        """Note that more, or fewer, processes of a neighbour's subtree answer requests now. Lock not held."""
 
     def child_started(self, link: Link) -> None:
         """Tell a child whose process was just started what was cancelled of that which waits for it.

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from .._core.decisions import Plan, Report
-from .._core.messages import LAST_EVENT, MAX_PID, MAX_ROUTE, REQUEST, TO_CHILD, check_event, is_pid
+from .._core.messages import (
+    LAST_EVENT,
+    MAX_PID,
+    MAX_ROUTE,
+    REQUEST,
+    REQUEST_ANY,
+    TO_CHILD,
+    check_event,
+    is_pid,
+)
 from .._core.state import Stage
 from .._exceptions import NotConnected, SendError, UnknownProcess, shown
 from .._links.link import Link
@@ -13,7 +22,7 @@ from .node_state import NodeState
 
 
 class NoProcess(Exception):
-    """A send by a link found no process there. Only ``Outgoing.send_to_process`` sees it."""
+    """A send by a link found no process there. No caller outside of the library sees it."""
 
 
 def plan_message(node: NodeState, kind: int, event: str, route: tuple[str, ...] | None) -> Plan:
@@ -25,7 +34,7 @@ def plan_message(node: NodeState, kind: int, event: str, route: tuple[str, ...] 
     if node.stage is not Stage.OPEN:
         node.check_stage(node.dispatcher.runs_here())
     event = check_event(event, sending=True)
-    target: Any = route[0] if route and kind in (TO_CHILD, REQUEST) else None
+    target: Any = route[0] if route and kind in (TO_CHILD, REQUEST, REQUEST_ANY) else None
     if isinstance(target, Link):
         if target not in node.router.neighbours:
             raise NoProcess

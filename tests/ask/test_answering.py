@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import queue
+import random
 import threading
 import time
 
 import pytest
 from asked import answers, request, settled
-from places import CEILING, Raw, join, queued, settle
+from balance import imbalances
+from places import CEILING, Raw, in_thread, join, queued, settle
 
 from ipevents._ask import answering as module
 from ipevents._ask import job
-from ipevents._core.messages import ANSWER, ANSWERS, CANCEL, REQUEST, REQUEST_ALL
+from ipevents._core.messages import (
+    ANSWER,
+    ANSWERS,
+    CANCEL,
+    ONLINE,
+    PARENT,
+    REQUEST,
+    REQUEST_ALL,
+    REQUEST_ANY,
+    SEND_TO,
+    TAKE_BACK,
+    TO_CHILDS,
+)
+from ipevents._core.page_layout import DISPATCHER
 from ipevents._core.requests import CANCELLED, LOST, NO_ANSWERER, OVERDUE, REFUSED, SPLIT, VALUE
 from ipevents._exceptions import AnswererLost, ProtocolError, RequestError
+from ipevents._node.snapshot import snapshot
 from ipevents._platform.threads import Deadline
 
 FIRST = 1 << 61
@@ -532,3 +548,317 @@ def test_all_requests_to_all_that_were_held_are_answered(places, raw):
     finally:
         top.socket.close()
         place.next_closed()
+
+
+# Requests to any that are taken back
+
+
+@pytest.fixture
+def giver(places):
+    """A place, and its parent, which is only a socket, and which gives it requests to any."""
+    place = places("child")
+    parent = Raw(place, "parent", above=True)
+    yield place, parent
+    parent.socket.close()
+    parent._ours.close()
+
+
+def any_request(*payloads, event="x"):
+    return request(*payloads, kind=REQUEST_ANY, event=event, pid="parent")
+
+
+def takes_back(place, parent, *numbers, event="x"):
+    """As a record of the parent that overtakes the requests, and is handled by another thread."""
+    place.asks.take_back(parent.link, event, numbers)
+
+
+def all_answers(place, parent):
+    """All answers that have come until now: number and status."""
+    place.send_to([parent.pid], "fence")
+    found = []
+    while True:
+        for record in parent.next_records():
+            if record[0] == ANSWER:
+                found += [payload[:2] for payload in record[4]]
+            elif record[0] == SEND_TO:
+                return sorted(found)
+
+
+def came(place, parent):
+    """Wait until all that the parent has sent is handled."""
+    heard = threading.Event()
+    place.on("came", lambda message: heard.set())
+    parent.send((TO_CHILDS, ("parent",), "came", None, [()]))
+    assert heard.wait(CEILING)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_what_is_taken_back_before_it_comes_is_never_begun(giver, threads):
+    place, parent = giver
+    begun = []
+    place.answer("x", lambda message, value: begun.append(value), threads)
+    parent.send((TAKE_BACK, "x", (2, 4)))
+    parent.send(any_request((1, 0, 1), (2, 0, 2), (3, 0, 3)), any_request((4, 0, 4)), any_request((5, 0, 5)))
+    assert sorted(each[:2] for each in answers(parent, 5)) == [
+        (1, VALUE),
+        (2, CANCELLED),
+        (3, VALUE),
+        (4, CANCELLED),
+        (5, VALUE),
+    ]
+    assert (all_answers(place, parent), begun) == ([], [1, 3, 5])
+    assert place.asks.answering._taken == {}
+
+
+def test_what_waits_in_its_frame_is_given_back_and_what_runs_is_not(giver, busy):
+    place, parent = giver
+    place.answer("x", busy)
+    parent.send(any_request((1, 0, 1), (2, 0, 2), (3, 0, 3)))
+    assert busy.next() == 1
+    takes_back(place, parent, 3, 2, 1)
+    busy.let_go()
+    came(place, parent)
+    assert all_answers(place, parent) == [(1, VALUE), (2, CANCELLED), (3, CANCELLED)]
+    assert busy.running.empty()
+    assert place.asks.answering._taken == {}
+
+
+def test_what_waits_for_a_thread_is_given_back_and_what_runs_is_not(giver, busy):
+    place, parent = giver
+    place.answer("x", busy, threads=1)
+    parent.send(any_request((1, 0, 1), (2, 0, 2), (3, 0, 3)))
+    assert busy.next() == 1
+    came(place, parent)
+    parent.send((TAKE_BACK, "x", (1, 3)))
+    assert answers(parent, 1) == [(3, CANCELLED, ())]
+    busy.let_go(2)
+    assert busy.next() == 2
+    assert [each[:2] for each in answers(parent, 2)] == [(1, VALUE), (2, VALUE)]
+    assert all_answers(place, parent) == []
+    assert (place.asks.answering._queued, place.asks.answering._waiting) == (0, {})
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_what_is_done_is_not_given_back(giver, threads):
+    place, parent = giver
+    place.answer("x", lambda message: "done", threads)
+    parent.send(any_request((1, 0), (2, 0)))
+    assert {each[:2] for each in answers(parent, 2)} == {(1, VALUE), (2, VALUE)}
+    parent.send((TAKE_BACK, "x", (1, 2)))
+    came(place, parent)
+    assert all_answers(place, parent) == []
+
+
+def fails_to_answer(place, parent):
+    """Nobody answers it here."""
+    parent.send(any_request((1, 0)))
+    assert answers(parent, 1)[0][:2] == (1, NO_ANSWERER)
+
+
+def loses_it(place, parent):
+    """There is no memory for it."""
+    place.asks.lose(parent.link, any_request((1, 0)))
+    assert answers(parent, 1)[0][:2] == (1, REFUSED)
+
+
+def refuses_it(place, parent):
+    """Too much waits for its threads."""
+    place.answer("x", lambda message: "done", threads=1)
+    place.asks.answering._queued = module.QUEUED_BYTES
+    parent.send(any_request((1, 0)))
+    assert answers(parent, 1)[0][:2] == (1, REFUSED)
+    place.asks.answering._queued = 0
+
+
+def stops_answering(place, parent):
+    """It was done by a thread, and nothing is answered any more."""
+    place.answer("x", lambda message: "done", threads=1)
+    parent.send(any_request((1, 0)))
+    assert answers(parent, 1)[0][:2] == (1, VALUE)
+    place.asks.answering.remove("x")
+
+
+def answers_otherwise(place, parent):
+    """It was done by a thread, and others are answered without one."""
+    stops_answering(place, parent)
+    place.answer("x", lambda message: "done")
+
+
+@pytest.mark.parametrize("way", [fails_to_answer, loses_it, refuses_it, stops_answering, answers_otherwise])
+def test_what_has_its_answer_already_gets_no_second_one(giver, way):
+    """A second answer would end the link at the other end."""
+    place, parent = giver
+    way(place, parent)
+    takes_back(place, parent, 1)
+    assert all_answers(place, parent) == []
+    assert place.asks.answering._taken == {}
+
+
+def test_what_was_taken_back_before_there_was_no_memory_for_it_gets_no_second_answer(giver):
+    place, parent = giver
+    takes_back(place, parent, 1)
+    assert all_answers(place, parent) == [(1, CANCELLED)]
+    place.asks.lose(parent.link, any_request((1, 0)))
+    assert all_answers(place, parent) == []
+
+
+def test_what_waits_for_threads_that_are_closed_just_then_is_answered_once(giver, monkeypatch):
+    place, parent = giver
+    place.answer("x", lambda message: "done", threads=1)
+    lanes = place.asks.answering._answerers["x"].lanes
+
+    def put(job):
+        takes_back(place, parent, 1)
+        return False, []
+
+    monkeypatch.setattr(lanes, "put", put)
+    parent.send(any_request((1, 0)))
+    came(place, parent)
+    assert all_answers(place, parent) == [(1, CANCELLED)]
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_what_is_held_until_the_online_of_this_process_can_be_given_back(giver, threads):
+    place, parent = giver
+    begun = []
+    place.answer("x", lambda message, value: begun.append(value), threads)
+    place.node.incoming.holding = True
+    parent.send(any_request((1, 0, 1), (2, 0, 2)))
+    parent.send((TAKE_BACK, "x", (2,)))
+    assert answers(parent, 1) == [(2, CANCELLED, ())]
+    place.node.announced = True
+    parent.send((PARENT, "parent"))
+    assert answers(parent, 1)[0][:2] == (1, VALUE)
+    assert (all_answers(place, parent), begun) == ([], [1])
+
+
+def test_what_was_taken_back_and_is_cancelled_is_answered_once(giver, busy):
+    place, parent = giver
+    place.answer("x", busy, threads=1)
+    parent.send(any_request((1, 0, 1), (2, 0, 2), (3, 0, 3)))
+    busy.next()
+    came(place, parent)
+    parent.send((TAKE_BACK, "x", (2, 9)), (CANCEL, (2, 3, 9)), (TAKE_BACK, "x", (3,)))
+    came(place, parent)
+    parent.send(any_request((9, 0, 9)))
+    came(place, parent)
+    assert all_answers(place, parent) == [(2, CANCELLED), (3, CANCELLED), (9, CANCELLED)]
+    busy.let_go()
+    assert answers(parent, 1)[0][:2] == (1, VALUE)
+
+
+def test_no_more_that_has_not_come_is_remembered_than_that(giver, monkeypatch):
+    monkeypatch.setattr(module, "MAX_EARLY", 2)
+    place, parent = giver
+    place.answer("x", lambda message: "done")
+    takes_back(place, parent, 1, 2, 3)
+    parent.send(any_request((1, 0), (2, 0), (3, 0)))
+    came(place, parent)
+    assert all_answers(place, parent) == [(1, CANCELLED), (2, CANCELLED), (3, VALUE)]
+
+
+def test_with_the_link_all_that_is_known_of_its_numbers_is_forgotten(giver):
+    place, parent = giver
+    place.answer("x", lambda message: "done")
+    parent.send(any_request((1, 0)))
+    came(place, parent)
+    takes_back(place, parent, 1, 2)
+    answering = place.asks.answering
+    assert (answering._taken, answering._begun) == ({parent.link: {2}}, {parent.link: 1})
+    with place.node.lock:
+        place.asks.link_gone(parent.link)
+    assert (answering._taken, answering._begun) == ({}, {})
+
+
+def test_the_books_say_what_became_of_it(giver):
+    place, parent = giver
+    place.answer("x", lambda message: "done")
+    place.answer("y", lambda message: "done", threads=1)
+    for event, first in (("x", 1), ("y", 4)):
+        takes_back(place, parent, first + 1, event=event)
+        parent.send(any_request((first, 0), (first + 1, 0), (first + 2, 0), event=event))
+    came(place, parent)
+    answers(parent, 6)
+    with place.node.lock:
+        parent.link.wait_handled(Deadline(CEILING))
+    assert imbalances(snapshot(place.node, 0, lambda: 0)) == []
+
+
+class Page:
+    """What a child shares with its parent: here the numbers that were begun in each lane, in their order."""
+
+    def __init__(self):
+        self.begun = []
+
+    def lane_of(self, event):
+        return event
+
+    def forget(self, event):
+        pass
+
+    def begin(self, lane, number):
+        self.begun.append((lane, number))
+
+
+def test_what_was_taken_back_in_its_turn_is_not_told_to_have_begun(giver):
+    place, parent = giver
+    page = Page()
+    place.asks.answering._page = lambda: page
+    place.answer("x", lambda message: "done")
+    takes_back(place, parent, 2)
+    parent.send(any_request((1, 0), (2, 0), (3, 0)))
+    came(place, parent)
+    assert page.begun == [(DISPATCHER, 1), (DISPATCHER, 3)]
+
+
+@pytest.mark.parametrize("how", ["nothing", "in turn", "threads"])
+def test_what_goes_on_to_another_process_is_told_to_have_begun(giver, raw, how):
+    place, parent = giver
+    page = Page()
+    place.asks.answering._page = lambda: page
+    if how != "nothing":
+        place.answer("x", lambda message: "mine", int(how == "threads"))
+    below = raw(place, "below")
+    below.send((ONLINE, ("below",)), (ANSWERS, "x", 1, 2))
+    settled(place, below)
+    takes_back(place, parent, 2)
+    parent.send(any_request((1, 0), (2, 0), (3, 0)))
+    came(place, parent)
+    lane = "x" if how == "threads" else DISPATCHER
+    assert page.begun == [(lane, 1), (lane, 3)]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_each_is_begun_or_given_back_and_never_both_whenever_it_is_taken(giver, threads, seed):
+    place, parent = giver
+    begun = queue.SimpleQueue()
+    place.answer("x", lambda message, value: begun.put(value), threads)
+    draw = random.Random(seed)
+    numbers = list(range(1, 401))
+    taken = draw.sample(numbers, 300)
+    started = threading.Event()
+
+    def take():
+        assert started.wait(CEILING)
+        for at in range(0, len(taken), 3):
+            takes_back(place, parent, *taken[at : at + 3])
+
+    result = in_thread(take)
+    at = 0
+    while at < len(numbers):
+        count = draw.randrange(1, 40)
+        parent.send(any_request(*[(number, 0, number) for number in numbers[at : at + count]]))
+        started.set()
+        at += count
+    assert result() is None
+    found = sorted(each[:2] for each in answers(parent, len(numbers)))
+    assert [number for number, _ in found] == numbers
+    given_back = {number for number, status in found if status == CANCELLED}
+    assert given_back <= set(taken)
+    assert sorted(begun.get() for _ in range(len(numbers) - len(given_back))) == sorted(
+        set(numbers) - given_back
+    )
+    assert begun.empty()
+    assert all_answers(place, parent) == []
+    assert (place.asks.answering._taken, place.asks.answering._queued) == ({}, 0)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipevents._core import requests as module
+from ipevents._core.crew import Crew, Work
 from ipevents._core.requests import (
     BEYOND,
     BOTH,
@@ -22,6 +23,7 @@ from ipevents._core.requests import (
     REFUSED,
     SPLIT,
     VALUE,
+    Given,
     Requests,
     begun_nothing,
 )
@@ -667,3 +669,140 @@ def test_what_was_asked_by_one_that_is_gone_is_lost_for_nobody():
     requests.put("a", "up", "x", 1)
     requests.asker_gone("up")
     assert items_of(requests.gone("a")) == [(1, None, 0, "x", 1, None)]
+
+
+# Requests to any, which are given from one to another
+
+
+def any_one(back="b", back_number=7):
+    return Given(back, Work("x", (), 1), back_number)
+
+
+def test_one_that_is_added_is_a_request_as_any_other():
+    requests = made(1)
+    given_one = any_one()
+    assert requests.add("a", given_one) == 2
+    assert requests.get("a", 2) is given_one
+    assert requests.of("b", 7) == [("a", 2)]
+    assert requests.answered("a", 2, VALUE) == (given_one, True)
+    assert requests.of("b", 7) == []
+
+
+def test_one_that_is_taken_is_not_there_any_more():
+    requests = Requests()
+    given_one = any_one()
+    number = requests.add("a", given_one)
+    assert requests.take("a", number) is given_one
+    assert requests.count("a") == 0
+    assert requests.of("b", 7) == []
+    assert requests.take("a", number) is None
+    assert requests.take("nobody", number) is None
+    with pytest.raises(ProtocolError):
+        requests.answered("a", number, VALUE)
+
+
+def test_a_number_of_one_that_was_taken_is_not_used_again():
+    requests = Requests()
+    requests.take("a", requests.add("a", any_one()))
+    assert requests.add("a", any_one()) == 2
+
+
+def test_one_that_moves_is_found_and_cancelled_where_it_is():
+    requests = Requests()
+    crew, given_one = Crew("x"), any_one()
+    requests.add(crew, given_one)
+    assert requests.of("b", 7) == [(crew, 1)]
+    for link in ("a", "c", "a"):
+        (place,) = requests.of("b", 7)
+        requests.add(link, requests.take(*place))
+    assert requests.of("b", 7) == [("a", 2)]
+    assert [requests.count(link) for link in (crew, "a", "c")] == [0, 1, 0]
+
+
+def test_of_an_asker_that_is_gone_it_is_nobodys_wherever_it_is():
+    requests = Requests()
+    crew, first, second = Crew("x"), any_one(), any_one(back_number=8)
+    requests.add(crew, first)
+    requests.add("a", requests.take(crew, 1))
+    requests.add(crew, second)
+    assert requests.asker_gone("b") == [("a", 1), (crew, 2)]
+    assert (first.back, first.back_number, second.back) == (None, 0, None)
+    assert requests.asker_gone("b") == []
+    assert requests.take(crew, 2) is second
+
+
+def test_one_of_this_process_is_nobody_elses():
+    requests = Requests()
+    given_one = any_one("sink", 0)
+    requests.add("a", given_one)
+    assert requests.of("sink", 0) == []
+    assert requests.take("a", 1) is given_one
+
+
+def test_two_with_one_number_of_one_asker_are_two():
+    requests = Requests()
+    one, other = any_one(), any_one()
+    requests.add("a", one)
+    requests.add("a", other)
+    requests.add("c", requests.take("a", 1))
+    assert requests.of("b", 7) == [("a", 2), ("c", 1)]
+    assert requests.answered("a", 2, VALUE)[0] is other
+    assert requests.of("b", 7) == [("c", 1)]
+
+
+@pytest.mark.parametrize("was_begun", [True, False])
+def test_what_is_lost_with_a_link_is_told_as_the_one_that_can_be_given_again(was_begun):
+    requests = Requests()
+    given_one = any_one()
+    requests.add("a", given_one)
+    (gone,) = requests.gone("a", lanes(x=(0, int(was_begun))))
+    assert (gone.asked, gone.begun, gone.back, gone.back_number) == (given_one, was_begun, "b", 7)
+    assert requests.of("b", 7) == []
+    assert requests.add("c", given_one) == 1
+    assert requests.of("b", 7) == [("c", 1)]
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "move", "answer", "gone", "asker gone"]),
+        st.sampled_from("acw"),
+        st.integers(0, 9),
+        st.sampled_from(["b", "d", "sink"]),
+        st.integers(1, 3),
+    ),
+    max_size=40,
+)
+
+
+@given(MOVES)
+def test_each_is_in_one_place_and_found_there_by_its_asker_after_any_moves(moves):
+    """ "w" stands for a crew: what waits there is not answered."""
+    requests = Requests()
+    places: dict[Given, tuple[str, int]] = {}
+    asked_by: dict[Given, tuple[str, int]] = {}
+    for what, link, at, back, number in moves:
+        each = list(places)[at % len(places)] if places else None
+        if what == "add":
+            each = any_one(back, 0 if back == "sink" else number)
+            asked_by[each] = (back, each.back_number)
+            places[each] = (link, requests.add(link, each))
+        elif what == "move" and each is not None:
+            assert requests.take(*places.pop(each)) is each
+            places[each] = (link, requests.add(link, each))
+        elif what == "answer" and each is not None:
+            assert requests.answered(*places.pop(each), VALUE) == (each, True)
+        elif what == "gone":
+            found = {gone.asked for gone in requests.gone(link)}
+            assert found == {each for each, (where, _) in places.items() if where == link}
+            for each in found:
+                del places[each]
+        elif what == "asker gone" and back != "sink":
+            mine = [each for each in places if asked_by[each][0] == back]
+            assert sorted(requests.asker_gone(back)) == sorted(places[each] for each in mine)
+            for each in mine:
+                assert (each.back, each.back_number) == (None, 0)
+                asked_by[each] = ("nobody", 0)
+        assert {asked: (link, n) for link, n, asked in requests.each()} == places
+        for back, number in {(back, number) for back, number in asked_by.values() if number}:
+            mine = [places[each] for each in places if asked_by[each] == (back, number)]
+            assert sorted(requests.of(back, number)) == sorted(mine)

@@ -10,6 +10,7 @@ from ipevents._core.messages import (
     BROADCAST,
     REQUEST,
     REQUEST_ALL,
+    REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     SEND_TO,
     TO_CHILD,
@@ -242,11 +243,21 @@ def test_a_request_goes_along_a_route_as_a_message_does():
     assert router.plan_here(REQUEST, "x", ("stranger",)).report is not None
 
 
+def test_a_request_to_any_goes_to_the_parent_by_its_link_while_that_can_be_reached():
+    router, link = middle(), object()
+    router.set_parent(link, "parent", Up.OPEN)
+    assert router.plan_here(REQUEST_ANY, "x", (link,)).only is link
+    router.set_up(Up.AWAY)
+    assert router.plan_here(REQUEST_ANY, "x", (link,)).report == AWAY
+    router.remove_parent()
+    assert router.plan_here(REQUEST_ANY, "x", (link,)).report is not None
+
+
 def test_a_message_to_a_child_has_no_route():
     assert middle().plan_here(TO_CHILD, "x", ("b",)) == _along((TO_CHILD, ("me",), None))
 
 
-@pytest.mark.parametrize("kind", [TO_CHILD, REQUEST])
+@pytest.mark.parametrize("kind", [TO_CHILD, REQUEST, REQUEST_ANY])
 def test_a_message_to_a_child_may_go_by_its_link_while_that_is_there(kind):
     router = middle()
     plan = router.plan_here(kind, "x", ("b link",))  # not a pid, see fabric.py: any value but a text is one

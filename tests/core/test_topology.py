@@ -439,3 +439,23 @@ def test_a_child_that_is_not_online_yet_gets_each_request_to_all():
     assert not topology.answers("new link", "x")
     topology.peer_answers("new link", "x", 1, 1)
     assert topology.answers("new link", "x")
+
+
+def test_a_request_to_any_may_go_to_all_below_that_answer_and_are_not_away():
+    topology = middle()
+    topology.own_answers("x", 1)
+    assert topology.answering_links("x") == {}
+    topology.peer_answers("a link", "x", 1, 4)
+    topology.peer_answers("b link", "x", 2, 2)
+    topology.peer_answers("b link", "y", 1, 1)
+    assert topology.answering_links("x") == {"a link": 4, "b link": 2}
+    version = topology.version
+    topology.set_away("b link", True)
+    assert topology.version > version
+    assert topology.answering_links("x") == {"a link": 4}
+    version = topology.version
+    topology.set_away("b link", False)
+    assert topology.version > version
+    assert topology.answering_links("x") == {"a link": 4, "b link": 2}
+    topology.remove_child("a link")
+    assert topology.answering_links("x") == {"b link": 2}
