@@ -88,7 +88,6 @@ class Request:
         if self._work is None:
             number = self._requests.put(link, sink, self.event, waits=waits, reach=self._reach)
         else:
-            self._work.attempts += 1
             given = Given(sink, self._work)
             given.reach = self._reach
             self._work.attempts += 1
