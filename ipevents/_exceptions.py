@@ -32,6 +32,7 @@
     │   ├── NoAnswerer (LookupError)      nobody answers such requests there
     │   ├── AnswererLost                  the process that had the request is gone
     │   ├── RequestTimeout (TimeoutError) no answer came in time
+    │   ├── PoolFailed                    the workers of a pool do not start, or do not stay
     │   └── RemoteError                   what another process raised
     ├── LinkError (ConnectionError)       what happened to a connection
     │   ├── AddressInUse                  something that is not ipevents answers there
@@ -73,6 +74,7 @@ __all__ = [
     "NotStarted",
     "OptionsError",
     "OutboxFull",
+    "PoolFailed",
     "ProcessError",
     "ProtocolError",
     "RemoteError",

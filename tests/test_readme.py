@@ -14,6 +14,7 @@ from test_architecture import PACKAGE, ROOMS
 
 import ipevents
 from ipevents import Child, Emitter, Message, _exceptions, _options
+from ipevents._ask.pool import Pool
 from ipevents._core import outbox, wire
 from ipevents._lifecycle.lifecycle import Lifecycle
 
@@ -148,9 +149,25 @@ def test_what_comes_instead_of_an_answer_is_what_is_shown():
     assert printed == shown.replace("4718", pid)
 
 
+def test_a_worker_that_dies_costs_what_is_shown():
+    (program,) = [each for each in PROGRAMS if "def look_up" in each]
+    (shown,) = [each for each in blocks("::") if each.startswith("('USERS', 'a')\n")]
+
+    printed = run(program).out
+
+    (pid,) = set(re.findall(r"pool-1 \((\d+)\)", printed))
+    assert printed == shown.replace("4718", pid)
+
+
 @pytest.mark.parametrize(("title", "cls"), [("Emitter", Emitter), ("Message", Message), ("Child", Child)])
 def test_a_class_has_the_names_and_parameters_of_its_table(title, cls):
     assert rows(title) == public(cls)
+
+
+def test_a_pool_has_the_names_and_parameters_of_its_table():
+    """It has more: what the library itself calls."""
+    assert rows("Pool").items() <= public(Pool).items()
+    assert {"map", "shutdown", "submit"} < set(rows("Pool"))
 
 
 def test_the_module_has_the_names_of_its_table_and_tree():
