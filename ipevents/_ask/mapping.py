@@ -127,7 +127,7 @@ class Mapping:
         ordered: bool,
         buffersize: int | None,
         timeout: float | None,
-        on_end: Callable[[Mapping], None] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self._asking = asking
         self._items = items
@@ -323,8 +323,10 @@ class Mapping:
     def close(self) -> None:
         """Want no further results. Jobs that have not begun never do."""
         pieces = self._finish()
-        for piece in pieces:
-            self._asking.give_up(piece)
+        _give_up(self._asking, pieces)
+        if self._on_end is not None:
+            self._on_end()
+            self._on_end = None
 
     def _finish(self) -> list[Piece]:
         """Note the end. Returns the jobs that are open."""
@@ -334,8 +336,6 @@ class Mapping:
         pieces, self._open = list(self._open.values()), {}
         self._early.clear()
         self._items = iter(())
-        if self._on_end is not None:
-            self._on_end(self)
         return pieces
 
     def __del__(self) -> None:
@@ -343,8 +343,8 @@ class Mapping:
             return
         pieces = self._finish()
         notices = self._asking.node.notices
-        if pieces and notices is not None:
-            notices.put(partial(_give_up, self._asking, pieces))
+        if (pieces or self._on_end is not None) and notices is not None:
+            notices.put(partial(_give_up, self._asking, pieces, self._on_end))
 
 
 def map_any(
@@ -396,7 +396,9 @@ def number_of_items(value: object, name: str) -> int | None:
     return int(value)
 
 
-def _give_up(asking: Asking, pieces: list[Piece]) -> None:
-    """Want no answers to these jobs any more. In the notices thread."""
+def _give_up(asking: Asking, pieces: list[Piece], on_end: Callable[[], None] | None = None) -> None:
+    """Want no answers to these jobs any more, and say then that nothing is open."""
     for piece in pieces:
         asking.give_up(piece)
+    if on_end is not None:
+        on_end()

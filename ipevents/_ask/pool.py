@@ -273,8 +273,8 @@ class Pool(Executor):
         if self._is_shut:
             self._stop_if_done()
 
-    def _map_ended(self, mapping: Mapping) -> None:
-        """Note that a map is over. Perhaps in a finalizer, at any place."""
+    def _map_ended(self) -> None:
+        """Note that a map is over, and its jobs are given up. Not in a finalizer."""
         if self._is_shut:
             notices = self._node.notices
             if notices is not None:
@@ -293,12 +293,12 @@ class Pool(Executor):
         for worker in self._workers:
             self._staff.stop(worker)
 
-    def on_online(self, worker: Worker) -> None:
+    def _on_online(self, worker: Worker) -> None:
         """Note that a worker is ready. In the supervisor's thread."""
         self._failures = 0
         self._staff.is_reliable(worker)
 
-    def on_failure(self, error: IPEventsError) -> None:
+    def _on_failure(self, error: IPEventsError) -> None:
         """Note that a worker has failed. In the supervisor's thread."""
         # One that is killed while it starts says nothing of the next one, unless there is an initializer.
         was_killed = isinstance(error, StartFailed) and error.exitcode is not None and not error.traceback
@@ -308,7 +308,7 @@ class Pool(Executor):
         if self._failures >= FAILED_STARTS:
             self._fail(error)
 
-    def on_end(self) -> None:
+    def _on_end(self) -> None:
         """Note that a worker has ended for good. In the supervisor's thread."""
         self._ended += 1
         if self._ended < self._count:

@@ -99,7 +99,7 @@ _INT = rb"(?:K.|M..|J....|" + _LONG_INT + b")"
 _NAME = _text(_LONGEST_NAME)
 _PATH = _tuple_of(_NAME, 64)
 _REST = b"(?:N|" + _NAME + rb"(?:\)|" + _NAME + rb"(?:\x85|" + _NAME + rb"\x86))\x86)"  # up to two more hops
-_HEADER = rb"\(K[\x01-\x0b]" + _PATH + _NAME + _REST + rb"\]"
+_HEADER = rb"\(K[\x01-\x0c]" + _PATH + _NAME + _REST + rb"\]"
 _PAYLOAD = _tuple_of(_scalar(_NAME), 8)
 _ACKNOWLEDGEMENT = rb"\]\(K[\x1c\x1d]%s\(%s{4}te" % (_INT, _INT)
 # The messages of a record, up to its end. Several stand after a mark (group 1), which each of them but the

@@ -74,12 +74,12 @@ class PoolStaff:
 
 
 def _online(pool: Pool, worker: ChildState) -> None:
-    pool.on_online(worker)
+    pool._on_online(worker)
 
 
 def _failed(pool: Pool, error: ProcessError | LinkError) -> None:
-    pool.on_failure(error)
+    pool._on_failure(error)
 
 
 def _ended(pool: Pool) -> None:
-    pool.on_end()
+    pool._on_end()
