@@ -181,7 +181,7 @@ class Bench:
 
     # What a job does
 
-    def _call(self, message: Message, key: bytes, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, message: Message, key: bytes, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function once, or with each of several tuples of arguments."""
         if key[:1] != MANY or len(key) <= KEY_BYTES:
             return self._functions.get(key)(*args, **kwargs)
