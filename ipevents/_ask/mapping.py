@@ -222,8 +222,7 @@ class Mapping:
             size = min(size, self._buffersize - self._read_ahead)
         if size < 1:
             return False
-        items = list(islice(self._items, size))
-        self._is_read = len(items) < size
+        items = self._next_items(size)
         if not items:
             return False
         work = self._make(items)
@@ -231,8 +230,28 @@ class Mapping:
         self._open[piece.index] = piece
         self._made += 1
         self._read_ahead += len(items)
-        self._asking.put(work, piece, writes=False)
+        try:
+            self._asking.put(work, piece, writes=False)
+        except BaseException:
+            del self._open[piece.index]  # nothing comes of it
+            raise
         return True
+
+    def _next_items(self, size: int) -> Items:
+        """Read so many items, or fewer if these are the last ones, or those before an error of the input.
+
+        Raises what the input raises where there is nothing before it.
+        """
+        items: Items = []
+        try:
+            items.extend(islice(self._items, size))  # keeps what it has read when that raises
+            self._is_read = len(items) < size
+        except BaseException as exc:
+            if interrupts_main(exc) or not (items or self._made):
+                raise
+            self._broken = exc
+            self._is_read = True
+        return items
 
     def _take(self) -> bool:
         """Open what has come and whose turn it is. Returns whether there is anything to return."""
@@ -315,6 +334,7 @@ class Mapping:
         self._is_over = True
         pieces, self._open = list(self._open.values()), {}
         self._early.clear()
+        self._values.clear()
         self._items = iter(())
         if self._on_end is not None:
             self._on_end(self)
