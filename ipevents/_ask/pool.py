@@ -23,8 +23,10 @@ from .._core.chunks import Chunks
 from .._core.crew import Crew, Work
 from .._core.known_functions import KnownFunctions
 from .._core.messages import REQUEST_ANY, TO_CHILD, Payload
+from .._core.state import Stage
 from .._exceptions import Closed, IPEventsError, PoolFailed, StartFailed, TargetFailed
 from .._links.link import Link
+from .._options import seconds
 from .._payload import forms
 from .._payload.main_names import Names
 from .._payload.numbered import NUMBERS_BYTES
@@ -186,8 +188,8 @@ class Pool(Executor):
         items may then be done more than once.
 
         The iterator blocks until the next result is there, for at most ``timeout`` seconds since the call in
-        all (None: no limit), then raises RequestTimeout, and ends. Raises as ``submit``; ValueError for a
-        wrong number; WouldDeadlock in a listener where it would wait.
+        all (None: no limit), then raises RequestTimeout, and ends. Raises as ``submit``; TypeError and
+        ValueError for a wrong number; WouldDeadlock in a listener where it would wait.
         """
         size = number_of_items(chunksize, "chunksize")
         most = number_of_items(buffersize, "buffersize")
@@ -217,7 +219,7 @@ class Pool(Executor):
             capacity=self._capacity,
             ordered=ordered,
             buffersize=most,
-            timeout=timeout,
+            timeout=seconds(timeout),
             on_end=self._map_ended,
         )
         with self._node.lock:
@@ -325,8 +327,8 @@ class Pool(Executor):
         failed = PoolFailed("the pool has failed: its workers do not start, or do not stay")
         failed.__cause__ = cause
         with self._node.lock:
-            if self._failed is not None:
-                return
+            if self._failed is not None or self._node.stage is not Stage.OPEN:
+                return  # at a stop the workers end as well, and the jobs have Closed
             self._failed = failed
             self._is_shut = True
         self._asking.fail_all(self._event, lambda: _copy(failed))
