@@ -8,6 +8,10 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
+from scripts import wait_until
+
+from ipevents import ipem
+
 line: Connection | None = None  # to the test
 
 
@@ -29,6 +33,14 @@ def hold(what: object = None) -> object:
     assert line is not None
     line.send(what)
     return line.recv()
+
+
+def until_cancelled() -> str:
+    """Tell the test, and return when nobody wants that any more. Earlier cancels have arrived then, too."""
+    assert line is not None
+    line.send("runs")
+    wait_until(ipem.cancelled)
+    return "seen"
 
 
 def hold_first(number: int) -> int:

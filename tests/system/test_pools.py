@@ -16,10 +16,9 @@ import threading
 from concurrent.futures import as_completed, wait
 
 import numpy
-import pooled
 import pytest
 from lines import CEILING, started
-from pooled import Counter, add, hold, hold_first, note, odd, same, square, take, unsendable
+from pooled import Counter, add, hold, hold_first, note, odd, same, square, take, unsendable, until_cancelled
 from scripts import running, wait_until
 
 from ipevents import (
@@ -295,8 +294,7 @@ def test_what_an_input_raises_comes_after_the_results_before_it(top, pool, chunk
     taken = []
     with pytest.raises(KeyError, match="mine"):
         taken.extend(found)
-        for value in found:
-            taken.append(value)
+    assert taken == [number * number for number in range(20)]
     assert list(found) == []
     assert open_requests(top) == 0
 
@@ -345,29 +343,36 @@ def test_a_map_that_nobody_iterates_over_reads_little(pool):
 @SIZES
 def test_an_error_stands_in_the_place_of_its_item_and_the_iterator_goes_on(pool, chunksize, ordered):
     found = pool.map(odd, range(40), chunksize=chunksize, ordered=ordered, timeout=CEILING)
-    outcomes = []
-    while True:
-        try:
-            outcomes.append(next(found))
-        except StopIteration:
-            break
-        except LookupError as exc:
-            assert type(exc.__cause__) is RemoteError
-            assert "in odd" in exc.__cause__.traceback
-            outcomes.append(str(exc))
+    outcomes = list(all_outcomes(found))
     expected = [number if number % 2 else str(number) for number in range(40)]
     assert (outcomes if ordered else sorted(outcomes, key=int)) == expected
 
 
+def all_outcomes(found):
+    """The results of a map, and in place of errors of ``odd`` their texts."""
+    while True:
+        raised = None
+        try:
+            yield next(found)
+        except StopIteration:
+            return
+        except LookupError as exc:
+            raised = exc
+        if raised is not None:
+            assert type(raised.__cause__) is RemoteError
+            assert "in odd" in raised.__cause__.traceback
+            yield str(raised)
+
+
 def test_a_map_ends_with_its_time_and_the_pool_goes_on(top, held, line):
-    first = held.submit(hold, "first")
-    assert line.next() == "first"
-    found = held.map(hold, range(3), chunksize=1, timeout=0.05)
+    first = held.submit(until_cancelled)
+    assert line.next() == "runs"
+    found = held.map(note, range(3), chunksize=1, timeout=0.05)
     with pytest.raises(RequestTimeout):
         next(found)
     assert list(found) == []
-    line.tell("go on")
-    assert first.result(CEILING) == "go on"
+    assert not first.cancel()
+    assert first.result(CEILING) == "seen"
     assert held.submit(note, "next").result(CEILING) == "next"
     assert line.next() == "next"  # what had not begun never did
     assert open_requests(top) == 0
@@ -463,13 +468,13 @@ def test_a_coroutine_waits_for_jobs_in_all_ways(pool):
 
 
 def test_a_job_that_waits_can_be_cancelled_and_never_begins(top, held, line):
-    first = held.submit(hold, "first")
-    assert line.next() == "first"
+    first = held.submit(until_cancelled)
+    assert line.next() == "runs"
     others = [held.submit(note, number) for number in range(10)]
     assert [answer.cancel() for answer in others[:9]] == [True] * 9
     assert all(answer.cancelled() for answer in others[:9])
-    line.tell("go on")
-    assert first.result(CEILING) == "go on"
+    assert not first.cancel()
+    assert first.result(CEILING) == "seen"
     assert others[9].result(CEILING) == 9
     assert line.next() == 9
     assert line.is_empty()
@@ -478,20 +483,10 @@ def test_a_job_that_waits_can_be_cancelled_and_never_begins(top, held, line):
 
 
 def test_a_job_that_runs_sees_that_nobody_wants_it_any_more(held, line):
-    def job():
-        from scripts import wait_until
-
-        from ipevents import ipem
-
-        pooled.line.send("runs")
-        wait_until(ipem.cancelled)
-        pooled.line.send("seen")
-
-    answer = held.submit(job)
+    answer = held.submit(until_cancelled)
     assert line.next() == "runs"
     assert not answer.cancel()
-    assert line.next() == "seen"
-    assert answer.result(CEILING) is None
+    assert answer.result(CEILING) == "seen"
 
 
 # Workers
@@ -667,12 +662,12 @@ def test_a_shutdown_without_a_wait_returns_while_jobs_run(top, line):
 
 def test_a_shutdown_can_cancel_what_has_not_begun(top, line):
     pool = top.pool(1, initializer=take, initargs=(line.there,))
-    first, *others = [pool.submit(hold, number) for number in range(10)]
-    assert line.next() == 0
+    first = pool.submit(until_cancelled)
+    others = [pool.submit(note, number) for number in range(10)]
+    assert line.next() == "runs"
     pool.shutdown(wait=False, cancel_futures=True)
     assert all(answer.cancelled() for answer in others)
-    line.tell("go on")
-    assert first.result(CEILING) == "go on"
+    assert first.result(CEILING) == "seen"
     pool.shutdown()
     assert line.is_empty()
 
@@ -714,8 +709,7 @@ def test_a_map_that_has_not_read_all_says_so_after_a_shutdown(top):
         assert next(found) == 0
     taken = []
     with pytest.raises(RuntimeError, match="shut down"):
-        for value in found:
-            taken.append(value)
+        taken.extend(found)
     assert taken == [number * number for number in range(1, len(taken) + 1)]
     assert list(found) == []
 
