@@ -174,8 +174,9 @@ class Mapping:
             if self._is_over:
                 raise StopIteration
             try:
-                self._try_feed()
-                if self._take():
+                has_more = self._take()
+                self._try_feed()  # afterwards: what has come early has made room, too
+                if has_more:
                     continue
                 if not self._is_read or self._open or self._early:
                     self._wait()

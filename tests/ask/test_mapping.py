@@ -1,4 +1,4 @@
-"""Iterators over the results of many jobs: what they read and send, in which order they give results, and ends.
+"""Iterators over the results of many jobs: what they read and send, the order of results, and how they end.
 
 The jobs are done by the test, which plays the processes that answer.
 """
