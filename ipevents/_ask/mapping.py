@@ -104,7 +104,7 @@ class Mapping:
     ``make(items)`` returns the work for some items. ``describe`` is what texts of errors call it. ``size`` is
     how many items a job has, None for as many as ``chunks`` says; ``is_chunked`` whether a job returns the
     results of several. ``capacity()`` says how many jobs may be open. ``on_end()`` is called once, when
-    nothing is open any more.
+    nothing is open any more. It must not block.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Mapping:
         ordered: bool,
         buffersize: int | None,
         timeout: float | None,
-        on_end: Callable[[Mapping], None] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self._asking = asking
         self._items = items
@@ -324,21 +324,16 @@ class Mapping:
 
     def close(self) -> None:
         """Want no further results. Jobs that have not begun never do."""
-        pieces = self._finish()
-        for piece in pieces:
-            self._asking.give_up(piece)
+        if not self._is_over:
+            _give_up(self._asking, self._finish(), self._on_end)
 
     def _finish(self) -> list[Piece]:
         """Note the end. Returns the jobs that are open."""
-        if self._is_over:
-            return []
         self._is_over = True
         pieces, self._open = list(self._open.values()), {}
         self._early.clear()
         self._values.clear()
         self._items = iter(())
-        if self._on_end is not None:
-            self._on_end(self)
         return pieces
 
     def __del__(self) -> None:
@@ -346,8 +341,8 @@ class Mapping:
             return
         pieces = self._finish()
         notices = self._asking.node.notices
-        if pieces and notices is not None:
-            notices.put(partial(_give_up, self._asking, pieces))
+        if notices is not None:
+            notices.put(partial(_give_up, self._asking, pieces, self._on_end))
 
 
 def map_any(
@@ -398,7 +393,9 @@ def number_of_items(value: object, name: str) -> int | None:
     return int(value)
 
 
-def _give_up(asking: Asking, pieces: list[Piece]) -> None:
-    """Want no answers to these jobs any more. In the notices thread."""
+def _give_up(asking: Asking, pieces: list[Piece], on_end: Callable[[], None] | None) -> None:
+    """Want no answers to these jobs any more, and say then that the map has ended."""
     for piece in pieces:
         asking.give_up(piece)
+    if on_end is not None:
+        on_end()

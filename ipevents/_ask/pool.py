@@ -37,7 +37,7 @@ from .answer import Answer
 from .asking import Asking
 from .bench import MANY
 from .functions import Functions, SentFunction
-from .mapping import Mapping, number_of_items
+from .mapping import Mapping, Piece, number_of_items
 from .target import Target, retries_of
 
 EVENT = "ipevents.pool."  # what the events of pools begin with
@@ -128,6 +128,8 @@ class Pool(Executor):
                 self._workers.append(staff.start(f"{name}-{number}", myself))
         except BaseException:
             self.shutdown(wait=False)
+            with self._node.lock:
+                asking.sharing.crews.pop(self._event, None)
             raise
 
     @property
@@ -276,8 +278,8 @@ class Pool(Executor):
         if self._is_shut:
             self._stop_if_done()
 
-    def _map_ended(self, mapping: Mapping) -> None:
-        """Note that a map is over. Perhaps in a finalizer, at any place."""
+    def _map_ended(self) -> None:
+        """Note that a map is over, and nothing of it is open."""
         if self._is_shut:
             notices = self._node.notices
             if notices is not None:
@@ -290,8 +292,10 @@ class Pool(Executor):
         with self._node.lock:
             if not self._is_shut or self._answers or self._are_stopped:
                 return
-            if any(asked.event == self._event for _, _, asked in self._asking.requests.each() if asked.back):
-                return
+            for _, _, asked in self._asking.requests.each():
+                # Only of maps: an Answer that is not in the set was cancelled, and its request goes next.
+                if asked.event == self._event and type(asked.back) is Piece:
+                    return
             self._are_stopped = True
         for worker in self._workers:
             self._staff.stop(worker)

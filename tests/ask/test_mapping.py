@@ -411,14 +411,14 @@ def test_an_inbox_in_which_nothing_comes_says_so():
 
 def test_close_gives_up_what_is_open_and_what_has_come(asking, mapped):
     ended = []
-    found = mapped(itertools.count(), on_end=ended.append)
+    found = mapped(itertools.count(), on_end=lambda: ended.append(sorted(asking.open)))
     asking.does(0, 2)
     assert next(found) == 0
     found.close()
     found.close()
     assert asking.open == {}
     assert list(found) == []
-    assert ended == [found]
+    assert ended == [[]]  # once, when nothing was open any more
 
 
 def test_close_forgets_the_results_that_it_has(asking, mapped):
@@ -431,18 +431,19 @@ def test_close_forgets_the_results_that_it_has(asking, mapped):
 
 def test_at_its_own_end_nothing_is_given_up(asking, mapped):
     ended = []
-    found = mapped("ab", on_end=ended.append)
+    found = mapped("ab", on_end=lambda: ended.append("end"))
     asking.does(0, 1)
     assert list(found) == ["a", "b"]
-    assert ended == [found]
-    del found, ended[:]
+    del found
     gc.collect()
+    assert ended == ["end"]
     assert (asking.given_up, asking.notices.calls) == ([], [])
 
 
 @pytest.mark.parametrize("is_in_cycle", [False, True])
 def test_one_that_nobody_has_any_more_gives_up_the_rest_in_the_notices_thread(asking, mapped, is_in_cycle):
-    found = mapped(itertools.count())
+    ended = []
+    found = mapped(itertools.count(), on_end=lambda: ended.append(sorted(asking.open)))
     gone = weakref.ref(found)
     asking.does(0)
     assert next(found) == 0
@@ -456,6 +457,7 @@ def test_one_that_nobody_has_any_more_gives_up_the_rest_in_the_notices_thread(as
     for call in asking.notices.calls:
         call()
     assert sorted(asking.given_up) == open_ != []
+    assert ended == [[]]
 
 
 def test_answers_that_come_after_the_end_harm_nothing(asking, mapped):

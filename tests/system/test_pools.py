@@ -724,6 +724,32 @@ def test_a_shutdown_in_a_callback_of_a_job_does_not_wait(top):
     pool.shutdown()
 
 
+@pytest.mark.parametrize("rounds", [10])
+def test_a_map_that_is_left_holds_no_shutdown_up(top, rounds):
+    for _ in range(rounds):
+        with top.pool(1) as pool:
+            for value in pool.map(square, itertools.count(), timeout=CEILING):
+                if value > 100:
+                    break
+    found = pool = None
+    with top.pool(1) as pool:
+        found = pool.map(square, itertools.count(), timeout=CEILING)
+        assert next(found) == 0
+        pool.shutdown(wait=False)
+        del found
+
+
+def test_a_job_that_is_cancelled_in_a_shutdown_does_not_hold_it_up(top, line):
+    pool = top.pool(1, initializer=take, initargs=(line.there,))
+    first, second = pool.submit(until_cancelled), pool.submit(note)
+    assert line.next() == "runs"
+    pool.shutdown(wait=False)
+    assert not first.cancel()
+    assert first.result(CEILING) == "seen"
+    second.cancel()
+    pool.shutdown()
+
+
 def test_a_map_that_has_read_all_has_all_results_after_a_shutdown(top):
     with top.pool(WORKERS) as pool:
         found = pool.map(square, range(3), chunksize=1)
