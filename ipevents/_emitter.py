@@ -831,6 +831,7 @@ class Emitter:
         has_initializer = initializer is not None
         pool = Pool(self._life.asks, staff, event, count, name, has_initializer=has_initializer)
         self._life.pools.add(pool)
+        self._life.had_pool = True
         return pool
 
     def _begin(

@@ -8,7 +8,7 @@ brought the answer: the reader thread of a link, or the supervisor's where a pro
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.books import FORWARDED, UNHEARD, UNREADABLE
@@ -199,7 +199,7 @@ class Asking:
             self.give_up(sink)
             raise
 
-    def put_all(self, event: str, pairs: list[tuple[Work, Sink]]) -> None:
+    def put_all(self, event: str, pairs: Sequence[tuple[Work, Sink]]) -> None:
         """Send requests to any of one event, each with its sink, and write them. Raises as ``ask``.
 
         What was sent before an error stays so; the caller gives it up.

@@ -61,7 +61,7 @@ class Bench:
         self._is_closed = False
         self._functions = ReceivedFunctions()
         self._plan = Plan()
-        self._unwritten = 0.0  # since when an answer waits to be written
+        self._unwritten = 0.0  # when the first of the jobs began whose answers wait to be written
         self._chunks: list[Chunk] = []  # what the job came to, if that is a chunk
         self.done = 0  # jobs
 
@@ -92,8 +92,9 @@ class Bench:
             job = self._next()
             if job is None:
                 return
+            began = monotonic()
             self._begins(job)
-            self._put(job, self._answer(job))
+            self._put(job, self._answer(job), began)
             self.done += 1
             if not may_go_on(self.done):
                 self._write()
@@ -139,8 +140,8 @@ class Bench:
         """Return whether there is something to do: jobs, or to end."""
         return bool(self._row) or self._is_closed
 
-    def _put(self, job: Job, answer: Outcome) -> None:
-        """Put an answer, and have it written before the next job unless that comes in a moment."""
+    def _put(self, job: Job, answer: Outcome, began: float) -> None:
+        """Put an answer, and have it written before the next job if this one, or several, have taken long."""
         link: Any = job.link
         payload, size = answer
         header = self._node.router.header(ANSWER)
@@ -151,10 +152,9 @@ class Bench:
             self._write()
             self._sends.put_answer(job, link, payload, size)
             return
-        now = monotonic()
         if not self._unwritten:
-            self._unwritten = now
-        if not self._row or now - self._unwritten > _WRITE_SECONDS:
+            self._unwritten = began
+        if not self._row or monotonic() - self._unwritten > _WRITE_SECONDS:
             self._write()
 
     def _write(self) -> None:
@@ -164,7 +164,7 @@ class Bench:
 
     # What a job does
 
-    def _call(self, message: Message, key: bytes, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, message: Message, key: bytes, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function once, or with each of several tuples of arguments."""
         if key[:1] != MANY or len(key) <= KEY_BYTES:
             return self._functions.get(key)(*args, **kwargs)

@@ -29,7 +29,6 @@ from .._platform.latches import Latch
 from .._platform.signal_exceptions import interrupts_main
 from .._platform.threads import Deadline, library_threads
 from .asking import Asking
-from .job import Sink
 from .outcome import Question, unanswered, value_of
 
 _SEND_SECONDS = 0.001  # for which jobs are made before they are sent
@@ -108,7 +107,7 @@ class Mapping:
     sent any more. ``describe`` is what texts of errors call it. ``size`` is
     how many items a job has, None for as many as ``chunks`` says; ``is_chunked`` whether a job returns the
     results of several. ``capacity()`` says how many jobs may be open. ``on_end()`` is called once, when
-    nothing is open any more.
+    nothing is open any more. It must not block.
     """
 
     def __init__(
@@ -182,8 +181,9 @@ class Mapping:
             if self._is_over:
                 raise StopIteration
             try:
-                self._try_feed()
-                if self._take():
+                has_more = self._take()
+                self._try_feed()  # afterwards: what has come early has made room, too
+                if has_more:
                     continue
                 if not self._is_read or self._open or self._early:
                     self._wait()
@@ -218,30 +218,37 @@ class Mapping:
             return  # not one by one, each with a write of its own
         if room > 0 and not self._is_read:
             self._check()
-        pairs: list[tuple[Work, Sink]] = []
+        pairs: list[tuple[Work, Piece]] = []
         began = monotonic()
         try:
             while len(pairs) < room and not self._is_read and self._make_next(pairs):
                 if monotonic() - began > _SEND_SECONDS:  # the input takes its time
-                    self._send(pairs)
-                    pairs, room, began = [], room - len(pairs), monotonic()
+                    now, pairs = pairs, []
+                    room -= len(now)
+                    self._send(now)
+                    began = monotonic()
         finally:  # also what was read before the input has raised
             self._send(pairs)
 
-    def _send(self, pairs: list[tuple[Work, Sink]]) -> None:
+    def _send(self, pairs: list[tuple[Work, Piece]]) -> None:
         """Send jobs that were made."""
-        if pairs:
-            self._asking.put_all(self._event, pairs)
+        try:
+            if pairs:
+                self._asking.put_all(self._event, pairs)
+        except BaseException:
+            for _, piece in pairs:
+                if not piece.places:  # nothing comes of it
+                    del self._open[piece.index]
+            raise
 
-    def _make_next(self, pairs: list[tuple[Work, Sink]]) -> bool:
+    def _make_next(self, pairs: list[tuple[Work, Piece]]) -> bool:
         """Make one job, and add it to those to be sent. Returns whether that was possible."""
         size = self._size or self._chunks.next_size()
         if self._buffersize is not None:
             size = min(size, self._buffersize - self._read_ahead)
         if size < 1:
             return False
-        items = list(islice(self._items, size))
-        self._is_read = len(items) < size
+        items = self._next_items(size)
         if not items:
             return False
         work = self._make(items)
@@ -251,6 +258,22 @@ class Mapping:
         self._read_ahead += len(items)
         pairs.append((work, piece))
         return True
+
+    def _next_items(self, size: int) -> Items:
+        """Read so many items, or fewer if these are the last ones, or those before an error of the input.
+
+        Raises what the input raises where there is nothing before it.
+        """
+        items: Items = []
+        try:
+            items.extend(islice(self._items, size))  # keeps what it has read when that raises
+            self._is_read = len(items) < size
+        except BaseException as exc:
+            if interrupts_main(exc) or not (items or self._made):
+                raise
+            self._broken = exc
+            self._is_read = True
+        return items
 
     def _take(self) -> bool:
         """Open what has come and whose turn it is. Returns whether there is anything to return."""
@@ -322,19 +345,15 @@ class Mapping:
 
     def close(self) -> None:
         """Want no further results. Jobs that have not begun never do."""
-        pieces = self._finish()
-        _give_up(self._asking, pieces)
-        if self._on_end is not None:
-            self._on_end()
-            self._on_end = None
+        if not self._is_over:
+            _give_up(self._asking, self._finish(), self._on_end)
 
     def _finish(self) -> list[Piece]:
         """Note the end. Returns the jobs that are open."""
-        if self._is_over:
-            return []
         self._is_over = True
         pieces, self._open = list(self._open.values()), {}
         self._early.clear()
+        self._values.clear()
         self._items = iter(())
         return pieces
 
@@ -343,7 +362,7 @@ class Mapping:
             return
         pieces = self._finish()
         notices = self._asking.node.notices
-        if (pieces or self._on_end is not None) and notices is not None:
+        if notices is not None:
             notices.put(partial(_give_up, self._asking, pieces, self._on_end))
 
 
@@ -396,8 +415,8 @@ def number_of_items(value: object, name: str) -> int | None:
     return int(value)
 
 
-def _give_up(asking: Asking, pieces: list[Piece], on_end: Callable[[], None] | None = None) -> None:
-    """Want no answers to these jobs any more, and say then that nothing is open."""
+def _give_up(asking: Asking, pieces: list[Piece], on_end: Callable[[], None] | None) -> None:
+    """Want no answers to these jobs any more, and say then that the map has ended."""
     for piece in pieces:
         asking.give_up(piece)
     if on_end is not None:

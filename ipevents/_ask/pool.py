@@ -23,8 +23,10 @@ from .._core.chunks import Chunks
 from .._core.crew import Crew, Work
 from .._core.known_functions import KnownFunctions
 from .._core.messages import REQUEST_ANY, TO_CHILD, Payload
+from .._core.state import Stage
 from .._exceptions import Closed, IPEventsError, PoolFailed, StartFailed, TargetFailed
 from .._links.link import Link
+from .._options import seconds
 from .._payload import forms
 from .._payload.main_names import Names
 from .._payload.numbered import NUMBERS_BYTES
@@ -35,7 +37,7 @@ from .answer import Answer
 from .asking import Asking
 from .bench import MANY
 from .functions import Functions, SentFunction
-from .mapping import Mapping, number_of_items
+from .mapping import Mapping, Piece, number_of_items
 from .target import Target, retries_of
 
 MOST_WORKERS = 1000
@@ -125,6 +127,8 @@ class Pool(Executor):
                 self._workers.append(staff.start(f"{name}-{number}", myself))
         except BaseException:
             self.shutdown(wait=False)
+            with self._node.lock:
+                asking.sharing.crews.pop(self._event, None)
             raise
 
     @property
@@ -185,8 +189,8 @@ class Pool(Executor):
         items may then be done more than once.
 
         The iterator blocks until the next result is there, for at most ``timeout`` seconds since the call in
-        all (None: no limit), then raises RequestTimeout, and ends. Raises as ``submit``; ValueError for a
-        wrong number; WouldDeadlock in a listener where it would wait.
+        all (None: no limit), then raises RequestTimeout, and ends. Raises as ``submit``; TypeError and
+        ValueError for a wrong number; WouldDeadlock in a listener where it would wait.
         """
         size = number_of_items(chunksize, "chunksize")
         most = number_of_items(buffersize, "buffersize")
@@ -216,7 +220,7 @@ class Pool(Executor):
             capacity=self._capacity,
             ordered=ordered,
             buffersize=most,
-            timeout=timeout,
+            timeout=seconds(timeout),
             on_end=self._map_ended,
         )
         with self._node.lock:
@@ -274,7 +278,7 @@ class Pool(Executor):
             self._stop_if_done()
 
     def _map_ended(self) -> None:
-        """Note that a map is over, and its jobs are given up. Not in a finalizer."""
+        """Note that a map is over, and nothing of it is open."""
         if self._is_shut:
             notices = self._node.notices
             if notices is not None:
@@ -287,8 +291,10 @@ class Pool(Executor):
         with self._node.lock:
             if not self._is_shut or self._answers or self._are_stopped:
                 return
-            if any(asked.event == self._event for _, _, asked in self._asking.requests.each() if asked.back):
-                return
+            for _, _, asked in self._asking.requests.each():
+                # Only of maps: an Answer that is not in the set was cancelled, and its request goes next.
+                if asked.event == self._event and type(asked.back) is Piece:
+                    return
             self._are_stopped = True
         for worker in self._workers:
             self._staff.stop(worker)
@@ -324,8 +330,8 @@ class Pool(Executor):
         failed = PoolFailed("the pool has failed: its workers do not start, or do not stay")
         failed.__cause__ = cause
         with self._node.lock:
-            if self._failed is not None:
-                return
+            if self._failed is not None or self._node.stage is not Stage.OPEN:
+                return  # at a stop the workers end as well, and the jobs have Closed
             self._failed = failed
             self._is_shut = True
         self._asking.fail_all(self._event, lambda: _copy(failed))

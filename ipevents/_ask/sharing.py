@@ -14,7 +14,7 @@ was full, a record that leaves it. So nothing waits that somebody could begin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ class Sharing:
             self.write()
         return True
 
-    def ask_all(self, event: str, pairs: list[tuple[Work, Sink]]) -> bool:
+    def ask_all(self, event: str, pairs: Sequence[tuple[Work, Sink]]) -> bool:
         """Take many requests of this process for one event, where somebody below answers. Lock not held.
 
         Returns False, having done nothing, where that is not so, or too much waits. The caller calls

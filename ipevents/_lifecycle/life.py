@@ -65,6 +65,7 @@ class Life:
         self.was_started_by_user = False
         self.ready_said = False
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self.had_pool = False  # one was made; perhaps nobody has it any more
 
     # What Lifecycle does
 
@@ -126,7 +127,7 @@ class Life:
 
     def finish_pools(self) -> None:
         """Wait for the jobs of all pools, and ask for the stop, where only these keep the emitter open."""
-        if self.was_started_by_user or not self.pools or self.has_ordinary_children():
+        if self.was_started_by_user or not self.had_pool or self.has_ordinary_children():
             return
         for pool in list(self.pools):
             pool.shutdown()

@@ -253,7 +253,7 @@ class Opening:
         node.router = Router(pid, node.router.version + 1)
         node.announced = False
         life.exit = None
-        life.ready_said = life.stopping_said = False
+        life.ready_said = life.stopping_said = life.had_pool = False
         life.stopping, life.stopped = Latch(), Latch()
         life.asks.renew()
         self.undoes = False
