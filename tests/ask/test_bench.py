@@ -88,7 +88,7 @@ class Work:
 
     def put(self, number, *args, kwargs=()):
         payload = numbered(number, 0, forms.encode(args, dict(kwargs))[0])
-        return self.bench.put(Job(None, number, 0, ENVELOPE, payload))
+        return self.bench.put_all([Job(None, number, 0, ENVELOPE, payload)])
 
     def run(self, jobs):
         """Do so many jobs; returns their numbers and what they came to."""
@@ -123,7 +123,7 @@ def work():
 def test_jobs_are_done_in_the_order_in_which_they_came(work):
     key = work.put_function(abs)
     for number in range(1, 10):
-        assert work.put(number, key, -number) == (True, [])
+        assert work.put(number, key, -number)
     assert work.run(9) == [(number, number) for number in range(1, 10)]
     assert work.begun == list(range(1, 10))
     assert work.bench.done == 9
@@ -135,7 +135,7 @@ def test_functions_take_their_place_between_the_jobs(work):
     second = work.put_function(len, first)  # the first one is to be forgotten
     work.put(2, second, "ab")
     work.put(3, first, -1)
-    assert work.bench.waiting() == 5
+    assert len(work.bench._row) == 5
     one, two, three = work.run(3)
     assert (one, two) == ((1, 1), (2, 2))
     assert type(three[1]) is ProtocolError
@@ -257,7 +257,7 @@ def test_what_was_not_begun_at_the_close_is_returned_and_never_begins(work):
     work.put_function(len)
     work.put(2, key, 2)
     assert [job.number for job in work.bench.close()] == [1, 2]
-    assert work.bench.put(Job(None, 3, 0, ENVELOPE, (3, 0, key, 3))) == (False, [])
+    assert not work.bench.put_all([Job(None, 3, 0, ENVELOPE, (3, 0, key, 3))])
     work.bench.run(lambda done: True)
     assert work.begun == []
 
@@ -268,7 +268,7 @@ def test_it_ends_at_its_limit_and_has_written_before(work):
         work.put(number, key, number)
     assert work.run(2) == [(1, 1), (2, 2)]
     assert work.node.outgoing.writes > work.sends.unwritten[-1]
-    assert work.bench.waiting() == 1
+    assert len(work.bench._row) == 1
 
 
 class Clock:
@@ -321,9 +321,3 @@ def test_where_there_is_no_room_an_answer_waits_for_it_after_those_before_it_wer
     assert work.run(2) == [(1, 1), (2, 2)]
     assert work.sends.put == [1, 2]
     assert work.sends.unwritten[0] == 1
-
-
-def test_nothing_of_it_is_dropped_for_an_asker_and_a_stop_does_not_wait_for_it(work):
-    work.put(1, work.put_function(abs), 1)
-    assert work.bench.drop(lambda job: True) == []
-    assert work.bench.join(None)

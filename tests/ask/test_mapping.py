@@ -42,6 +42,7 @@ class Asking:
         self.crews = {}
         self.is_listener = False
         self.refuses = None  # what a put raises
+        self.refuses_from = 0  # the place of the first job
         self.at_once = None  # how a job is done at once
         self.open = {}  # pieces, by their places
         self.items = []  # of each job
@@ -51,18 +52,16 @@ class Asking:
 
     # As Asking
 
-    def put(self, work, sink, *, writes=True):
-        """A job, or for the notices thread: both are called so."""
-        assert not writes
-        if self.refuses is not None:
-            raise self.refuses
-        sink.work = work
-        self.open[sink.index] = sink
-        if self.at_once is not None:
-            self.at_once(sink.index)
-
-    def write(self):
+    def put_all(self, event, pairs):
         self.writes += 1
+        for work, sink in pairs:
+            if self.refuses is not None and sink.index >= self.refuses_from:
+                raise self.refuses
+            sink.work, sink.places = work, ((self, sink.index),)
+            self.open[sink.index] = sink
+        if self.at_once is not None:
+            for _, sink in pairs:
+                self.at_once(sink.index)
 
     def give_up(self, piece):
         self.open.pop(piece.index, None)
@@ -124,6 +123,7 @@ def mapped(asking):
         return Mapping(
             asking,
             zip(items, strict=False),
+            "x",
             asking.make,
             "job",
             size=size,
@@ -314,14 +314,9 @@ def test_what_it_raises_first_of_all_is_raised_by_the_call(asking, mapped):
 
 
 def test_what_cannot_be_sent_is_raised_by_the_call_and_gives_up_what_was(asking, mapped):
-    def numbers():
-        yield 0
-        yield 1
-        asking.refuses = MessageTooLarge("too large")
-        yield 2
-
+    asking.refuses, asking.refuses_from = MessageTooLarge("too large"), 2
     with pytest.raises(MessageTooLarge):
-        mapped(numbers())
+        mapped(itertools.count())
     assert (asking.open, asking.given_up) == ({}, [0, 1])
 
 

@@ -253,10 +253,10 @@ def test_a_pool_whose_workers_do_not_start_fails_with_all_its_jobs(place, staff,
     answers = [pool.submit(abs, number) for number in range(3)]
     found = pool.map(abs, range(9), timeout=CEILING)
     for _ in range(FAILED_STARTS - 1):
-        pool.on_failure(make())
+        pool._on_failure(make())
     assert not any(answer.done() for answer in answers)
     last = make()
-    pool.on_failure(last)
+    pool._on_failure(last)
     errors = [answer.exception(CEILING) for answer in answers]
     assert [type(exc) for exc in errors] == [PoolFailed] * 3
     assert {exc.__cause__ for exc in errors} == {last}
@@ -274,32 +274,32 @@ def test_a_pool_whose_workers_do_not_start_fails_with_all_its_jobs(place, staff,
 def test_a_worker_that_comes_online_ends_the_row_of_failures(pool, staff):
     for _ in range(5):
         for _ in range(FAILED_STARTS - 1):
-            pool.on_failure(TargetFailed("1", 1, "traceback"))
-        pool.on_online(pool._workers[0])
+            pool._on_failure(TargetFailed("1", 1, "traceback"))
+        pool._on_online(pool._workers[0])
     assert "open" in repr(pool)
     assert staff.reliable == ["pool-1"] * 5
 
 
 def test_deaths_that_say_nothing_of_the_next_start_do_not_count(pool):
     for _ in range(2 * FAILED_STARTS):
-        pool.on_failure(StartFailed("1", -9))  # no initializer
-        pool.on_failure(GaveUp("it dies all the time"))
+        pool._on_failure(StartFailed("1", -9))  # no initializer
+        pool._on_failure(GaveUp("it dies all the time"))
     assert "open" in repr(pool)
 
 
 def test_the_end_of_all_workers_is_a_failure_and_that_of_some_is_none(place, pool):
     answer = pool.submit(abs, 1)
-    pool.on_end()
+    pool._on_end()
     assert not answer.done()
-    pool.on_end()
+    pool._on_end()
     assert type(answer.exception(CEILING)) is PoolFailed
     assert EVENT not in place.asks.sharing.crews
 
 
 def test_after_a_shutdown_the_end_of_all_workers_is_as_it_should_be(place, pool):
     pool.shutdown()
-    pool.on_end()
-    pool.on_end()
+    pool._on_end()
+    pool._on_end()
     assert "shut down" in repr(pool)
     assert EVENT not in place.asks.sharing.crews
 
@@ -307,9 +307,9 @@ def test_after_a_shutdown_the_end_of_all_workers_is_as_it_should_be(place, pool)
 def test_at_a_stop_the_end_of_all_workers_is_no_failure(place, pool, monkeypatch):
     monkeypatch.setattr(place.node, "stage", Stage.STOPPING)
     for _ in range(FAILED_STARTS):
-        pool.on_failure(TargetFailed("1", 1, "traceback"))
-    pool.on_end()
-    pool.on_end()
+        pool._on_failure(TargetFailed("1", 1, "traceback"))
+    pool._on_end()
+    pool._on_end()
     assert "failed" not in repr(pool)
     for call in (lambda: pool.submit(abs, 1), lambda: pool.map(abs, [1])):
         with pytest.raises(Closed, match="the pool has ended when"):

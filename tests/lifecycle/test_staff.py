@@ -42,13 +42,13 @@ class Pool:
     def __init__(self):
         self.told = []
 
-    def on_online(self, worker):
+    def _on_online(self, worker):
         self.told.append(worker)
 
-    def on_failure(self, error):
+    def _on_failure(self, error):
         self.told.append(error)
 
-    def on_end(self):
+    def _on_end(self):
         self.told.append("end")
 
 
