@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -69,18 +66,6 @@ def odd(number: int) -> int:
 def unsendable(number: int) -> object:
     """Return what cannot be pickled for 3, and for all others the number."""
     return threading.Lock() if number == 3 else number
-
-
-def last(seconds: float) -> float:
-    """Work so long."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-    return seconds
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def same(what: Any = None) -> Any:
