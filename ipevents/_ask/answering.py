@@ -138,8 +138,7 @@ class Answering:
         node = self._node
         with node.lock:
             answerer = Answerer(self._not_here, self._lane_for(event, 1))
-            takes, begins = self._unqueued, partial(self._begins, answerer)
-            bench = Bench(node, self._sends, takes, begins)
+            bench = Bench(node, self._sends, self._takes, partial(self._begins, answerer))
             answerer.lanes = bench
             self._answerers[event] = answerer
             node.presence.answers_changed(event, 1)
@@ -515,6 +514,10 @@ class Answering:
         with self._node.lock:
             self._queued -= size_of(job.payload)
         return self._waiting.pop((job.link, job.number), None) is not None
+
+    def _takes(self, job: Job) -> bool:
+        """Return whether a job of a pool that has waited is still to be done. Its cancel may have overtaken it."""
+        return self._unqueued(job) and not self._is_dropped(job)
 
     def _work(self, answerer: Answerer, job: Job) -> None:
         """Answer one request in a thread of the lanes."""
