@@ -516,7 +516,7 @@ class Answering:
         return self._waiting.pop((job.link, job.number), None) is not None
 
     def _takes(self, job: Job) -> bool:
-        """Return whether a job of a pool that has waited is still to be done. Its cancel may have overtaken it."""
+        """Return whether a job of a pool is still to be done. Its cancel may have come before it."""
         return self._unqueued(job) and not self._is_dropped(job)
 
     def _work(self, answerer: Answerer, job: Job) -> None:
