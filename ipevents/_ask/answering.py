@@ -146,7 +146,7 @@ class Answering:
         node = self._node
         with node.lock:
             answerer = Answerer(self._not_here, self._lane_for(event, 1))
-            bench = Bench(node, self._sends, self._claims, partial(self._begins, answerer))
+            bench = Bench(node, self._sends, self._takes, partial(self._begins, answerer))
             answerer.bench = bench
             self._answerers[event] = answerer
             node.presence.answers_changed(event, 1)
@@ -569,6 +569,10 @@ class Answering:
     def _claims(self, job: Job) -> bool:
         """Return whether a request that waits is the caller's to answer: nobody else has taken it out."""
         return self._waiting.pop((job.link, job.number), None) is not None
+
+    def _takes(self, job: Job) -> bool:
+        """Return whether a job of a pool is still to be done. Its cancel may have come before it."""
+        return self._claims(job) and not self._is_dropped(job)
 
     def _work(self, answerer: Answerer, job: Job) -> None:
         """Answer one request in a thread of the lanes."""

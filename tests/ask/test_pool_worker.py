@@ -9,6 +9,7 @@ from places import CEILING, join, settle
 from staffs import EVENT, Staff, make_pool
 
 from ipevents._ask import pool_worker
+from ipevents._exceptions import AnswererLost
 
 
 class Running:
@@ -93,6 +94,19 @@ def test_after_so_many_jobs_it_ends_and_what_waits_is_left_to_the_next_one(both,
     join(parent, other, is_quiet=True)
     assert Running(other, max_jobs=3).end() is None
     assert [answer.result(CEILING) for answer in answers] == list(range(5))
+
+
+def test_a_job_whose_cancel_has_come_before_it_never_begins(both):
+    pool, parent, child = both
+    running = Running(child)
+    assert pool.submit(abs, -1).result(CEILING) == 1
+    with child.node.lock:
+        child.asks.answering.cancel_early(child.link_to(parent), 2)  # the number of the next one
+    exc = pool.submit(abs, -2).exception(CEILING)
+    assert (type(exc), exc.begun) == (AnswererLost, False)
+    assert pool.submit(abs, -3).result(CEILING) == 3
+    stop(child)
+    assert running.end() is None
 
 
 def test_a_chunk_of_a_map_is_one_job(both):
