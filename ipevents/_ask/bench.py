@@ -19,6 +19,7 @@ from .._core.decisions import Plan
 from .._core.messages import ANSWER, Message
 from .._core.requests import RAISED
 from .._exceptions import Unpicklable
+from .._node.backpressure import LOOK_SECONDS
 from .._payload import outcomes
 from .._payload.numbered import numbers_of
 from .._platform.clock import monotonic
@@ -150,7 +151,9 @@ class Bench:
             plan = self._plan = Plan(header=header, event=job.envelope.event)
         if not self._sends.keep_answer(job, link, plan, payload, size):
             self._write()
-            self._sends.put_answer(job, link, payload, size)
+            while not (self._sends.put_answer(job, link, payload, size) or self._is_closed):
+                with self._node.lock:  # the parent takes nothing for long; this process has nobody else
+                    link.wait_room(LOOK_SECONDS)
             return
         if not self._unwritten:
             self._unwritten = began

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -45,11 +46,10 @@ class Inbox:
     it looks a last time.
     """
 
-    __slots__ = ("_is_waiting", "_more", "found", "on_put")
+    __slots__ = ("_is_waiting", "_more", "found")
 
     def __init__(self) -> None:
         self.found: deque[Found] = deque()
-        self.on_put: Callable[[], None] | None = None  # called after each
         self._more = Latch()
         self._is_waiting = False
 
@@ -58,8 +58,6 @@ class Inbox:
         self.found.append(found)
         if self._is_waiting:
             self._more.set()
-        if self.on_put is not None:
-            self.on_put()
 
     def wait(self, seconds: float | None) -> bool:
         """Wait until there is something, at most so long. Returns whether there is."""
@@ -95,6 +93,10 @@ class Piece:
     def failed(self, exc: IPEventsError) -> None:
         """Take an error in place of it."""
         self._inbox.put((self, "", "", -1, exc))
+
+    def cancelled(self) -> None:
+        """Note that it will not be done."""
+        self._inbox.put((self, "", "", -1, CancelledError()))
 
     def expired(self) -> None:
         """Never called: the thread that iterates looks at the time itself."""
@@ -175,6 +177,8 @@ class Mapping:
                 if is_value:
                     return value
                 try:
+                    if isinstance(value, StopIteration):  # raised here it would end the loop in silence
+                        raise RuntimeError(f"{self._describe} has raised StopIteration") from value
                     raise value
                 finally:
                     del value  # its traceback has this frame
@@ -347,6 +351,12 @@ class Mapping:
         """Want no further results. Jobs that have not begun never do."""
         if not self._is_over:
             _give_up(self._asking, self._finish(), self._on_end)
+
+    def cancel(self) -> None:
+        """Have nothing more begun: each job that has not begun has CancelledError. From any thread."""
+        for piece in list(self._open.values()):
+            if not self._asking.is_begun(piece) and self._asking.give_up(piece):
+                piece.cancelled()
 
     def _finish(self) -> list[Piece]:
         """Note the end. Returns the jobs that are open."""

@@ -37,7 +37,7 @@ from .answer import Answer
 from .asking import Asking
 from .bench import MANY
 from .functions import Functions, SentFunction
-from .mapping import Mapping, Piece, number_of_items
+from .mapping import Mapping, number_of_items
 from .target import Target, retries_of
 
 MOST_WORKERS = 1000
@@ -127,8 +127,7 @@ class Pool(Executor):
                 self._workers.append(staff.start(f"{name}-{number}", myself))
         except BaseException:
             self.shutdown(wait=False)
-            with self._node.lock:
-                asking.sharing.crews.pop(self._event, None)
+            self._close(lambda: Closed("the pool could not be started"))
             raise
 
     @property
@@ -152,17 +151,18 @@ class Pool(Executor):
         sent = self._functions.of(fn)
         payload, size = _encoded((sent.key, *args), kwargs)
         answer = Answer(self._asking, _TARGET, short_name(fn), None)
-        with self._node.lock:
-            self._check_open()
-            self._answers.add(answer)
         work = Work(self._event, payload, size + NUMBERS_BYTES)
-        work.code = Shipment(self._asking, self._crew, sent)
+        work.code, work.code_bytes = Shipment(self._asking, self._crew, sent), len(sent.code)
         try:
+            with self._node.lock:
+                self._check_open()
+                self._answers.add(answer)
+            answer.add_done_callback(self._forget)
             self._asking.put(work, answer)
-        except BaseException:
+        except BaseException:  # of a signal handler as well: nobody has the answer then
+            self._asking.give_up(answer)
             self._forget(answer)
             raise
-        answer.add_done_callback(self._forget)
         return answer
 
     def map(
@@ -226,6 +226,8 @@ class Pool(Executor):
         with self._node.lock:
             if not mapping.is_over:
                 self._mappings.add(mapping)
+        if self._is_shut:  # just now
+            self._stop_if_done()
         return mapping
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -235,14 +237,17 @@ class Pool(Executor):
         raises RuntimeError. With ``cancel_futures`` jobs that have not begun are cancelled. Blocks until the
         workers have ended, unless ``wait`` is false, or in a listener.
         """
+        if self._node.stage is Stage.FORKED:
+            return  # its workers are those of the process that was forked
         with self._node.lock:
             self._is_shut = True
-            answers = list(self._answers)
-            for mapping in list(self._mappings):
-                mapping.inbox.on_put = self._stop_if_done
+            self._crew.on_change = self._stop_if_done
+            answers, mappings = list(self._answers), list(self._mappings)
         if cancel_futures:
             for answer in answers:
                 answer.cancel()
+            for mapping in mappings:
+                mapping.cancel()
         self._stop_if_done()
         may_wait = not (self._node.dispatcher.runs_here() or _is_library_thread())
         if wait and may_wait:
@@ -258,10 +263,8 @@ class Pool(Executor):
 
     def _check_open(self) -> None:
         """Do that with the state lock held."""
-        if self._failed is not None:
-            raise _copy(self._failed)
-        if self._is_shut:
-            raise RuntimeError("the pool was shut down, and takes no more jobs")
+        if self._failed is not None or self._is_shut:
+            raise self._refusal()
         if self._asking.sharing.crews.get(self._event) is not self._crew:
             raise Closed(f"the pool has ended when {self._node.place()} was stopped")
 
@@ -292,10 +295,12 @@ class Pool(Executor):
             if not self._is_shut or self._answers or self._are_stopped:
                 return
             for _, _, asked in self._asking.requests.each():
-                # Only of maps: an Answer that is not in the set was cancelled, and its request goes next.
-                if asked.event == self._event and type(asked.back) is Piece:
+                # An Answer that is not in the set was cancelled, and its request goes next. Of one that
+                # nobody waits for any more the job may still run.
+                if asked.event == self._event and not isinstance(asked.back, Answer):
                     return
             self._are_stopped = True
+            self._crew.refuses = self._refusal
         for worker in self._workers:
             self._staff.stop(worker)
 
@@ -321,8 +326,22 @@ class Pool(Executor):
             return
         if not self._is_shut:
             self._fail(None)
+        self._close(self._refusal)
+
+    def _refusal(self) -> Exception:
+        """Return why no job is taken any more."""
+        if self._failed is not None:
+            return _copy(self._failed)
+        return RuntimeError("the pool was shut down, and takes no more jobs")
+
+    def _close(self, make: Callable[[], Exception]) -> None:
+        """Take no more requests for the workers, which have ended, and end those that are left."""
         with self._node.lock:
             self._crew.is_open = False
+            self._crew.refuses = make
+        self._asking.fail_all(self._event, lambda: Closed("the pool has ended"))
+        with self._node.lock:
+            self._asking.requests.gone(self._crew)
             self._asking.sharing.crews.pop(self._event, None)
 
     def _fail(self, cause: IPEventsError | None) -> None:
@@ -334,6 +353,7 @@ class Pool(Executor):
                 return  # at a stop the workers end as well, and the jobs have Closed
             self._failed = failed
             self._is_shut = True
+            self._crew.refuses = self._refusal
         self._asking.fail_all(self._event, lambda: _copy(failed))
         self._stop_if_done()
 
@@ -357,6 +377,7 @@ def _stop(asking: Asking, crew: Crew, staff: Staff, workers: list[Worker]) -> No
     """End the workers of a pool that is gone. In the notices thread."""
     with asking.node.lock:
         crew.is_open = False
+        asking.requests.gone(crew)
         asking.sharing.crews.pop(crew.event, None)
     for worker in workers:
         staff.stop(worker)

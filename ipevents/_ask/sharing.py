@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.crew import Crew, Work
 from .._core.decisions import Plan
-from .._core.messages import MAX_IDS, REQUEST_ANY, TAKE_BACK, Header, Payload, control
+from .._core.messages import MAX_IDS, POOL_EVENT, REQUEST_ANY, TAKE_BACK, Header, Payload, control
 from .._core.outbox import OUTBOX_BYTES, Patience
 from .._core.requests import (
     BEYOND,
@@ -40,7 +40,7 @@ from .._core.requests import (
 )
 from .._core.state import Stage
 from .._core.topology import Up
-from .._exceptions import MessageTooLarge, OutboxFull, ProtocolError
+from .._exceptions import Closed, MessageTooLarge, OutboxFull, ProtocolError
 from .._links.link import Link
 from .._node.backpressure import LOOK_SECONDS
 from .._node.node import Node
@@ -55,6 +55,7 @@ from .sends import Request, Sends
 if TYPE_CHECKING:
     from .._core.decisions import Decision
 
+_MOST_FULL = 4  # times as much as for one event may wait for all together
 IDLE_SECONDS = 0.002  # that a neighbour is idle until others give work back for it (README, Sharing work)
 
 
@@ -106,9 +107,12 @@ class Sharing:
             while True:
                 if node.stage is not Stage.OPEN:
                     raise node.stage_error()
-                crew = self._crew(work.event)
+                crew = self._crew_for_new(work.event)
                 if not self._is_full(crew):
                     break
+                if work.deadline and monotonic() * 1000 > work.deadline:
+                    self._say(Given(sink, work), OVERDUE, ())
+                    return True
                 if not waits:
                     raise OutboxFull(
                         f"request {work.event!r} was not sent: {crew.count} wait for any that "
@@ -141,7 +145,7 @@ class Sharing:
         with node.lock:
             if node.stage is not Stage.OPEN:
                 raise node.stage_error()
-            crew = self._crew(event)
+            crew = self._crew_for_new(event)
             if not (crew.is_open or crew.is_answered()) or self._is_full(crew):
                 self._forget(crew)
                 return False
@@ -188,13 +192,14 @@ class Sharing:
                 self._forget(crew)
                 return False
             header = (REQUEST_ANY, decision.pids, None)
+            are_full = self._are_full()
             for (number, deadline), payload in zip(numbers, messages, strict=True):
                 if self._passes(event, link, number):
                     continue
                 work = Work(event, without_numbers(payload), size_of(payload), deadline, header, link)
                 work.stays_below = link is node.router.parent
                 given = Given(link, work, number)
-                if self._is_full(self._crew(event)):
+                if self._is_full(self._crew(event)) or are_full:
                     self._say(given, REFUSED, (f"too much waits for any that answers {event!r}",))
                 elif not self._place(given):
                     self._refuse(given)
@@ -217,6 +222,15 @@ class Sharing:
             crew.update(links, router.version)
         return crew
 
+    def _crew_for_new(self, event: str) -> Crew:
+        """Return the crew of an event that gets a new request. Raises what a pool says that takes no more."""
+        crew = self._crew(event) if event in self.crews or not event.startswith(POOL_EVENT) else None
+        if crew is None:
+            raise Closed("the pool has ended")
+        if crew.refuses is not None:
+            raise crew.refuses()
+        return crew
+
     def members(self, event: str) -> list[Hashable]:
         """Return the links of the neighbours below that answer an event now."""
         crew = self._crew(event) if event in self.crews else None
@@ -233,6 +247,12 @@ class Sharing:
     def _is_full(self, crew: Crew) -> bool:
         """Return whether no more may wait in a crew."""
         return crew.count >= MAX_OPEN or crew.bytes > OUTBOX_BYTES
+
+    def _are_full(self) -> bool:
+        """Return whether no more of neighbours may wait for all events together."""
+        crews = self.crews.values()
+        count, size = sum(crew.count for crew in crews), sum(crew.bytes for crew in crews)
+        return count >= _MOST_FULL * MAX_OPEN or size > _MOST_FULL * OUTBOX_BYTES
 
     def _goes_up(self, work: Work, crew: Crew) -> bool:
         """Return whether a request is one for the parent: nobody answers below."""
@@ -266,8 +286,8 @@ class Sharing:
         crew = self._crew(work.event)
         # Where some that wait cannot go to each neighbour, there may be one with room that they cannot go to.
         while first or crew.choosy or not crew.count:
-            link: Any = crew.choose(work.excluded, work.avoid)
-            if link is None or not self._fits(crew, link, work):
+            link = self._find(crew, work)
+            if link is None:
                 break
             if self._give(crew, link, given):
                 return True
@@ -283,6 +303,15 @@ class Sharing:
                 return False
         self._keep(crew, given, first=first)
         return True
+
+    def _find(self, crew: Crew, work: Work) -> Link | None:
+        """Return the neighbour that gets a request now, None where nobody has room for it."""
+        excluded = work.excluded
+        while True:
+            link: Any = crew.choose(excluded, work.avoid)
+            if link is None or self._fits(crew, link, work):
+                return link  # type: ignore[no-any-return]
+            excluded = (*excluded, link)
 
     def _fits(self, crew: Crew, link: Link, work: Work) -> bool:
         """Return whether a neighbour has room for one more: in its outbox, and among what is open there.
@@ -424,8 +453,8 @@ class Sharing:
             waiting_one: Any = self._requests.get(crew, number)
             if waiting_one is None:
                 continue
-            link: Any = crew.choose(waiting_one.work.excluded, waiting_one.work.avoid)
-            if link is None or not self._fits(crew, link, waiting_one.work):
+            link = self._find(crew, waiting_one.work)
+            if link is None:
                 passed.append(number)
                 if crew.choose() is None:
                     break
@@ -435,6 +464,8 @@ class Sharing:
             if not self._give(crew, link, given) and not self._place(given, first=True):
                 self._refuse(given)
         crew.waiting.extendleft(reversed(passed))
+        if crew.on_change is not None:
+            self._node.defer(crew.on_change)
         self._watch(crew)
         self._forget(crew)
 
@@ -491,8 +522,9 @@ class Sharing:
             work.lost = rest
         if status not in (NO_ANSWERER, LOST) or not self._may_again(given, begun):
             return False
-        _avoid(work, link)
-        if begun is False:  # it does not begin this one, now or later: nobody answers there, or it stops
+        if begun is not False:
+            _avoid(work, link)
+        else:  # it does not begin this one, now or later: nobody answers there, or it stops
             if link is self._node.router.parent:
                 work.stays_below = True
             else:
@@ -546,7 +578,8 @@ class Sharing:
         given.work.lost = rest
         if not self._may_again(given, gone.begun):
             return False
-        _avoid(given.work, link)
+        if gone.begun is not False:
+            _avoid(given.work, link)
         if not (self._place(given, first=True) or self._answer_later(given)):
             return False
         self._count_retry(given.work, gone.begun)

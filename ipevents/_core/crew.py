@@ -15,7 +15,7 @@ Pure: the caller holds the state lock, and says what time it is. How many wait w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 from .known_functions import KnownFunctions
@@ -38,6 +38,7 @@ class Work:
         "attempts",
         "avoid",
         "code",
+        "code_bytes",
         "deadline",
         "event",
         "excluded",
@@ -75,6 +76,7 @@ class Work:
         self.lost: Any = None  # what was said of the last of these
         self.too_large: str | None = None  # why the last one of those that take less does not take it
         self.code: Any = None  # the function that it calls, where it is the work of a pool
+        self.code_bytes = 0  # of that, where no other work has it
 
 
 class Member:
@@ -128,6 +130,8 @@ class Crew:
         self.choosy: dict[tuple[tuple[Hashable, ...], tuple[Hashable, ...]], int] = {}
         self.is_open = False  # work waits here although nobody answers, and nobody will, see pool.py
         self.known: dict[Hashable, KnownFunctions] = {}  # what processes of a pool were sent
+        self.refuses: Callable[[], Exception] | None = None  # makes the error for new requests
+        self.on_change: Callable[[], None] | None = None  # called when something was answered, or is gone
         self.is_watched = False  # it will be looked whether work is to be taken back
 
     def update(self, capacities: Mapping[Any, int], version: int) -> None:
@@ -155,7 +159,7 @@ class Crew:
         """Let a request wait, ``first`` before all others."""
         (self.waiting.appendleft if first else self.waiting.append)(number)
         self.count += 1
-        self.bytes += work.size
+        self.bytes += work.size + work.code_bytes
         if work.excluded or work.avoid:
             key = (work.excluded, work.avoid)
             self.choosy[key] = self.choosy.get(key, 0) + 1
@@ -163,7 +167,7 @@ class Crew:
     def release(self, work: Work) -> None:
         """Note that a request waits no more. Its number may still be in ``waiting``."""
         self.count -= 1
-        self.bytes -= work.size
+        self.bytes -= work.size + work.code_bytes
         if work.excluded or work.avoid:
             key = (work.excluded, work.avoid)
             self.choosy[key] -= 1

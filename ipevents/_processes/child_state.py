@@ -195,11 +195,12 @@ class ChildState:
     def is_coming(self, online: bool) -> bool:
         """Return whether it is about to be online, for the first time or again. State lock held.
 
-        ``online``: its present process has said that. A quiet child does not count.
+        ``online``: its present process has said that. One that has not for SILENT_SECONDS counts as one that
+        never will. A quiet child does not count.
         """
         if self.is_quiet or self.is_over:
             return False
-        return self.phase is not Phase.RUNNING or not online
+        return self.phase is not Phase.RUNNING or (not online and self.warn_at is not None)
 
     # The phases
 

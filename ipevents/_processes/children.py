@@ -417,7 +417,11 @@ class Children:
             self._restart(child, stopping=deadline is not None)
         if child.vigil is not None:
             self._vigils.watch(child, now)
+        is_silent = child.warn_at is not None and child.warn_at <= now
         child.act(now)
+        if is_silent:
+            with self._node.lock:
+                self._node.asks.child_settled()
 
     def _finish(self, child: ChildState, *, stopping: bool) -> None:
         """Report the end of a child's process, and decide whether another one follows.

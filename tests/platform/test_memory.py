@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 
 import psutil
 import pytest
@@ -17,16 +16,6 @@ MANY = 64 << 20
 def test_it_is_what_the_system_says():
     found, told = resident_bytes(), psutil.Process().memory_info().rss
     assert abs(found - told) < MANY  # other threads may take some in between
-
-
-def test_it_grows_with_what_is_taken_and_shrinks_with_what_is_given_back():
-    before = resident_bytes()
-    taken = bytearray(b"x") * MANY
-    with_it = resident_bytes()
-    assert with_it - before > MANY // 2
-    del taken
-    if sys.platform == "linux":
-        assert with_it - resident_bytes() > MANY // 2
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("darwin", 1), ("freebsd14", 1024)])

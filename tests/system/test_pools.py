@@ -34,6 +34,7 @@ from pooled import (
 from scripts import running, wait_until
 
 from ipevents import (
+    AnswererLost,
     Closed,
     NoAnswerer,
     RemoteError,
@@ -982,3 +983,61 @@ def test_wrong_arguments_of_requests_for_each_item(top, how):
     kind, text = WRONG_REQUESTS[how]
     with pytest.raises(kind, match=text):
         eval(f"top.mapAny({how})", {"top": top})
+
+
+# What a fresh reader found
+
+
+def test_a_job_that_raises_stop_iteration_does_not_end_the_loop_in_silence(pool):
+    def empty(number):
+        return next(iter(()))
+
+    with pytest.raises(RuntimeError, match="has raised StopIteration"):
+        list(pool.map(empty, [1], chunksize=1))
+
+
+def test_what_runs_when_its_map_is_left_is_done_before_the_pool_ends(top, line):
+    with top.pool(1, initializer=take, initargs=(line.there,)) as pool:
+        found = pool.map(hold, ["first", "second"], chunksize=1)
+        assert line.next() == "first"
+        found.close()
+        stopping = threading.Thread(target=pool.shutdown)
+        stopping.start()
+        line.tell("done")  # otherwise nobody would read it
+    stopping.join(CEILING)
+    assert not stopping.is_alive()
+    assert not line.here.poll(0)  # the second has not begun
+
+
+def test_a_shutdown_cancels_what_a_map_has_not_begun(top, line):
+    with top.pool(1, initializer=take, initargs=(line.there,)) as pool:
+        found = pool.map(hold, ["first", "second"], chunksize=1)
+        assert line.next() == "first"
+        pool.shutdown(wait=False, cancel_futures=True)
+        line.tell("done")
+        assert next(found) == "done"
+        with pytest.raises(concurrent.futures.CancelledError):
+            next(found)
+
+
+def test_a_worker_that_was_replaced_does_what_the_one_before_had_not_begun(top, line):
+    with top.pool(2, initializer=take, initargs=(line.there,)) as pool:
+        busy = pool.submit(hold, "busy")
+        assert line.next() == "busy"
+        lost = pool.submit(os._exit, 3)
+        others = [pool.submit(same, number) for number in range(4)]
+        assert isinstance(lost.exception(CEILING), AnswererLost)
+        assert [answer.result(CEILING) for answer in others] == [0, 1, 2, 3]
+        assert not busy.done()
+        line.tell("done")
+
+
+def test_in_a_forked_process_a_shutdown_returns_at_once(top):
+    with top.pool(1) as pool:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.shutdown()
+            finally:
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
