@@ -38,6 +38,7 @@ class Node:
     def __init__(self):
         self.router = Router("me", 1)
         self.outgoing = Outgoing()
+        self.lock = threading.Lock()
 
 
 class Sends:
@@ -46,6 +47,7 @@ class Sends:
     def __init__(self, outgoing):
         self._outgoing = outgoing
         self.has_room = True
+        self.waits = 0  # that it takes until there is room
         self.answers = queue.Queue()
         self.put = []  # numbers of those that had to wait for room
         self.unwritten = []  # how many writes there were when each was put
@@ -58,12 +60,25 @@ class Sends:
         return True
 
     def put_answer(self, job, link, payload, size):
+        if link.waits < self.waits:  # nothing is taken there
+            return False
         self.put.append(job.number)
         self._take(payload)
+        return True
 
     def _take(self, payload):
         self.unwritten.append(self._outgoing.writes)
         self.answers.put(payload)
+
+
+class Link:
+    """The link to the parent. Counts the waits for room."""
+
+    def __init__(self):
+        self.waits = 0
+
+    def wait_room(self, seconds):
+        self.waits += 1
 
 
 class Work:
@@ -71,6 +86,7 @@ class Work:
 
     def __init__(self):
         self.node = Node()
+        self.link = Link()
         self.sends = Sends(self.node.outgoing)
         self.begun = []  # numbers
         self.not_taken = set()  # numbers of what was cancelled
@@ -88,7 +104,7 @@ class Work:
 
     def put(self, number, *args, kwargs=()):
         payload = numbered(number, 0, forms.encode(args, dict(kwargs))[0])
-        return self.bench.put_all([Job(None, number, 0, ENVELOPE, payload)])
+        return self.bench.put_all([Job(self.link, number, 0, ENVELOPE, payload)])
 
     def run(self, jobs):
         """Do so many jobs; returns their numbers and what they came to."""
@@ -321,3 +337,11 @@ def test_where_there_is_no_room_an_answer_waits_for_it_after_those_before_it_wer
     assert work.run(2) == [(1, 1), (2, 2)]
     assert work.sends.put == [1, 2]
     assert work.sends.unwritten[0] == 1
+
+
+def test_where_the_parent_takes_nothing_for_long_an_answer_waits_and_is_not_thrown_away(work):
+    key = work.put_function(abs)
+    work.sends.has_room, work.sends.waits = False, 3
+    work.put(1, key, 1)
+    assert work.run(1) == [(1, 1)]
+    assert work.link.waits == 3

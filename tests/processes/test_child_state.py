@@ -461,12 +461,20 @@ def ended(**options: bool) -> ChildState:
     return one
 
 
+def silent(**options):
+    """It runs, and it is still waited for that it says that it is online."""
+    child = running(**options)
+    child.warn_at = 10.0
+    return child
+
+
 @pytest.mark.parametrize(
     ("make", "online", "is_coming"),
     [
         (child, False, True),
         (starting, False, True),
-        (running, False, True),
+        (silent, False, True),
+        (running, False, False),  # it has said nothing for so long that it counts as one that never will
         (running, True, False),
         (exited, True, True),  # it may be started again, which is not decided yet
         (exited, False, True),

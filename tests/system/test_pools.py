@@ -998,24 +998,23 @@ def test_a_job_that_raises_stop_iteration_does_not_end_the_loop_in_silence(pool)
 
 def test_what_runs_when_its_map_is_left_is_done_before_the_pool_ends(top, line):
     with top.pool(1, initializer=take, initargs=(line.there,)) as pool:
-        found = pool.map(hold, ["first", "second"], chunksize=1)
-        assert line.next() == "first"
+        found = pool.map(hold_first, [0, 1], chunksize=1)
+        assert line.next() == 0
         found.close()
         stopping = threading.Thread(target=pool.shutdown)
         stopping.start()
         line.tell("done")  # otherwise nobody would read it
     stopping.join(CEILING)
     assert not stopping.is_alive()
-    assert not line.here.poll(0)  # the second has not begun
 
 
 def test_a_shutdown_cancels_what_a_map_has_not_begun(top, line):
     with top.pool(1, initializer=take, initargs=(line.there,)) as pool:
-        found = pool.map(hold, ["first", "second"], chunksize=1)
-        assert line.next() == "first"
+        found = pool.map(hold_first, [0, 1], chunksize=1)
+        assert line.next() == 0
         pool.shutdown(wait=False, cancel_futures=True)
         line.tell("done")
-        assert next(found) == "done"
+        assert next(found) == 0
         with pytest.raises(concurrent.futures.CancelledError):
             next(found)
 
