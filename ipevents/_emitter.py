@@ -626,7 +626,8 @@ class Emitter:
         The one with the least to do for what it can do at once gets the request, among the processes below
         this one; if none of these answers, among all others of the tree. This process itself answers only if
         no other does. While all have enough to do, the request waits for the first that has room. A child
-        that is starting, or about to be started again, is waited for where nobody else answers.
+        that is starting, or about to be started again, is waited for where nobody else answers; one that runs
+        and does not say ``online``, for 10 s.
 
         A process that dies before it has begun costs nothing: another one gets the request. If it may have
         begun, another one gets it at most ``retry`` times, so it may be carried out more than once; not the
