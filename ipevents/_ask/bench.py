@@ -27,7 +27,7 @@ from .._platform.latches import Latch
 from .._platform.logs import traceback_of
 from .._platform.signal_exceptions import interrupts_main
 from .functions import KEY_BYTES, ReceivedFunctions
-from .job import Job, Outcome, carry_out, of_value
+from .job import Job, Outcome, carry_out, not_shown, of_value, users_trace
 
 if TYPE_CHECKING:
     from .._node.node import Node
@@ -206,5 +206,8 @@ class Bench:
 
     def _failure(self, exc: BaseException) -> Any:
         """Return the payload of what was raised."""
-        text = "" if exc.__traceback__ is None else traceback_of(exc)
+        text = "" if users_trace(exc) is None else traceback_of(exc)
         return outcomes.of_exception(exc, text, self._node.router.pid)[0]
+
+
+not_shown.update([Bench._call.__code__, Bench._call_each.__code__])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 from collections.abc import Callable
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._core.messages import Envelope, Message, Payload
@@ -148,6 +149,15 @@ def carry_out(job: Job, function: Callable[..., Any], pid: str) -> Outcome:
             _running[ident] = outer
 
 
+def users_trace(exc: BaseException) -> TracebackType | None:
+    """Leave only code of the user in the traceback of what a function has raised, and return that."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code in not_shown:
+        trace = trace.tb_next
+    exc.__traceback__ = trace
+    return trace
+
+
 def of_value(job: Job, value: object, pid: str) -> Outcome:
     """Return the answer that has this value, or says why that cannot be sent."""
     try:
@@ -161,9 +171,12 @@ def of_value(job: Job, value: object, pid: str) -> Outcome:
 
 def of_exception(job: Job, exc: BaseException, pid: str) -> Outcome:
     """Return the answer that tells what was raised."""
-    trace = exc.__traceback__
-    if trace is not None and trace.tb_frame.f_code is carry_out.__code__ and trace.tb_next is not None:
-        exc.__traceback__ = trace.tb_next  # the user's own code only
+    trace = users_trace(exc)
     text = "" if trace is None else traceback_of(exc)
     payload, size = outcomes.of_exception(exc, text, pid)
     return numbered(job.number, RAISED, payload), size + NUMBERS_BYTES
+
+
+not_shown: set[CodeType] = {
+    carry_out.__code__
+}  # frames of the library between a job and the function of the user

@@ -184,6 +184,28 @@ def test_what_a_job_raises_is_its_answer_and_the_next_one_is_done(work):
     assert type(exc.__cause__) is RemoteError
 
 
+def fails(number):
+    raise ValueError(number)
+
+
+@pytest.mark.parametrize("is_chunk", [False, True])
+def test_a_traceback_shows_the_function_of_the_user_and_nothing_around_it(work, is_chunk):
+    key = work.put_function(fails)
+    if is_chunk:
+        work.put(1, MANY + key, [(1,)])
+        ((_, (_, _, failures)),) = work.run(1)
+        with pytest.raises(ValueError, match="1") as caught:
+            outcomes.raise_again(failures[0])
+        exc = caught.value
+    else:
+        work.put(1, key, 1)
+        ((_, exc),) = work.run(1)
+    text = exc.__cause__.traceback
+    assert "in fails" in text
+    assert "/bench.py" not in text
+    assert "/job.py" not in text
+
+
 def test_a_system_exit_is_none(work):
     work.put(1, work.put_function(exit_))
     with pytest.raises(SystemExit):
