@@ -1031,12 +1031,14 @@ def test_a_worker_that_was_replaced_does_what_the_one_before_had_not_begun(top, 
         line.tell("done")
 
 
-def test_in_a_forked_process_a_shutdown_returns_at_once(top):
-    with top.pool(1) as pool:
-        pid = os.fork()
-        if pid == 0:
-            try:
+def test_in_a_forked_process_a_shutdown_returns_at_once():
+    with running("""
+        with ipem.pool(1) as pool:
+            pid = os.fork()
+            if pid == 0:
                 pool.shutdown()
-            finally:
                 os._exit(0)
-        assert os.waitpid(pid, 0)[1] == 0
+            say(os.waitpid(pid, 0)[1])
+    """) as script:
+        ended = script.ended()
+        assert (ended.status, ended.lines) == (0, ["0"])
