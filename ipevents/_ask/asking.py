@@ -338,15 +338,18 @@ class Asking:
                 return
             down = self.requests.down.get(link)
             requests = {} if down is None else down.requests
-            crew = self.sharing.crews.get(event)
+            crews = self.sharing.crews
+            crew = crews.get(event)
             forged = None
             for payload in messages:
                 asked, is_last = None, True
                 if type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE:  # as most often
                     asked = requests.get(payload[0])
                 if asked is not None and asked.left == 1 and not asked.back_number:
-                    if crew is not None and type(asked) is Given:
-                        crew.note(link, True, asked.is_taken_back)
+                    if crews and type(asked) is Given:
+                        crew = crews.get(asked.event)  # not that of the name which the neighbour gives it
+                        if crew is not None:
+                            crew.note(link, True, asked.is_taken_back)
                     status: int = VALUE
                     del requests[payload[0]]  # as answered() does, without a call
                 else:

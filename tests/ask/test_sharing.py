@@ -10,7 +10,7 @@ import time
 import pytest
 from asked import answers
 from crews import Worker, assert_balanced, nothing_is_left, takes_back, waiting
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from places import CEILING, Place, Raw, free, in_thread, jam, join, queued, settle
 
@@ -1493,6 +1493,7 @@ def is_there(place, worker):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(STEPS, max_size=25))
+@example(steps=[("ask", 0), ("say", 0, 0, VALUE, ("why",), "y")])  # by another name than it was asked by
 def test_whatever_neighbours_say_each_request_ends_once_and_only_their_own_link_with_it(steps):
     place = Place("top")
     made = []
