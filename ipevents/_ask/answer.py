@@ -137,7 +137,7 @@ class Answer(Future[Any]):
         node = self._asking.node
         if node.stage is Stage.FORKED:
             raise node.stage_error()
-        if node.dispatcher.runs_here() or threading.get_ident() in library_threads:
+        if node.dispatcher.must_not_wait():
             raise WouldDeadlock(
                 f"{what} waits, and no answer is delivered while a listener or a callback runs"
             )

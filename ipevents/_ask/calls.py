@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ from .._core.messages import Payload, check_event
 from .._exceptions import RequestTimeout, WouldDeadlock
 from .._payload import forms
 from .._payload.pickled import pickle_call
-from .._platform.threads import library_threads
 from .asking import Asking
 from .outcome import Question
 from .reply import Reply
@@ -61,7 +59,7 @@ def ask(
     timeout: float | None,
 ) -> Any:
     """Ask, wait for the answer in this thread, and return its value."""
-    if asking.node.dispatcher.runs_here() or threading.get_ident() in library_threads:
+    if asking.node.dispatcher.must_not_wait():
         raise WouldDeadlock("request() waits, and no answer is delivered while a listener runs")
     name = event if type(event) is str and event in _checked else _check(event)
     payload, size = _encoded(args, kwargs)

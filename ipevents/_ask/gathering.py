@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from .._core.requests import SPLIT
 from .._exceptions import IPEventsError, RequestTimeout, WouldDeadlock
 from .._platform.guards import foreign
 from .._platform.latches import Latch
-from .._platform.threads import Deadline, library_threads
+from .._platform.threads import Deadline
 from .asking import Asking
 from .outcome import Question, unanswered, value_of
 
@@ -107,7 +106,7 @@ class Gathering:
 
     def _wait(self, changed: Latch) -> None:
         """Wait for another answer. Raises RequestTimeout, once, when the time is over."""
-        if self._asking.node.dispatcher.runs_here() or threading.get_ident() in library_threads:
+        if self._asking.node.dispatcher.must_not_wait():
             raise WouldDeadlock("requestAll() waits, and no answer is delivered while a listener runs")
         try:
             came = changed.wait(self._deadline.left())

@@ -9,7 +9,6 @@ The jobs know their inbox and not the iterator: where nobody has that any more, 
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -28,7 +27,7 @@ from .._platform.clock import monotonic
 from .._platform.guards import foreign
 from .._platform.latches import Latch
 from .._platform.signal_exceptions import interrupts_main
-from .._platform.threads import Deadline, library_threads
+from .._platform.threads import Deadline
 from .asking import Asking
 from .outcome import Question, unanswered, value_of
 
@@ -340,7 +339,7 @@ class Mapping:
 
     def _wait(self) -> None:
         """Wait for another answer. Raises RequestTimeout when the time is over."""
-        if self._asking.node.dispatcher.runs_here() or threading.get_ident() in library_threads:
+        if self._asking.node.dispatcher.must_not_wait():
             raise WouldDeadlock("a map waits for its jobs, and no answer is delivered while a listener runs")
         if not self.inbox.wait(self._deadline.left()):
             raise RequestTimeout(self._describe, "", self._timeout or 0.0)

@@ -12,7 +12,6 @@ supervisor's thread, ``_answered`` in the thread that brings an answer; none of 
 from __future__ import annotations
 
 import weakref
-from _thread import get_ident
 from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Executor
 from functools import partial
@@ -32,7 +31,6 @@ from .._payload.main_names import Names
 from .._payload.numbered import NUMBERS_BYTES
 from .._payload.pickled import pickle_call
 from .._platform.latches import Latch
-from .._platform.threads import library_threads
 from .answer import Answer
 from .asking import Asking
 from .bench import MANY
@@ -249,8 +247,7 @@ class Pool(Executor):
             for mapping in mappings:
                 mapping.cancel()
         self._stop_if_done()
-        may_wait = not (self._node.dispatcher.runs_here() or _is_library_thread())
-        if wait and may_wait:
+        if wait and not self._node.dispatcher.must_not_wait():
             for worker in self._workers:
                 self._staff.ended(worker).wait()
 
@@ -394,7 +391,3 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
     """Return how many items these have in common, None if they do not all say so."""
     lengths = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
     return min(lengths) if lengths and len(lengths) == len(iterables) else None
-
-
-def _is_library_thread() -> bool:
-    return get_ident() in library_threads

@@ -271,6 +271,14 @@ class Dispatcher:
         """Whether the calling code was called by a listener, of this emitter or of another one."""
         return self.floor.owner == get_ident()
 
+    def must_not_wait(self) -> bool:
+        """Whether the calling code must not wait for other processes: a listener, or a thread of the library.
+
+        What it waits for could only come after its end. In a thread of the library it is a callback.
+        """
+        ident = get_ident()
+        return self.floor.owner == ident or ident in library_threads
+
     def entered(self) -> int:
         """How often the calling thread has entered; an argument for ``leave_to``."""
         return self.floor.depth if self.runs_here() else 0

@@ -10,7 +10,7 @@ circle is possible:
 - The thread that has it waits for nothing that another thread could do only with the floor. In a listener, of
   whatever emitter, sends never wait (OutboxFull), waits and ``run`` are refused (WouldDeadlock), ``stop``
   only asks, and ``start`` does not wait for another thread's ``start``. All of these ask
-  ``Dispatcher.runs_here``.
+  ``Dispatcher.runs_here`` or ``must_not_wait``.
 - If the user's own code in a listener waits for something, the user must see to that: README, Limits.
 """
 

@@ -24,7 +24,7 @@ from .._node.node import Node
 from .._options import Options
 from .._platform.interruptible import in_handler
 from .._platform.latches import Latch
-from .._platform.threads import Deadline, library_threads
+from .._platform.threads import Deadline
 from .._processes.role import Role, TopRole
 
 if TYPE_CHECKING:
@@ -143,11 +143,9 @@ class Life:
         right to write, one of the library, and one in a signal handler.
         """
         node = self.node
+        if node.inside() or node.dispatcher.must_not_wait() or in_handler():
+            return False
         ident = threading.get_ident()
-        if node.inside() or node.dispatcher.runs_here() or in_handler():
-            return False
-        if ident in library_threads:
-            return False
         links = [link for link in list(node.router.neighbours) if isinstance(link, Link)]
         return not any(link.is_written_by(ident) for link in links)
 

@@ -17,7 +17,6 @@ another look.
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,7 +28,6 @@ from .._exceptions import MessageTooLarge, OutboxFull, SlowPeer, UnknownProcess
 from .._links.link import Link
 from .._payload.forms import size_of
 from .._platform.clock import monotonic
-from .._platform.threads import library_threads
 from .node_state import NodeState
 from .planning import plan_message
 
@@ -95,7 +93,7 @@ def put(
     if size > ANY_LIMIT:
         for link in links:  # all are asked before the first gets it
             check_size(link, plan.event, payload, size)
-    if node.dispatcher.runs_here() or get_ident() in library_threads:
+    if node.dispatcher.must_not_wait():
         _put_for_listener(node, sends, plan, payload, size)
         return True
     full: tuple[Link, ...] = ()
@@ -233,7 +231,7 @@ def put_for_next(
                 outbox.put_message(node.router.header(kind), event, payload, size)
                 sends.sent += 1
                 return True
-            if node.dispatcher.runs_here() or get_ident() in library_threads:
+            if node.dispatcher.must_not_wait():
                 raise outbox_full(link, event)
             link.wait_room(LOOK_SECONDS)
 
@@ -312,7 +310,7 @@ def wait_to_copy(node: NodeState, links: Callable[[], tuple[Any, ...]], size: in
     the rules above decide later. So this gives up after a second without progress. Code in a listener does
     not wait. Takes the state lock.
     """
-    if node.dispatcher.runs_here() or get_ident() in library_threads:
+    if node.dispatcher.must_not_wait():
         return
     with node.lock:
         while node.stage is Stage.OPEN:

@@ -10,7 +10,6 @@ both would need a call more for each event, which made a flood of sends 8 % slow
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from .._payload import forms
 from .._payload.pickled import pickle_call
 from .._platform.interruptible import runs_deferred
 from .._platform.latches import let_go
-from .._platform.threads import library_threads
 from .backpressure import ANY_LIMIT, put, put_for_next, wait_to_copy
 from .local_events import LocalEvents
 from .node_state import NodeState
@@ -241,7 +239,7 @@ class Outgoing:
 
     def patience(self) -> Patience:
         """Return how long the calling code may wait for room."""
-        if self._node.dispatcher.runs_here() or get_ident() in library_threads:
+        if self._node.dispatcher.must_not_wait():
             return Patience.LISTENER
         return Patience.APPLICATION
 

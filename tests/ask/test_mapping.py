@@ -69,8 +69,8 @@ class Asking:
 
     # As its dispatcher
 
-    def runs_here(self):
-        return self.is_listener
+    def must_not_wait(self):
+        return self.is_listener or threading.get_ident() in library_threads
 
     # The processes that answer
 

@@ -15,6 +15,7 @@ from ipevents import Emitter
 from ipevents._dispatch import dispatcher as module
 from ipevents._dispatch import event_signal
 from ipevents._dispatch.dispatcher import Dispatcher
+from ipevents._platform.threads import start_thread
 
 # Calling
 
@@ -404,6 +405,18 @@ def test_it_is_known_which_thread_runs_listeners(dispatcher):
     dispatcher.emit("x")
     assert seen == [True]
     assert not dispatcher.runs_here()
+
+
+def test_neither_a_listener_nor_a_thread_of_the_library_may_wait(dispatcher):
+    seen = []
+    dispatcher.add("x", lambda message: seen.append(dispatcher.must_not_wait()))
+    assert not dispatcher.must_not_wait()
+    dispatcher.emit("x")
+    assert seen == [True]
+    thread = start_thread("waits", lambda: seen.append(dispatcher.must_not_wait()))
+    thread.join(CEILING)
+    assert seen == [True, True]
+    assert not dispatcher.must_not_wait()
 
 
 def test_after_a_nested_emit_the_outer_listener_still_runs(dispatcher):

@@ -28,7 +28,7 @@ from ipevents._node import backpressure
 from ipevents._node.snapshot import snapshot
 from ipevents._payload.forms import size_of
 from ipevents._platform.clock import monotonic
-from ipevents._platform.threads import start_thread
+from ipevents._platform.threads import library_threads, start_thread
 
 # Full outboxes. They are full at a few records; a jammed link takes nothing, as if its peer read nothing.
 
@@ -661,13 +661,13 @@ def test_what_a_listener_is_refused_is_not_counted(jammed):
 
 
 def test_what_a_thread_of_the_library_is_refused_goes_nowhere_and_is_not_counted(jammed):
-    backpressure.library_threads.add(threading.get_ident())  # in no listener: a deferred send, say
+    library_threads.add(threading.get_ident())  # in no listener: a deferred send, say
     try:
         for call in (lambda: jammed.send(TO_CHILDS, "x"), lambda: jammed.send_child("full", "x")):
             with pytest.raises(OutboxFull):
                 call()
     finally:
-        backpressure.library_threads.discard(threading.get_ident())
+        library_threads.discard(threading.get_ident())
     assert counted(jammed) == (0, 0)
     assert jammed.free.outbox.events == 0
 
