@@ -28,7 +28,7 @@ from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline
 from .deadlines import here
-from .job import Job, Outcome, Sink, carry_out, mark_running, running_here, tell
+from .job import SHORT_SECONDS, Job, Outcome, Sink, carry_out, mark_running, running_here, tell
 from .lanes import Lanes
 from .sends import Sends
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 log = Log("ipevents.life")
 
-SHORT_SECONDS = 0.001  # answers of jobs that take less are written together (README, Asking)
 MAX_EARLY = 10_000  # cancelled requests that have not come yet
 QUEUED_BYTES = 64 << 20  # of requests that wait for threads, as much as an outbox holds
 _BATCH = 64  # requests between two looks at the clock

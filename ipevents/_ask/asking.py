@@ -188,13 +188,10 @@ class Asking:
         if node.stage is not _OPEN:
             raise node.stage_error()
 
-    def put(self, work: Work, sink: Sink, *, writes: bool = True) -> None:
-        """Send a request to any, of a pool or a map. Raises as ``ask``.
-
-        With ``writes`` false the caller puts more, and calls ``write`` then.
-        """
+    def put(self, work: Work, sink: Sink) -> None:
+        """Send a request to any. Raises as ``ask``."""
         try:
-            self._ask_any(work, sink, writes)
+            self._ask_any(work, sink)
         except BaseException:  # of a signal handler as well: nobody has the sink then
             self.give_up(sink)
             raise
@@ -205,14 +202,10 @@ class Asking:
         What was sent before an error stays so; the caller gives it up.
         """
         self._check_stage()
-        if not self.sharing.ask_all(event, pairs):
-            for work, sink in pairs:
-                self._ask_any(work, sink, False)
-        self.sharing.write()
-
-    def write(self) -> None:
-        """Write what was put, unless that is done at the end of the listener that runs. Lock not held."""
-        self.sharing.write()
+        if self.sharing.ask_all(event, pairs):
+            return
+        for work, sink in pairs:
+            self._ask_any(work, sink)
 
     def fail_all(self, event: str, make: Callable[[], IPEventsError]) -> None:
         """End all requests to any of an event that start here, each with an error of its own."""
@@ -227,12 +220,12 @@ class Asking:
         for sink in sinks:
             tell(sink.failed, make())
 
-    def _ask_any(self, work: Work, sink: Sink, writes: bool = True) -> None:
+    def _ask_any(self, work: Work, sink: Sink) -> None:
         """Have a request answered by any other process, or by this one if no other does."""
         self._check_stage()
         sink.work = work
         try:
-            if self.sharing.ask(work, sink, writes):
+            if self.sharing.ask(work, sink):
                 return
         except (MessageTooLarge, OutboxFull):
             raise

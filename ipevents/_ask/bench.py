@@ -27,7 +27,7 @@ from .._platform.latches import Latch
 from .._platform.logs import traceback_of
 from .._platform.signal_exceptions import interrupts_main
 from .functions import KEY_BYTES, ReceivedFunctions
-from .job import Job, Outcome, carry_out, not_shown, of_value, users_trace
+from .job import SHORT_SECONDS, Job, Outcome, carry_out, not_shown, of_value, users_trace
 
 if TYPE_CHECKING:
     from .._node.node import Node
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 MANY = b"*"  # before the key of a function that is called with each of several tuples of arguments
 Chunk = tuple[float, list[Any], dict[int, Any]]
-_WRITE_SECONDS = 0.001  # answers of jobs that take less are written together
 
 
 class Bench:
@@ -157,7 +156,7 @@ class Bench:
             return
         if not self._unwritten:
             self._unwritten = began
-        if not self._row or monotonic() - self._unwritten > _WRITE_SECONDS:
+        if not self._row or monotonic() - self._unwritten > SHORT_SECONDS:
             self._write()
 
     def _write(self) -> None:

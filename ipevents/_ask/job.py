@@ -19,6 +19,8 @@ from .._platform.signal_exceptions import interrupts_main
 if TYPE_CHECKING:
     from .._core.crew import Work
 
+SHORT_SECONDS = 0.001  # answers of jobs that take less are written together (README, Asking)
+
 log = Log("ipevents.life")
 
 Outcome = tuple[Payload, int]  # with its numbers, and its size

@@ -105,10 +105,10 @@ class Mapping:
     """An iterator over the results of a function, or of requests, for each item of an input.
 
     ``make(items)`` returns the work for some items: requests of ``event``. ``check()`` raises why none may be
-    sent any more. ``describe`` is what texts of errors call it. ``size`` is
-    how many items a job has, None for as many as ``chunks`` says; ``is_chunked`` whether a job returns the
-    results of several. ``capacity()`` says how many jobs may be open. ``on_end()`` is called once, when
-    nothing is open any more. It must not block.
+    sent any more. ``describe`` is what texts of errors call it. ``size`` is how many items a job has, None
+    for as many as ``chunks`` says; ``is_chunked`` whether a job returns the results of several.
+    ``capacity()`` says how many jobs may be open. ``on_end()`` is called once, when nothing is open any more;
+    it must not block.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Mapping:
         self._is_over = False
         try:
             self._feed()
-        except BaseException:
+        except BaseException:  # of the input, of a signal handler, or it cannot be sent
             self.close()
             raise
 
@@ -206,14 +206,14 @@ class Mapping:
         """Make and send jobs. What the input raises is raised when the results before it were returned."""
         try:
             self._feed()
-        except BaseException as exc:
+        except BaseException as exc:  # the input is code of the user
             if interrupts_main(exc):
                 raise
             self._broken = exc
             self._is_read = True
 
     def _feed(self) -> None:
-        """Make and send as many jobs as there is room for. They are written together, but the first."""
+        """Make and send as many jobs as there is room for: together, unless the input takes its time."""
         most = 0 if self._is_read else self._capacity()
         # In order, results may have to wait for an earlier one; they count as well, but less.
         room = min(most - len(self._open), 2 * most + _UNKNOWN - len(self._open) - len(self._early))
@@ -238,7 +238,7 @@ class Mapping:
         try:
             if pairs:
                 self._asking.put_all(self._event, pairs)
-        except BaseException:
+        except BaseException:  # a stop, an outbox without room, or a signal handler
             for _, piece in pairs:
                 if not piece.places:  # nothing comes of it
                     del self._open[piece.index]
@@ -271,7 +271,7 @@ class Mapping:
         try:
             items.extend(islice(self._items, size))  # keeps what it has read when that raises
             self._is_read = len(items) < size
-        except BaseException as exc:
+        except BaseException as exc:  # the input is code of the user
             if interrupts_main(exc) or not (items or self._made):
                 raise
             self._broken = exc
@@ -394,8 +394,7 @@ def map_any(
 
     def capacity() -> int:
         crew = crews.get(event)
-        members = [] if crew is None else list(crew.members.values())
-        return sum(member.capacity + member.ahead + 1 for member in members) or _UNKNOWN
+        return (crew.takes_soon() if crew is not None else 0) or _UNKNOWN
 
     return Mapping(
         asking,

@@ -6,7 +6,7 @@ that dies is decided as for ``requestAny`` (sharing.py, ``_core/crew.py``). Thei
 pool_worker.py.
 
 The state lock guards the fields that change. ``_on_failure``, ``_on_online`` and ``_on_end`` run in the
-supervisor's thread, ``_answered`` in the thread that brings an answer; none of them waits.
+supervisor's thread, ``_forget`` and ``_stop_if_done`` also in those that bring answers; none of them waits.
 """
 
 from __future__ import annotations
@@ -45,22 +45,16 @@ _TARGET = Target(REQUEST_ANY)
 _NO_KWARGS: dict[str, Any] = {}
 
 
-class Worker(Protocol):
-    """A child that works for a pool: what this file needs of ``Child``."""
-
-    @property
-    def pid(self) -> str: ...
-    @property
-    def alive(self) -> bool: ...
+Worker = Any  # what ``Staff.start`` returns
 
 
 class Staff(Protocol):
     """What starts and stops the workers; the emitter has it."""
 
-    def start(self, name: str, pool: weakref.ref[Pool]) -> Any: ...
-    def stop(self, worker: Any) -> None: ...
-    def ended(self, worker: Any) -> Latch: ...
-    def is_reliable(self, worker: Any) -> None: ...
+    def start(self, name: str, pool: weakref.ref[Pool]) -> Worker: ...
+    def stop(self, worker: Worker) -> None: ...
+    def ended(self, worker: Worker) -> Latch: ...
+    def is_reliable(self, worker: Worker) -> None: ...
 
 
 class Shipment:
@@ -266,9 +260,8 @@ class Pool(Executor):
             raise Closed(f"the pool has ended when {self._node.place()} was stopped")
 
     def _capacity(self) -> int:
-        """Return how many jobs of a map may be open: what the workers may have, and one more for each."""
-        members = [member for member in list(self._crew.members.values()) if member.capacity]
-        return max(2 * self._count, sum(member.capacity + member.ahead + 1 for member in members))
+        """Return how many jobs of a map may be open: two for each worker before these are online."""
+        return max(2 * self._count, self._crew.takes_soon())
 
     def _forget(self, answer: Any) -> None:
         """Note that a job is over."""

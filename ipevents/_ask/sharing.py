@@ -93,13 +93,12 @@ class Sharing:
 
     # New requests
 
-    def ask(self, work: Work, sink: Sink, writes: bool = True) -> bool:
+    def ask(self, work: Work, sink: Sink) -> bool:
         """Take a request of this process, and find somebody for it. Lock not held.
 
         Returns False where nobody else answers, so that this process is to answer it itself, or nobody does.
-        Waits for room where too much waits; in a listener it does not. With ``writes`` false the caller calls
-        ``write`` soon. Raises what is wrong with the stage, MessageTooLarge where all that answer take less,
-        and OutboxFull.
+        Waits for room where too much waits; in a listener it does not. Raises what is wrong with the stage,
+        MessageTooLarge where all that answer take less, and OutboxFull.
         """
         node = self._node
         waits = node.outgoing.patience() is Patience.APPLICATION
@@ -131,15 +130,15 @@ class Sharing:
                 return False
         if parent is not None:
             self._ask_above(parent, work, sink)
-        elif writes:
-            self.write()
+        else:
+            self._write()
         return True
 
     def ask_all(self, event: str, pairs: Sequence[tuple[Work, Sink]]) -> bool:
         """Take many requests of this process for one event, where somebody below answers. Lock not held.
 
-        Returns False, having done nothing, where that is not so, or too much waits. The caller calls
-        ``write``. Raises what is wrong with the stage.
+        Returns False, having done nothing, where that is not so, or too much waits. Raises what is wrong with
+        the stage.
         """
         node = self._node
         with node.lock:
@@ -158,6 +157,7 @@ class Sharing:
                 if not self._place(given):
                     self._refuse(given)
             self._sends.asked += len(pairs)
+        self._write()
         return True
 
     def _ask_above(self, parent: Link, work: Work, sink: Sink) -> None:
@@ -406,7 +406,7 @@ class Sharing:
         self._put(parent, given, number)
         return True
 
-    def write(self) -> None:
+    def _write(self) -> None:
         """Write what was put, unless that is done at the end of the listener that runs. Lock not held."""
         if not self._node.dispatcher.runs_here():
             self._node.outgoing.write_dirty()

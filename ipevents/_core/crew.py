@@ -153,6 +153,11 @@ class Crew:
         if not (member.capacity or member.has):
             del self.members[link]
 
+    def takes_soon(self) -> int:
+        """Return how many requests the members may have, and one more for each. Also without the lock."""
+        members = list(self.members.values())
+        return sum(member.capacity + member.ahead + 1 for member in members if member.capacity)
+
     # What waits
 
     def keep(self, number: int, work: Work, *, first: bool = False) -> None:

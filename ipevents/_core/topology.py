@@ -443,10 +443,12 @@ class Topology:
         self._below(link)
         if self.answerers.size(link) >= MAX_INTEREST and not self.answerers.of(link, event):
             return Change()
-        return self._answers_changed(self._told(self.answerers.set(link, event, count, capacity)))
+        sums = self.answerers.set(link, event, count, capacity)
+        return self._answers_changed(sums)._replace(answers=self._told(sums))
 
     def _answers_changed(self, sums: Sums) -> Change:
-        self.changed()
+        if sums:
+            self.changed()
         return Change(answers=sums)
 
     def _told(self, sums: Sums) -> Sums:

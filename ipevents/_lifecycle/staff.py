@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._core.restarts import RestartPolicy
-from .._exceptions import LinkError, ProcessError
 from .._payload.inheritance import Inheritance
 from .._platform.latches import Latch
 from .._processes.child_state import ChildState
@@ -29,14 +28,11 @@ class PoolStaff:
     def start(self, name: str, pool: weakref.ref[Pool]) -> ChildState:
         """Start one worker. Raises as ``Lifecycle.add_child``."""
 
-        def tell(what: Callable[..., None], *args: Any) -> None:
-            """Call a method of the pool, if it is still there."""
+        def tell(what: Callable[[Pool], None]) -> None:
+            """Tell the pool what has happened, if it is still there."""
             found = pool()
             if found is not None:
-                what(found, *args)
-
-        def failed(error: ProcessError | LinkError) -> None:
-            tell(_failed, error)
+                what(found)
 
         options = self._life.options
         child = ChildState(
@@ -50,9 +46,9 @@ class PoolStaff:
             stop_grace=options.stop_grace,
             leave_timeout=options.leave_timeout,
             is_quiet=True,
-            on_online=lambda: tell(_online, child),
-            on_failure=failed,
-            on_end=lambda: tell(_ended),
+            on_online=lambda: tell(lambda found: found._on_online(child)),
+            on_failure=lambda error: tell(lambda found: found._on_failure(error)),
+            on_end=lambda: tell(lambda found: found._on_end()),
         )
         self._life.add_child(child)
         return child
@@ -71,15 +67,3 @@ class PoolStaff:
         """Forget earlier deaths of a worker: it has come as far as to do jobs, so it need not wait again."""
         with self._life.node.lock:
             worker.policy.young_deaths = 0
-
-
-def _online(pool: Pool, worker: ChildState) -> None:
-    pool._on_online(worker)
-
-
-def _failed(pool: Pool, error: ProcessError | LinkError) -> None:
-    pool._on_failure(error)
-
-
-def _ended(pool: Pool) -> None:
-    pool._on_end()
