@@ -825,7 +825,7 @@ class Emitter:
         arguments, inherited = programs.arguments(initargs), Inheritance()
         event = POOL_EVENT + os.urandom(8).hex()
         given = (event, initializer, arguments, max_jobs, max_memory)
-        program = programs.function(run_pool_worker, given, None, inherited, needs_main=True)
+        program = programs.function(run_pool_worker, given, None, inherited, is_pools=True)
         staff = PoolStaff(self._life, program, inherited)
         self._life.open()
         name = programs.name(name, "pool")

@@ -99,7 +99,7 @@ def _found(module: str, path: list[str]) -> Any:
 def _pickled(function: Any) -> bytes:
     """Return the pickle of a function. It brings what it refers to of the script into a worker's script."""
     try:
-        return pickled.dumps(function, "the function", Names())
+        return pickled.dumps(function, "the function", Names(is_marked=True))
     except Unpicklable as exc:
         why = shown(exc.__cause__, 300)
         raise Unpicklable(f"the function {described(function)} cannot be pickled: {why}") from exc.__cause__

@@ -360,7 +360,7 @@ class Pool(Executor):
 def _encoded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Payload, int]:
     """Return the payload of a job, which may refer to what the script defines, and its size."""
     size = forms.plain_size(args, kwargs)
-    return pickle_call(args, kwargs, None, Names()) if size is None else (args, size)
+    return pickle_call(args, kwargs, None, Names(is_marked=True)) if size is None else (args, size)
 
 
 def _stop(asking: Asking, crew: Crew, staff: Staff, workers: list[Worker]) -> None:

@@ -149,7 +149,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return *rest, None, None, set_main_function
 
     def _mark(self, value: Any) -> bytes | None:
-        """The mark of a global, worked out once for all functions that refer to it."""
+        """The mark of a global, worked out once for all functions that refer to it; None without marks."""
+        if self._names is None or not self._names.is_marked:
+            return None
         marked = self._marks.get(id(value))
         if marked is None:
             marked = self._marks[id(value)] = _mark_of(value), value
@@ -200,7 +202,8 @@ class _Brought:
         found, sources = self._names.take()
         if not found and not sources:
             return dict, ()
-        marked = {name: (_mark_of(value), value) for name, value in found.items()}
+        is_marked = self._names.is_marked
+        marked = {name: (_mark_of(value) if is_marked else None, value) for name, value in found.items()}
         return adopt, (marked, sources, _Brought(self._names))
 
 

@@ -16,10 +16,12 @@ _MAX_SOURCE = 1024 * 1024  # most characters of a file that is on no disk (a not
 class Names:
     """What one call brings of the script.
 
-    Filled while its target and then its arguments are pickled, in one thread.
+    Filled while its target and then its arguments are pickled, in one thread. ``is_marked``: its process gets
+    other calls as well, a worker of a pool, so that all is pickled a second time for the marks of brought.py.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_marked: bool = False) -> None:
+        self.is_marked = is_marked
         self.namespace: dict[str, Any] | None = None  # the script's globals, once they were met
         self._met: list[Any] = []  # functions and classes sent by value since the last take()
         self._found: dict[str, Any] = {}

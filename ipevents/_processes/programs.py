@@ -60,13 +60,14 @@ def function(
     kwargs: object = None,
     inherited: Inheritance | None = None,
     *,
-    needs_main: bool = False,
+    is_pools: bool = False,
 ) -> Program:
     """Return the call of a function as a program. Target and arguments are pickled now.
 
-    With ``needs_main`` its process has the script's ``__main__`` although nothing here refers to that.
-    ``inherited`` collects what a process has to inherit at its start. Raises Unpicklable, which names the
-    culprit, and TypeError for what could not be called so.
+    ``is_pools``: its process is a worker of a pool. It gets functions of the script later, so it has the
+    script's ``__main__`` also where nothing here refers to that. ``inherited`` collects what a process has to
+    inherit at its start. Raises Unpicklable, which names the culprit, and TypeError for what could not be
+    called so.
     """
     _check_target(target)
     kwargs = {} if kwargs is None else kwargs
@@ -78,12 +79,12 @@ def function(
     from .._payload.main_names import Names  # late: a child that starts nothing does without
 
     inherited = Inheritance() if inherited is None else inherited
-    names = Names()
+    names = Names(is_marked=is_pools)
     data = pickled.dumps(target, f"the target {described(target)}", names, inherited)
     names.seal()
     call, _ = forms.encode(args, dict(kwargs), names, inherited)
     inherited.keep(target, args, kwargs)
-    main = scripts.describe(names.namespace) if names.used or needs_main else None
+    main = scripts.describe(names.namespace) if names.used or is_pools else None
     return Program(FUNCTION, (data, call, main), ())
 
 

@@ -550,7 +550,7 @@ class Pool:
         if isinstance(function, str):
             function = getattr(self.script, function)
         sent = self._functions.of(function)
-        payload, _ = forms.encode(args, {}, Names())
+        payload, _ = forms.encode(args, {}, Names(is_marked=True))
         self._become(is_worker=True)
         is_needed, forget = self._known.needs(sent.key, len(sent.code))
         if is_needed:

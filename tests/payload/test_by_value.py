@@ -398,7 +398,10 @@ def test_what_cannot_be_pickled_alone_has_no_mark():
     assert _mark_of([sys._getframe()]) is None
 
 
-def test_a_global_that_several_functions_refer_to_is_marked_once(script, monkeypatch):
+@pytest.mark.parametrize(("is_marked", "times"), [(True, 2), (False, 1)])
+def test_a_global_that_several_functions_refer_to_is_marked_once_for_a_pool_and_not_otherwise(
+    script, is_marked, times
+):
     class Counted:
         times = 0
 
@@ -408,8 +411,8 @@ def test_a_global_that_several_functions_refer_to_is_marked_once(script, monkeyp
 
     script.counted = Counted()
     exec("def one(): return counted\ndef two(): return counted, one", script.__dict__)
-    dumps(script.two, None, Names())
-    assert Counted.times == 2, "for the mark, and for the pickle"
+    dumps(script.two, None, Names(is_marked=is_marked))
+    assert Counted.times == times, "for the mark, and for the pickle"
 
 
 def test_an_event_changes_nothing_in_main(script, monkeypatch):
