@@ -3,15 +3,15 @@
 A function without threads runs as a listener does: in the reader thread of the link, on the floor, one at a
 time in a process. One with threads has lanes, see lanes.py.
 
-Locks: the state lock guards ``_answerers``, ``_early``, ``_absent``, ``_counted``, ``_taken``, ``_late``,
-``_queued`` and what has lanes in the page, where they change. ``_begun`` is written by the reader thread of
-each link, see ``take_back``. ``_own`` and ``_waiting`` are dicts into which and out of which threads take
-entries in one step each; whoever takes one out has to see that it is answered, and nobody else does.
+Locks: the state lock guards ``_answerers``, ``_early``, ``_absent``, ``_counted``, ``_late``, ``_queued`` and
+what has lanes in the page, where they change. ``_own`` is a dict into which and out of which threads take
+entries in one step each; whoever takes one out has to see that it is answered, and nobody else does. What
+waits is claimed in the same way, see claims.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from .._payload.numbered import numbered, numbers_of
 from .._platform.clock import monotonic
 from .._platform.logs import Log
 from .._platform.threads import Deadline
+from .claims import Claims
 from .deadlines import here
 from .job import SHORT_SECONDS, Job, Outcome, Sink, carry_out, mark_running, running_here, tell
 from .lanes import Lanes
@@ -78,14 +79,9 @@ class Answering:
         self._early: dict[Link, dict[int, None]] = {}  # cancelled before they came, or were begun
         self._absent: set[Link] = set()  # their processes have ended; what they wrote is still read
         self._counted: set[tuple[Link, int]] = set()  # requests to all of which the asker was told to wait
-        # By link: requests to any that were taken back before they were begun, and have not come to that yet;
-        # and the number of the last one that has: that was begun in a listener's turn, queued for threads,
-        # given to somebody else, or refused. Numbers of a link come to that in their order.
-        self._taken: dict[Link, set[int]] = {}
-        self._begun: dict[Link, int] = {}
+        self.claims = Claims(node)
         self._late: dict[Job, None] = {}  # that are answered here although others had them, see answer_later
         self._own: dict[int, Sink] = {}  # requests of this process that its own threads are to answer
-        self._waiting: dict[tuple[Link | None, int], Job] = {}  # for threads
         self._forgotten: set[str] = set()  # events of which the page does not tell what has begun
         self._had_threads: dict[str, bool] = {}  # by event, when it was answered last
         self._queued = 0  # bytes of requests that wait for threads
@@ -166,9 +162,13 @@ class Answering:
     def _close_bench(self, answerer: Answerer) -> None:
         """Let another worker do the jobs that the main thread has not begun. Lock not held."""
         if answerer.bench is not None:
-            for job in answerer.bench.close():
-                if self._claims(job):
-                    self._say(job, LOST, self._stopped())
+            self._lose(answerer.bench.close())
+
+    def _lose(self, jobs: Iterable[Job]) -> None:
+        """Say of those jobs that still wait that this process does not begin them, because it stops."""
+        for job in jobs:
+            if self.claims.claim(job):
+                self._say(job, LOST, self._stopped())
 
     def remove(self, event: str) -> bool:
         """Answer requests of an event no more. Returns whether any was answered.
@@ -207,31 +207,50 @@ class Answering:
         numbers = [(number, deadline and here(deadline)) for number, deadline in map(numbers_of, messages)]
         answerer = self._answerers.get(event)
         was_counted = self._was_counted(link, numbers) if decision.goes_on else None
-        if envelope.kind == REQUEST_ANY and (answerer is None or not answerer.is_in_turn):
-            numbers, messages = self._without_taken(link, numbers, messages)
         if link.ended or self._node.dispatcher.ended:
             link.end_here("stopped", len(messages))
         elif answerer is None:
-            self._unanswered(link, envelope, [number for number, _ in numbers], was_counted)
+            taken = self._taken_back(link, envelope, [number for number, _ in numbers])
+            left = [number for number, _ in numbers if number not in taken]
+            self._unanswered(link, envelope, left, was_counted)
         elif envelope.kind == REQUEST_ALL and was_counted is False:  # only since the asker was told
             link.turn_out(0, len(messages))
-        elif answerer.bench is not None:
-            jobs = [
-                Job(link, number, deadline, envelope, payload)
-                for (number, deadline), payload in zip(numbers, messages, strict=True)
-            ]
-            link.delivered += len(messages)
-            self._waiting.update({(link, job.number): job for job in jobs})
-            if not answerer.bench.put_all(jobs):  # this worker ends
-                for job in jobs:
-                    if self._claims(job):
-                        self._say(job, LOST, self._stopped())
-        elif answerer.lanes is not None:
-            for (number, deadline), payload in zip(numbers, messages, strict=True):
-                self._queue(answerer.lanes, Job(link, number, deadline, envelope, payload))
-            link.delivered += len(messages)
-        else:
+        elif answerer.is_in_turn:
             self._answer_in_turn(link, envelope, answerer, numbers, messages)
+        else:
+            self._hand_over(link, envelope, answerer, numbers, messages)
+
+    def _hand_over(
+        self,
+        link: Link,
+        envelope: Envelope,
+        answerer: Answerer,
+        numbers: list[tuple[int, int]],
+        messages: list[Payload],
+    ) -> None:
+        """Have requests answered by threads, or by the main thread of a worker of a pool."""
+        jobs = [
+            Job(link, number, deadline, envelope, payload)
+            for (number, deadline), payload in zip(numbers, messages, strict=True)
+        ]
+        self.claims.wait(jobs)
+        taken = self._taken_back(link, envelope, [job.number for job in jobs])
+        if taken:
+            jobs = [job for job in jobs if job.number not in taken]
+        if answerer.lanes is not None:
+            for job in jobs:
+                self._queue(answerer.lanes, job)
+        elif answerer.bench is not None and not answerer.bench.put_all(jobs):
+            self._lose(jobs)  # this worker ends
+        link.delivered += len(jobs)
+
+    def _taken_back(self, link: Link, envelope: Envelope, numbers: list[int]) -> set[int]:
+        """Note that requests have come, and return those to any that were taken back before."""
+        if envelope.kind != REQUEST_ANY:
+            return set()
+        taken = self.claims.have_come(link, numbers)
+        link.turn_out(0, len(taken))
+        return taken
 
     def _was_counted(self, link: Link, numbers: list[tuple[int, int]]) -> bool:
         """Return whether the asker waits for the answers to these requests to all from here."""
@@ -289,10 +308,8 @@ class Answering:
                 number, deadline = numbers[count]
                 count += 1
                 job = Job(link, number, deadline, envelope, payload)
-                if is_any:
-                    self._begun[link] = number  # before the next line: see take_back
-                    if self._taken and self._was_taken(link, number):
-                        continue
+                if is_any and self.claims.comes(link, number):
+                    continue
                 if (deadline or self._early or self._absent) and self._is_dropped(job):
                     continue
                 if page is not None and answerer.lane is not None:
@@ -338,6 +355,7 @@ class Answering:
             self._say(job, NO_ANSWERER, (f"{node.place()} does not answer {event!r} itself",))
             return
         if answerer.lanes is not None:
+            self.claims.wait((job,))
             self._queue(answerer.lanes, job)
         else:
             dispatcher = node.dispatcher
@@ -371,6 +389,7 @@ class Answering:
                 why = f"{event!r} is not answered any more by {self._node.place()}"
                 self._say(job, NO_ANSWERER, (why,))
             elif answerer.lanes is not None:
+                self.claims.wait((job,))
                 self._queue(answerer.lanes, job)
             else:
                 dispatcher.enter()
@@ -382,65 +401,12 @@ class Answering:
             with self._node.lock:
                 self._late.pop(job, None)
 
-    # Requests to any that are taken back
-
-    def take_back(self, link: Link, event: str, numbers: list[int]) -> list[int]:
-        """Return those of these requests that are not begun, and never will be. State lock held.
-
-        Where the reader is about to begin one, it notes that first and then looks into ``_taken``; here it is
-        noted there first, and then looked at what has begun. So at least one of both sees the other, and the
-        lock decides. What waits for a thread is answered by whoever takes it out of ``_waiting``.
-        """
-        taken = self._taken.setdefault(link, set())
-        found = []
-        for number in numbers:
-            if self._waiting.pop((link, number), None) is not None:
-                found.append(number)
-                continue
-            taken.add(number)
-            if self._begun.get(link, 0) >= number or len(taken) > MAX_EARLY:
-                taken.discard(number)
-            else:
-                found.append(number)
-        if not taken:
-            del self._taken[link]
-        return found
-
-    def _was_taken(self, link: Link, number: int) -> bool:
-        """Return whether a request that is about to begin was taken back, and forget that. Lock not held."""
-        with self._node.lock:
-            return self._forget_taken(link, number)
-
-    def _forget_taken(self, link: Link, number: int) -> bool:
-        """Do that with the state lock held."""
-        taken = self._taken.get(link)
-        if taken is None or number not in taken:
-            return False
-        taken.discard(number)
-        if not taken:
-            del self._taken[link]
-        return True
-
-    def _without_taken(
-        self, link: Link, numbers: list[tuple[int, int]], messages: list[Payload]
-    ) -> tuple[list[tuple[int, int]], list[Payload]]:
-        """Note that these requests to any have come, and return those that were not taken back before."""
-        self._begun[link] = numbers[-1][0]  # first: see take_back
-        if link not in self._taken:
-            return numbers, messages
-        with self._node.lock:
-            pairs = zip(numbers, messages, strict=True)
-            left = [pair for pair in pairs if not self._forget_taken(link, pair[0][0])]
-        link.turn_out(0, len(messages) - len(left))
-        return [each for each, _ in left], [payload for _, payload in left]
-
     def passes(self, event: str, link: Link, number: int) -> bool:
         """Note that a request to any goes on to a neighbour. Returns whether it was taken back. Lock held.
 
         To the parent it counts as begun: what becomes of it cannot be seen there.
         """
-        self._begun[link] = number
-        if self._forget_taken(link, number):
+        if self.claims.comes(link, number):
             return True
         page = self._page() if link is self._node.router.parent else None
         if page is not None:
@@ -536,14 +502,14 @@ class Answering:
     # Lanes
 
     def _queue(self, lanes: Lanes, job: Job) -> None:
-        """Queue a request for threads, or refuse it where too much waits."""
+        """Queue a request that waits for threads, or refuse it where too much waits."""
         size = size_of(job.payload)
         if self._queued + size > QUEUED_BYTES or lanes.waiting() >= MAX_OPEN:
-            self._say(job, REFUSED, (f"too much waits for the threads of {job.envelope.event!r}",))
+            if self.claims.claim(job):
+                self._say(job, REFUSED, (f"too much waits for the threads of {job.envelope.event!r}",))
             return
         with self._node.lock:
             self._queued += size
-        self._waiting[job.link, job.number] = job
         is_put, refused = lanes.put(job)
         for each in refused:
             if self._unqueued(each):
@@ -563,15 +529,11 @@ class Answering:
         """Note that a request does not wait any more. Returns False where it was cancelled meanwhile."""
         with self._node.lock:
             self._queued -= size_of(job.payload)
-        return self._claims(job)
-
-    def _claims(self, job: Job) -> bool:
-        """Return whether a request that waits is the caller's to answer: nobody else has taken it out."""
-        return self._waiting.pop((job.link, job.number), None) is not None
+        return self.claims.claim(job)
 
     def _takes(self, job: Job) -> bool:
         """Return whether a job of a pool is still to be done. Its cancel may have come before it."""
-        return self._claims(job) and not self._is_dropped(job)
+        return self.claims.claim(job) and not self._is_dropped(job)
 
     def _work(self, answerer: Answerer, job: Job) -> None:
         """Answer one request in a thread of the lanes."""
@@ -587,7 +549,7 @@ class Answering:
         """Note that nobody waits for an answer any more. Returns whether the request is here."""
         if mark_running(lambda job: job.link is link and job.number == number):
             return True
-        waiting = self._waiting.pop((link, number), None)
+        waiting = self.claims.take(link, number)
         if waiting is None:
             return False
         self._say(waiting, CANCELLED, ())  # a thread that takes it finds it is not there any more
@@ -610,7 +572,7 @@ class Answering:
         for lanes in self._all_lanes():
             for job in lanes.drop(lambda job: job.link is link):
                 self._queued -= size_of(job.payload)
-                self._waiting.pop((job.link, job.number), None)
+                self.claims.claim(job)
         if not is_read:
             self._absent.add(link)
             return
@@ -621,8 +583,7 @@ class Answering:
             job.is_gone = True
         self._absent.discard(link)
         self._early.pop(link, None)
-        self._taken.pop(link, None)
-        self._begun.pop(link, None)
+        self.claims.forget(link)
         self._counted = {key for key in self._counted if key[0] is not link}
 
     def is_cancelled(self) -> bool:
@@ -680,9 +641,8 @@ class Answering:
                 count = answerer.lanes.count
                 self._answerers[event] = self._answerer(event, answerer.function, count, answerer.lane)
         self._early, self._absent, self._counted = {}, set(), set()
-        self._taken, self._begun, self._late = {}, {}, {}
-        self._own, self._waiting = {}, {}
-        self._queued = 0
+        self._late, self._own, self._queued = {}, {}, 0
+        self.claims = Claims(self._node)
 
 
 def own_job(

@@ -537,7 +537,7 @@ class Asking:
         node = self.node
         with node.lock:
             unknown = self.sharing.take_back(link, event, ids)
-            taken = self.answering.take_back(link, event, unknown)
+            taken = self.answering.claims.take_back(link, unknown)
             self._sends.put_small(link, event, [numbered(number, CANCELLED, ()) for number in taken])
         if not node.dispatcher.runs_here():
             node.outgoing.write_dirty()

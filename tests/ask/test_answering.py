@@ -14,7 +14,7 @@ from places import CEILING, Raw, in_thread, join, queued, settle
 from scripts import wait_until
 
 from ipevents._ask import answering as module
-from ipevents._ask import job
+from ipevents._ask import claims, job
 from ipevents._core.messages import (
     ANSWER,
     ANSWERS,
@@ -608,7 +608,7 @@ def test_what_is_taken_back_before_it_comes_is_never_begun(giver, threads):
         (5, VALUE),
     ]
     assert (all_answers(place, parent), begun) == ([], [1, 3, 5])
-    assert place.asks.answering._taken == {}
+    assert place.asks.answering.claims._taken == {}
 
 
 def test_what_waits_in_its_frame_is_given_back_and_what_runs_is_not(giver, busy):
@@ -621,7 +621,7 @@ def test_what_waits_in_its_frame_is_given_back_and_what_runs_is_not(giver, busy)
     came(place, parent)
     assert all_answers(place, parent) == [(1, VALUE), (2, CANCELLED), (3, CANCELLED)]
     assert busy.running.empty()
-    assert place.asks.answering._taken == {}
+    assert place.asks.answering.claims._taken == {}
 
 
 def test_what_waits_for_a_thread_is_given_back_and_what_runs_is_not(giver, busy):
@@ -636,7 +636,7 @@ def test_what_waits_for_a_thread_is_given_back_and_what_runs_is_not(giver, busy)
     assert busy.next() == 2
     assert [each[:2] for each in answers(parent, 2)] == [(1, VALUE), (2, VALUE)]
     assert all_answers(place, parent) == []
-    assert place.asks.answering._waiting == {}
+    assert place.asks.answering.claims._waiting == {}
     wait_until(lambda: place.asks.answering._queued == 0)  # once the thread has found what was taken back
 
 
@@ -693,7 +693,7 @@ def test_what_has_its_answer_already_gets_no_second_one(giver, way):
     way(place, parent)
     takes_back(place, parent, 1)
     assert all_answers(place, parent) == []
-    assert place.asks.answering._taken == {}
+    assert place.asks.answering.claims._taken == {}
 
 
 def test_what_was_taken_back_before_there_was_no_memory_for_it_gets_no_second_answer(giver):
@@ -750,7 +750,7 @@ def test_what_was_taken_back_and_is_cancelled_is_answered_once(giver, busy):
 
 
 def test_no_more_that_has_not_come_is_remembered_than_that(giver, monkeypatch):
-    monkeypatch.setattr(module, "MAX_EARLY", 2)
+    monkeypatch.setattr(claims, "MAX_TAKEN", 2)
     place, parent = giver
     place.answer("x", lambda message: "done")
     takes_back(place, parent, 1, 2, 3)
@@ -766,10 +766,10 @@ def test_with_the_link_all_that_is_known_of_its_numbers_is_forgotten(giver):
     came(place, parent)
     takes_back(place, parent, 1, 2)
     answering = place.asks.answering
-    assert (answering._taken, answering._begun) == ({parent.link: {2}}, {parent.link: 1})
+    assert (answering.claims._taken, answering.claims._come) == ({parent.link: {2}}, {parent.link: 1})
     with place.node.lock:
         place.asks.link_gone(parent.link)
-    assert (answering._taken, answering._begun) == ({}, {})
+    assert (answering.claims._taken, answering.claims._come) == ({}, {})
 
 
 def test_the_books_say_what_became_of_it(giver):
@@ -863,5 +863,5 @@ def test_each_is_begun_or_given_back_and_never_both_whenever_it_is_taken(giver, 
     )
     assert begun.empty()
     assert all_answers(place, parent) == []
-    assert place.asks.answering._taken == {}
+    assert place.asks.answering.claims._taken == {}
     wait_until(lambda: place.asks.answering._queued == 0)  # once threads have found what was taken back

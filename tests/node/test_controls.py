@@ -383,7 +383,7 @@ def tables(place):
             router.interest.is_everything,
             router.answerers.sums(),
             list(place.node.asks.answering._early),
-            list(place.node.asks.answering._taken),
+            list(place.node.asks.answering.claims._taken),
             {
                 link: (each.pid, each.online, each.below, each.next_quiet)
                 for link, each in router.neighbours.items()
