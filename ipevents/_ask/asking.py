@@ -2,7 +2,7 @@
 
 ``_core/requests.py`` knows which request went down which link. Here it is asked and told, under the state
 lock. What waits for an answer is a *sink*, see job.py: its methods run without the lock, in the thread that
-brought the answer: the reader thread of a link, or the supervisor's where a process or a deadline has ended.
+brought the answer, see returning.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._core.books import FORWARDED, UNHEARD, UNREADABLE
+from .._core.books import UNREADABLE
 from .._core.crew import Crew, Work
 from .._core.decisions import Decision
 from .._core.messages import (
@@ -23,7 +23,6 @@ from .._core.messages import (
     REQUEST_ANY,
     REQUEST_GRAND_MASTER,
     Envelope,
-    Header,
     Payload,
     Record,
     control,
@@ -37,7 +36,6 @@ from .._core.requests import (
     NO_ANSWERER,
     REFUSED,
     SPLIT,
-    VALUE,
     BegunLast,
     Given,
     Gone,
@@ -50,7 +48,6 @@ from .._exceptions import (
     IPEventsError,
     MessageTooLarge,
     OutboxFull,
-    ProtocolError,
     SendError,
     Unpicklable,
     WouldDeadlock,
@@ -58,12 +55,12 @@ from .._exceptions import (
 from .._links.link import Link
 from .._node.node import Node
 from .._node.planning import NoProcess
-from .._payload.forms import size_of
 from .._payload.numbered import NUMBERS_BYTES, numbered, numbers_of, without_numbers
 from .._platform.clock import monotonic
 from .answering import Answering, own_job
 from .deadlines import Deadlines, here, is_remote, there
 from .job import Job, Sink, tell
+from .returning import Returning
 from .sends import Request, Sends
 from .sharing import Sharing
 
@@ -92,8 +89,11 @@ class Asking:
             self.answering.passes,
             self._answer_later,
         )
+        self.returning = Returning(
+            node, self.requests, self._sends, self.answering, self.sharing, self._answer_any
+        )
         self._serials = itertools.count(1)  # of own requests to this process itself
-        self._count = {"answered": 0, "lost": 0, "late": 0}
+        self._lost = 0
 
     # Requests of this process
 
@@ -305,7 +305,7 @@ class Asking:
         """Handle requests, or answers, that are for this process. In the reader thread of the link."""
         envelope: Any = decision.envelope
         if envelope.kind == ANSWER:
-            self._take_answers(link, decision.pids, envelope.event, messages)
+            self.returning.take(link, decision.pids, envelope.event, messages)
         elif envelope.kind != REQUEST_ANY or not self._shares(link, decision, messages):
             self.answering.take(link, decision, messages)
 
@@ -316,88 +316,6 @@ class Asking:
             return False  # looked at without the lock: those that come just now get the next one
         numbers = [(number, deadline and here(deadline)) for number, deadline in map(numbers_of, messages)]
         return self.sharing.arrive(link, decision, numbers, messages)
-
-    def _take_answers(self, link: Link, pids: tuple[str, ...], event: str, messages: list[Payload]) -> None:
-        """Hand answers over to what waits for them here, or pass them on to whoever has asked."""
-        node = self.node
-        mine: list[tuple[Sink, int, Payload, bool]] = []
-        others: dict[Link, list[Payload]] = {}
-        sink: Any
-        late = count = kept = 0
-        pid, name = pids[0], link.given_name if len(pids) == 2 else ""
-        with node.lock:
-            if link not in node.router.neighbours:
-                link.end_here("link-cut", len(messages))
-                return
-            down = self.requests.down.get(link)
-            requests = {} if down is None else down.requests
-            crews = self.sharing.crews
-            crew = crews.get(event)
-            forged = None
-            for payload in messages:
-                asked, is_last = None, True
-                if type(payload) is tuple and len(payload) == 3 and payload[1] == VALUE:  # as most often
-                    asked = requests.get(payload[0])
-                if asked is not None and asked.left == 1 and not asked.back_number:
-                    if crews and type(asked) is Given:
-                        crew = crews.get(asked.event)  # not that of the name which the neighbour gives it
-                        if crew is not None:
-                            crew.note(link, True, asked.is_taken_back)
-                    status: int = VALUE
-                    del requests[payload[0]]  # as answered() does, without a call
-                else:
-                    try:
-                        number, status = numbers_of(payload)
-                        given = requests.get(number)
-                        if type(given) is Given and self.sharing.keeps(link, number, given, status, payload):
-                            kept += 1
-                            continue
-                        more = _more(payload) if status == SPLIT else 0
-                        asked, is_last = self.requests.answered(link, number, status, more)
-                    except ProtocolError as exc:  # what came before it is handed over all the same
-                        forged = exc
-                        break
-                    if asked.back_number and asked.back is not None:
-                        rest = numbered(asked.back_number, status, without_numbers(payload))
-                        others.setdefault(asked.back, []).append(rest)
-                        continue
-                sink = asked.back
-                if sink is None:
-                    late += 1
-                    continue
-                if is_last:
-                    sink.left -= 1
-                if sink.is_many:
-                    sink.came(pid, name, status, payload, not sink.left)
-                    count += 1
-                else:
-                    mine.append((sink, status, payload, not sink.left))
-            for back, payloads in others.items():
-                self._pass_back(link, back, (ANSWER, pids, None), event, payloads)
-            if crew is not None:
-                self.sharing.answered(crew, link)
-            self._count["late"] += late
-            self._count["answered"] += len(mine) + count
-        link.delivered += len(mine) + count + kept
-        if late:
-            link.turn_out(UNHEARD, late)
-        for sink, status, payload, is_over in mine:
-            if status == NO_ANSWERER and sink.work is not None and self.answering.answers(event):
-                self._answer_after_all(sink)
-            else:
-                tell(sink.came, pid, name, status, payload, is_over)
-        if forged is not None:
-            raise forged
-
-    def _answer_after_all(self, sink: Sink) -> None:
-        """Answer a request to any here: nobody else does. In the reader of the link to the parent."""
-        assert sink.work is not None
-        with self.node.lock:
-            self._sends.asked -= 1  # it was counted when it was put
-        try:
-            self._answer_any(sink.work, sink)
-        except IPEventsError as exc:  # a stop has begun
-            tell(sink.failed, exc)
 
     def _answer_later(self, given: Given) -> bool:
         """Answer a request to any here after all, in the notices thread, if this process does. Lock held.
@@ -418,30 +336,6 @@ class Asking:
         work.attempts += 1
         self.answering.answer_later(job)
         return True
-
-    def _pass_back(self, link: Link, back: Link, header: Header, event: str, payloads: list[Payload]) -> None:
-        """Put answers for whoever has asked. Those that do not fit there become errors. State lock held."""
-        node = self.node
-        if back not in node.router.neighbours:
-            link.end_here("link-cut", len(payloads))
-            return
-        count = 0
-        for payload in payloads:
-            size = size_of(payload)
-            number, _ = numbers_of(payload)
-            is_large = back.is_limited and size > back.limit
-            if is_large or not back.outbox.has_room(size):
-                if self._sends.hangs_up(back):
-                    link.end_here("link-cut", len(payloads) - count)
-                    break
-                why = "is larger than it takes" if is_large else "finds no room in its outbox"
-                payload = numbered(number, REFUSED, (f"the answer for {back.title} {why}",))  # noqa: PLW2901
-                size = size_of(payload)
-            back.outbox.put_message(header, event, payload, size)
-            count += 1
-        back.forwarded += count
-        link.turn_out(FORWARDED, count)
-        node.outgoing.mark_dirty(back)
 
     # Requests that pass through this process
 
@@ -486,7 +380,7 @@ class Asking:
         if kind == ANSWER:
             with self.node.lock:
                 pids = self.node.router.accept(link, path)
-            self._take_answers(link, pids, event, [numbered(number, REFUSED, (text,))])
+            self.returning.take(link, pids, event, [numbered(number, REFUSED, (text,))])
             return
         link.turn_out(UNREADABLE, 1)
         with self.node.lock:
@@ -602,11 +496,11 @@ class Asking:
             lost = numbered(gone.number, LOST, rest)
             if sink.is_many:
                 sink.came(link.name, link.given_name, LOST, lost, not sink.left)
-                self._count["lost"] += 1
+                self._lost += 1
             else:
                 mine.append((sink, lost))
         if mine:
-            self._count["lost"] += len(mine)
+            self._lost += len(mine)
             self.node.defer(self._tell_lost, link.name, link.given_name, mine)
         self._cancel_all(self.requests.asker_gone(link))
         self.answering.asker_gone(link, is_read=True)
@@ -672,16 +566,10 @@ class Asking:
         own = [asked.back for _, _, asked in self.requests.each() if asked.back and not asked.back_number]
         return {
             "requests": self._sends.asked,
-            **self._count,
+            "answered": self.returning.answered,
+            "lost": self._lost,
+            "late": self.returning.late,
             "open": len({id(sink) for sink in own}) + self.answering.count_own(),
             "carriedOut": self.answering.answered,
             "retried": self.sharing.retried,
         }
-
-
-def _more(payload: Payload) -> int:
-    """Return how many more answers a SPLIT stands for. Raises ProtocolError."""
-    rest = without_numbers(payload)
-    if type(rest) is not tuple or len(rest) != 1 or type(rest[0]) is not int:
-        raise ProtocolError("an answer that stands for more, and does not say for how many")
-    return rest[0]
